@@ -1,0 +1,5986 @@
+/* hlsnap.h - v0.1.0 - run untrusted native code in a micro VM, snapshot it, put it back. License: MIT, end of file.
+
+Do this, in one C or C++ file:
+
+    #define HLSNAP_IMPLEMENTATION
+    #include "hlsnap.h"
+    #include "hlsnap_kvm.h"    // the hypervisor: Linux KVM on x86-64
+    #include "hlsnap_oci.h"    // only where snapshots go to disk; needs cJSON (-lcjson)
+
+and include the headers plainly everywhere else. Put the define in a source file, never in a header and never in a -D for
+a whole build. Include hlsnap.h before any system header, or compile as gnu11/gnu17.
+
+OPTIONS             default            where to define it
+  HLSNAP_IMPLEMENTATION  off           in exactly one source file
+  HLSNAP_GUEST           off           every file of a separately built guest ELF (-ffreestanding -nostdlib -static)
+  HLSNAP_STATIC          off           beside HLSNAP_IMPLEMENTATION: everything static, nothing leaves the object file
+  HLSNAP_API             extern, hidden visibility   every file that includes the header
+  HLSNAP_MALLOC(size), HLSNAP_FREE(p)  malloc, free   beside HLSNAP_IMPLEMENTATION; both or neither
+  HLSNAP_ASSERT(c)       nothing       beside HLSNAP_IMPLEMENTATION; guards hlsnap's own invariants only
+  HLSNAP_CJSON_H         <cjson/cJSON.h>   beside HLSNAP_IMPLEMENTATION, for hlsnap_oci.h
+
+QUICK START
+    static hlsnap_result twice(hlsnap_call *call, void *user) {          // runs in the VM
+        (void)user;
+        return hlsnap_call_return(call, hlsnap_i32(2 * hlsnap_call_arg(call, 0).as.i32));
+    }
+    static const hlsnap_function exports[] = {{"twice", "i32(i32)", twice, NULL}};
+    static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), NULL, 0};
+
+    hlsnap_guest_desc guest = HLSNAP_ZERO;                               // runs on the host
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    guest.self = &module;
+    desc.hypervisor = hlsnap_kvm();
+    if (hlsnap_sandbox_create(&guest, &desc, &sb, &err)) puts(err.msg);
+    else if (hlsnap_sandbox_call(sb, "twice", HLSNAP_ARGS(hlsnap_i32(21)), &out, &err)) puts(err.msg);
+    else printf("%d\n", out.as.i32);
+
+ERRORS
+    Every function that can fail returns hlsnap_result, 0 = HLSNAP_OK. The last parameter, hlsnap_error *, may be NULL and
+    is written only on failure: the code, errno, fault details and one line of text with the offending values. The library
+    never prints, exits or aborts, and installs no signal handler.
+
+STATES of a sandbox
+                                            call, find,   snapshot,
+                                            read, write   bind       restore     retire        destroy
+    READY                                   yes           yes        yes         -> POISONED   yes
+    BUSY (in a call, in a host function)    ERR_STATE *   ERR_STATE  ERR_STATE   no-op         cancels, frees at the end
+    POISONED (fault, abort, cancel, limit)  ERR_STATE     ERR_STATE  -> READY    no-op         yes
+    * read and write work from inside a host function.
+
+THREADS
+    No global state but facts about the machine, read once. A sandbox belongs to one thread at a time and may move between
+    threads. Snapshots are immutable and may be shared. hlsnap_interrupt_cancel() works from any thread. A sandbox does not
+    survive fork(): in the child only hlsnap_sandbox_destroy() does something useful (it frees the child's copy).
+
+MEMORY
+    Objects are opaque and come from HLSNAP_MALLOC; every block below says who frees. Descs are copied; pointers inside
+    live only for the call unless said otherwise. Results of a call are host copies that belong to the sandbox and live
+    until its next operation. Arguments of a function live until it returns.
+
+LIMITS
+    16 GiB of guest memory, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of half the mailbox.
+    Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
+
+SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
+
+#if defined(HLSNAP_IMPLEMENTATION) && !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE 1 /* mmap, syscall, sigset_t under -std=c11; has effect when no system header came before */
+#endif
+
+#ifndef HLSNAP_H
+#define HLSNAP_H
+
+/* MAJOR changes when source that compiles must change, MINOR when functions are added, PATCH otherwise. The host/guest ABI
+   and the snapshot format have numbers of their own; version 0 of both may change in any release. */
+#define HLSNAP_VERSION_MAJOR 0
+#define HLSNAP_VERSION_MINOR 1
+#define HLSNAP_VERSION_PATCH 0
+#define HLSNAP_VERSION (HLSNAP_VERSION_MAJOR * 1000000 + HLSNAP_VERSION_MINOR * 1000 + HLSNAP_VERSION_PATCH)
+#define HLSNAP_VERSION_STRING "0.1.0"
+/* true when this header is at least a.b.c */
+#define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
+#define HLSNAP_ABI_VERSION 0
+#define HLSNAP_SNAPSHOT_VERSION 0
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(HLSNAP_STATIC) && !defined(HLSNAP_IMPLEMENTATION)
+#error "HLSNAP_STATIC goes with HLSNAP_IMPLEMENTATION: every file that uses hlsnap statically needs its own copy"
+#endif
+#ifndef HLSNAP_API
+#if defined(HLSNAP_STATIC)
+#define HLSNAP_API static __attribute__((unused))
+#else
+#define HLSNAP_API extern __attribute__((visibility("hidden")))
+#endif
+#endif
+#define HLSNAP_MUST __attribute__((warn_unused_result)) /* only where ignoring loses an object or data */
+#define HLSNAP_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define HLSNAP_NO_ARGS NULL, 0
+
+#ifdef __cplusplus
+#define HLSNAP_ZERO {}
+#define HLSNAP_ARGS(...) hlsnap_impl_list({__VA_ARGS__}), sizeof(hlsnap_impl_size({__VA_ARGS__}))
+extern "C" {
+#else
+#define HLSNAP_ZERO {0}
+#define HLSNAP_ARGS(...) ((const hlsnap_value[]){__VA_ARGS__}), \
+                         (sizeof((const hlsnap_value[]){__VA_ARGS__}) / sizeof(hlsnap_value))
+#endif
+
+/* ==== >>errors ==== */
+
+/* X(name, number, text): the numbers are pinned, grouped by tens: caller, machine, call, guest image, store. */
+#define HLSNAP_RESULTS(X) \
+    X(OK, 0, "success") \
+    X(ERR_ARG, 1, "an argument or a desc field is not acceptable") \
+    X(ERR_STATE, 2, "not possible in the sandbox's state") \
+    X(ERR_NOT_FOUND, 3, "no such function, tag or digest") \
+    X(ERR_SIGNATURE, 4, "arguments or result do not match the signature") \
+    X(ERR_CONTRACT, 5, "host functions missing or of another signature than the guest needs") \
+    X(ERR_UNSUPPORTED, 6, "this mode is not implemented, or not on this machine") \
+    X(ERR_LIMIT, 7, "too large: a message, a count or a size beyond its limit") \
+    X(ERR_DUPLICATE, 8, "a name is given twice") \
+    X(ERR_MEMORY, 10, "out of memory") \
+    X(ERR_OS, 11, "a system call failed (os_errno)") \
+    X(ERR_HYPERVISOR, 12, "no usable hypervisor, or it refused") \
+    X(ERR_FUNCTION, 20, "the function itself reported a failure (user_code, msg)") \
+    X(ERR_FAULT, 21, "the guest caused a CPU exception") \
+    X(ERR_ABORT, 22, "the guest aborted (user_code, msg)") \
+    X(ERR_CANCELLED, 23, "cancelled through the interrupt") \
+    X(ERR_TIMEOUT, 24, "the time limit ran out") \
+    X(ERR_PROTOCOL, 25, "the guest broke the host/guest protocol") \
+    X(ERR_ELF, 30, "not an ELF image this machine can run, or a truncated one") \
+    X(ERR_ELF_SEGMENT, 31, "ELF segments overlap, overflow, or are writable and executable") \
+    X(ERR_ELF_DYNAMIC, 32, "the ELF needs a dynamic linker") \
+    X(ERR_ELF_RELOC, 33, "an ELF relocation that cannot be applied") \
+    X(ERR_SELF, 34, "guest.self: the image in memory and its file do not agree") \
+    X(ERR_ABI, 35, "the guest was built for another host/guest ABI") \
+    X(ERR_LAYOUT, 40, "not an OCI Image Layout of a supported version") \
+    X(ERR_INDEX, 41, "index.json is malformed") \
+    X(ERR_AMBIGUOUS, 42, "a tag is listed more than once") \
+    X(ERR_MANIFEST, 43, "a manifest is malformed") \
+    X(ERR_MEDIA_TYPE, 44, "not an hlsnap snapshot") \
+    X(ERR_CONFIG, 45, "a snapshot config is malformed or contradicts itself") \
+    X(ERR_JSON, 46, "not strict JSON") \
+    X(ERR_FILE, 47, "a file of the store is missing or not a regular file") \
+    X(ERR_SIZE, 48, "a file's size differs from its descriptor") \
+    X(ERR_DIGEST, 49, "content differs from its digest") \
+    X(ERR_VERSION, 50, "a snapshot of another format or ABI version") \
+    X(ERR_ARCH, 51, "a snapshot of another architecture or page size") \
+    X(ERR_CPU, 52, "this CPU lacks a feature the snapshot was taken with") \
+    X(ERR_CHANGED, 53, "a file changed while it was in use")
+
+typedef enum hlsnap_result {
+#define HLSNAP_IMPL_RESULT(name, number, text) HLSNAP_##name = number,
+    HLSNAP_RESULTS(HLSNAP_IMPL_RESULT)
+#undef HLSNAP_IMPL_RESULT
+    HLSNAP_RESULT_FORCE32 = 0x7fffffff
+} hlsnap_result;
+
+typedef struct hlsnap_error {  /* caller-owned, optional, written only on failure */
+    hlsnap_result code;
+    int32_t os_errno;          /* 0 where no system call failed */
+    int32_t user_code;         /* from hlsnap_call_fail (ERR_FUNCTION) or hlsnap_rt_abort (ERR_ABORT) */
+    uint32_t vector, error_code; /* ERR_FAULT: CPU exception vector and its error code */
+    uint64_t rip, cr2;         /* ERR_FAULT: guest addresses (GVA) */
+    char region[16];           /* ERR_FAULT: what lies at cr2 (page faults) or rip: "text", "heap", "guard", "null", ... */
+    char msg[512];             /* "function: what, with the offending values"; NUL-terminated, printable */
+} hlsnap_error;
+
+/* hlsnap_result_name -- the name of a result, such as "HLSNAP_ERR_FAULT".
+   code      in     any number
+   returns   a static string, "HLSNAP_ERR_?" for a number that is none
+   threads   any  */
+HLSNAP_API const char *hlsnap_result_name(hlsnap_result code);
+
+/* hlsnap_result_text -- one sentence on what a result means.
+   code      in     any number
+   returns   a static string, "unknown result" for a number that is none
+   threads   any  */
+HLSNAP_API const char *hlsnap_result_text(hlsnap_result code);
+
+/* hlsnap_version -- HLSNAP_VERSION of the compiled implementation, to compare with the header's.
+   returns   major * 1000000 + minor * 1000 + patch
+   threads   any  */
+HLSNAP_API uint32_t hlsnap_version(void);
+
+/* ==== >>values ==== */
+
+typedef enum hlsnap_type {
+    HLSNAP_VOID, HLSNAP_BOOL, HLSNAP_I32, HLSNAP_U32, HLSNAP_I64, HLSNAP_U64, HLSNAP_F32, HLSNAP_F64, HLSNAP_STR, HLSNAP_BYTES,
+    HLSNAP_TYPE_FORCE32 = 0x7fffffff
+} hlsnap_type;
+
+typedef struct hlsnap_value {
+    hlsnap_type type;
+    const char *str;           /* STR: size bytes and a NUL, none inside; NULL for other types */
+    const uint8_t *bytes;      /* BYTES: size bytes; NULL for other types */
+    size_t size;               /* bytes; STR without its NUL */
+    union { bool b; int32_t i32; uint32_t u32; int64_t i64; uint64_t u64; float f32; double f64; } as;
+} hlsnap_value;
+
+/* hlsnap_bool, hlsnap_i32, ... -- a value of that type.
+   v         in     the value; hlsnap_str and hlsnap_bytes borrow what they point to for the value's life.
+                    A NULL string is the empty one.
+   returns   the value
+   threads   any; host and guest  */
+HLSNAP_API hlsnap_value hlsnap_bool(bool v);
+HLSNAP_API hlsnap_value hlsnap_i32(int32_t v);
+HLSNAP_API hlsnap_value hlsnap_u32(uint32_t v);
+HLSNAP_API hlsnap_value hlsnap_i64(int64_t v);
+HLSNAP_API hlsnap_value hlsnap_u64(uint64_t v);
+HLSNAP_API hlsnap_value hlsnap_f32(float v);
+HLSNAP_API hlsnap_value hlsnap_f64(double v);
+HLSNAP_API hlsnap_value hlsnap_str(const char *s);
+HLSNAP_API hlsnap_value hlsnap_bytes(const void *p, size_t size);
+
+/* ==== >>functions: one shape for host functions, exports and imports, on both sides ==== */
+
+#define HLSNAP_MAX_ARGS 32      /* arguments of a function */
+#define HLSNAP_MAX_NAME 63      /* bytes of a function's name: [A-Za-z_][A-Za-z0-9_.:$-]* */
+#define HLSNAP_MAX_FUNCTIONS 1024 /* exports of a guest; imports of a guest; host functions of a sandbox */
+
+typedef struct hlsnap_call hlsnap_call; /* one call in progress */
+
+/* A function: takes its arguments from the call, gives its result to the call, and returns. It must return: no exception
+   and no longjmp may cross hlsnap. Anything but HLSNAP_OK fails the call without poisoning the sandbox. */
+typedef hlsnap_result (*hlsnap_fn)(hlsnap_call *call, void *user);
+
+typedef struct hlsnap_function {
+    const char *name;
+    const char *signature;     /* "i32(i32,str)"; void bool i32 u32 i64 u64 f32 f64 str bytes; void only as the result */
+    hlsnap_fn fn;              /* NULL in a list of imports */
+    void *user;                /* given to fn */
+} hlsnap_function;
+
+/* hlsnap_call_arg -- an argument of the call in progress.
+   call      in     as given to the function
+   i         in     0-based; beyond the last: a VOID value, and the call fails with HLSNAP_ERR_SIGNATURE
+   returns   the value; what it points to lives until the function returns
+   threads   the one the function runs on; host and guest  */
+HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i);
+
+/* hlsnap_call_return -- give the result of the call in progress; the last one given counts.
+   call      in
+   v         in     copied
+   returns   HLSNAP_OK; HLSNAP_ERR_SIGNATURE (not the signature's type; a str with a NUL inside); HLSNAP_ERR_LIMIT (does
+             not fit the mailbox); return it from the function
+   threads   the one the function runs on; host and guest  */
+HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
+
+/* hlsnap_call_return_fmt -- give a str result, formatted as by printf.
+   call      in
+   fmt       in     printf's conversions but n and a; L is not known
+   returns   as hlsnap_call_return
+   threads   the one the function runs on; host and guest  */
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
+   call      in
+   user_code in     for hlsnap_error.user_code
+   text      in     copied, cut to what fits hlsnap_error.msg; NULL = empty
+   returns   HLSNAP_ERR_FUNCTION, for the function to return
+   threads   the one the function runs on; host and guest  */
+HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, const char *text);
+
+/* ==== >>guest: what runs, and its memory (ends up in the snapshot) ==== */
+
+typedef struct hlsnap_module {
+    const hlsnap_function *exports; size_t num_exports;
+    const hlsnap_function *imports; size_t num_imports; /* fn is NULL */
+} hlsnap_module;
+
+typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
+    uint32_t _start_canary;
+    const hlsnap_module *self; /* the program or .so that this address lies in is the guest; a fresh copy of its file */
+    const char *path;          /* static ELF or static-PIE ELF */
+    const void *data; size_t data_size; /* the same in memory; bytes; read during the call only */
+    uint64_t heap_size;        /* bytes, multiple of 4096, up to 16 GiB; 0 = 1 MiB */
+    uint64_t stack_size;       /* bytes, multiple of 4096, up to 1 GiB; 0 = 64 KiB */
+    uint64_t mailbox_size;     /* bytes, multiple of 4096, 8 KiB .. 256 MiB; 0 = 64 KiB; a message is at most about half */
+    uint32_t _end_canary;
+} hlsnap_guest_desc;
+
+/* ==== >>sandbox: how it runs (never in a snapshot) ==== */
+
+typedef struct hlsnap_hypervisor hlsnap_hypervisor;
+typedef struct hlsnap_sandbox hlsnap_sandbox;
+typedef struct hlsnap_snapshot hlsnap_snapshot;
+typedef struct hlsnap_pool hlsnap_pool;
+typedef struct hlsnap_interrupt hlsnap_interrupt;
+typedef enum hlsnap_state { HLSNAP_READY, HLSNAP_BUSY, HLSNAP_POISONED, HLSNAP_STATE_FORCE32 = 0x7fffffff } hlsnap_state;
+
+/* A line from the guest: text is size bytes and a NUL, printable (escaped) but for \n and \t; level 0 = print. */
+typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *user);
+
+typedef struct hlsnap_sandbox_desc {
+    uint32_t _start_canary;
+    int32_t log_level;         /* 1 error, 2 warning, 3 info, 4 debug: higher ones stay in the guest; 0 = errors; -1 = none */
+    int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGRTMIN + 3 */
+    const hlsnap_hypervisor *hypervisor; /* required, such as hlsnap_kvm() */
+    hlsnap_pool *pool;         /* NULL = none (pools are not there yet: anything else is HLSNAP_ERR_UNSUPPORTED) */
+    const hlsnap_function *functions; size_t num_functions; /* host functions; copied, user pointers kept */
+    uint64_t timeout_ns;       /* per call, wall clock, host functions included; 0 = none */
+    hlsnap_log_fn log; void *log_user; /* NULL = dropped; called on the calling thread */
+    uint32_t _end_canary;
+} hlsnap_sandbox_desc;
+
+typedef struct hlsnap_export { uint64_t id; } hlsnap_export; /* valid for any sandbox of the same guest */
+
+typedef struct hlsnap_invocation {
+    hlsnap_export target;
+    const hlsnap_value *args; size_t num_args;
+    uint64_t timeout_ns;       /* this call's time limit; 0 = the sandbox's */
+} hlsnap_invocation;
+
+typedef struct hlsnap_stats {  /* since creation */
+    uint64_t calls, exits, restores; /* guest functions called; returns from the VM; restores done */
+    uint64_t hot_pages;        /* private pages tracked now, 4 KiB each */
+    uint64_t copied_bytes;     /* copied by restores */
+    uint64_t guest_ns;         /* wall clock inside the VM */
+} hlsnap_stats;
+
+/* hlsnap_sandbox_create -- load a guest, start a VM, run the guest's init.
+   guest     in     what runs; not NULL; copied
+   desc      in     how it runs; desc->hypervisor is required
+   out       out    the sandbox, READY; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (a desc field, canary); HLSNAP_ERR_ELF, _ELF_SEGMENT, _ELF_DYNAMIC, _ELF_RELOC,
+             _SELF, _ABI (the image); HLSNAP_ERR_CONTRACT (imports without a matching host function);
+             HLSNAP_ERR_DUPLICATE; HLSNAP_ERR_LIMIT; HLSNAP_ERR_HYPERVISOR, _OS, _MEMORY; HLSNAP_ERR_FAULT, _ABORT,
+             _TIMEOUT, _PROTOCOL (the guest's init)
+   owns      the caller: hlsnap_sandbox_destroy
+   threads   any
+   cost      file read + one VM + one entry  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc,
+                                                           hlsnap_sandbox **out, hlsnap_error *err);
+
+/* hlsnap_sandbox_create_from -- start a sandbox from a snapshot; no ELF, no init (a pre-init snapshot runs init).
+   snapshot  in     retained by the sandbox
+   desc      in     as for hlsnap_sandbox_create; its host functions must satisfy the snapshot's imports, more are fine
+   out       out    the sandbox, READY; NULL on failure
+   err       out    may be NULL; names every missing and mismatched function
+   returns   as hlsnap_sandbox_create, and HLSNAP_ERR_CPU, _CHANGED
+   owns      the caller: hlsnap_sandbox_destroy
+   threads   any
+   cost      one VM; memory is mapped, not copied  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
+                                                                hlsnap_sandbox **out, hlsnap_error *err);
+
+/* hlsnap_sandbox_destroy -- end a sandbox.
+   sb        in     NULL is fine; in a call: the call is cancelled and the sandbox freed when it returns
+   threads   the sandbox's, or from inside one of its host functions  */
+HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb);
+
+/* hlsnap_sandbox_get_state -- READY, BUSY or POISONED.
+   sb        in
+   returns   the state
+   threads   any while the sandbox lives  */
+HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
+
+/* hlsnap_sandbox_call -- run one guest function to completion, by name.
+   sb        in     ready sandbox
+   name      in     export name; borrowed for the call
+   args      in     num_args values, matched against the export's signature, copied into the guest
+   out       out    result, owned by sb until its next operation; NULL when not wanted
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_NOT_FOUND (name); HLSNAP_ERR_SIGNATURE, _LIMIT (args);
+             HLSNAP_ERR_FUNCTION (the export failed, sb stays ready); HLSNAP_ERR_FAULT, _ABORT, _CANCELLED, _TIMEOUT,
+             _PROTOCOL, _OS, _HYPERVISOR (sb is poisoned)
+   threads   one per sandbox at a time; hlsnap_interrupt_cancel() from any thread
+   cost      one VM entry plus one per host call
+   spec      docs/abi.md "Messages"  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args, size_t num_args,
+                                             hlsnap_value *out, hlsnap_error *err);
+
+/* hlsnap_sandbox_find -- a handle for an export, for hlsnap_sandbox_invoke.
+   sb        in     ready sandbox
+   name      in     export name
+   signature in     what the caller expects, such as "i32(i32,str)"; NULL = any
+   out       out    the handle; good for every sandbox of the same guest, also one started from a loaded snapshot
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_SIGNATURE
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
+                                             hlsnap_export *out, hlsnap_error *err);
+
+/* hlsnap_sandbox_invoke -- run guest functions by handle; several are a batch: one VM entry where they fit the mailbox.
+   sb        in     ready sandbox
+   calls     in     num_calls invocations, run in order; all are checked before the first runs. A batch's time limit is the
+                    sum of its calls' limits; a call without one makes the whole batch unlimited.
+   outs      out    num_calls results, owned by sb until its next operation; NULL when not wanted
+   num_done  out    calls that completed; the next one is where err applies; may be NULL
+   err       out    may be NULL
+   returns   as hlsnap_sandbox_call; HLSNAP_ERR_NOT_FOUND (a handle of another guest)
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err);
+
+/* hlsnap_sandbox_snapshot -- take a snapshot; only pages that changed since the sandbox's own snapshot are copied.
+   sb        in     ready sandbox
+   out       out    the snapshot; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready)
+   owns      the caller: hlsnap_snapshot_release
+   threads   the sandbox's
+   cost      one sealed memfd + a copy of the changed pages  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err);
+
+/* hlsnap_sandbox_restore -- put a sandbox back to a snapshot: its own, an older or newer one, or another guest's.
+   sb        in     ready or poisoned sandbox; READY afterwards
+   snapshot  in     retained by sb; sb's host functions must satisfy its imports
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
+             _HYPERVISOR, _CHANGED (sb is poisoned; restore may be tried again, with this snapshot or another);
+             HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
+   threads   the sandbox's
+   cost      a compare, and a copy where changed, of each page the sandbox ever changed  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err);
+
+/* hlsnap_sandbox_retire -- refuse all calls until the next restore (between two tenants).
+   sb        in     READY becomes POISONED; no effect in other states
+   threads   the sandbox's  */
+HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb);
+
+/* hlsnap_sandbox_bind -- replace all host functions.
+   sb        in     ready sandbox
+   functions in     num_functions rows, copied; must satisfy the guest's imports
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG, _DUPLICATE, _CONTRACT, _STATE, _MEMORY (the old ones stay)
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions,
+                                             hlsnap_error *err);
+
+/* hlsnap_sandbox_read, hlsnap_sandbox_write -- copy bytes out of or into guest memory.
+   sb        in     ready sandbox, or busy in a host function of its own
+   gva       in     guest virtual address; the whole range must lie in mapped regions. Read: any region. Write: any but the
+                    identity page; read-only and executable regions are writable this way; a restore undoes it.
+   to, from  out/in n bytes
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err);
+HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);
+
+/* hlsnap_sandbox_get_stats -- counters since creation.
+   sb        in
+   out       out
+   threads   the sandbox's  */
+HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out);
+
+/* hlsnap_sandbox_get_interrupt -- a handle that cancels this sandbox's calls; it outlives the sandbox.
+   sb        in
+   returns   the handle, one reference more
+   owns      the caller: hlsnap_interrupt_release
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb);
+
+/* hlsnap_interrupt_cancel -- cancel the call in progress.
+   h         in
+   returns   true: that call ends with HLSNAP_ERR_CANCELLED (a host function it is in is not stopped, but nothing of the
+             guest runs after it); false: no call in progress, no effect now or later
+   threads   any  */
+HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h);
+
+/* hlsnap_interrupt_release -- give up one reference.
+   h         in     NULL is fine
+   threads   any  */
+HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h);
+
+/* ==== >>snapshot: immutable, reference counted, any thread ==== */
+
+typedef struct hlsnap_snapshot_info {
+    uint64_t pages;            /* of guest memory, 4 KiB each */
+    uint64_t stored_pages;     /* that are not zero, in all layers together */
+    uint32_t layers;
+    uint32_t guard;            /* hlsnap_oci_guard in force of a loaded snapshot; 0 for one taken in memory */
+    char guest_name[64];       /* file name of the guest; "" when it came from memory */
+    char build_id[48];         /* GNU build id in hex, at most 47 digits; "" when it has none */
+} hlsnap_snapshot_info;
+
+/* hlsnap_snapshot_from_guest -- a pre-init snapshot: loaded, relocated, not yet run; needs no VM, cannot be saved.
+   guest     in     as for hlsnap_sandbox_create
+   out       out    the snapshot; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_ELF, _ELF_SEGMENT, _ELF_DYNAMIC, _ELF_RELOC, _SELF, _ABI; HLSNAP_ERR_OS,
+             _MEMORY, _LIMIT
+   owns      the caller: hlsnap_snapshot_release
+   threads   any  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *guest, hlsnap_snapshot **out,
+                                                                hlsnap_error *err);
+
+/* hlsnap_snapshot_retain, hlsnap_snapshot_release -- one reference more; one less, freed with the last.
+   s         in     release: NULL is fine
+   returns   retain: s
+   threads   any  */
+HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s);
+HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s);
+
+/* hlsnap_snapshot_get_info -- sizes and identity.
+   s         in
+   out       out
+   threads   any  */
+HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out);
+
+/* hlsnap_snapshot_import, hlsnap_snapshot_export -- the contract: what a host must provide, what the guest provides.
+   s         in
+   i         in     0-based
+   out       out    name and signature, owned by s; fn and user NULL
+   returns   true; false past the end (a pre-init snapshot has none yet)
+   threads   any  */
+HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
+HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
+
+/* ==== >>guest-runtime: callable in the guest only ==== */
+
+#ifdef HLSNAP_GUEST
+/* In one file of a separately built guest, at file scope. */
+#define HLSNAP_GUEST_MAIN(module) const hlsnap_module *const hlsnap_rt_module = &(module)
+extern const hlsnap_module *const hlsnap_rt_module;
+#endif
+
+/* hlsnap_rt_call -- call a host function.
+   name      in     one of the module's imports
+   args      in     num_args values, matched against the import's signature
+   out       out    result, valid until the next hlsnap_rt_call or the export's return; NULL when not wanted
+   err       out    may be NULL; user_code and msg as the host function gave them
+   returns   HLSNAP_OK; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_SIGNATURE; HLSNAP_ERR_LIMIT; HLSNAP_ERR_FUNCTION;
+             HLSNAP_ERR_STATE (not in a guest)
+   cost      one exit
+   spec      docs/abi.md "Host calls"  */
+HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *args, size_t num_args, hlsnap_value *out,
+                                        hlsnap_error *err);
+
+/* hlsnap_rt_malloc, _calloc, _realloc, _free -- the guest's heap; 16-byte aligned.
+   size      in     bytes; 0 gives a block of its own
+   returns   NULL when the heap (guest_desc.heap_size) is full, or not in a guest; freeing what is no live block aborts
+             the guest
+   owns      the caller: hlsnap_rt_free  */
+HLSNAP_API void *hlsnap_rt_malloc(size_t size);
+HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size);
+HLSNAP_API void *hlsnap_rt_realloc(void *p, size_t size);
+HLSNAP_API void hlsnap_rt_free(void *p);
+
+/* hlsnap_rt_snprintf -- snprintf without libc; conversions as hlsnap_call_return_fmt.
+   to        out    cap bytes, NUL-terminated when cap > 0
+   returns   the length it would have had, -1 beyond INT_MAX  */
+HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
+   level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
+   fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes
+   cost      one exit  */
+HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* hlsnap_rt_abort -- end the call with HLSNAP_ERR_ABORT and poison the sandbox.
+   user_code in     for hlsnap_error.user_code
+   text      in     copied, cut at 255 bytes; NULL = empty  */
+HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, const char *text);
+
+/* hlsnap_rt_random -- random bytes; seeded afresh by the host at every start and restore, so clones differ.
+   to        out    n bytes; zeros when not in a guest  */
+HLSNAP_API void hlsnap_rt_random(void *to, size_t n);
+
+/* hlsnap_rt_generation -- a number that grows with every start from and restore to a snapshot; 0 when not in a guest.
+   returns   the generation  */
+HLSNAP_API uint64_t hlsnap_rt_generation(void);
+
+/* ==== >>abi: what host and guest share; docs/abi.md is the contract ==== */
+/* Fixed widths, little-endian, no pointers. Offsets are bytes from the start of the mailbox or of a message. */
+
+#define HLSNAP_ABI_MAGIC 0x0070616e736c68ull /* "hlsnap\0\0" read as a little-endian number */
+#define HLSNAP_ABI_PORT_RETURN 0xe0 /* OUT imm8, AL: the entry is done */
+#define HLSNAP_ABI_PORT_CALL 0xe1   /* OUT imm8, AL: a request stands in the mailbox */
+#define HLSNAP_ABI_OP_INIT 1
+#define HLSNAP_ABI_OP_CALL 2
+#define HLSNAP_ABI_FN_LOG 0xfffffff0u   /* request: i32 level, str text; no response */
+#define HLSNAP_ABI_FN_ABORT 0xfffffff1u /* request: i32 user code, str text; does not return */
+#define HLSNAP_ABI_STATUS_OK 0
+#define HLSNAP_ABI_STATUS_FAILED 1      /* values: i32 user code, str text */
+#define HLSNAP_ABI_STATUS_REFUSED 2     /* values: i32 hlsnap_result, str text */
+#define HLSNAP_ABI_IDENTITY_OFFSET 2048 /* of hlsnap_abi_identity in the identity page */
+
+typedef struct hlsnap_abi_mailbox { /* at the start of the mailbox */
+    uint64_t magic;            /* in   HLSNAP_ABI_MAGIC */
+    uint32_t abi_version;      /* in   HLSNAP_ABI_VERSION */
+    uint32_t op;               /* in   HLSNAP_ABI_OP_x */
+    uint32_t in_offset;        /* in   messages to the guest: calls, then the response to a request */
+    uint32_t in_size;          /* in   bytes of that half */
+    uint32_t out_offset;       /* in   messages to the host: results, then a request */
+    uint32_t out_size;         /* in   bytes of that half */
+    uint32_t num_calls;        /* in   messages from in_offset on */
+    uint32_t response;         /* in   offset where the response to a request stands */
+    uint32_t num_done;         /* out  results from out_offset on */
+    uint32_t request;          /* out  offset of the request */
+    uint64_t entry;            /* out  INIT: where later entries start; 0 = where this one did */
+    uint32_t guest_abi;        /* out  INIT: HLSNAP_ABI_VERSION the guest was built with */
+    uint32_t num_exports;      /* out  INIT: the first message lists exports, then imports: str name, str signature each */
+} hlsnap_abi_mailbox;
+
+typedef struct hlsnap_abi_message { /* 8-byte aligned; size counts header, values and payload */
+    uint32_t size;             /* bytes, multiple of 8 */
+    uint32_t function;         /* export or import by its number, or HLSNAP_ABI_FN_x */
+    uint32_t status;           /* HLSNAP_ABI_STATUS_x */
+    uint32_t num_values;
+} hlsnap_abi_message;
+
+typedef struct hlsnap_abi_value { /* num_values of them follow the header */
+    uint32_t type;             /* hlsnap_type */
+    uint32_t size;             /* str, bytes: bytes without the NUL; else 0 */
+    uint64_t bits;             /* the value's bits, zero-extended; str, bytes: offset from the message, multiple of 8 */
+} hlsnap_abi_value;
+
+typedef struct hlsnap_abi_identity { /* read-only for the guest, new at every start and restore, never stored */
+    uint64_t magic;
+    uint32_t abi_version;
+    int32_t log_level;         /* -1 = none, else as hlsnap_sandbox_desc */
+    uint8_t id[16];            /* this start's own */
+    uint8_t entropy[32];
+    uint64_t generation;
+    uint64_t mailbox, mailbox_size; /* GVA, bytes */
+    uint64_t heap, heap_size;
+    uint64_t module;           /* GVA of the hlsnap_module of a self guest, else 0 */
+    uint64_t tls, tls_size;    /* the thread-local block below the identity page */
+} hlsnap_abi_identity;
+
+#ifdef __cplusplus
+} /* extern "C"; below: local templates, no symbol leaves the object file */
+template <size_t N> static inline const hlsnap_value *hlsnap_impl_list(const hlsnap_value (&a)[N]) { return a; }
+template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
+#endif
+#endif /* HLSNAP_H */
+
+/* ==========================================================================================================================
+   >>implementation -- stop reading here if you only want the API
+   ========================================================================================================================== */
+#ifdef HLSNAP_IMPLEMENTATION
+#ifndef HLSNAP_IMPLEMENTATION_ONCE
+#define HLSNAP_IMPLEMENTATION_ONCE
+
+#include <stdarg.h>
+#ifndef HLSNAP_GUEST
+#if !defined(__linux__) || !(defined(__x86_64__) || defined(__aarch64__))
+#error "hlsnap runs on 64-bit Linux; the declarations alone may be included anywhere"
+#endif
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef MAP_ANONYMOUS
+#error "include hlsnap.h before any system header, or compile with -D_GNU_SOURCE or -std=gnu11"
+#endif
+#if defined(HLSNAP_MALLOC) != defined(HLSNAP_FREE)
+#error "define both HLSNAP_MALLOC and HLSNAP_FREE or neither"
+#endif
+#ifndef HLSNAP_MALLOC
+#define HLSNAP_MALLOC(size) malloc(size)
+#define HLSNAP_FREE(p) free(p)
+#endif
+#endif /* HLSNAP_GUEST */
+#ifndef HLSNAP_ASSERT
+#define HLSNAP_ASSERT(c) ((void)0)
+#endif
+
+#define HLSNAP__UNUSED __attribute__((unused))
+#define HLSNAP__STATIC_ASSERT(name, c) typedef char hlsnap__assert_##name[(c) ? 1 : -1] HLSNAP__UNUSED
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- >>structs ---- */
+
+#define HLSNAP__PAGE 4096u
+#define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of one region, and nearly of a whole guest */
+#define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
+
+HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
+HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
+HLSNAP__STATIC_ASSERT(identity_size, sizeof(hlsnap_abi_identity) == 128 && offsetof(hlsnap_abi_identity, tls) == 112);
+
+typedef struct hlsnap__signature {
+    uint8_t result, num_args;  /* hlsnap_type */
+    uint8_t args[HLSNAP_MAX_ARGS];
+} hlsnap__signature;
+
+/* One call in progress, the same object on both sides: arguments in, one encoded message out. */
+struct hlsnap_call {
+    const hlsnap_value *args;
+    const hlsnap__signature *signature;
+    uint8_t *out;              /* where the result message is encoded */
+    size_t out_size;           /* bytes there */
+    size_t used;               /* of the encoded message; 0 = nothing returned yet */
+    uint32_t function;         /* number, for the message */
+    hlsnap_result failed;      /* set by hlsnap_call_fail and misuse */
+};
+
+#ifndef HLSNAP_GUEST
+
+/* What a region is decides what the guest may do there, so no file can ask for writable code. */
+typedef enum hlsnap__kind {
+    HLSNAP__TEXT, HLSNAP__RODATA, HLSNAP__DATA, HLSNAP__TLS, HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY,
+    HLSNAP__NUM_KINDS
+} hlsnap__kind;
+
+typedef struct hlsnap__region {
+    uint32_t kind;             /* hlsnap__kind */
+    uint64_t gva;              /* page-aligned */
+    uint64_t pages;            /* > 0 */
+} hlsnap__region;
+
+#define HLSNAP__MAX_REGIONS 32
+/* Guest memory is one window of guest virtual addresses; page p of the guest is base + p * 4096. Pages of the window
+   that no region covers are guards: they are never mapped, stored or touched. */
+typedef struct hlsnap__layout {
+    uint64_t base;             /* GVA, multiple of 2 MiB */
+    uint64_t pages;            /* of the window */
+    uint32_t num_regions;
+    hlsnap__region regions[HLSNAP__MAX_REGIONS]; /* ascending, disjoint */
+} hlsnap__layout;
+
+typedef struct hlsnap__decl {  /* a function of the contract */
+    hlsnap__signature signature;
+    char name[HLSNAP_MAX_NAME + 1];
+    char text[8 + HLSNAP_MAX_ARGS * 6]; /* the signature, canonical */
+} hlsnap__decl;
+
+typedef struct hlsnap__contract {
+    hlsnap__decl *exports, *imports;
+    uint32_t num_exports, num_imports;
+} hlsnap__contract;
+
+/* Everything about a guest that no call changes; shared by its snapshots and sandboxes. */
+typedef struct hlsnap__guest {
+    int32_t refs;              /* atomic */
+    bool initialized;          /* init has run: the contract is known, and a snapshot can be saved */
+    hlsnap__layout layout;
+    hlsnap__contract contract;
+    uint64_t entry;            /* GVA in a text region where every VM entry starts */
+    uint64_t module;           /* GVA of a self guest's hlsnap_module, else 0 */
+    uint64_t tls_size;         /* bytes of the TLS block, ending at the identity page */
+    uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
+    uint64_t features;         /* HLSNAP__CPU_x bits the guest may have come to rely on */
+    uint64_t id;               /* upper 48 bits of every handle; derived from the identity and the contract */
+    char name[64], build_id[48];
+    char *unresolved;          /* names of functions a self guest lacks, each with its NUL, in slot order; or NULL */
+    uint32_t num_unresolved;
+} hlsnap__guest;
+
+/* A blob of guest pages. */
+typedef struct hlsnap__layer {
+    int32_t refs;              /* atomic */
+    int fd;                    /* sealed memfd, or a file of a layout; owned */
+    bool sealed;               /* nobody can change it, so map may be dereferenced */
+    uint64_t pages;
+    const uint8_t *map;        /* all pages, read-only, when sealed; else NULL: read with pread */
+    char digest[72];           /* "sha256:<hex>" of the whole blob where it was hashed whole, else "" */
+} hlsnap__layer;
+
+typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
+    uint32_t page, pages, layer, layer_page;
+} hlsnap__extent;
+
+#define HLSNAP__MAX_LAYERS 128
+struct hlsnap_snapshot {
+    int32_t refs;              /* atomic */
+    hlsnap__guest *guest;
+    uint64_t generation;
+    uint32_t guard;            /* hlsnap_oci_guard in force */
+    uint32_t num_layers;
+    hlsnap__layer **layers;
+    uint32_t num_extents;
+    hlsnap__extent *extents;   /* ascending, disjoint, inside regions that are stored */
+};
+#endif /* HLSNAP_GUEST */
+
+/* Drops const for the few places where an interface lacks it (munmap, a call that records its misuse). */
+HLSNAP__UNUSED static void *hlsnap__unconst(const void *p) { return (void *)(uintptr_t)p; }
+
+/* ---- >>errors ---- */
+
+HLSNAP_API const char *hlsnap_result_name(hlsnap_result code) {
+    switch ((int)code) {
+#define HLSNAP__RESULT(name, number, text) \
+    case number: return "HLSNAP_" #name;
+        HLSNAP_RESULTS(HLSNAP__RESULT)
+#undef HLSNAP__RESULT
+    default: return "HLSNAP_ERR_?";
+    }
+}
+
+HLSNAP_API const char *hlsnap_result_text(hlsnap_result code) {
+    switch ((int)code) {
+#define HLSNAP__RESULT(name, number, text) \
+    case number: return text;
+        HLSNAP_RESULTS(HLSNAP__RESULT)
+#undef HLSNAP__RESULT
+    default: return "unknown result";
+    }
+}
+
+HLSNAP_API uint32_t hlsnap_version(void) { return HLSNAP_VERSION; }
+
+static int hlsnap__rt_vformat(char *to, size_t cap, const char *fmt, va_list ap);
+
+HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(char *to, size_t cap, const char *fmt, ...) {
+    va_list ap;
+    int n;
+    va_start(ap, fmt);
+    n = hlsnap__rt_vformat(to, cap, fmt, ap);
+    va_end(ap);
+    return n;
+}
+
+/* Fills *err (NULL is fine) and returns code, so that a failing path is one line. os_errno is 0 or errno as it was. The
+   text must be printable: guest and file text goes through hlsnap__printable first. */
+HLSNAP__UNUSED __attribute__((format(printf, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err, hlsnap_result code,
+                                                                                     int os_errno, const char *fmt, ...) {
+    if (err) {
+        static const hlsnap_error none = HLSNAP_ZERO;
+        va_list ap;
+        *err = none;
+        err->code = code;
+        err->os_errno = (int32_t)os_errno;
+        va_start(ap, fmt);
+        hlsnap__rt_vformat(err->msg, sizeof(err->msg), fmt, ap);
+        va_end(ap);
+    }
+    return code;
+}
+
+/* ---- >>values, their messages, signatures: the same code on both sides ---- */
+
+HLSNAP__STATIC_ASSERT(offsets, offsetof(hlsnap_abi_message, num_values) == 12 && offsetof(hlsnap_abi_value, bits) == 8);
+HLSNAP__STATIC_ASSERT(unit, sizeof(float) == 4 && sizeof(double) == 8 && sizeof(size_t) == 8);
+
+static size_t hlsnap__rt_strlen(const char *s);
+static void *hlsnap__rt_memcpy(void *to, const void *from, size_t n);
+static void *hlsnap__rt_memset(void *to, int c, size_t n);
+static void *hlsnap__rt_memchr(const void *s, int c, size_t n);
+static int hlsnap__rt_memcmp(const void *a, const void *b, size_t n);
+
+static hlsnap_value hlsnap__value(hlsnap_type type) {
+    hlsnap_value v;
+    v.type = type;
+    v.str = NULL;
+    v.bytes = NULL;
+    v.size = 0;
+    v.as.u64 = 0;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_bool(bool x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_BOOL);
+    v.as.b = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_i32(int32_t x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_I32);
+    v.as.i32 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_u32(uint32_t x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_U32);
+    v.as.u32 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_i64(int64_t x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_I64);
+    v.as.i64 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_u64(uint64_t x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_U64);
+    v.as.u64 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_f32(float x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_F32);
+    v.as.f32 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_f64(double x) {
+    hlsnap_value v = hlsnap__value(HLSNAP_F64);
+    v.as.f64 = x;
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_str(const char *s) {
+    hlsnap_value v = hlsnap__value(HLSNAP_STR);
+    v.str = s ? s : "";
+    v.size = hlsnap__rt_strlen(v.str);
+    return v;
+}
+
+HLSNAP_API hlsnap_value hlsnap_bytes(const void *p, size_t size) {
+    hlsnap_value v = hlsnap__value(HLSNAP_BYTES);
+    v.bytes = size ? (const uint8_t *)p : (const uint8_t *)"";
+    v.size = size;
+    return v;
+}
+
+static const char *hlsnap__type_name(uint32_t type) {
+    static const char *const names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
+    return type < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
+}
+
+static bool hlsnap__name_ok(const char *name, size_t size) {
+    size_t i;
+    if (size < 1 || size > HLSNAP_MAX_NAME) return false;
+    for (i = 0; i < size; i++) {
+        char c = name[i];
+        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+        bool other = (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '$' || c == '-';
+        if (!letter && !(i && other)) return false;
+    }
+    return true;
+}
+
+/* Reads one type name at *at and moves past it; HLSNAP_TYPE_FORCE32 when there is none. */
+static uint32_t hlsnap__type_parse(const char *s, size_t size, size_t *at) {
+    uint32_t t;
+    for (t = 0; t <= HLSNAP_BYTES; t++) {
+        size_t n = hlsnap__rt_strlen(hlsnap__type_name(t));
+        if (n > size - *at || hlsnap__rt_memcmp(s + *at, hlsnap__type_name(t), n) != 0) continue;
+        *at += n;
+        return t;
+    }
+    return HLSNAP_TYPE_FORCE32;
+}
+
+/* "i32(i32,str)", without blanks. */
+static bool hlsnap__signature_parse(hlsnap__signature *sig, const char *s, size_t size) {
+    size_t at = 0;
+    uint32_t t = hlsnap__type_parse(s, size, &at);
+    hlsnap__rt_memset(sig, 0, sizeof(*sig));
+    if (t > HLSNAP_BYTES || at >= size || s[at++] != '(') return false;
+    sig->result = (uint8_t)t;
+    if (at + 1 == size && s[at] == ')') return true;
+    for (;;) {
+        t = hlsnap__type_parse(s, size, &at);
+        if (t == HLSNAP_VOID || t > HLSNAP_BYTES || at >= size || sig->num_args == HLSNAP_MAX_ARGS) return false;
+        sig->args[sig->num_args++] = (uint8_t)t;
+        if (s[at] == ')') return at + 1 == size;
+        if (s[at++] != ',') return false;
+    }
+}
+
+HLSNAP__UNUSED static void hlsnap__signature_format(const hlsnap__signature *sig, char *to, size_t cap) {
+    size_t i, n = (size_t)hlsnap__format(to, cap, "%s(", hlsnap__type_name(sig->result));
+    for (i = 0; i < sig->num_args && n < cap; i++)
+        n += (size_t)hlsnap__format(to + n, cap - n, i ? ",%s" : "%s", hlsnap__type_name(sig->args[i]));
+    if (n < cap) hlsnap__format(to + n, cap - n, ")");
+}
+
+/* The values match the argument types; fills err with the first that does not. */
+static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char *name, const hlsnap_value *args, size_t num,
+                                        hlsnap_error *err) {
+    size_t i;
+    if (num != sig->num_args)
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s takes %d arguments, not %zu", name, sig->num_args, num);
+    for (i = 0; i < num; i++) {
+        const hlsnap_value *v = &args[i];
+        if ((uint32_t)v->type != sig->args[i])
+            return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "argument %zu of %s is %s, not %s", i, name,
+                                hlsnap__type_name(sig->args[i]), hlsnap__type_name((uint32_t)v->type));
+        if (v->size > UINT32_MAX / 2)
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "argument %zu of %s has %zu bytes", i, name, v->size);
+        if ((v->type == HLSNAP_STR && (!v->str || hlsnap__rt_memchr(v->str, 0, v->size))) ||
+            (v->type == HLSNAP_BYTES && !v->bytes && v->size))
+            return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "argument %zu of %s is NULL or has a NUL inside", i, name);
+    }
+    return HLSNAP_OK;
+}
+
+static uint64_t hlsnap__value_bits(const hlsnap_value *v) {
+    uint32_t low = 0;
+    switch ((int)v->type) {
+    case HLSNAP_BOOL: return v->as.b ? 1 : 0;
+    case HLSNAP_I32:
+    case HLSNAP_U32: return v->as.u32;
+    case HLSNAP_F32: hlsnap__rt_memcpy(&low, &v->as.f32, sizeof(low)); return low;
+    case HLSNAP_I64:
+    case HLSNAP_U64:
+    case HLSNAP_F64: return v->as.u64;
+    default: return 0;
+    }
+}
+
+static size_t hlsnap__round8(size_t n) { return (n + 7) & ~(size_t)7; }
+
+/* Bytes a message of these values takes; sizes were checked, so the sum cannot overflow. */
+static size_t hlsnap__message_size(const hlsnap_value *v, size_t num) {
+    size_t i, n = sizeof(hlsnap_abi_message) + num * sizeof(hlsnap_abi_value);
+    for (i = 0; i < num; i++)
+        if (v[i].type == HLSNAP_STR || v[i].type == HLSNAP_BYTES)
+            n += hlsnap__round8(v[i].size + (v[i].type == HLSNAP_STR));
+    return n;
+}
+
+/* Encodes at `to` (8-byte aligned); 0 when it takes more than cap. Values may point into `to` - 1 and below, never into
+   the message itself: inputs and outputs live in different halves of the mailbox. */
+static size_t hlsnap__message_write(uint8_t *to, size_t cap, uint32_t function, uint32_t status, const hlsnap_value *v,
+                                    size_t num) {
+    hlsnap_abi_message head;
+    size_t i, size = hlsnap__message_size(v, num), at = sizeof(head) + num * sizeof(hlsnap_abi_value);
+    if (size > cap || size > UINT32_MAX) return 0;
+    head.size = (uint32_t)size;
+    head.function = function;
+    head.status = status;
+    head.num_values = (uint32_t)num;
+    hlsnap__rt_memcpy(to, &head, sizeof(head));
+    for (i = 0; i < num; i++) {
+        hlsnap_abi_value row;
+        row.type = (uint32_t)v[i].type;
+        row.size = 0;
+        row.bits = hlsnap__value_bits(&v[i]);
+        if (v[i].type == HLSNAP_STR || v[i].type == HLSNAP_BYTES) {
+            size_t n = v[i].size, padded = hlsnap__round8(n + (v[i].type == HLSNAP_STR));
+            const void *from = v[i].type == HLSNAP_STR ? (const void *)v[i].str : (const void *)v[i].bytes;
+            row.size = (uint32_t)n;
+            row.bits = at;
+            if (n) hlsnap__rt_memcpy(to + at, from, n);
+            hlsnap__rt_memset(to + at + n, 0, padded - n);
+            at += padded;
+        }
+        hlsnap__rt_memcpy(to + sizeof(head) + i * sizeof(row), &row, sizeof(row));
+    }
+    return size;
+}
+
+/* One value of a message whose bytes nobody else can change any more. false: malformed. */
+static bool hlsnap__value_read(const uint8_t *message, size_t size, const hlsnap_abi_value *row, hlsnap_value *out) {
+    uint32_t low = (uint32_t)row->bits;
+    *out = hlsnap__value((hlsnap_type)row->type);
+    if (row->type == HLSNAP_STR || row->type == HLSNAP_BYTES) {
+        size_t n = (size_t)row->size + (row->type == HLSNAP_STR);
+        if (row->bits % 8 || row->bits > size || n > size - row->bits) return false;
+        out->size = row->size;
+        if (row->type == HLSNAP_BYTES) {
+            out->bytes = message + row->bits;
+            return true;
+        }
+        out->str = (const char *)message + row->bits;
+        return out->str[row->size] == 0 && !hlsnap__rt_memchr(out->str, 0, row->size);
+    }
+    if (row->size) return false;
+    switch (row->type) {
+    case HLSNAP_BOOL: out->as.b = row->bits != 0; return row->bits <= 1;
+    case HLSNAP_I32:
+    case HLSNAP_U32: out->as.u32 = low; return row->bits >> 32 == 0;
+    case HLSNAP_F32: hlsnap__rt_memcpy(&out->as.f32, &low, sizeof(low)); return row->bits >> 32 == 0;
+    case HLSNAP_I64:
+    case HLSNAP_U64:
+    case HLSNAP_F64: out->as.u64 = row->bits; return true;
+    default: return false;
+    }
+}
+
+/* Decodes the values of a message that lies in `size` bytes at `message` (8-byte aligned); false: malformed, or not num
+   values. The values point into the message. */
+static bool hlsnap__message_read(const uint8_t *message, size_t size, hlsnap_abi_message *head, hlsnap_value *out,
+                                 size_t max_values) {
+    hlsnap_abi_value row;
+    size_t i;
+    if (size < sizeof(*head)) return false;
+    hlsnap__rt_memcpy(head, message, sizeof(*head));
+    if (head->size > size || head->size % 8 || head->size < sizeof(*head) || head->num_values > max_values ||
+        head->num_values > (head->size - sizeof(*head)) / sizeof(row))
+        return false;
+    for (i = 0; i < head->num_values; i++) {
+        hlsnap__rt_memcpy(&row, message + sizeof(*head) + i * sizeof(row), sizeof(row));
+        if (!hlsnap__value_read(message, head->size, &row, &out[i])) return false;
+    }
+    return true;
+}
+
+/* ---- >>calls: the object a function gets ---- */
+
+HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
+    if (i < call->signature->num_args) return call->args[i];
+    ((hlsnap_call *)hlsnap__unconst(call))->failed = HLSNAP_ERR_SIGNATURE;
+    return hlsnap__value(HLSNAP_VOID);
+}
+
+HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
+    size_t num = v.type != HLSNAP_VOID;
+    if ((uint32_t)v.type != call->signature->result || (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
+        (v.type == HLSNAP_BYTES && !v.bytes && v.size))
+        return call->failed = HLSNAP_ERR_SIGNATURE;
+    if (v.size > UINT32_MAX / 2) return call->failed = HLSNAP_ERR_LIMIT;
+    call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
+    return call->used ? HLSNAP_OK : (call->failed = HLSNAP_ERR_LIMIT);
+}
+
+/* Replaces what the call returned by a failure; text is cut until it fits. */
+static void hlsnap__call_refuse(hlsnap_call *call, uint32_t status, int32_t code, const char *text, size_t size) {
+    hlsnap_value v[2];
+    v[0] = hlsnap_i32(code);
+    v[1] = hlsnap_str("");
+    v[1].str = text;
+    v[1].size = size < sizeof(((hlsnap_error *)0)->msg) - 1 ? size : sizeof(((hlsnap_error *)0)->msg) - 1;
+    call->used = hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2);
+    if (call->used) return;
+    v[1].size = 0;
+    call->used = hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2);
+}
+
+HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, const char *text) {
+    hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_FAILED, user_code, text ? text : "", text ? hlsnap__rt_strlen(text) : 0);
+    return call->failed = HLSNAP_ERR_FUNCTION;
+}
+
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) {
+    const size_t head = sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value);
+    hlsnap_abi_message message;
+    hlsnap_abi_value row;
+    va_list ap;
+    int n;
+    if (call->signature->result != HLSNAP_STR) return call->failed = HLSNAP_ERR_SIGNATURE;
+    if (call->out_size <= head) return call->failed = HLSNAP_ERR_LIMIT;
+    va_start(ap, fmt);
+    n = hlsnap__rt_vformat((char *)call->out + head, call->out_size - head, fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= call->out_size - head || head + hlsnap__round8((size_t)n + 1) > call->out_size)
+        return call->failed = HLSNAP_ERR_LIMIT;
+    if (hlsnap__rt_memchr(call->out + head, 0, (size_t)n)) return call->failed = HLSNAP_ERR_SIGNATURE; /* %c of 0 */
+    message.size = (uint32_t)(head + hlsnap__round8((size_t)n + 1));
+    message.function = call->function;
+    message.status = HLSNAP_ABI_STATUS_OK;
+    message.num_values = 1;
+    row.type = HLSNAP_STR;
+    row.size = (uint32_t)n;
+    row.bits = head;
+    hlsnap__rt_memset(call->out + head + n, 0, message.size - head - (size_t)n);
+    hlsnap__rt_memcpy(call->out, &message, sizeof(message));
+    hlsnap__rt_memcpy(call->out + sizeof(message), &row, sizeof(row));
+    call->used = message.size;
+    return HLSNAP_OK;
+}
+
+/* Runs fn and leaves exactly one message in call->out. */
+static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
+    hlsnap_result r;
+    char text[80];
+    int n;
+    call->used = 0;
+    call->failed = HLSNAP_OK;
+    r = fn(call, user);
+    if (call->failed) r = call->failed;
+    if (r == HLSNAP_ERR_FUNCTION && call->failed == HLSNAP_ERR_FUNCTION) return;
+    if (!r && !call->used && call->signature->result == HLSNAP_VOID) hlsnap_call_return(call, hlsnap__value(HLSNAP_VOID));
+    if (!r && !call->used) r = call->failed ? call->failed : HLSNAP_ERR_SIGNATURE; /* no result given */
+    if (!r) return;
+    n = hlsnap__format(text, sizeof(text), "the function returned %s", hlsnap_result_name(r));
+    hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_REFUSED, (int32_t)r, text, (size_t)n);
+}
+/* ---- >>rt: leaf code of the guest runtime (no libc, no state of its own) ---- */
+
+#ifndef HLSNAP__UNUSED
+#define HLSNAP__UNUSED __attribute__((unused))
+#endif
+
+// Hides where a pointer came from. A loop that steps through a hidden pointer is never recognised
+// as memcpy, memset or strlen (which would make those functions call themselves), and the
+// branches for long blocks draw no bounds warnings where they are inlined for short ones.
+#define HLSNAP__RT_HIDE(p) __asm__("" : "+r"(p))
+
+// Sanitizers count bytes: a whole-word read that is safe for the machine is still an error there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_HWADDRESS__)
+#define HLSNAP__RT_BYTEWISE 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) ||                         \
+    __has_feature(thread_sanitizer) || __has_feature(hwaddress_sanitizer)
+#define HLSNAP__RT_BYTEWISE 1
+#endif
+#endif
+#ifndef HLSNAP__RT_BYTEWISE
+#define HLSNAP__RT_BYTEWISE 0
+#endif
+
+#define HLSNAP__RT_PRINTF(args) __attribute__((format(printf, 3, args)))
+
+// From this length on the microcoded string instructions win over the 32-byte loop.
+#define HLSNAP__RT_REP_MIN ((size_t)1024)
+
+typedef uint16_t hlsnap__rt_u16 __attribute__((may_alias, aligned(1)));
+typedef uint32_t hlsnap__rt_u32 __attribute__((may_alias, aligned(1)));
+typedef uint64_t hlsnap__rt_u64 __attribute__((may_alias, aligned(1)));
+typedef uint64_t hlsnap__rt_word __attribute__((may_alias));
+
+/* ---- >>rt_mem ---- */
+
+// Plain loads and stores, not __builtin_memcpy: no flag combination can turn them into a call.
+static HLSNAP__UNUSED uint64_t hlsnap__rt_load(const unsigned char *p)
+{
+    return *(const hlsnap__rt_u64 *)(const void *)p;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_store(unsigned char *p, uint64_t v)
+{
+    *(hlsnap__rt_u64 *)(void *)p = v;
+}
+
+// n <= 32. Every load comes before the first store, so any overlap is fine.
+static HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigned char *s, size_t n)
+{
+    if (n >= 16) {
+        uint64_t a = hlsnap__rt_load(s), b = hlsnap__rt_load(s + 8);
+        uint64_t y = hlsnap__rt_load(s + n - 16), z = hlsnap__rt_load(s + n - 8);
+        hlsnap__rt_store(d, a);
+        hlsnap__rt_store(d + 8, b);
+        hlsnap__rt_store(d + n - 16, y);
+        hlsnap__rt_store(d + n - 8, z);
+    } else if (n >= 8) {
+        uint64_t a = hlsnap__rt_load(s), z = hlsnap__rt_load(s + n - 8);
+        hlsnap__rt_store(d, a);
+        hlsnap__rt_store(d + n - 8, z);
+    } else if (n >= 4) {
+        uint32_t a = *(const hlsnap__rt_u32 *)(const void *)s;
+        uint32_t z = *(const hlsnap__rt_u32 *)(const void *)(s + n - 4);
+        *(hlsnap__rt_u32 *)(void *)d = a;
+        *(hlsnap__rt_u32 *)(void *)(d + n - 4) = z;
+    } else if (n >= 2) {
+        uint16_t a = *(const hlsnap__rt_u16 *)(const void *)s;
+        uint16_t z = *(const hlsnap__rt_u16 *)(const void *)(s + n - 2);
+        *(hlsnap__rt_u16 *)(void *)d = a;
+        *(hlsnap__rt_u16 *)(void *)(d + n - 2) = z;
+    } else if (n == 1) {
+        *d = *s;
+    }
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_copy32(unsigned char *d, const unsigned char *s)
+{
+    uint64_t a = hlsnap__rt_load(s), b = hlsnap__rt_load(s + 8);
+    uint64_t y = hlsnap__rt_load(s + 16), z = hlsnap__rt_load(s + 24);
+    hlsnap__rt_store(d, a);
+    hlsnap__rt_store(d + 8, b);
+    hlsnap__rt_store(d + 16, y);
+    hlsnap__rt_store(d + 24, z);
+}
+
+// n > 32, d below s or apart from it. The last 32 bytes are read first: with an overlap the loop
+// may overwrite them.
+static HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned char *s, size_t n)
+{
+    unsigned char *last = d + n - 32, tail[32];
+    hlsnap__rt_copy32(tail, s + n - 32);
+    while (d < last) {
+        hlsnap__rt_copy32(d, s);
+        d += 32;
+        s += 32;
+        HLSNAP__RT_HIDE(d);
+        HLSNAP__RT_HIDE(s);
+    }
+    hlsnap__rt_copy32(last, tail);
+}
+
+// n > 32, d above s; the mirror image of copy_up.
+static HLSNAP__UNUSED void hlsnap__rt_copy_down(unsigned char *d, const unsigned char *s, size_t n)
+{
+    unsigned char *first = d, head[32];
+    hlsnap__rt_copy32(head, s);
+    d += n;
+    s += n;
+    while (d > first + 32) {
+        d -= 32;
+        s -= 32;
+        hlsnap__rt_copy32(d, s);
+        HLSNAP__RT_HIDE(d);
+        HLSNAP__RT_HIDE(s);
+    }
+    hlsnap__rt_copy32(first, head);
+}
+
+static HLSNAP__UNUSED void *hlsnap__rt_memcpy(void *to, const void *from, size_t n)
+{
+    unsigned char *d = (unsigned char *)to;
+    const unsigned char *s = (const unsigned char *)from;
+    HLSNAP__RT_HIDE(d);
+    HLSNAP__RT_HIDE(s);
+    if (n <= 32) {
+        hlsnap__rt_copy_small(d, s, n);
+        return to;
+    }
+#if defined(__x86_64__)
+    if (n >= HLSNAP__RT_REP_MIN) {
+        __asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n) : : "memory");
+        return to;
+    }
+#endif
+    hlsnap__rt_copy_up(d, s, n);
+    return to;
+}
+
+static HLSNAP__UNUSED void *hlsnap__rt_memmove(void *to, const void *from, size_t n)
+{
+    unsigned char *d = (unsigned char *)to;
+    const unsigned char *s = (const unsigned char *)from;
+    uintptr_t above = (uintptr_t)to - (uintptr_t)from, below = (uintptr_t)from - (uintptr_t)to;
+    HLSNAP__RT_HIDE(d);
+    HLSNAP__RT_HIDE(s);
+    if (n > 32 && above < n) {
+        hlsnap__rt_copy_down(d, s, n);
+        return to;
+    }
+    // rep movsb is right for d below s, but crawls byte by byte when they are close.
+    if (n > 32 && below < 64) {
+        hlsnap__rt_copy_up(d, s, n);
+        return to;
+    }
+    return hlsnap__rt_memcpy(to, from, n);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_fill_small(unsigned char *d, uint64_t v, size_t n)
+{
+    if (n >= 8) {
+        hlsnap__rt_store(d, v);
+        hlsnap__rt_store(d + n - 8, v);
+        if (n > 16) {
+            hlsnap__rt_store(d + 8, v);
+            hlsnap__rt_store(d + n - 16, v);
+        }
+    } else if (n >= 4) {
+        *(hlsnap__rt_u32 *)(void *)d = (uint32_t)v;
+        *(hlsnap__rt_u32 *)(void *)(d + n - 4) = (uint32_t)v;
+    } else if (n > 0) {
+        d[0] = (unsigned char)v;
+        d[n / 2] = (unsigned char)v;
+        d[n - 1] = (unsigned char)v;
+    }
+}
+
+static HLSNAP__UNUSED void *hlsnap__rt_memset(void *to, int c, size_t n)
+{
+    unsigned char *d = (unsigned char *)to, *last;
+    uint64_t v = (uint64_t)(unsigned char)c * 0x0101010101010101u;
+    HLSNAP__RT_HIDE(d);
+    if (n <= 32) {
+        hlsnap__rt_fill_small(d, v, n);
+        return to;
+    }
+#if defined(__x86_64__)
+    if (n >= HLSNAP__RT_REP_MIN) {
+        __asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(c) : "memory");
+        return to;
+    }
+#endif
+    for (last = d + n - 32; d < last; d += 32) {
+        HLSNAP__RT_HIDE(d);
+        hlsnap__rt_fill_small(d, v, 32);
+    }
+    hlsnap__rt_fill_small(last, v, 32);
+    return to;
+}
+
+static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t n)
+{
+    const unsigned char *x = (const unsigned char *)a, *y = (const unsigned char *)b;
+    HLSNAP__RT_HIDE(x);
+    HLSNAP__RT_HIDE(y);
+    for (; n >= 8 && hlsnap__rt_load(x) == hlsnap__rt_load(y); n -= 8) {
+        x += 8;
+        y += 8;
+        HLSNAP__RT_HIDE(x);
+    }
+    for (; n > 0; n--, x++, y++) {
+        HLSNAP__RT_HIDE(x);
+        if (*x != *y)
+            return *x < *y ? -1 : 1;
+    }
+    return 0;
+}
+
+// Index of the first byte c in s[0..n), or n. Reads aligned words only: a word that holds one byte
+// of the object lies on that byte's page, so nothing beyond the page of the last byte looked at is
+// ever touched (n may be SIZE_MAX).
+static HLSNAP__UNUSED size_t hlsnap__rt_scan(const unsigned char *s, unsigned char c, size_t n)
+{
+    size_t i = 0;
+#if !HLSNAP__RT_BYTEWISE
+    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u, same = ones * c;
+    for (; i < n && ((uintptr_t)(s + i) & 7u) != 0; i++)
+        if (s[i] == c)
+            return i;
+    for (; n - i >= 8; i += 8) {
+        uint64_t w;
+        HLSNAP__RT_HIDE(s);
+        w = *(const hlsnap__rt_word *)(const void *)(s + i) ^ same;
+        if (((w - ones) & ~w & highs) != 0)
+            break;
+    }
+#endif
+    for (; i < n && s[i] != c; i++)
+        HLSNAP__RT_HIDE(s);
+    return i;
+}
+
+/* ---- >>rt_str ---- */
+
+// The standard interface takes const and gives back non-const; the detour keeps -Wcast-qual quiet.
+static HLSNAP__UNUSED char *hlsnap__rt_unconst(const void *p)
+{
+    return (char *)(uintptr_t)p;
+}
+
+static HLSNAP__UNUSED void *hlsnap__rt_memchr(const void *s, int c, size_t n)
+{
+    size_t i = hlsnap__rt_scan((const unsigned char *)s, (unsigned char)c, n);
+    return i < n ? hlsnap__rt_unconst((const unsigned char *)s + i) : NULL;
+}
+
+static HLSNAP__UNUSED size_t hlsnap__rt_strlen(const char *s)
+{
+    return hlsnap__rt_scan((const unsigned char *)s, 0, SIZE_MAX);
+}
+
+static HLSNAP__UNUSED size_t hlsnap__rt_strnlen(const char *s, size_t max)
+{
+    return hlsnap__rt_scan((const unsigned char *)s, 0, max);
+}
+
+static HLSNAP__UNUSED int hlsnap__rt_strncmp(const char *a, const char *b, size_t n)
+{
+    const unsigned char *x = (const unsigned char *)a, *y = (const unsigned char *)b;
+    for (; n > 0; n--, x++, y++) {
+        HLSNAP__RT_HIDE(x);
+        if (*x != *y)
+            return *x < *y ? -1 : 1;
+        if (*x == 0)
+            return 0;
+    }
+    return 0;
+}
+
+static HLSNAP__UNUSED int hlsnap__rt_strcmp(const char *a, const char *b)
+{
+    return hlsnap__rt_strncmp(a, b, SIZE_MAX);
+}
+
+static HLSNAP__UNUSED char *hlsnap__rt_strchr(const char *s, int c)
+{
+    for (;; s++) {
+        HLSNAP__RT_HIDE(s);
+        if (*s == (char)c)
+            return hlsnap__rt_unconst(s);
+        if (*s == 0)
+            return NULL;
+    }
+}
+
+static HLSNAP__UNUSED char *hlsnap__rt_strrchr(const char *s, int c)
+{
+    size_t n = hlsnap__rt_strlen(s) + 1;
+    while (n-- > 0)
+        if (s[n] == (char)c)
+            return hlsnap__rt_unconst(s + n);
+    return NULL;
+}
+
+// Quadratic in the worst case; the needles of a guest are short.
+static HLSNAP__UNUSED char *hlsnap__rt_strstr(const char *s, const char *what)
+{
+    size_t n = hlsnap__rt_strlen(what);
+    if (n == 0)
+        return hlsnap__rt_unconst(s);
+    for (; (s = hlsnap__rt_strchr(s, what[0])) != NULL; s++)
+        if (hlsnap__rt_strncmp(s, what, n) == 0)
+            return hlsnap__rt_unconst(s);
+    return NULL;
+}
+
+static HLSNAP__UNUSED char *hlsnap__rt_strcpy(char *to, const char *from)
+{
+    hlsnap__rt_memcpy(to, from, hlsnap__rt_strlen(from) + 1);
+    return to;
+}
+
+static HLSNAP__UNUSED char *hlsnap__rt_strncpy(char *to, const char *from, size_t n)
+{
+    size_t len = hlsnap__rt_strnlen(from, n);
+    hlsnap__rt_memcpy(to, from, len);
+    hlsnap__rt_memset(to + len, 0, n - len);
+    return to;
+}
+
+static HLSNAP__UNUSED char *hlsnap__rt_strcat(char *to, const char *from)
+{
+    hlsnap__rt_strcpy(to + hlsnap__rt_strlen(to), from);
+    return to;
+}
+
+/* ---- >>rt_decimal: the exact decimal expansion of a double ---- */
+
+// A double is a 53-bit integer times 2^e, -1074 <= e <= 971. Laid out as a fixed-point binary
+// number it has at most 1024 bits before the point and 1074 after it: 35 and 120 groups of nine
+// decimal digits.
+#define HLSNAP__RT_FRAC_WORDS 34
+#define HLSNAP__RT_WORDS 68
+#define HLSNAP__RT_INT_DIGITS 315
+#define HLSNAP__RT_BILLION 1000000000u
+
+// value = 0.d[0]d[1]... * 10^point, no leading or trailing zeros; zero has count 0 and point 1.
+typedef struct hlsnap__rt_decimal {
+    char *d;
+    int64_t count;
+    int64_t point;
+    char space[HLSNAP__RT_INT_DIGITS + 1080];
+} hlsnap__rt_decimal;
+
+static HLSNAP__UNUSED void hlsnap__rt_nine_digits(char *to, uint32_t v)
+{
+    int i;
+    for (i = 8; i >= 0; i--, v /= 10)
+        to[i] = (char)('0' + (int)(v % 10));
+}
+
+// Division by 10^9 peels groups off the integer part from the right. Returns where they start.
+static HLSNAP__UNUSED int hlsnap__rt_decimal_int(hlsnap__rt_decimal *x, uint32_t *w)
+{
+    int at = HLSNAP__RT_INT_DIGITS, top = HLSNAP__RT_WORDS - 1, i;
+    for (;;) {
+        uint64_t rest = 0;
+        while (top >= HLSNAP__RT_FRAC_WORDS && w[top] == 0)
+            top--;
+        if (top < HLSNAP__RT_FRAC_WORDS)
+            return at;
+        for (i = top; i >= HLSNAP__RT_FRAC_WORDS; i--) {
+            rest = rest << 32 | w[i];
+            w[i] = (uint32_t)(rest / HLSNAP__RT_BILLION);
+            rest %= HLSNAP__RT_BILLION;
+        }
+        at -= 9;
+        hlsnap__rt_nine_digits(x->space + at, (uint32_t)rest);
+    }
+}
+
+// Multiplication by 10^9 pushes groups of the fraction over the point. Each step frees 9 low bits,
+// so it ends. Returns the index behind the last digit.
+static HLSNAP__UNUSED int hlsnap__rt_decimal_frac(hlsnap__rt_decimal *x, uint32_t *w)
+{
+    int at = HLSNAP__RT_INT_DIGITS, low = 0, i;
+    for (;;) {
+        uint64_t carry = 0;
+        while (low < HLSNAP__RT_FRAC_WORDS && w[low] == 0)
+            low++;
+        if (low == HLSNAP__RT_FRAC_WORDS)
+            return at;
+        for (i = low; i < HLSNAP__RT_FRAC_WORDS; i++) {
+            carry += (uint64_t)w[i] * HLSNAP__RT_BILLION;
+            w[i] = (uint32_t)carry;
+            carry >>= 32;
+        }
+        hlsnap__rt_nine_digits(x->space + at, (uint32_t)carry);
+        at += 9;
+    }
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_decimal_set(hlsnap__rt_decimal *x, uint64_t m, int e)
+{
+    uint32_t w[HLSNAP__RT_WORDS];
+    unsigned bit = (unsigned)(e + 32 * HLSNAP__RT_FRAC_WORDS), shift = bit % 32;
+    int first, end;
+    hlsnap__rt_memset(w, 0, sizeof w);
+    w[bit / 32] = (uint32_t)(m << shift);
+    w[bit / 32 + 1] = (uint32_t)(m >> (32 - shift));
+    w[bit / 32 + 2] = (uint32_t)((m >> 32) >> (32 - shift));
+    first = hlsnap__rt_decimal_int(x, w);
+    end = hlsnap__rt_decimal_frac(x, w);
+    while (first < end && x->space[first] == '0')
+        first++;
+    while (end > first && x->space[end - 1] == '0')
+        end--;
+    x->d = x->space + first;
+    x->count = end - first;
+    x->point = first < end ? HLSNAP__RT_INT_DIGITS - first : 1;
+}
+
+// Keeps the first `keep` digits: to nearest, ties to even. The expansion is exact, so a tie is a
+// lone final 5.
+static HLSNAP__UNUSED void hlsnap__rt_decimal_round(hlsnap__rt_decimal *x, int64_t keep)
+{
+    bool up = false;
+    if (keep >= x->count)
+        return;
+    if (keep >= 0) {
+        bool tie = x->d[keep] == '5' && keep + 1 == x->count;
+        bool odd = keep > 0 && ((x->d[keep - 1] - '0') & 1) != 0;
+        up = tie ? odd : x->d[keep] >= '5';
+    }
+    for (x->count = keep < 0 ? 0 : keep; x->count > 0; x->count--) {
+        if (up && x->d[x->count - 1] != '9') {
+            x->d[x->count - 1]++;
+            return;
+        }
+        if (!up && x->d[x->count - 1] != '0')
+            return;
+    }
+    x->point = up ? x->point + 1 : 1;
+    if (up) {
+        x->d[0] = '1';
+        x->count = 1;
+    }
+}
+
+/* ---- >>rt_format ---- */
+
+typedef struct hlsnap__rt_out {
+    char *to;
+    size_t cap;
+    uint64_t len; // what it would be without the limit
+} hlsnap__rt_out;
+
+// A va_list parameter cannot be passed on by address (it may be an array); inside a struct it can.
+typedef struct hlsnap__rt_args {
+    va_list ap;
+} hlsnap__rt_args;
+
+typedef struct hlsnap__rt_spec {
+    int64_t width;
+    int64_t prec; // -1: not given
+    bool left, plus, space, alt, zero;
+    char length; // 0 h l z j t, 'H' for hh, 'q' for ll
+    char conv;
+} hlsnap__rt_spec;
+
+static HLSNAP__UNUSED void hlsnap__rt_put(hlsnap__rt_out *o, const char *s, size_t n)
+{
+    if (o->len < o->cap) {
+        size_t at = (size_t)o->len, room = o->cap - at;
+        hlsnap__rt_memcpy(o->to + at, s, n < room ? n : room);
+    }
+    o->len += n;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_pad(hlsnap__rt_out *o, char c, int64_t count)
+{
+    uint64_t n = count > 0 ? (uint64_t)count : 0;
+    if (o->len < o->cap) {
+        size_t at = (size_t)o->len, room = o->cap - at;
+        hlsnap__rt_memset(o->to + at, c, n < room ? (size_t)n : room);
+    }
+    o->len += n;
+}
+
+// Left padding and prefix of a field with `body` more characters; returns the right padding.
+static HLSNAP__UNUSED int64_t hlsnap__rt_open(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
+                                              const char *prefix, int64_t body)
+{
+    size_t n = hlsnap__rt_strlen(prefix);
+    int64_t gap = s->width - (int64_t)n - body;
+    if (!s->left && !s->zero)
+        hlsnap__rt_pad(o, ' ', gap);
+    hlsnap__rt_put(o, prefix, n);
+    if (!s->left && s->zero)
+        hlsnap__rt_pad(o, '0', gap);
+    return s->left ? gap : 0;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_text(hlsnap__rt_out *o, hlsnap__rt_spec *s,
+                                           const char *prefix, const char *text, size_t n)
+{
+    int64_t right;
+    s->zero = false;
+    right = hlsnap__rt_open(o, s, prefix, (int64_t)n);
+    hlsnap__rt_put(o, text, n);
+    hlsnap__rt_pad(o, ' ', right);
+}
+
+static HLSNAP__UNUSED const char *hlsnap__rt_sign(const hlsnap__rt_spec *s, bool negative)
+{
+    return negative ? "-" : s->plus ? "+" : s->space ? " " : "";
+}
+
+static HLSNAP__UNUSED const char *hlsnap__rt_hex_digits(bool upper)
+{
+    return upper ? "0123456789ABCDEF" : "0123456789abcdef";
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_integer(hlsnap__rt_out *o, hlsnap__rt_spec *s,
+                                              const char *prefix, uint64_t v)
+{
+    const char *digits = hlsnap__rt_hex_digits(s->conv == 'X');
+    bool hex = s->conv == 'x' || s->conv == 'X' || s->conv == 'p';
+    uint64_t base = hex ? 16 : s->conv == 'o' ? 8 : 10;
+    char text[24];
+    int64_t n = 0, zeros, right;
+    if ((s->conv == 'x' || s->conv == 'X') && s->alt && v != 0)
+        prefix = s->conv == 'x' ? "0x" : "0X";
+    if (v == 0 && s->prec != 0)
+        text[sizeof text - (size_t)++n] = '0';
+    for (; v != 0; v /= base)
+        text[sizeof text - (size_t)++n] = digits[v % base];
+    zeros = s->prec > n ? s->prec - n : 0;
+    if (s->conv == 'o' && s->alt && zeros == 0 && (n == 0 || text[sizeof text - (size_t)n] != '0'))
+        zeros = 1;
+    if (s->prec >= 0)
+        s->zero = false;
+    right = hlsnap__rt_open(o, s, prefix, zeros + n);
+    hlsnap__rt_pad(o, '0', zeros);
+    hlsnap__rt_put(o, text + sizeof text - (size_t)n, (size_t)n);
+    hlsnap__rt_pad(o, ' ', right);
+}
+
+// Digits [from, to) of the decimal; positions outside the expansion are zeros.
+static HLSNAP__UNUSED void hlsnap__rt_put_digits(hlsnap__rt_out *o, const hlsnap__rt_decimal *x,
+                                                 int64_t from, int64_t to)
+{
+    int64_t a, b;
+    b = to < 0 ? to : 0;
+    hlsnap__rt_pad(o, '0', b - from);
+    a = from < 0 ? 0 : from;
+    b = to < x->count ? to : x->count;
+    if (a < b) {
+        hlsnap__rt_put(o, x->d + a, (size_t)(b - a));
+        a = b;
+    }
+    hlsnap__rt_pad(o, '0', to - a);
+}
+
+// "e+07", "p-1022": letter, sign, at least `least` digits. Returns the length.
+static HLSNAP__UNUSED int hlsnap__rt_exponent(char to[8], char letter, int64_t e, int least)
+{
+    uint32_t v = (uint32_t)(e < 0 ? -e : e), t = v;
+    int n = 1, i;
+    while (t >= 10 || n < least) {
+        t /= 10;
+        n++;
+    }
+    to[0] = letter;
+    to[1] = e < 0 ? '-' : '+';
+    for (i = n; i > 0; i--, v /= 10)
+        to[1 + i] = (char)('0' + (int)(v % 10));
+    return n + 2;
+}
+
+// f e g after rounding: `s->prec` digits behind the point, and an exponent unless fixed.
+static HLSNAP__UNUSED void hlsnap__rt_put_decimal(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
+                                                  const char *sign, const hlsnap__rt_decimal *x,
+                                                  bool fixed)
+{
+    char tail[8];
+    bool dot = s->prec > 0 || s->alt;
+    int n = fixed ? 0 : hlsnap__rt_exponent(tail, s->conv < 'a' ? 'E' : 'e', x->point - 1, 2);
+    int64_t point = fixed ? x->point : 1;
+    int64_t from = point > 0 ? 0 : point - 1; // at least one digit before the point
+    int64_t right = hlsnap__rt_open(o, s, sign, point - from + dot + s->prec + n);
+    hlsnap__rt_put_digits(o, x, from, point);
+    hlsnap__rt_put(o, ".", dot ? 1 : 0);
+    hlsnap__rt_put_digits(o, x, point, point + s->prec);
+    hlsnap__rt_put(o, tail, (size_t)n);
+    hlsnap__rt_pad(o, ' ', right);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_float_decimal(hlsnap__rt_out *o, hlsnap__rt_spec *s,
+                                                    const char *sign, uint64_t m, int e)
+{
+    hlsnap__rt_decimal x;
+    bool general = s->conv == 'g' || s->conv == 'G', fixed = s->conv == 'f' || s->conv == 'F';
+    int64_t need;
+    hlsnap__rt_decimal_set(&x, m, e);
+    if (s->prec < 0)
+        s->prec = 6;
+    if (general && s->prec == 0)
+        s->prec = 1;
+    hlsnap__rt_decimal_round(&x, fixed ? x.point + s->prec : general ? s->prec : s->prec + 1);
+    if (general) {
+        fixed = x.point > -4 && x.point <= s->prec;
+        s->prec -= fixed ? x.point : 1;
+        need = x.count - (fixed ? x.point : 1);
+        if (!s->alt && s->prec > need)
+            s->prec = need > 0 ? need : 0;
+    }
+    hlsnap__rt_put_decimal(o, s, sign, &x, fixed);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_float_hex(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
+                                                bool negative, uint64_t m, int e)
+{
+    const char *sign = hlsnap__rt_sign(s, negative);
+    const char *digits = hlsnap__rt_hex_digits(s->conv == 'A');
+    char prefix[4], text[13], tail[8];
+    int64_t prec = s->prec, stored, right;
+    int n = hlsnap__rt_exponent(tail, s->conv == 'A' ? 'P' : 'p', m == 0 ? 0 : e + 52, 1), i;
+    size_t at = hlsnap__rt_strlen(sign);
+    bool dot;
+    if (prec >= 0 && prec < 13) {
+        unsigned cut = (unsigned)(13 - prec) * 4;
+        uint64_t rest = m & (((uint64_t)1 << cut) - 1), half = (uint64_t)1 << (cut - 1);
+        m >>= cut;
+        m += rest > half || (rest == half && (m & 1u) != 0);
+        m <<= cut;
+    }
+    for (i = 0; i < 13; i++)
+        text[i] = digits[m >> (48 - 4 * i) & 15u];
+    for (stored = 13; prec < 0 && stored > 0 && text[stored - 1] == '0';)
+        stored--;
+    if (prec < 0)
+        prec = stored;
+    if (stored > prec)
+        stored = prec;
+    dot = prec > 0 || s->alt;
+    hlsnap__rt_memcpy(prefix, sign, at);
+    hlsnap__rt_memcpy(prefix + at, s->conv == 'A' ? "0X" : "0x", 3);
+    right = hlsnap__rt_open(o, s, prefix, 1 + dot + prec + n);
+    hlsnap__rt_put(o, digits + (m >> 52), 1);
+    hlsnap__rt_put(o, ".", dot ? 1 : 0);
+    hlsnap__rt_put(o, text, (size_t)stored);
+    hlsnap__rt_pad(o, '0', prec - stored);
+    hlsnap__rt_put(o, tail, (size_t)n);
+    hlsnap__rt_pad(o, ' ', right);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_float(hlsnap__rt_out *o, hlsnap__rt_spec *s, double value)
+{
+    uint64_t bits = *(const hlsnap__rt_u64 *)(const void *)&value;
+    uint64_t m = bits & (((uint64_t)1 << 52) - 1);
+    int e = (int)(bits >> 52 & 0x7ff);
+    bool negative = bits >> 63 != 0, upper = s->conv < 'a';
+    if (e == 0x7ff) {
+        const char *text = m != 0 ? (upper ? "NAN" : "nan") : (upper ? "INF" : "inf");
+        hlsnap__rt_text(o, s, hlsnap__rt_sign(s, negative), text, 3);
+        return;
+    }
+    if (e == 0)
+        e = 1; // denormal: the smallest exponent, no hidden bit
+    else
+        m |= (uint64_t)1 << 52;
+    if (s->conv == 'a' || s->conv == 'A')
+        hlsnap__rt_float_hex(o, s, negative, m, e - 1075);
+    else
+        hlsnap__rt_float_decimal(o, s, hlsnap__rt_sign(s, negative), m, e - 1075);
+}
+
+// Stops growing above INT_MAX: the result is then too long for any field, which vformat reports.
+static HLSNAP__UNUSED const char *hlsnap__rt_parse_number(const char *f, int64_t *v)
+{
+    for (*v = 0; *f >= '0' && *f <= '9'; f++)
+        if (*v <= __INT_MAX__)
+            *v = *v * 10 + (*f - '0');
+    return f;
+}
+
+static HLSNAP__UNUSED const char *hlsnap__rt_parse_flags(const char *f, hlsnap__rt_spec *s)
+{
+    s->left = s->plus = s->space = s->alt = s->zero = false;
+    for (;; f++) {
+        switch (*f) {
+        case '-': s->left = true; break;
+        case '+': s->plus = true; break;
+        case ' ': s->space = true; break;
+        case '#': s->alt = true; break;
+        case '0': s->zero = true; break;
+        default: return f;
+        }
+    }
+}
+
+// f is behind the '%'. Returns the conversion character's place.
+static HLSNAP__UNUSED const char *hlsnap__rt_parse(const char *f, hlsnap__rt_spec *s,
+                                                   hlsnap__rt_args *a)
+{
+    f = hlsnap__rt_parse_flags(f, s);
+    if (*f == '*') {
+        s->width = va_arg(a->ap, int);
+        s->left = s->left || s->width < 0;
+        s->width = s->width < 0 ? -s->width : s->width;
+        f++;
+    } else {
+        f = hlsnap__rt_parse_number(f, &s->width);
+    }
+    s->prec = -1;
+    if (f[0] == '.' && f[1] == '*') {
+        s->prec = va_arg(a->ap, int);
+        s->prec = s->prec < 0 ? -1 : s->prec;
+        f += 2;
+    } else if (f[0] == '.') {
+        f = hlsnap__rt_parse_number(f + 1, &s->prec);
+    }
+    s->length = 0;
+    if (*f == 'h' || *f == 'l') {
+        s->length = *f++;
+        if (*f == s->length) {
+            s->length = *f == 'h' ? 'H' : 'q';
+            f++;
+        }
+    } else if (*f == 'z' || *f == 'j' || *f == 't') {
+        s->length = *f++;
+    }
+    s->conv = *f;
+    return f;
+}
+
+static HLSNAP__UNUSED int64_t hlsnap__rt_arg_signed(const hlsnap__rt_spec *s, hlsnap__rt_args *a)
+{
+    switch (s->length) {
+    case 'H': return (signed char)va_arg(a->ap, int);
+    case 'h': return (short)va_arg(a->ap, int);
+    case 'l': return va_arg(a->ap, long);
+    case 'q': return va_arg(a->ap, long long);
+    case 'j': return va_arg(a->ap, intmax_t);
+    case 'z':
+    case 't': return va_arg(a->ap, ptrdiff_t);
+    default: return va_arg(a->ap, int);
+    }
+}
+
+static HLSNAP__UNUSED uint64_t hlsnap__rt_arg_unsigned(const hlsnap__rt_spec *s, hlsnap__rt_args *a)
+{
+    switch (s->length) {
+    case 'H': return (unsigned char)va_arg(a->ap, unsigned);
+    case 'h': return (unsigned short)va_arg(a->ap, unsigned);
+    case 'l': return va_arg(a->ap, unsigned long);
+    case 'q': return va_arg(a->ap, unsigned long long);
+    case 'j': return va_arg(a->ap, uintmax_t);
+    case 'z':
+    case 't': return va_arg(a->ap, size_t);
+    default: return va_arg(a->ap, unsigned);
+    }
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_string(hlsnap__rt_out *o, hlsnap__rt_spec *s,
+                                             const char *text)
+{
+    size_t max = s->prec < 0 || (uint64_t)s->prec > SIZE_MAX ? SIZE_MAX : (size_t)s->prec;
+    if (text == NULL)
+        text = "(null)";
+    hlsnap__rt_text(o, s, "", text, hlsnap__rt_strnlen(text, max));
+}
+
+// Formats one argument. false: no conversion of ours (%n, %Lf, %ls), nothing was read or written.
+static HLSNAP__UNUSED bool hlsnap__rt_convert(hlsnap__rt_out *o, hlsnap__rt_spec *s,
+                                              hlsnap__rt_args *a)
+{
+    int64_t v;
+    char c;
+    switch (s->conv) {
+    case 'd': case 'i':
+        v = hlsnap__rt_arg_signed(s, a);
+        hlsnap__rt_integer(o, s, hlsnap__rt_sign(s, v < 0), v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+        return true;
+    case 'u': case 'x': case 'X': case 'o':
+        hlsnap__rt_integer(o, s, "", hlsnap__rt_arg_unsigned(s, a));
+        return true;
+    case 'f': case 'F': case 'e': case 'E': case 'g': case 'G': case 'a': case 'A':
+        if (s->length != 0 && s->length != 'l')
+            return false;
+        hlsnap__rt_float(o, s, va_arg(a->ap, double));
+        return true;
+    default: break;
+    }
+    if (s->length != 0)
+        return false;
+    if (s->conv == 'c') {
+        c = (char)va_arg(a->ap, int);
+        hlsnap__rt_text(o, s, "", &c, 1);
+    } else if (s->conv == 's') {
+        hlsnap__rt_string(o, s, va_arg(a->ap, const char *));
+    } else if (s->conv == 'p') {
+        hlsnap__rt_integer(o, s, "0x", (uint64_t)(uintptr_t)va_arg(a->ap, void *));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* vsnprintf without locale, wide characters, long double and %n. An unknown conversion and
+   everything behind it is copied as it stands: the type of its argument, and so the place of the
+   next one, is not known.
+   returns   the length of the whole text; -1 when that is above INT_MAX (to[] holds its start)  */
+static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size_t cap,
+                                                                  const char *fmt, va_list ap)
+{
+    hlsnap__rt_out o;
+    hlsnap__rt_args args;
+    hlsnap__rt_spec spec;
+    o.to = to;
+    o.cap = cap;
+    o.len = 0;
+    va_copy(args.ap, ap);
+    while (*fmt != 0) {
+        const char *end = fmt;
+        if (fmt[0] == '%' && fmt[1] != '%') {
+            end = hlsnap__rt_parse(fmt + 1, &spec, &args);
+            if (!hlsnap__rt_convert(&o, &spec, &args)) {
+                hlsnap__rt_put(&o, fmt, hlsnap__rt_strlen(fmt));
+                break;
+            }
+            fmt = end + 1;
+            continue;
+        }
+        fmt += fmt[0] == '%' ? 1 : 0; // "%%": the text starts with the second one
+        for (end = fmt + 1; *end != 0 && *end != '%';)
+            end++;
+        hlsnap__rt_put(&o, fmt, (size_t)(end - fmt));
+        fmt = end;
+    }
+    va_end(args.ap);
+    if (cap > 0)
+        to[o.len < cap ? (size_t)o.len : cap - 1] = 0;
+    return o.len > __INT_MAX__ ? -1 : (int)o.len;
+}
+
+static HLSNAP__UNUSED HLSNAP__RT_PRINTF(4) int hlsnap__rt_format(char *to, size_t cap,
+                                                                 const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+    va_start(ap, fmt);
+    n = hlsnap__rt_vformat(to, cap, fmt, ap);
+    va_end(ap);
+    return n;
+}
+
+/* ---- >>rt_heap ---- */
+
+/* The region is [struct heap][blocks ...][untouched tail]. Blocks lie back to back from base to top
+   and start 8 bytes below a multiple of 16, so that what follows the 8-byte head is aligned:
+     live   head, caller's bytes up to the next block
+     free   head, next, prev, ..., own size in the last 8 bytes (for the block behind it)
+   Nothing above top is ever written, two free blocks never touch, and the last block is always live
+   (a free one goes back to the tail). A head seals its address, size and flags with 16 check bits.
+   A head that drops out of use is left marked free: a second free of the same pointer finds that.
+   This guards against mistakes, not against a guest that wants to break its own heap.  */
+#define HLSNAP__RT_LIVE ((uint64_t)1)
+#define HLSNAP__RT_PREV_FREE ((uint64_t)2)
+#define HLSNAP__RT_SIZE_MASK (((uint64_t)1 << 48) - 16)
+#define HLSNAP__RT_MIN_BLOCK ((size_t)32)
+#define HLSNAP__RT_EXACT_BINS 64 // one size each, up to 1008 bytes; above: 4 per power of two
+#define HLSNAP__RT_BINS 192
+#define HLSNAP__RT_HEAP_MAX ((uint64_t)1 << 40) // the bins reach that far
+#define HLSNAP__RT_SCAN 16 // blocks tried in a mixed bin before a larger one is cut
+
+// may_alias: the same bytes are the caller's objects at other times.
+typedef struct __attribute__((may_alias)) hlsnap__rt_block {
+    uint64_t head;
+    struct hlsnap__rt_block *next, *prev; // only while free
+} hlsnap__rt_block;
+
+typedef struct hlsnap__rt_heap {
+    uintptr_t base, top, end; // first block, start of the untouched tail, end of the region
+    uintptr_t high;           // highest top so far
+    uint64_t filled[HLSNAP__RT_BINS / 64];
+    hlsnap__rt_block *bin[HLSNAP__RT_BINS];
+} hlsnap__rt_heap;
+
+static HLSNAP__UNUSED hlsnap__rt_block *hlsnap__rt_block_at(uintptr_t at)
+{
+    return (hlsnap__rt_block *)at;
+}
+
+static HLSNAP__UNUSED uint64_t hlsnap__rt_seal(uintptr_t at, uint64_t bits)
+{
+    uint64_t mix = ((uint64_t)at + bits * 0x9e3779b97f4a7c15u) * 0xd1342543de82ef95u;
+    mix ^= mix >> 29;
+    mix *= 0xbf58476d1ce4e5b9u;
+    return bits | mix >> 48 << 48;
+}
+
+// Size and flags of the block at an address that may be anything; 0 if there is none.
+static HLSNAP__UNUSED uint64_t hlsnap__rt_head(const hlsnap__rt_heap *h, uintptr_t at)
+{
+    uint64_t head, bits, size;
+    if (at < h->base || at >= h->top || (at & 15u) != 8)
+        return 0;
+    head = hlsnap__rt_block_at(at)->head;
+    bits = head & (HLSNAP__RT_SIZE_MASK | HLSNAP__RT_LIVE | HLSNAP__RT_PREV_FREE);
+    size = bits & HLSNAP__RT_SIZE_MASK;
+    if (hlsnap__rt_seal(at, bits) != head || size < HLSNAP__RT_MIN_BLOCK || size > h->top - at)
+        return 0;
+    return bits;
+}
+
+static HLSNAP__UNUSED size_t hlsnap__rt_size(uint64_t bits)
+{
+    return (size_t)(bits & HLSNAP__RT_SIZE_MASK);
+}
+
+static HLSNAP__UNUSED unsigned hlsnap__rt_bin(size_t size)
+{
+    uint64_t units = (uint64_t)size / 16;
+    unsigned log;
+    if (units < HLSNAP__RT_EXACT_BINS)
+        return (unsigned)units;
+    log = 63u - (unsigned)__builtin_clzll(units);
+    return HLSNAP__RT_EXACT_BINS + (log - 6) * 4 + ((unsigned)(units >> (log - 2)) & 3u);
+}
+
+// Size of the free block at `at` if it is one and hangs properly in its list, else 0.
+static HLSNAP__UNUSED size_t hlsnap__rt_free_size(const hlsnap__rt_heap *h, uintptr_t at)
+{
+    const hlsnap__rt_block *b = hlsnap__rt_block_at(at);
+    uint64_t bits = hlsnap__rt_head(h, at);
+    size_t size = hlsnap__rt_size(bits);
+    if (bits == 0 || (bits & HLSNAP__RT_LIVE) != 0)
+        return 0;
+    if (b->next != NULL && (hlsnap__rt_head(h, (uintptr_t)b->next) == 0 || b->next->prev != b))
+        return 0;
+    if (b->prev == NULL)
+        return h->bin[hlsnap__rt_bin(size)] == b ? size : 0;
+    return hlsnap__rt_head(h, (uintptr_t)b->prev) != 0 && b->prev->next == b ? size : 0;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_bin_drop(hlsnap__rt_heap *h, unsigned i)
+{
+    h->bin[i] = NULL;
+    h->filled[i / 64] &= ~((uint64_t)1 << i % 64);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_unlink(hlsnap__rt_heap *h, uintptr_t at)
+{
+    hlsnap__rt_block *b = hlsnap__rt_block_at(at);
+    unsigned i = hlsnap__rt_bin(hlsnap__rt_size(b->head));
+    if (b->next != NULL)
+        b->next->prev = b->prev;
+    if (b->prev != NULL)
+        b->prev->next = b->next;
+    else if (b->next != NULL)
+        h->bin[i] = b->next;
+    else
+        hlsnap__rt_bin_drop(h, i);
+}
+
+// Tells the block at `at`, if any, whether the one before it is free. A broken head is not made
+// good by that.
+static HLSNAP__UNUSED void hlsnap__rt_mark_prev(hlsnap__rt_heap *h, uintptr_t at, uint64_t flag)
+{
+    uint64_t bits = hlsnap__rt_head(h, at);
+    if (bits != 0)
+        hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, (bits & ~HLSNAP__RT_PREV_FREE) | flag);
+}
+
+// Makes [at, at+size) free; the blocks on both sides are live or do not exist.
+static HLSNAP__UNUSED void hlsnap__rt_release(hlsnap__rt_heap *h, uintptr_t at, size_t size)
+{
+    hlsnap__rt_block *b = hlsnap__rt_block_at(at);
+    unsigned i = hlsnap__rt_bin(size);
+    if (at + size == h->top) {
+        h->top = at;
+        return;
+    }
+    b->head = hlsnap__rt_seal(at, size);
+    *(hlsnap__rt_word *)(at + size - 8) = size;
+    hlsnap__rt_mark_prev(h, at + size, HLSNAP__RT_PREV_FREE);
+    b->prev = NULL;
+    b->next = h->bin[i];
+    if (b->next != NULL)
+        b->next->prev = b;
+    h->bin[i] = b;
+    h->filled[i / 64] |= (uint64_t)1 << i % 64;
+}
+
+// Turns [at, at+have), in no list, into a live block of `need` bytes and frees the rest when it can
+// stand alone.
+static HLSNAP__UNUSED void hlsnap__rt_carve(hlsnap__rt_heap *h, uintptr_t at, size_t have,
+                                            size_t need, uint64_t flags)
+{
+    if (have - need < HLSNAP__RT_MIN_BLOCK && at + have != h->top)
+        need = have;
+    hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, need | HLSNAP__RT_LIVE | flags);
+    if (need < have)
+        hlsnap__rt_release(h, at + need, have - need);
+    else
+        hlsnap__rt_mark_prev(h, at + have, 0);
+}
+
+/* Sets up a heap in [start, start+size). h may be anywhere; when it lies at the start of the
+   region, blocks begin behind it. Writes *h and nothing else. A region too small for a block makes
+   a heap that is always full.  */
+static HLSNAP__UNUSED void hlsnap__rt_heap_init(hlsnap__rt_heap *h, void *start, size_t size)
+{
+    uintptr_t from = (uintptr_t)start, limit = from + size, self = (uintptr_t)h;
+    if (self >= from && self < limit)
+        from = self + sizeof *h;
+    hlsnap__rt_memset(h, 0, sizeof *h);
+    h->base = (from + 8 + 15) / 16 * 16 - 8;
+    h->end = limit > h->base ? h->base + (limit - h->base) / 16 * 16 : h->base;
+    if (h->end - h->base > HLSNAP__RT_HEAP_MAX)
+        h->end = h->base + (uintptr_t)HLSNAP__RT_HEAP_MAX;
+    h->top = h->high = h->base;
+}
+
+// A free block of at least `need` bytes, or 0. A bin with broken contents is given up.
+static HLSNAP__UNUSED uintptr_t hlsnap__rt_heap_find(hlsnap__rt_heap *h, size_t need, size_t scan)
+{
+    unsigned i = hlsnap__rt_bin(need);
+    uintptr_t at = (uintptr_t)h->bin[i];
+    for (; at != 0 && scan > 0; scan--, at = (uintptr_t)hlsnap__rt_block_at(at)->next) {
+        size_t size = hlsnap__rt_free_size(h, at);
+        if (size >= need)
+            return at;
+        if (size == 0) {
+            hlsnap__rt_bin_drop(h, i);
+            break;
+        }
+    }
+    for (i++; i < HLSNAP__RT_BINS;) {
+        uint64_t above = h->filled[i / 64] >> i % 64;
+        if (above == 0) {
+            i = (i / 64 + 1) * 64;
+            continue;
+        }
+        i += (unsigned)__builtin_ctzll(above);
+        if (hlsnap__rt_free_size(h, (uintptr_t)h->bin[i]) >= need)
+            return (uintptr_t)h->bin[i];
+        hlsnap__rt_bin_drop(h, i);
+    }
+    return 0;
+}
+
+// Block size for a request; 0 when no heap could hold it.
+static HLSNAP__UNUSED size_t hlsnap__rt_need(size_t size)
+{
+    size_t need;
+    if ((uint64_t)size > HLSNAP__RT_HEAP_MAX)
+        return 0;
+    need = (size + 8 + 15) / 16 * 16;
+    return need < HLSNAP__RT_MIN_BLOCK ? HLSNAP__RT_MIN_BLOCK : need;
+}
+
+static HLSNAP__UNUSED void *hlsnap__rt_heap_alloc(hlsnap__rt_heap *h, size_t size)
+{
+    size_t need = hlsnap__rt_need(size), have = need;
+    uintptr_t at;
+    if (need == 0)
+        return NULL;
+    at = hlsnap__rt_heap_find(h, need, HLSNAP__RT_SCAN);
+    if (at == 0 && need > h->end - h->top)
+        at = hlsnap__rt_heap_find(h, need, (h->top - h->base) / HLSNAP__RT_MIN_BLOCK);
+    if (at != 0) {
+        have = hlsnap__rt_size(hlsnap__rt_block_at(at)->head);
+        hlsnap__rt_unlink(h, at);
+    } else if (need <= h->end - h->top) {
+        at = h->top;
+        h->top += need;
+        h->high = h->top > h->high ? h->top : h->high;
+    } else {
+        return NULL;
+    }
+    hlsnap__rt_carve(h, at, have, need, 0);
+    return (void *)(at + 8);
+}
+
+/* returns   0, also for NULL
+             1   not a live block of this heap: freed before, foreign, or its head overwritten
+             2   a live block with a broken neighbour; nothing was changed  */
+static HLSNAP__UNUSED int hlsnap__rt_heap_free(hlsnap__rt_heap *h, void *p)
+{
+    uintptr_t at = (uintptr_t)p - 8, next;
+    uint64_t bits, behind;
+    size_t size, after = 0, before = 0;
+    if (p == NULL)
+        return 0;
+    bits = hlsnap__rt_head(h, at);
+    if ((bits & HLSNAP__RT_LIVE) == 0)
+        return 1;
+    size = hlsnap__rt_size(bits);
+    next = at + size;
+    if (next < h->top) {
+        behind = hlsnap__rt_head(h, next);
+        if (behind == 0 || (behind & HLSNAP__RT_PREV_FREE) != 0)
+            return 2;
+        if ((behind & HLSNAP__RT_LIVE) == 0 && (after = hlsnap__rt_free_size(h, next)) == 0)
+            return 2;
+    }
+    if ((bits & HLSNAP__RT_PREV_FREE) != 0) {
+        before = (size_t)*(const hlsnap__rt_word *)(at - 8);
+        if (before == 0 || before > at - h->base || hlsnap__rt_free_size(h, at - before) != before)
+            return 2;
+    }
+    // A second free finds this mark, wherever the block ends up.
+    hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, size);
+    if (after != 0)
+        hlsnap__rt_unlink(h, next);
+    if (before != 0)
+        hlsnap__rt_unlink(h, at - before);
+    hlsnap__rt_release(h, at - before, before + size + after);
+    return 0;
+}
+
+/* Grows in place into a free neighbour or the tail, else moves. NULL p: alloc. Size 0: shrinks to
+   a minimal block.
+   returns   the block; NULL: no room (p stays as it was) or p is not a live block  */
+static HLSNAP__UNUSED void *hlsnap__rt_heap_realloc(hlsnap__rt_heap *h, void *p, size_t size)
+{
+    size_t need = hlsnap__rt_need(size), old, have;
+    uintptr_t at = (uintptr_t)p - 8, next;
+    uint64_t bits;
+    void *moved;
+    if (p == NULL)
+        return hlsnap__rt_heap_alloc(h, size);
+    bits = hlsnap__rt_head(h, at);
+    if (need == 0 || (bits & HLSNAP__RT_LIVE) == 0)
+        return NULL;
+    old = have = hlsnap__rt_size(bits);
+    next = at + old;
+    if (need == old)
+        return p;
+    if (next == h->top && need > old && need - old <= h->end - h->top) {
+        h->top = at + need;
+        h->high = h->top > h->high ? h->top : h->high;
+        have = need;
+    } else if (next != h->top && old + hlsnap__rt_free_size(h, next) >= need) {
+        have += hlsnap__rt_free_size(h, next);
+        if (have > old)
+            hlsnap__rt_unlink(h, next);
+    }
+    if (have >= need) {
+        hlsnap__rt_carve(h, at, have, need, bits & HLSNAP__RT_PREV_FREE);
+        return p;
+    }
+    moved = hlsnap__rt_heap_alloc(h, size);
+    if (moved == NULL)
+        return NULL;
+    hlsnap__rt_memcpy(moved, p, old - 8);
+    (void)hlsnap__rt_heap_free(h, p);
+    return moved;
+}
+
+// Number of blocks in the lists; SIZE_MAX if one is broken or in the wrong place.
+static HLSNAP__UNUSED size_t hlsnap__rt_check_bins(const hlsnap__rt_heap *h)
+{
+    size_t count = 0, most = (h->top - h->base) / HLSNAP__RT_MIN_BLOCK;
+    unsigned i;
+    for (i = 0; i < HLSNAP__RT_BINS; i++) {
+        const hlsnap__rt_block *b = h->bin[i];
+        if ((b != NULL) != ((h->filled[i / 64] >> i % 64 & 1u) != 0))
+            return SIZE_MAX;
+        for (; b != NULL; b = b->next) {
+            size_t size = hlsnap__rt_free_size(h, (uintptr_t)b);
+            if (size == 0 || hlsnap__rt_bin(size) != i || ++count > most)
+                return SIZE_MAX;
+        }
+    }
+    return count;
+}
+
+/* Walks every block and every list.
+   returns   0; wrong: 1 the heap struct, 2 a head, 3 neighbours' flags, 4 a footer, 5 a list  */
+static HLSNAP__UNUSED int hlsnap__rt_heap_check(const hlsnap__rt_heap *h)
+{
+    uintptr_t at = h->base;
+    size_t count = 0;
+    bool was_free = false;
+    if (h->top < h->base || h->top > h->high || h->high > h->end || (h->base & 15u) != 8)
+        return 1;
+    while (at < h->top) {
+        uint64_t bits = hlsnap__rt_head(h, at);
+        bool is_free = (bits & HLSNAP__RT_LIVE) == 0;
+        if (bits == 0)
+            return 2;
+        if (was_free != ((bits & HLSNAP__RT_PREV_FREE) != 0) || (was_free && is_free))
+            return 3;
+        at += hlsnap__rt_size(bits);
+        if (is_free && *(const hlsnap__rt_word *)(at - 8) != hlsnap__rt_size(bits))
+            return 4;
+        count += is_free;
+        was_free = is_free;
+    }
+    if (was_free)
+        return 3;
+    return hlsnap__rt_check_bins(h) == count ? 0 : 5;
+}
+
+/* ---- >>rt_random ---- */
+
+// A copy of the struct, and so a restored snapshot, repeats the stream: seed again after a restore.
+typedef struct hlsnap__rt_random {
+    uint32_t key[8];
+    uint64_t counter; // blocks made so far
+    uint32_t left;    // unused bytes, at the end of out[]
+    uint32_t unused;
+    uint8_t out[256];
+} hlsnap__rt_random;
+
+// The asm counts as a reader, so the stores to dying memory stay.
+static HLSNAP__UNUSED void hlsnap__rt_wipe(void *p, size_t n)
+{
+    hlsnap__rt_memset(p, 0, n);
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
+
+static HLSNAP__UNUSED uint32_t hlsnap__rt_rotl(uint32_t v, unsigned n)
+{
+    return v << n | v >> (32 - n);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_quarter(uint32_t *x, unsigned a, unsigned b, unsigned c,
+                                              unsigned d)
+{
+    x[a] += x[b];
+    x[d] = hlsnap__rt_rotl(x[d] ^ x[a], 16);
+    x[c] += x[d];
+    x[b] = hlsnap__rt_rotl(x[b] ^ x[c], 12);
+    x[a] += x[b];
+    x[d] = hlsnap__rt_rotl(x[d] ^ x[a], 8);
+    x[c] += x[d];
+    x[b] = hlsnap__rt_rotl(x[b] ^ x[c], 7);
+}
+
+// The ChaCha20 block function (RFC 8439, 2.3): 16 state words to 64 bytes of key stream.
+static HLSNAP__UNUSED void hlsnap__rt_chacha_block(const uint32_t state[16], uint8_t out[64])
+{
+    uint32_t x[16];
+    unsigned i;
+    hlsnap__rt_memcpy(x, state, sizeof x);
+    for (i = 0; i < 10; i++) {
+        hlsnap__rt_quarter(x, 0, 4, 8, 12);
+        hlsnap__rt_quarter(x, 1, 5, 9, 13);
+        hlsnap__rt_quarter(x, 2, 6, 10, 14);
+        hlsnap__rt_quarter(x, 3, 7, 11, 15);
+        hlsnap__rt_quarter(x, 0, 5, 10, 15);
+        hlsnap__rt_quarter(x, 1, 6, 11, 12);
+        hlsnap__rt_quarter(x, 2, 7, 8, 13);
+        hlsnap__rt_quarter(x, 3, 4, 9, 14);
+    }
+    for (i = 0; i < 16; i++) {
+        uint32_t v = x[i] + state[i];
+        out[4 * i] = (uint8_t)v;
+        out[4 * i + 1] = (uint8_t)(v >> 8);
+        out[4 * i + 2] = (uint8_t)(v >> 16);
+        out[4 * i + 3] = (uint8_t)(v >> 24);
+    }
+    hlsnap__rt_wipe(x, sizeof x);
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_random_key(hlsnap__rt_random *r, const uint8_t from[32])
+{
+    unsigned i;
+    for (i = 0; i < 8; i++)
+        r->key[i] = (uint32_t)from[4 * i] | (uint32_t)from[4 * i + 1] << 8 |
+                    (uint32_t)from[4 * i + 2] << 16 | (uint32_t)from[4 * i + 3] << 24;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_random_seed(hlsnap__rt_random *r, const uint8_t seed[32])
+{
+    hlsnap__rt_memset(r, 0, sizeof *r);
+    hlsnap__rt_random_key(r, seed);
+}
+
+// Fast key erasure: the first 32 bytes of each refill replace the key that made it, so a later look
+// at the struct (or at a snapshot of it) cannot tell what was handed out before.
+static HLSNAP__UNUSED void hlsnap__rt_random_refill(hlsnap__rt_random *r)
+{
+    uint32_t state[16];
+    size_t at;
+    state[0] = 0x61707865; // "expand 32-byte k"
+    state[1] = 0x3320646e;
+    state[2] = 0x79622d32;
+    state[3] = 0x6b206574;
+    hlsnap__rt_memcpy(state + 4, r->key, sizeof r->key);
+    state[14] = state[15] = 0;
+    for (at = 0; at < sizeof r->out; at += 64, r->counter++) {
+        state[12] = (uint32_t)r->counter;
+        state[13] = (uint32_t)(r->counter >> 32);
+        hlsnap__rt_chacha_block(state, r->out + at);
+    }
+    hlsnap__rt_random_key(r, r->out);
+    hlsnap__rt_wipe(r->out, 32);
+    hlsnap__rt_wipe(state, sizeof state);
+    r->left = (uint32_t)sizeof r->out - 32;
+}
+
+static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *to, size_t n)
+{
+    uint8_t *d = (uint8_t *)to;
+    while (n > 0) {
+        uint8_t *from;
+        size_t part;
+        if (r->left == 0)
+            hlsnap__rt_random_refill(r);
+        part = n < r->left ? n : r->left;
+        from = r->out + sizeof r->out - r->left;
+        hlsnap__rt_memcpy(d, from, part);
+        hlsnap__rt_wipe(from, part);
+        r->left -= (uint32_t)part;
+        d += part;
+        n -= part;
+    }
+}
+
+/* ---- >>guest-runtime: runs in the VM, from the heap region's first page up; no libc, no mutable statics ---- */
+
+#ifdef HLSNAP_GUEST
+#define hlsnap__rt_in_guest 1
+#else
+/* The loader stores 1 into the copy in guest memory; on the host it stays 0. */
+static const volatile uint64_t hlsnap__rt_in_guest = 0;
+#endif
+
+typedef struct hlsnap__rt_state { /* at the start of the heap region */
+    hlsnap_call *call;         /* the export in progress, or NULL */
+    hlsnap__signature *signatures; /* of the exports, then of the imports */
+    uint8_t seeded_for[16];    /* identity the random source was seeded for */
+    hlsnap__rt_random random;
+    hlsnap__rt_heap heap;
+} hlsnap__rt_state;
+
+#if defined(__x86_64__)
+static const hlsnap_abi_identity *hlsnap__rt_identity(void) {
+    uint64_t tcb;
+    __asm__ volatile("movq %%fs:0, %0" : "=r"(tcb));
+    return (const hlsnap_abi_identity *)(uintptr_t)(tcb + HLSNAP_ABI_IDENTITY_OFFSET);
+}
+static void hlsnap__rt_out_return(void) { __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_RETURN), "a"(0) : "memory"); }
+static void hlsnap__rt_out_call(void) { __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_CALL), "a"(0) : "memory"); }
+#else /* no guests of this architecture yet */
+static const hlsnap_abi_identity *hlsnap__rt_identity(void) { return NULL; }
+static void hlsnap__rt_out_return(void) {}
+static void hlsnap__rt_out_call(void) {}
+#endif
+
+static hlsnap_abi_mailbox *hlsnap__rt_mailbox(void) {
+    return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__rt_identity()->mailbox;
+}
+static hlsnap__rt_state *hlsnap__rt_state_get(void) { return (hlsnap__rt_state *)(uintptr_t)hlsnap__rt_identity()->heap; }
+
+static const hlsnap_module *hlsnap__rt_module(void) {
+#ifdef HLSNAP_GUEST
+    return hlsnap_rt_module;
+#else
+    return (const hlsnap_module *)(uintptr_t)hlsnap__rt_identity()->module;
+#endif
+}
+
+/* Sends a request from behind whatever the export returned so far; false when there is no room for it. */
+static bool hlsnap__rt_request(uint32_t function, const hlsnap_value *args, size_t num) {
+    hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    const hlsnap_call *call = hlsnap__rt_state_get()->call;
+    uint8_t *end = (uint8_t *)m + m->out_offset + m->out_size;
+    uint8_t *at = call ? call->out + call->used : (uint8_t *)m + m->out_offset;
+    if (!hlsnap__message_write(at, (size_t)(end - at), function, HLSNAP_ABI_STATUS_OK, args, num)) return false;
+    m->request = (uint32_t)(at - (uint8_t *)m);
+    hlsnap__rt_out_call();
+    return true;
+}
+
+HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, const char *text) {
+    hlsnap_value v[2];
+    if (!hlsnap__rt_in_guest) __builtin_trap();
+    v[0] = hlsnap_i32(user_code);
+    v[1] = hlsnap_str(text);
+    if (v[1].size > 255) v[1] = hlsnap_str("(a text of over 255 bytes)");
+    hlsnap__rt_request(HLSNAP_ABI_FN_ABORT, v, 2);
+    for (;;) hlsnap__rt_out_return(); /* only when the host went on after an abort */
+}
+
+/* ABI: negative codes are the runtime's own. */
+#define HLSNAP__ABORT_STACK (-1)
+#define HLSNAP__ABORT_HEAP (-2)
+#define HLSNAP__ABORT_LIBC (-3)
+#define HLSNAP__ABORT_OVERFLOW (-4)
+#define HLSNAP__ABORT_MAILBOX (-5)
+
+HLSNAP_API void *hlsnap_rt_malloc(size_t size) {
+    return hlsnap__rt_in_guest ? hlsnap__rt_heap_alloc(&hlsnap__rt_state_get()->heap, size) : NULL;
+}
+
+HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size) {
+    void *p = size && count > SIZE_MAX / size ? NULL : hlsnap_rt_malloc(count * size);
+    if (p) hlsnap__rt_memset(p, 0, count * size);
+    return p;
+}
+
+HLSNAP_API void *hlsnap_rt_realloc(void *p, size_t size) {
+    return hlsnap__rt_in_guest ? hlsnap__rt_heap_realloc(&hlsnap__rt_state_get()->heap, p, size) : NULL;
+}
+
+HLSNAP_API void hlsnap_rt_free(void *p) {
+    if (p && hlsnap__rt_in_guest && hlsnap__rt_heap_free(&hlsnap__rt_state_get()->heap, p))
+        hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "free of what is no live block");
+}
+
+HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) {
+    va_list ap;
+    int n;
+    va_start(ap, fmt);
+    n = hlsnap__rt_vformat(to, cap, fmt, ap);
+    va_end(ap);
+    return n;
+}
+
+static void hlsnap__rt_vlog(int level, const char *fmt, va_list ap) {
+    char text[1024];
+    hlsnap_value v[2];
+    int n;
+    if (!hlsnap__rt_in_guest || level > hlsnap__rt_identity()->log_level) return;
+    n = hlsnap__rt_vformat(text, sizeof(text), fmt, ap);
+    if (n < 0) return;
+    v[0] = hlsnap_i32(level);
+    v[1] = hlsnap_str("");
+    v[1].str = text;
+    v[1].size = (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1;
+    hlsnap__rt_request(HLSNAP_ABI_FN_LOG, v, 2);
+}
+
+HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    hlsnap__rt_vlog(0, fmt, ap);
+    va_end(ap);
+}
+
+HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    hlsnap__rt_vlog(level < 1 ? 1 : level, fmt, ap);
+    va_end(ap);
+}
+
+HLSNAP_API void hlsnap_rt_random(void *to, size_t n) {
+    hlsnap__rt_state *s;
+    const hlsnap_abi_identity *id;
+    hlsnap__rt_memset(to, 0, n);
+    if (!hlsnap__rt_in_guest) return;
+    s = hlsnap__rt_state_get();
+    id = hlsnap__rt_identity();
+    if (hlsnap__rt_memcmp(s->seeded_for, id->id, sizeof(s->seeded_for)) != 0) { /* a start or restore since the last time */
+        hlsnap__rt_random_seed(&s->random, id->entropy);
+        hlsnap__rt_memcpy(s->seeded_for, id->id, sizeof(s->seeded_for));
+    }
+    hlsnap__rt_random_bytes(&s->random, to, n);
+}
+
+HLSNAP_API uint64_t hlsnap_rt_generation(void) { return hlsnap__rt_in_guest ? hlsnap__rt_identity()->generation : 0; }
+
+/* The response to a host call: its value, or the failure in err. */
+static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const char *name, hlsnap_value *out, hlsnap_error *err) {
+    const hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    const uint8_t *at = (const uint8_t *)m + m->response;
+    const uint8_t *end = (const uint8_t *)m + m->in_offset + m->in_size;
+    hlsnap_abi_message head;
+    hlsnap_value v[2];
+    hlsnap_result code;
+    if (!hlsnap__message_read(at, (size_t)(end - at), &head, v, 2)) hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    if (head.status == HLSNAP_ABI_STATUS_OK) {
+        if (head.num_values != (sig->result != HLSNAP_VOID) || (head.num_values && (uint32_t)v[0].type != sig->result))
+            return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s returned another type than the import says", name);
+        if (out) *out = head.num_values ? v[0] : hlsnap__value(HLSNAP_VOID);
+        return HLSNAP_OK;
+    }
+    if (head.num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    code = head.status == HLSNAP_ABI_STATUS_FAILED ? HLSNAP_ERR_FUNCTION : (hlsnap_result)v[0].as.i32;
+    hlsnap__fail(err, code, 0, "%s", v[1].str);
+    if (err && code == HLSNAP_ERR_FUNCTION) err->user_code = v[0].as.i32;
+    return code;
+}
+
+static int hlsnap__rt_strcmp(const char *a, const char *b);
+
+HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *args, size_t num_args, hlsnap_value *out,
+                                        hlsnap_error *err) {
+    const hlsnap_module *module;
+    const hlsnap__signature *sig;
+    hlsnap_result r;
+    size_t i;
+    if (!hlsnap__rt_in_guest || !hlsnap__rt_state_get()->call)
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "hlsnap_rt_call(%s) outside a guest's export", name);
+    module = hlsnap__rt_module();
+    for (i = 0; i < module->num_imports; i++)
+        if (hlsnap__rt_strcmp(module->imports[i].name, name) == 0) break;
+    if (i == module->num_imports) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "%s is not among the imports", name);
+    sig = &hlsnap__rt_state_get()->signatures[module->num_exports + i];
+    r = hlsnap__args_check(sig, name, args, num_args, err);
+    if (r) return r;
+    if (!hlsnap__rt_request((uint32_t)i, args, num_args))
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s do not fit the mailbox", name);
+    return hlsnap__rt_response(sig, name, out, err);
+}
+
+/* Lists exports and imports for the host: one message, name and signature in turn. */
+static bool hlsnap__rt_list(hlsnap_abi_mailbox *m, const hlsnap_module *module) {
+    const size_t num = module->num_exports + module->num_imports;
+    uint8_t *out = (uint8_t *)m + m->out_offset;
+    size_t i, k, at = sizeof(hlsnap_abi_message) + 2 * num * sizeof(hlsnap_abi_value);
+    hlsnap_abi_message head;
+    if (at > m->out_size || module->num_exports > HLSNAP_MAX_FUNCTIONS || module->num_imports > HLSNAP_MAX_FUNCTIONS) return false;
+    for (i = 0; i < num; i++) {
+        const hlsnap_function *f = i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
+        const char *text[2];
+        text[0] = f->name;
+        text[1] = f->signature;
+        for (k = 0; k < 2; k++) {
+            hlsnap_abi_value row;
+            size_t n = hlsnap__rt_strlen(text[k]);
+            if (hlsnap__round8(n + 1) > m->out_size - at) return false;
+            row.type = HLSNAP_STR;
+            row.size = (uint32_t)n;
+            row.bits = at;
+            hlsnap__rt_memcpy(out + sizeof(head) + (2 * i + k) * sizeof(row), &row, sizeof(row));
+            hlsnap__rt_memset(out + at + n, 0, hlsnap__round8(n + 1) - n);
+            hlsnap__rt_memcpy(out + at, text[k], n);
+            at += hlsnap__round8(n + 1);
+        }
+    }
+    head.size = (uint32_t)at;
+    head.function = 0;
+    head.status = HLSNAP_ABI_STATUS_OK;
+    head.num_values = (uint32_t)(2 * num);
+    hlsnap__rt_memcpy(out, &head, sizeof(head));
+    m->num_exports = (uint32_t)module->num_exports;
+    m->num_done = 1;
+    return true;
+}
+
+#ifdef HLSNAP_GUEST
+extern void (*const __init_array_start[])(void) __attribute__((weak, visibility("hidden")));
+extern void (*const __init_array_end[])(void) __attribute__((weak, visibility("hidden")));
+#endif
+
+static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
+    const hlsnap_abi_identity *id = hlsnap__rt_identity();
+    const hlsnap_module *module = hlsnap__rt_module();
+    hlsnap__rt_state *s = hlsnap__rt_state_get();
+    const size_t used = (sizeof(*s) + 15) & ~(size_t)15, num = module->num_exports + module->num_imports;
+    size_t i;
+    hlsnap__rt_memset(s, 0, sizeof(*s));
+    hlsnap__rt_heap_init(&s->heap, (uint8_t *)s + used, (size_t)id->heap_size - used);
+    s->signatures = (hlsnap__signature *)hlsnap_rt_malloc((num + 1) * sizeof(hlsnap__signature));
+    if (!s->signatures) hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "the heap is too small");
+#ifdef HLSNAP_GUEST
+    {
+        void (*const *f)(void);
+        for (f = __init_array_start; f != __init_array_end; f++) (*f)();
+    }
+#endif
+    for (i = 0; i < num; i++) { /* the host refuses malformed ones; here they only must not be used */
+        const hlsnap_function *f = i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
+        hlsnap__signature_parse(&s->signatures[i], f->signature, hlsnap__rt_strlen(f->signature));
+    }
+    m->guest_abi = HLSNAP_ABI_VERSION;
+    m->entry = 0;
+    if (!hlsnap__rt_list(m, module)) hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "exports and imports do not fit the mailbox");
+}
+
+/* Bytes at the end of each half that calls and results leave free, so that a log line, an abort and a failure always fit. */
+#define HLSNAP__RESERVE_IN 1024u
+#define HLSNAP__RESERVE_OUT 1280u
+
+static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
+    const hlsnap_module *module = hlsnap__rt_module();
+    hlsnap__rt_state *s = hlsnap__rt_state_get();
+    size_t in = 0, out = 0;
+    m->num_done = 0;
+    while (m->num_done < m->num_calls) {
+        hlsnap_value args[HLSNAP_MAX_ARGS];
+        hlsnap_abi_message head;
+        hlsnap_call call;
+        const uint8_t *at = (const uint8_t *)m + m->in_offset + in;
+        if (!hlsnap__message_read(at, m->in_size - in, &head, args, HLSNAP_MAX_ARGS) || head.function >= module->num_exports)
+            hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
+        call.args = args;
+        call.signature = &s->signatures[head.function];
+        call.out = (uint8_t *)m + m->out_offset + out;
+        call.out_size = m->out_size - HLSNAP__RESERVE_OUT - out;
+        call.function = head.function;
+        s->call = &call;
+        hlsnap__call_run(&call, module->exports[head.function].fn, module->exports[head.function].user);
+        s->call = NULL;
+        out += call.used;
+        in += head.size;
+        m->num_done++;
+        if (call.failed) break;
+    }
+}
+
+/* Where every VM entry starts. */
+#ifdef HLSNAP_GUEST
+__attribute__((noreturn, used)) void _start(hlsnap_abi_mailbox *m);
+__attribute__((noreturn, used)) void _start(hlsnap_abi_mailbox *m)
+#else
+__attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
+#endif
+{
+    if (m->op == HLSNAP_ABI_OP_INIT) hlsnap__rt_init(m);
+    else hlsnap__rt_calls(m);
+    for (;;) hlsnap__rt_out_return();
+}
+
+/* What compilers call behind a program's back, and the basics that programs expect. */
+static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memcpy(to, from, n);
+}
+static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memmove(to, from, n);
+}
+static void *hlsnap__rt_memset_chk(void *to, int c, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memset(to, c, n);
+}
+static char *hlsnap__rt_strcpy_chk(char *to, const char *from, size_t cap) {
+    hlsnap__rt_memcpy_chk(to, from, hlsnap__rt_strlen(from) + 1, cap);
+    return to;
+}
+static int hlsnap__rt_vsnprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, va_list ap) {
+    (void)flag;
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_vformat(to, n, fmt, ap);
+}
+static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, ...) {
+    va_list ap;
+    int k;
+    va_start(ap, fmt);
+    k = hlsnap__rt_vsnprintf_chk(to, n, flag, cap, fmt, ap);
+    va_end(ap);
+    return k;
+}
+__attribute__((noreturn)) static void hlsnap__rt_stack_fail(void) {
+    hlsnap_rt_abort(HLSNAP__ABORT_STACK, "stack smashing detected");
+}
+__attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) { hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called"); }
+
+/* X(result, name, (parameters), (arguments), implementation); void results pass through `return f()` in neither language,
+   so those stand apart. */
+#define HLSNAP__RT_LIBC(X) \
+    X(void *, memcpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
+    X(void *, memmove, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
+    X(void *, memset, (void *to, int c, size_t n), (to, c, n), hlsnap__rt_memset) \
+    X(int, memcmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
+    X(size_t, strlen, (const char *s), (s), hlsnap__rt_strlen) \
+    X(size_t, strnlen, (const char *s, size_t n), (s, n), hlsnap__rt_strnlen) \
+    X(int, strcmp, (const char *a, const char *b), (a, b), hlsnap__rt_strcmp) \
+    X(int, strncmp, (const char *a, const char *b, size_t n), (a, b, n), hlsnap__rt_strncmp) \
+    X(char *, strcpy, (char *to, const char *from), (to, from), hlsnap__rt_strcpy) \
+    X(char *, strncpy, (char *to, const char *from, size_t n), (to, from, n), hlsnap__rt_strncpy) \
+    X(char *, strcat, (char *to, const char *from), (to, from), hlsnap__rt_strcat) \
+    X(void *, malloc, (size_t n), (n), hlsnap_rt_malloc) \
+    X(void *, calloc, (size_t k, size_t n), (k, n), hlsnap_rt_calloc) \
+    X(void *, realloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
+
+#ifdef HLSNAP_GUEST
+/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names. */
+#define HLSNAP__RT_DEFINE(result, name, params, args, impl) \
+    __attribute__((weak)) result name params; \
+    __attribute__((weak)) result name params { return impl args; }
+HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
+#undef HLSNAP__RT_DEFINE
+__attribute__((weak)) void free(void *p);
+__attribute__((weak)) void free(void *p) { hlsnap_rt_free(p); }
+__attribute__((weak, noreturn)) void abort(void);
+__attribute__((weak, noreturn)) void abort(void) { hlsnap__rt_libc_abort(); }
+__attribute__((weak, noreturn)) void __stack_chk_fail(void);
+__attribute__((weak, noreturn)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
+
+/* Says which ABI this guest speaks before anything of it runs; ELF note, owner "hlsnap", type 1. */
+typedef struct hlsnap__rt_note { uint32_t name_size, desc_size, type; char name[8]; uint32_t abi; } hlsnap__rt_note;
+static const hlsnap__rt_note hlsnap__rt_abi_note __attribute__((section(".note.hlsnap"), used, aligned(4))) = {
+    7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
+#else
+/* Undefined symbols of a self guest that bind to the runtime; every other one becomes a typed fault when called. */
+typedef struct hlsnap__rt_binding { const char *name; void (*fn)(void); } hlsnap__rt_binding;
+/* Thread-local variables of a shared object; there is one module and one thread. */
+static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
+    return (void *)(uintptr_t)(hlsnap__rt_identity()->tls + index[1]);
+}
+#define HLSNAP__RT_BIND(result, name, params, args, impl) {#name, (void (*)(void))impl},
+static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
+    HLSNAP__RT_LIBC(HLSNAP__RT_BIND)
+    {"memchr", (void (*)(void))hlsnap__rt_memchr}, {"strchr", (void (*)(void))hlsnap__rt_strchr},
+    {"strrchr", (void (*)(void))hlsnap__rt_strrchr}, {"strstr", (void (*)(void))hlsnap__rt_strstr},
+    {"free", (void (*)(void))hlsnap_rt_free}, {"abort", (void (*)(void))hlsnap__rt_libc_abort},
+    {"snprintf", (void (*)(void))hlsnap_rt_snprintf}, {"vsnprintf", (void (*)(void))hlsnap__rt_vformat},
+    {"__tls_get_addr", (void (*)(void))hlsnap__rt_tls_get_addr},
+    {"__stack_chk_fail", (void (*)(void))hlsnap__rt_stack_fail},
+    {"__memcpy_chk", (void (*)(void))hlsnap__rt_memcpy_chk}, {"__memmove_chk", (void (*)(void))hlsnap__rt_memmove_chk},
+    {"__memset_chk", (void (*)(void))hlsnap__rt_memset_chk}, {"__strcpy_chk", (void (*)(void))hlsnap__rt_strcpy_chk},
+    {"__snprintf_chk", (void (*)(void))hlsnap__rt_snprintf_chk},
+    {"__vsnprintf_chk", (void (*)(void))hlsnap__rt_vsnprintf_chk}};
+#undef HLSNAP__RT_BIND
+#endif
+
+#ifndef HLSNAP_GUEST
+/* ---- >>memory: allocation, reference counts ---- */
+
+/* Zeroed memory, or NULL with the error filled. */
+static void *hlsnap__alloc(size_t count, size_t size, hlsnap_error *err) {
+    void *p = count > SIZE_MAX / size ? NULL : HLSNAP_MALLOC(count > 0 ? count * size : 1);
+    if (p) memset(p, 0, count * size);
+    else hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory: %zu times %zu bytes", count, size);
+    return p;
+}
+
+static void hlsnap__free(void *p) {
+    if (p) HLSNAP_FREE(p);
+}
+
+static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC_RELAXED); }
+/* true when that was the last one */
+static bool hlsnap__release(int32_t *refs) { return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL) == 0; }
+
+static uint64_t hlsnap__now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Text of a stranger, made fit for a message or a terminal: bytes outside printable ASCII become \xNN, \n and \t pass
+   where wanted. Returns the length, < cap. */
+static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool lines) {
+    static const char hex[] = "0123456789abcdef";
+    const unsigned char *s = (const unsigned char *)text;
+    size_t i, n = 0;
+    for (i = 0; i < size; i++) {
+        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (lines && (s[i] == '\n' || s[i] == '\t'));
+        if (n + (plain ? 1 : 4) >= cap) break;
+        if (plain) {
+            to[n++] = (char)s[i];
+        } else {
+            to[n++] = '\\';
+            to[n++] = 'x';
+            to[n++] = hex[s[i] >> 4];
+            to[n++] = hex[s[i] & 15];
+        }
+    }
+    to[n] = 0;
+    return n;
+}
+
+/* ---- >>contract: names and signatures of exports and imports ---- */
+
+static void hlsnap__contract_free(hlsnap__contract *c) {
+    hlsnap__free(c->exports);
+    hlsnap__free(c->imports);
+}
+
+/* Fills one row from text that a stranger may have written. */
+static hlsnap_result hlsnap__decl_parse(hlsnap__decl *d, const char *name, size_t name_size, const char *text, size_t text_size,
+                                        hlsnap_error *err) {
+    char shown[80];
+    if (!hlsnap__name_ok(name, name_size)) {
+        hlsnap__printable(shown, sizeof(shown), name, name_size, false);
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "function name '%s' (%zu bytes) is not [A-Za-z_][A-Za-z0-9_.:$-]{0,62}",
+                            shown, name_size);
+    }
+    if (!hlsnap__signature_parse(&d->signature, text, text_size)) {
+        hlsnap__printable(shown, sizeof(shown), text, text_size, false);
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "signature '%s' of '%.*s' is not like i32(i32,str)", shown,
+                            (int)name_size, name);
+    }
+    memcpy(d->name, name, name_size);
+    d->name[name_size] = 0;
+    hlsnap__signature_format(&d->signature, d->text, sizeof(d->text));
+    return HLSNAP_OK;
+}
+
+/* The row of that name, or num. */
+static uint32_t hlsnap__decl_find(const hlsnap__decl *rows, uint32_t num, const char *name) {
+    uint32_t i;
+    for (i = 0; i < num; i++)
+        if (strcmp(rows[i].name, name) == 0) break;
+    return i;
+}
+
+static bool hlsnap__signature_equal(const hlsnap__signature *a, const hlsnap__signature *b) {
+    return a->result == b->result && a->num_args == b->num_args && memcmp(a->args, b->args, a->num_args) == 0;
+}
+
+/* No name twice among num rows; the rows may come from a file. */
+static hlsnap_result hlsnap__decls_unique(const hlsnap__decl *rows, uint32_t num, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 1; i < num; i++)
+        if (hlsnap__decl_find(rows, i, rows[i].name) < i)
+            return hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "function '%s' is listed twice", rows[i].name);
+    return HLSNAP_OK;
+}
+
+/* ---- >>cpu: the features a snapshot may have come to rely on ---- */
+
+/* X(name, CPUID leaf, register 0..3 = a b c d, bit, XCR0 bits that must be on) */
+#define HLSNAP__CPU_FEATURES(X) \
+    X(sse3, 1, 2, 0, 0) X(pclmul, 1, 2, 1, 0) X(ssse3, 1, 2, 9, 0) X(fma, 1, 2, 12, 6) X(cx16, 1, 2, 13, 0) \
+    X(sse4_1, 1, 2, 19, 0) X(sse4_2, 1, 2, 20, 0) X(movbe, 1, 2, 22, 0) X(popcnt, 1, 2, 23, 0) X(aes, 1, 2, 25, 0) \
+    X(avx, 1, 2, 28, 6) X(f16c, 1, 2, 29, 6) X(rdrand, 1, 2, 30, 0) X(bmi1, 7, 1, 3, 0) X(avx2, 7, 1, 5, 6) \
+    X(bmi2, 7, 1, 8, 0) X(erms, 7, 1, 9, 0) X(avx512f, 7, 1, 16, 0xe6) X(avx512dq, 7, 1, 17, 0xe6) \
+    X(rdseed, 7, 1, 18, 0) X(adx, 7, 1, 19, 0) X(avx512ifma, 7, 1, 21, 0xe6) X(clflushopt, 7, 1, 23, 0) \
+    X(clwb, 7, 1, 24, 0) X(avx512cd, 7, 1, 28, 0xe6) X(sha_ni, 7, 1, 29, 0) X(avx512bw, 7, 1, 30, 0xe6) \
+    X(avx512vl, 7, 1, 31, 0xe6) X(avx512vbmi, 7, 2, 1, 0xe6) X(avx512vbmi2, 7, 2, 6, 0xe6) X(gfni, 7, 2, 8, 0) \
+    X(vaes, 7, 2, 9, 6) X(vpclmulqdq, 7, 2, 10, 6) X(avx512vnni, 7, 2, 11, 0xe6) X(avx512bitalg, 7, 2, 12, 0xe6) \
+    X(avx512vpopcntdq, 7, 2, 14, 0xe6) X(rdpid, 7, 2, 22, 0) X(movdiri, 7, 2, 27, 0) X(fsrm, 7, 3, 4, 0) \
+    X(lzcnt, 0x80000001u, 2, 5, 0)
+
+typedef enum hlsnap__cpu_bit {
+#define HLSNAP__CPU(name, leaf, reg, bit, xcr0) HLSNAP__CPU_##name,
+    HLSNAP__CPU_FEATURES(HLSNAP__CPU)
+#undef HLSNAP__CPU
+    HLSNAP__NUM_CPU_FEATURES
+} hlsnap__cpu_bit;
+
+static const char *const hlsnap__cpu_feature_names[] = {
+#define HLSNAP__CPU(name, leaf, reg, bit, xcr0) #name,
+    HLSNAP__CPU_FEATURES(HLSNAP__CPU)
+#undef HLSNAP__CPU
+};
+HLSNAP__STATIC_ASSERT(cpu_bits, HLSNAP__NUM_CPU_FEATURES <= 64);
+
+#if defined(__x86_64__)
+static void hlsnap__cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
+    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(subleaf));
+}
+
+static uint64_t hlsnap__xgetbv0(void) {
+    uint32_t a, d;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a | (uint64_t)d << 32;
+}
+#endif
+
+/* Bits of hlsnap__cpu_bit that this machine has and its kernel enables. */
+static uint64_t hlsnap__cpu_features(void) {
+    uint64_t found = 0;
+#if defined(__x86_64__)
+    static const struct { uint32_t leaf, reg, bit, xcr0; } rows[] = {
+#define HLSNAP__CPU(name, leaf, reg, bit, xcr0) {leaf, reg, bit, xcr0},
+        HLSNAP__CPU_FEATURES(HLSNAP__CPU)
+#undef HLSNAP__CPU
+    };
+    uint32_t r[4], leaf = 0xffffffffu, max, max_ext, i;
+    uint64_t xcr0;
+    hlsnap__cpuid(0x80000000u, 0, r);
+    max_ext = r[0];
+    hlsnap__cpuid(0, 0, r);
+    max = r[0];
+    hlsnap__cpuid(1, 0, r);
+    xcr0 = r[2] >> 27 & 1 ? hlsnap__xgetbv0() : 0;
+    for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++) {
+        if (rows[i].leaf > (rows[i].leaf >> 31 ? max_ext : max)) continue;
+        if (rows[i].leaf != leaf) hlsnap__cpuid(leaf = rows[i].leaf, 0, r);
+        if (r[rows[i].reg] >> rows[i].bit & 1 && (xcr0 & rows[i].xcr0) == rows[i].xcr0) found |= 1ull << i;
+    }
+#endif
+    return found;
+}
+
+/* Writes the names of the bits, separated by blanks. */
+static void hlsnap__cpu_names(uint64_t bits, char *to, size_t cap) {
+    size_t n = 0;
+    uint32_t i;
+    to[0] = 0;
+    for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++)
+        if (bits >> i & 1 && n + 20 < cap)
+            n += (size_t)hlsnap__format(to + n, cap - n, n ? " %s" : "%s", hlsnap__cpu_feature_names[i]);
+}
+
+/* ---- >>layout: regions in the guest's window ---- */
+
+static const char *const hlsnap__kind_names[HLSNAP__NUM_KINDS] = {"text", "rodata",  "data",    "tls",
+                                                                 "heap", "stack", "mailbox", "identity"};
+
+static bool hlsnap__kind_writable(uint32_t kind) {
+    return kind != HLSNAP__TEXT && kind != HLSNAP__RODATA && kind != HLSNAP__IDENTITY;
+}
+
+/* Stored in snapshots; the mailbox is wiped and the identity page rewritten at every start instead. */
+static bool hlsnap__kind_stored(uint32_t kind) { return kind != HLSNAP__MAILBOX && kind != HLSNAP__IDENTITY; }
+
+/* First region of that kind, or NULL. */
+static const hlsnap__region *hlsnap__layout_find(const hlsnap__layout *l, uint32_t kind) {
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++)
+        if (l->regions[i].kind == kind) return &l->regions[i];
+    return NULL;
+}
+
+/* The region that gva lies in, or NULL. */
+static const hlsnap__region *hlsnap__layout_at(const hlsnap__layout *l, uint64_t gva) {
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++)
+        if (gva >= l->regions[i].gva && gva - l->regions[i].gva < l->regions[i].pages * HLSNAP__PAGE) return &l->regions[i];
+    return NULL;
+}
+
+static uint32_t hlsnap__layout_count(const hlsnap__layout *l, uint32_t kind) {
+    uint32_t i, n = 0;
+    for (i = 0; i < l->num_regions; i++) n += l->regions[i].kind == kind;
+    return n;
+}
+
+/* First page number of a region in the window. */
+static uint64_t hlsnap__region_page(const hlsnap__layout *l, const hlsnap__region *r) { return (r->gva - l->base) / HLSNAP__PAGE; }
+
+#define HLSNAP__LOWEST_GVA 0x200000ull         /* below it: null, unresolved functions, the supervisor area */
+#define HLSNAP__HIGHEST_GVA 0x7f0000000000ull
+
+/* Everything a layout must satisfy, whether built from an ELF or read from a file; code is what a violation returns. */
+static hlsnap_result hlsnap__layout_check(const hlsnap__layout *l, hlsnap_result code, hlsnap_error *err) {
+    static const uint32_t once[] = {HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY};
+    const hlsnap__region *identity, *stack;
+    uint64_t end = l->base;
+    uint32_t i;
+    if (l->base & 0x1fffff || l->base < HLSNAP__LOWEST_GVA || l->base >= HLSNAP__HIGHEST_GVA || !l->pages ||
+        l->pages > HLSNAP__MAX_PAGES || l->pages > (HLSNAP__HIGHEST_GVA - l->base) / HLSNAP__PAGE)
+        return hlsnap__fail(err, code, 0, "window of 0x%llx pages at 0x%llx is out of range", (unsigned long long)l->pages,
+                            (unsigned long long)l->base);
+    if (!l->num_regions || l->num_regions > HLSNAP__MAX_REGIONS)
+        return hlsnap__fail(err, code, 0, "%u regions, not 1 to %d", l->num_regions, HLSNAP__MAX_REGIONS);
+    for (i = 0; i < l->num_regions; i++) {
+        const hlsnap__region *r = &l->regions[i];
+        if (r->kind >= HLSNAP__NUM_KINDS || r->gva % HLSNAP__PAGE || r->gva < end || !r->pages ||
+            r->gva - l->base >= l->pages * HLSNAP__PAGE || r->pages > l->pages - hlsnap__region_page(l, r))
+            return hlsnap__fail(err, code, 0, "region %u (kind %u, 0x%llx pages at 0x%llx) is outside the window or its place",
+                                i, r->kind, (unsigned long long)r->pages, (unsigned long long)r->gva);
+        end = r->gva + r->pages * HLSNAP__PAGE;
+    }
+    for (i = 0; i < sizeof(once) / sizeof(once[0]); i++)
+        if (hlsnap__layout_count(l, once[i]) != 1)
+            return hlsnap__fail(err, code, 0, "%u regions of kind %s, not 1", hlsnap__layout_count(l, once[i]),
+                                hlsnap__kind_names[once[i]]);
+    if (!hlsnap__layout_find(l, HLSNAP__TEXT) || hlsnap__layout_count(l, HLSNAP__TLS) > 1)
+        return hlsnap__fail(err, code, 0, "no text region, or more than one tls region");
+    identity = hlsnap__layout_find(l, HLSNAP__IDENTITY);
+    stack = hlsnap__layout_find(l, HLSNAP__STACK);
+    if (identity->pages != 1 || hlsnap__layout_find(l, HLSNAP__MAILBOX)->pages < 2 ||
+        hlsnap__layout_find(l, HLSNAP__MAILBOX)->pages > 65536)
+        return hlsnap__fail(err, code, 0, "identity region of 0x%llx pages or mailbox of 0x%llx pages",
+                            (unsigned long long)identity->pages,
+                            (unsigned long long)hlsnap__layout_find(l, HLSNAP__MAILBOX)->pages);
+    if (hlsnap__layout_at(l, stack->gva - 1))
+        return hlsnap__fail(err, code, 0, "no guard page below the stack at 0x%llx", (unsigned long long)stack->gva);
+    return HLSNAP_OK;
+}
+
+/* ---- >>guest: what no call changes ---- */
+
+static void hlsnap__guest_release(hlsnap__guest *g) {
+    if (!g || !hlsnap__release(&g->refs)) return;
+    hlsnap__contract_free(&g->contract);
+    hlsnap__free(g->unresolved);
+    hlsnap__free(g);
+}
+
+static hlsnap__guest *hlsnap__guest_alloc(hlsnap_error *err) {
+    hlsnap__guest *g = (hlsnap__guest *)hlsnap__alloc(1, sizeof(*g), err);
+    if (g) g->refs = 1;
+    return g;
+}
+
+static uint64_t hlsnap__mix(uint64_t h, const void *data, size_t size) { /* FNV-1a, 64 bit */
+    const unsigned char *p = (const unsigned char *)data;
+    size_t i;
+    for (i = 0; i < size; i++) h = (h ^ p[i]) * 0x100000001b3ull;
+    return h;
+}
+
+/* Handles must not mix up guests by accident; a hostile clash gains nothing, since each call is checked by signature. */
+static uint64_t hlsnap__guest_id(const hlsnap__guest *g) {
+    uint64_t h = 0xcbf29ce484222325ull;
+    uint32_t i;
+    h = hlsnap__mix(h, g->build_id, strlen(g->build_id));
+    h = hlsnap__mix(h, &g->layout.base, sizeof(g->layout.base));
+    h = hlsnap__mix(h, &g->entry, sizeof(g->entry));
+    h = hlsnap__mix(h, &g->module, sizeof(g->module));
+    for (i = 0; i < g->contract.num_exports; i++) {
+        h = hlsnap__mix(h, g->contract.exports[i].name, strlen(g->contract.exports[i].name) + 1);
+        h = hlsnap__mix(h, g->contract.exports[i].text, strlen(g->contract.exports[i].text) + 1);
+    }
+    h ^= h >> 29;
+    return (h | 1) << 16;
+}
+
+/* What holds of every guest beyond its layout; a guest from a file passes here before anything uses it. */
+static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result code, hlsnap_error *err) {
+    const hlsnap__region *at, *tls, *identity;
+    hlsnap_result r = hlsnap__layout_check(&g->layout, code, err);
+    if (r) return r;
+    at = hlsnap__layout_at(&g->layout, g->entry);
+    if (!at || at->kind != HLSNAP__TEXT)
+        return hlsnap__fail(err, code, 0, "entry 0x%llx is not in a text region", (unsigned long long)g->entry);
+    if (g->module) {
+        at = hlsnap__layout_at(&g->layout, g->module);
+        if (!at || at->kind == HLSNAP__MAILBOX || at->kind == HLSNAP__IDENTITY)
+            return hlsnap__fail(err, code, 0, "module 0x%llx is in no image region", (unsigned long long)g->module);
+    }
+    tls = hlsnap__layout_find(&g->layout, HLSNAP__TLS);
+    identity = hlsnap__layout_find(&g->layout, HLSNAP__IDENTITY);
+    if (!tls ? g->tls_size != 0
+             : tls->gva + tls->pages * HLSNAP__PAGE != identity->gva || !g->tls_size || g->tls_size > tls->pages * HLSNAP__PAGE)
+        return hlsnap__fail(err, code, 0, "tls block of 0x%llx bytes does not end at the identity page",
+                            (unsigned long long)g->tls_size);
+    if (g->contract.num_exports > HLSNAP_MAX_FUNCTIONS || g->contract.num_imports > HLSNAP_MAX_FUNCTIONS)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u exports and %u imports, at most %d of each", g->contract.num_exports,
+                            g->contract.num_imports, HLSNAP_MAX_FUNCTIONS);
+    r = hlsnap__decls_unique(g->contract.exports, g->contract.num_exports, err);
+    return r ? r : hlsnap__decls_unique(g->contract.imports, g->contract.num_imports, err);
+}
+
+/* ---- >>snapshot: layers and extents ---- */
+
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 1u
+#endif
+#define HLSNAP__MFD_ALLOW_SEALING 2u
+#define HLSNAP__MFD_NOEXEC_SEAL 8u
+#define HLSNAP__F_ADD_SEALS 1033
+#define HLSNAP__SEALS (1 | 2 | 4 | 8) /* SEAL, SHRINK, GROW, WRITE */
+
+/* A memfd, or -1 with the error filled. Kernels before 6.3 do not know NOEXEC_SEAL. */
+static int hlsnap__memfd(hlsnap_error *err) {
+    long fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING | HLSNAP__MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING);
+    if (fd < 0) hlsnap__fail(err, HLSNAP_ERR_OS, errno, "memfd_create: errno %d", errno);
+    return (int)fd;
+}
+
+/* From here on nobody, not even this process, can change the bytes. */
+static hlsnap_result hlsnap__memfd_seal(int fd, hlsnap_error *err) {
+    if (fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS) == 0) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: errno %d", errno);
+}
+
+/* Writes all of it at offset; short counts and EINTR are not errors. */
+static hlsnap_result hlsnap__pwrite(int fd, const void *from, size_t n, uint64_t offset, hlsnap_error *err) {
+    const char *p = (const char *)from;
+    while (n) {
+        ssize_t k = pwrite(fd, p, n, (off_t)offset);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return hlsnap__fail(err, HLSNAP_ERR_OS, k ? errno : ENOSPC, "write: errno %d", k ? errno : ENOSPC);
+        p += k;
+        n -= (size_t)k;
+        offset += (uint64_t)k;
+    }
+    return HLSNAP_OK;
+}
+
+/* Reads all of it at offset; an early end means that the file shrank. */
+static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, hlsnap_error *err) {
+    char *p = (char *)to;
+    while (n) {
+        ssize_t k = pread(fd, p, n, (off_t)offset);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "read: errno %d", errno);
+        if (k == 0)
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "a file ends at %llu, %zu bytes early",
+                                (unsigned long long)offset, n);
+        p += k;
+        n -= (size_t)k;
+        offset += (uint64_t)k;
+    }
+    return HLSNAP_OK;
+}
+
+static void hlsnap__layer_release(hlsnap__layer *layer) {
+    if (!layer || !hlsnap__release(&layer->refs)) return;
+    if (layer->map) munmap(hlsnap__unconst(layer->map), (size_t)(layer->pages * HLSNAP__PAGE));
+    close(layer->fd);
+    hlsnap__free(layer);
+}
+
+/* A layer of that many pages over fd, which it owns from now on, also when this fails. */
+static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, hlsnap_error *err) {
+    hlsnap__layer *layer = (hlsnap__layer *)hlsnap__alloc(1, sizeof(*layer), err);
+    if (!layer) {
+        close(fd);
+        return NULL;
+    }
+    layer->refs = 1;
+    layer->fd = fd;
+    layer->sealed = sealed;
+    layer->pages = pages;
+    if (sealed && pages) {
+        void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED) {
+            hlsnap__fail(err, HLSNAP_ERR_OS, errno, "mapping a layer of %llu pages: errno %d", (unsigned long long)pages,
+                         errno);
+            hlsnap__layer_release(layer);
+            return NULL;
+        }
+        layer->map = (const uint8_t *)map;
+    }
+    return layer;
+}
+
+/* Copies n pages out of a layer, never by touching memory that a stranger can truncate. */
+static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t page, uint64_t n, void *to, hlsnap_error *err) {
+    HLSNAP_ASSERT(n <= layer->pages && page <= layer->pages - n);
+    if (!layer->map) return hlsnap__pread(layer->fd, to, (size_t)(n * HLSNAP__PAGE), page * HLSNAP__PAGE, err);
+    memcpy(to, layer->map + page * HLSNAP__PAGE, (size_t)(n * HLSNAP__PAGE));
+    return HLSNAP_OK;
+}
+
+/* Extents ascend, do not overlap, and stay inside their layer and inside regions that are stored. For extents from a file. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const uint64_t *layer_pages, uint32_t num_layers,
+                                           const hlsnap__extent *e, uint32_t num, hlsnap_result code, hlsnap_error *err) {
+    uint64_t end = 0;
+    uint32_t i;
+    for (i = 0; i < num; i++) {
+        const hlsnap__region *r = hlsnap__layout_at(l, l->base + (uint64_t)e[i].page * HLSNAP__PAGE);
+        if (!e[i].pages || e[i].page < end || e[i].layer >= num_layers || e[i].pages > layer_pages[e[i].layer] ||
+            e[i].layer_page > layer_pages[e[i].layer] - e[i].pages || !r || !hlsnap__kind_stored(r->kind) ||
+            e[i].pages > r->pages - (e[i].page - hlsnap__region_page(l, r)))
+            return hlsnap__fail(err, code, 0, "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
+                                e[i].page, e[i].pages, e[i].layer, e[i].layer_page);
+        end = (uint64_t)e[i].page + e[i].pages;
+    }
+    return HLSNAP_OK;
+}
+
+/* The extent that covers a guest page, or NULL: the page is zero. */
+static const hlsnap__extent *hlsnap__extent_at(const hlsnap_snapshot *s, uint64_t page) {
+    uint32_t lo = 0, hi = s->num_extents;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (page < s->extents[mid].page) hi = mid;
+        else if (page - s->extents[mid].page >= s->extents[mid].pages) lo = mid + 1;
+        else return &s->extents[mid];
+    }
+    return NULL;
+}
+
+HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s) {
+    hlsnap__retain(&s->refs);
+    return s;
+}
+
+HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
+    uint32_t i;
+    if (!s || !hlsnap__release(&s->refs)) return;
+    for (i = 0; i < s->num_layers; i++) hlsnap__layer_release(s->layers[i]);
+    hlsnap__guest_release(s->guest);
+    hlsnap__free(s->layers);
+    hlsnap__free(s->extents);
+    hlsnap__free(s);
+}
+
+/* A snapshot over these layers; retains guest and layers, copies the extents. Layers that no extent uses are left out. */
+static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t generation, hlsnap__layer *const *layers,
+                                             uint32_t num_layers, const hlsnap__extent *extents, uint32_t num_extents,
+                                             hlsnap_snapshot **out, hlsnap_error *err) {
+    hlsnap_snapshot *s = (hlsnap_snapshot *)hlsnap__alloc(1, sizeof(*s), err);
+    uint32_t i, *number = NULL;
+    *out = NULL;
+    if (!s) return HLSNAP_ERR_MEMORY;
+    s->refs = 1;
+    s->guest = guest;
+    hlsnap__retain(&guest->refs);
+    s->generation = generation;
+    s->layers = (hlsnap__layer **)hlsnap__alloc(num_layers, sizeof(hlsnap__layer *), err);
+    s->extents = (hlsnap__extent *)hlsnap__alloc(num_extents, sizeof(*extents), err);
+    number = (uint32_t *)hlsnap__alloc(num_layers, sizeof(*number), err);
+    if (!s->layers || !s->extents || !number) {
+        hlsnap__free(number);
+        hlsnap_snapshot_release(s);
+        return HLSNAP_ERR_MEMORY;
+    }
+    for (i = 0; i < num_extents; i++) number[extents[i].layer] = 1;
+    for (i = 0; i < num_layers; i++) {
+        if (!number[i]) continue;
+        number[i] = s->num_layers;
+        hlsnap__retain(&layers[i]->refs);
+        s->layers[s->num_layers++] = layers[i];
+    }
+    for (i = 0; i < num_extents; i++) {
+        s->extents[i] = extents[i];
+        s->extents[i].layer = number[extents[i].layer];
+    }
+    s->num_extents = num_extents;
+    hlsnap__free(number);
+    *out = s;
+    return HLSNAP_OK;
+}
+
+HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out) {
+    static const hlsnap_snapshot_info none = HLSNAP_ZERO;
+    uint32_t i;
+    *out = none;
+    for (i = 0; i < s->guest->layout.num_regions; i++) out->pages += s->guest->layout.regions[i].pages;
+    for (i = 0; i < s->num_extents; i++) out->stored_pages += s->extents[i].pages;
+    out->layers = s->num_layers;
+    out->guard = s->guard;
+    memcpy(out->guest_name, s->guest->name, sizeof(out->guest_name));
+    memcpy(out->build_id, s->guest->build_id, sizeof(out->build_id));
+}
+
+static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, hlsnap_function *out) {
+    if (i >= num) return false;
+    out->name = rows[i].name;
+    out->signature = rows[i].text;
+    out->fn = NULL;
+    out->user = NULL;
+    return true;
+}
+
+HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
+    return hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
+}
+
+HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
+    return hlsnap__decl_show(s->guest->contract.exports, s->guest->contract.num_exports, i, out);
+}
+#endif /* HLSNAP_GUEST */
+
+#ifndef HLSNAP_GUEST
+/* ---- >>elf: from file bytes to a layout, an image and a pre-init snapshot ---- */
+
+typedef struct hlsnap__elf_segment { uint64_t vaddr, memsz, offset, filesz; uint32_t flags; } hlsnap__elf_segment;
+
+#define HLSNAP__MAX_SEGMENTS 16
+typedef struct hlsnap__elf {
+    const uint8_t *data;       /* the whole file, a private copy */
+    uint64_t size;
+    bool position_independent; /* ET_DYN */
+    bool self;                 /* a running program's image: symbols bind to the runtime, what is missing is no error */
+    uint64_t entry;
+    uint32_t num_segments;
+    hlsnap__elf_segment segments[HLSNAP__MAX_SEGMENTS]; /* PT_LOAD, ascending */
+    hlsnap__elf_segment dynamic, relro, tls; /* memsz 0 = none */
+    uint64_t tls_align;
+    uint64_t base;             /* added to the file's addresses to get guest addresses */
+    uint64_t host_base;        /* self: added to the file's addresses to get this process's */
+    uint64_t rela, rela_size, jmprel, jmprel_size, symtab, strtab, strtab_size, relr, relr_size;
+    uint8_t *image;            /* loaded bytes; the page of image_start first */
+    uint64_t image_start, image_size; /* file addresses, page-aligned */
+    uint64_t section_offset;
+    uint32_t num_sections;
+    char build_id[48];
+    char *unresolved;
+    size_t unresolved_size;
+    uint32_t num_unresolved;
+} hlsnap__elf;
+
+#define HLSNAP__IMAGE_GVA 0x400000ull          /* where a position independent image goes */
+#define HLSNAP__UNRESOLVED_GVA 0x10000ull      /* slot i of the functions a self guest lacks is 16 * i above this */
+#define HLSNAP__MAX_UNRESOLVED 0xf000u         /* never mapped, so a call there is a typed fault */
+#define HLSNAP__MAX_FILE (2ull << 30)
+
+/* DT_RELR is younger than many a system's elf.h. */
+#define HLSNAP__DT_RELRSZ 35
+#define HLSNAP__DT_RELR 36
+
+/* Copies n bytes at a file offset into *to; false when they are not all there. */
+static bool hlsnap__elf_get(const hlsnap__elf *e, uint64_t offset, void *to, size_t n) {
+    if (n > e->size || offset > e->size - n) return false;
+    memcpy(to, e->data + offset, n);
+    return true;
+}
+
+/* The n loaded bytes at a file address, or NULL when they are not all in the image. */
+static uint8_t *hlsnap__elf_at(const hlsnap__elf *e, uint64_t vaddr, uint64_t n) {
+    uint32_t i;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *s = &e->segments[i];
+        if (vaddr >= s->vaddr && n <= s->memsz && vaddr - s->vaddr <= s->memsz - n)
+            return e->image + (vaddr - e->image_start);
+    }
+    return NULL;
+}
+
+/* GNU build id and the runtime's ABI note. */
+static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t size, hlsnap_error *err) {
+    uint64_t at = 0;
+    while (size >= 12 && at <= size - 12) {
+        uint32_t head[3], abi;
+        char name[8] = {0};
+        uint64_t desc;
+        if (!hlsnap__elf_get(e, offset + at, head, sizeof(head))) break;
+        desc = at + 12 + ((uint64_t)head[0] + 3) / 4 * 4;
+        if (desc > size || head[1] > size - desc || head[0] > 8 || !hlsnap__elf_get(e, offset + at + 12, name, head[0])) {
+            at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
+            continue;
+        }
+        if (head[0] == 4 && head[2] == 3 && memcmp(name, "GNU", 4) == 0) {
+            uint8_t id[23];
+            uint32_t i, n = head[1] < sizeof(id) ? head[1] : (uint32_t)sizeof(id);
+            if (!hlsnap__elf_get(e, offset + desc, id, n)) break;
+            for (i = 0; i < n; i++) hlsnap__format(e->build_id + 2 * i, sizeof(e->build_id) - 2 * i, "%02x", id[i]);
+        }
+        if (head[0] == 7 && head[2] == 1 && head[1] == 4 && memcmp(name, "hlsnap", 7) == 0 &&
+            hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi)) && abi != HLSNAP_ABI_VERSION)
+            return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi, HLSNAP_ABI_VERSION);
+        at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p, hlsnap_error *err) {
+    hlsnap__elf_segment s, *last = e->num_segments ? &e->segments[e->num_segments - 1] : NULL;
+    s.vaddr = p->p_vaddr;
+    s.memsz = p->p_memsz;
+    s.offset = p->p_offset;
+    s.filesz = p->p_filesz;
+    s.flags = p->p_flags;
+    if (!s.memsz) return HLSNAP_OK;
+    if (e->num_segments == HLSNAP__MAX_SEGMENTS)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d loadable segments", HLSNAP__MAX_SEGMENTS);
+    if (s.filesz > s.memsz || s.filesz > e->size || s.offset > e->size - s.filesz)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
+                            (unsigned long long)s.vaddr, (unsigned long long)s.filesz, (unsigned long long)s.offset,
+                            (unsigned long long)e->size);
+    if (s.vaddr >= HLSNAP__HIGHEST_GVA || s.memsz > HLSNAP__MAX_MEMORY || s.memsz > HLSNAP__HIGHEST_GVA - s.vaddr)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segment of 0x%llx bytes at 0x%llx is out of range",
+                            (unsigned long long)s.memsz, (unsigned long long)s.vaddr);
+    if ((s.flags & (PF_W | PF_X)) == (PF_W | PF_X))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segment at 0x%llx is writable and executable",
+                            (unsigned long long)s.vaddr);
+    if (last && s.vaddr < last->vaddr + last->memsz)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segment at 0x%llx overlaps the one before or is out of order",
+                            (unsigned long long)s.vaddr);
+    e->segments[e->num_segments++] = s;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__elf_phdr(hlsnap__elf *e, const Elf64_Phdr *p, hlsnap_error *err) {
+    hlsnap__elf_segment s;
+    s.vaddr = p->p_vaddr;
+    s.memsz = p->p_memsz;
+    s.offset = p->p_offset;
+    s.filesz = p->p_filesz;
+    s.flags = p->p_flags;
+    switch (p->p_type) {
+    case PT_LOAD: return hlsnap__elf_segment_add(e, p, err);
+    case PT_NOTE: return hlsnap__elf_notes(e, p->p_offset, p->p_filesz, err);
+    case PT_DYNAMIC: e->dynamic = s; break;
+    case PT_GNU_RELRO: e->relro = s; break;
+    case PT_TLS:
+        if (p->p_filesz > p->p_memsz || p->p_memsz > (1u << 20) || p->p_align > HLSNAP__PAGE ||
+            (p->p_align & (p->p_align - 1)))
+            return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "thread-local block of 0x%llx bytes aligned to 0x%llx",
+                                (unsigned long long)p->p_memsz, (unsigned long long)p->p_align);
+        e->tls = s;
+        e->tls_align = p->p_align ? p->p_align : 1;
+        break;
+    case PT_INTERP:
+        if (!e->self)
+            return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0, "the guest asks for a dynamic linker: link it with -static");
+        break;
+    default: break;
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
+    Elf64_Ehdr h;
+    uint32_t i;
+    if (!hlsnap__elf_get(e, 0, &h, sizeof(h)) || memcmp(h.e_ident, ELFMAG, SELFMAG) != 0)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "not an ELF file (%llu bytes)", (unsigned long long)e->size);
+    if (h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_ident[EI_DATA] != ELFDATA2LSB || h.e_machine != EM_X86_64)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF class %d, data %d, machine %d: not 64-bit little-endian x86-64",
+                            h.e_ident[EI_CLASS], h.e_ident[EI_DATA], h.e_machine);
+    if ((h.e_type != ET_EXEC && h.e_type != ET_DYN) || h.e_phentsize != sizeof(Elf64_Phdr) || !h.e_phnum)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF type %d with %d program headers of %d bytes: not an executable",
+                            h.e_type, h.e_phnum, h.e_phentsize);
+    e->position_independent = h.e_type == ET_DYN;
+    e->entry = h.e_entry;
+    e->section_offset = h.e_shentsize == sizeof(Elf64_Shdr) ? h.e_shoff : 0;
+    e->num_sections = h.e_shnum;
+    for (i = 0; i < h.e_phnum; i++) {
+        Elf64_Phdr p;
+        hlsnap_result r;
+        if (h.e_phoff > UINT64_MAX / 2 || !hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p)))
+            return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "program header %u lies outside the file", i);
+        r = hlsnap__elf_phdr(e, &p, err);
+        if (r) return r;
+    }
+    if (!e->num_segments) return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "no loadable segment");
+    e->image_start = e->segments[0].vaddr & ~(uint64_t)(HLSNAP__PAGE - 1);
+    e->image_size = e->segments[e->num_segments - 1].vaddr + e->segments[e->num_segments - 1].memsz - e->image_start;
+    e->image_size = (e->image_size + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
+    if (e->image_size > HLSNAP__MAX_MEMORY || (!e->position_independent && e->image_start < HLSNAP__LOWEST_GVA))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "image of 0x%llx bytes at 0x%llx: the lowest address is 0x%llx",
+                            (unsigned long long)e->image_size, (unsigned long long)e->image_start,
+                            (unsigned long long)HLSNAP__LOWEST_GVA);
+    e->base = e->position_independent ? HLSNAP__IMAGE_GVA - e->image_start : 0;
+    return HLSNAP_OK;
+}
+
+/* ---- >>elf-layout: regions ---- */
+
+static hlsnap_result hlsnap__region_add(hlsnap__layout *l, uint32_t kind, uint64_t gva, uint64_t end, hlsnap_error *err) {
+    hlsnap__region *r;
+    if (gva >= end) return HLSNAP_OK;
+    if (l->num_regions == HLSNAP__MAX_REGIONS)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d regions", HLSNAP__MAX_REGIONS);
+    r = &l->regions[l->num_regions++];
+    r->kind = kind;
+    r->gva = gva;
+    r->pages = (end - gva) / HLSNAP__PAGE;
+    return HLSNAP_OK;
+}
+
+/* One segment's pages; its RELRO part is read-only, because the host has relocated it already. */
+static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_segment *s, hlsnap__layout *l, hlsnap_error *err) {
+    const uint64_t mask = HLSNAP__PAGE - 1;
+    uint64_t from = (s->vaddr & ~mask) + e->base, to = ((s->vaddr + s->memsz + mask) & ~mask) + e->base, split = from;
+    uint32_t kind = s->flags & PF_X ? HLSNAP__TEXT : s->flags & PF_W ? HLSNAP__DATA : HLSNAP__RODATA;
+    hlsnap__region *last = l->num_regions ? &l->regions[l->num_regions - 1] : NULL;
+    hlsnap_result r;
+    if (last && from < last->gva + last->pages * HLSNAP__PAGE) {
+        if (last->kind != kind)
+            return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segments of different rights share the page at 0x%llx",
+                                (unsigned long long)from);
+        from = split = last->gva + last->pages * HLSNAP__PAGE;
+    }
+    if (kind == HLSNAP__DATA && e->relro.memsz && (e->relro.vaddr & ~mask) == (s->vaddr & ~mask) &&
+        e->relro.memsz <= s->memsz)
+        split = ((e->relro.vaddr + e->relro.memsz) & ~mask) + e->base;
+    if (split > from && split <= to) {
+        r = hlsnap__region_add(l, HLSNAP__RODATA, from, split, err);
+        if (r) return r;
+        from = split;
+    }
+    return hlsnap__region_add(l, kind, from, to, err);
+}
+
+/* image | guard | stack | guard | tls | identity | mailbox | guard | heap. What every call touches lies together, so
+   that one page table and one prefetch of the hypervisor cover it. */
+static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l, hlsnap_error *err) {
+    const uint64_t heap = desc->heap_size ? desc->heap_size : 1u << 20, stack = desc->stack_size ? desc->stack_size : 64u << 10;
+    const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20;
+    uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    l->base = (e->image_start + e->base) & ~(huge - 1);
+    for (i = 0; i < e->num_segments && !r; i++) r = hlsnap__elf_region(e, &e->segments[i], l, err);
+    if (r) return r;
+    r = hlsnap__region_add(l, HLSNAP__STACK, at, at + stack, err);
+    at += stack + HLSNAP__PAGE;
+    if (!r && e->tls.memsz) {
+        uint64_t size = (e->tls.memsz + e->tls_align + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
+        r = hlsnap__region_add(l, HLSNAP__TLS, at, at + size, err);
+        at += size;
+    }
+    if (!r) r = hlsnap__region_add(l, HLSNAP__IDENTITY, at, at + HLSNAP__PAGE, err);
+    at += HLSNAP__PAGE;
+    if (!r) r = hlsnap__region_add(l, HLSNAP__MAILBOX, at, at + mailbox, err);
+    at += mailbox + HLSNAP__PAGE;
+    if (heap >= huge) at = (at + huge - 1) & ~(huge - 1); /* whole 2 MiB page-table entries */
+    if (!r) r = hlsnap__region_add(l, HLSNAP__HEAP, at, at + heap, err);
+    l->pages = (at + heap - l->base) / HLSNAP__PAGE;
+    return r ? r : hlsnap__layout_check(l, HLSNAP_ERR_ELF_SEGMENT, err);
+}
+
+/* ---- >>elf-relocation ---- */
+
+static hlsnap_result hlsnap__elf_dynamic(hlsnap__elf *e, hlsnap_error *err) {
+    uint64_t at;
+    for (at = 0; e->dynamic.memsz >= sizeof(Elf64_Dyn) && at <= e->dynamic.memsz - sizeof(Elf64_Dyn); at += sizeof(Elf64_Dyn)) {
+        Elf64_Dyn d;
+        if (!hlsnap__elf_at(e, e->dynamic.vaddr + at, sizeof(d)))
+            return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the dynamic section at 0x%llx is not in the image",
+                                (unsigned long long)e->dynamic.vaddr);
+        memcpy(&d, hlsnap__elf_at(e, e->dynamic.vaddr + at, sizeof(d)), sizeof(d));
+        if (d.d_tag == DT_NULL) break;
+        switch (d.d_tag) {
+        case DT_NEEDED:
+            if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0, "the guest needs shared libraries: link it with -static");
+            break;
+        case DT_RELA: e->rela = d.d_un.d_ptr; break;
+        case DT_RELASZ: e->rela_size = d.d_un.d_val; break;
+        case DT_JMPREL: e->jmprel = d.d_un.d_ptr; break;
+        case DT_PLTRELSZ: e->jmprel_size = d.d_un.d_val; break;
+        case DT_SYMTAB: e->symtab = d.d_un.d_ptr; break;
+        case DT_STRTAB: e->strtab = d.d_un.d_ptr; break;
+        case DT_STRSZ: e->strtab_size = d.d_un.d_val; break;
+        case HLSNAP__DT_RELR: e->relr = d.d_un.d_ptr; break;
+        case HLSNAP__DT_RELRSZ: e->relr_size = d.d_un.d_val; break;
+        default: break;
+        }
+    }
+    return HLSNAP_OK;
+}
+
+/* Guest address of something of this process that lies in the same image. */
+static bool hlsnap__elf_host_to_guest(const hlsnap__elf *e, uint64_t host, uint64_t *guest) {
+    uint64_t vaddr = host - e->host_base;
+    if (!e->self || vaddr < e->image_start || vaddr - e->image_start >= e->image_size) return false;
+    *guest = vaddr + e->base;
+    return true;
+}
+
+/* An address that faults and can be named. */
+static hlsnap_result hlsnap__elf_unresolved(hlsnap__elf *e, const char *name, uint64_t *value, hlsnap_error *err) {
+    size_t n = strnlen(name, 255) + 1;
+    if (e->num_unresolved == HLSNAP__MAX_UNRESOLVED || e->unresolved_size + n > (4u << 20))
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "more than %u unresolved symbols", e->num_unresolved);
+    if (e->unresolved_size / 65536 != (e->unresolved_size + n) / 65536 || !e->unresolved) {
+        char *bigger = (char *)hlsnap__alloc(1, (e->unresolved_size + n + 65535) / 65536 * 65536, err);
+        if (!bigger) return HLSNAP_ERR_MEMORY;
+        if (e->unresolved) memcpy(bigger, e->unresolved, e->unresolved_size);
+        hlsnap__free(e->unresolved);
+        e->unresolved = bigger;
+    }
+    hlsnap__printable(e->unresolved + e->unresolved_size, n, name, n - 1, false);
+    e->unresolved_size += strlen(e->unresolved + e->unresolved_size) + 1;
+    *value = HLSNAP__UNRESOLVED_GVA + 16ull * e->num_unresolved++;
+    return HLSNAP_OK;
+}
+
+/* The name of a symbol, bounded by the string table, or NULL. */
+static const char *hlsnap__elf_name(const hlsnap__elf *e, uint32_t at) {
+    const char *table = (const char *)hlsnap__elf_at(e, e->strtab, e->strtab_size);
+    if (!table || at >= e->strtab_size || !memchr(table + at, 0, (size_t)(e->strtab_size - at))) return NULL;
+    return table + at;
+}
+
+/* What a relocation's symbol stands for, as a guest address. */
+static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
+    Elf64_Sym sym;
+    const char *name;
+    size_t i;
+    const uint32_t index = (uint32_t)ELF64_R_SYM(rel->r_info);
+    const uint8_t *at = e->symtab <= UINT64_MAX - index * sizeof(sym) ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym)) : NULL;
+    *value = 0;
+    if (!index) return HLSNAP_OK;
+    if (!at) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u lies outside the image", index);
+    memcpy(&sym, at, sizeof(sym));
+    name = hlsnap__elf_name(e, sym.st_name);
+    if (!name) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u has no name in the string table", index);
+    if (ELF64_ST_TYPE(sym.st_info) == STT_GNU_IFUNC && sym.st_shndx != SHN_UNDEF) {
+        uint64_t host = 0;
+        if (e->self && hlsnap__elf_at(e, rel->r_offset, sizeof(host)))
+            memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
+        return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK : hlsnap__elf_unresolved(e, name, value, err);
+    }
+    if (sym.st_shndx == SHN_ABS) {
+        *value = sym.st_value;
+        return HLSNAP_OK;
+    }
+    if (sym.st_shndx != SHN_UNDEF) {
+        *value = sym.st_value + e->base;
+        return HLSNAP_OK;
+    }
+    for (i = 0; e->self && i < sizeof(hlsnap__rt_bindings) / sizeof(hlsnap__rt_bindings[0]); i++)
+        if (strcmp(name, hlsnap__rt_bindings[i].name) == 0 &&
+            hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)hlsnap__rt_bindings[i].fn, value))
+            return HLSNAP_OK;
+    if (ELF64_ST_BIND(sym.st_info) == STB_WEAK) return HLSNAP_OK; /* programs test these for NULL */
+    if (e->self) return hlsnap__elf_unresolved(e, name, value, err);
+    return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "undefined symbol %.64s", name);
+}
+
+/* Offset of a thread-local symbol in its block. */
+static uint64_t hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rela *rel) {
+    Elf64_Sym sym;
+    const uint64_t index = ELF64_R_SYM(rel->r_info);
+    const uint8_t *at = index ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym)) : NULL;
+    if (!at) return (uint64_t)rel->r_addend;
+    memcpy(&sym, at, sizeof(sym));
+    return sym.st_value + (uint64_t)rel->r_addend;
+}
+
+static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
+    return e->tls.memsz ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
+}
+
+/* IRELATIVE: a self guest takes the pointer that this process resolved; others have no one to ask. */
+static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
+    uint64_t host;
+    if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx", (unsigned long long)rel->r_offset);
+    memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
+    return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK : hlsnap__elf_unresolved(e, "(indirect function)", value, err);
+}
+
+static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *rel, hlsnap_error *err) {
+    uint8_t *at = hlsnap__elf_at(e, rel->r_offset, 8);
+    uint64_t value = 0;
+    hlsnap_result r = HLSNAP_OK;
+    if (ELF64_R_TYPE(rel->r_info) == R_X86_64_NONE) return HLSNAP_OK;
+    if (!at) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocation at 0x%llx lies outside the image", (unsigned long long)rel->r_offset);
+    switch (ELF64_R_TYPE(rel->r_info)) {
+    case R_X86_64_RELATIVE: value = e->base + (uint64_t)rel->r_addend; break;
+    case R_X86_64_64:
+        r = hlsnap__elf_symbol(e, rel, &value, err);
+        value += (uint64_t)rel->r_addend;
+        break;
+    case R_X86_64_GLOB_DAT:
+    case R_X86_64_JUMP_SLOT: r = hlsnap__elf_symbol(e, rel, &value, err); break;
+    case R_X86_64_IRELATIVE: r = hlsnap__elf_irelative(e, rel, &value, err); break;
+    case R_X86_64_DTPMOD64: value = 1; break;
+    case R_X86_64_DTPOFF64: value = hlsnap__elf_tls_value(e, rel); break;
+    case R_X86_64_TPOFF64: value = hlsnap__elf_tls_value(e, rel) - hlsnap__elf_tls_size(e); break;
+    case R_X86_64_COPY:
+        if (e->self) return HLSNAP_OK; /* libc's data: zero in the guest */
+        /* fall through */
+    default:
+        if (!e->self)
+            return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocation type %u at 0x%llx",
+                                (unsigned)ELF64_R_TYPE(rel->r_info), (unsigned long long)rel->r_offset);
+        r = hlsnap__elf_unresolved(e, "(relocation not supported)", &value, err);
+        break;
+    }
+    if (!r) memcpy(at, &value, sizeof(value));
+    return r;
+}
+
+static hlsnap_result hlsnap__elf_relocate_table(hlsnap__elf *e, uint64_t table, uint64_t size, hlsnap_error *err) {
+    uint64_t at;
+    if (size && !hlsnap__elf_at(e, table, size))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocations of 0x%llx bytes at 0x%llx lie outside the image",
+                            (unsigned long long)size, (unsigned long long)table);
+    for (at = 0; at + sizeof(Elf64_Rela) <= size; at += sizeof(Elf64_Rela)) {
+        Elf64_Rela rel;
+        hlsnap_result r;
+        memcpy(&rel, hlsnap__elf_at(e, table + at, sizeof(rel)), sizeof(rel));
+        r = hlsnap__elf_relocate_one(e, &rel, err);
+        if (r) return r;
+    }
+    return HLSNAP_OK;
+}
+
+/* DT_RELR: an address, then bitmaps of the 63 words after it. */
+static hlsnap_result hlsnap__elf_relocate_relr(hlsnap__elf *e, hlsnap_error *err) {
+    uint64_t at, where = 0;
+    if (e->relr_size && !hlsnap__elf_at(e, e->relr, e->relr_size))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR table at 0x%llx lies outside the image", (unsigned long long)e->relr);
+    for (at = 0; at + 8 <= e->relr_size; at += 8) {
+        uint64_t entry, bits, word, k;
+        memcpy(&entry, hlsnap__elf_at(e, e->relr + at, 8), 8);
+        bits = entry & 1 ? entry >> 1 : 1;
+        if (!(entry & 1)) where = entry;
+        for (k = 0; bits; k++, bits >>= 1) {
+            uint8_t *p = bits & 1 ? hlsnap__elf_at(e, where + 8 * k, 8) : NULL;
+            if (!(bits & 1)) continue;
+            if (!p) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR relocation at 0x%llx lies outside the image",
+                                        (unsigned long long)(where + 8 * k));
+            memcpy(&word, p, 8);
+            word += e->base;
+            memcpy(p, &word, 8);
+        }
+        where += entry & 1 ? 63 * 8 : 8;
+    }
+    return HLSNAP_OK;
+}
+
+/* A static executable without PT_DYNAMIC has its IRELATIVE relocations in allocated sections only. */
+static hlsnap_result hlsnap__elf_relocate_static(hlsnap__elf *e, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; e->section_offset && i < e->num_sections; i++) {
+        Elf64_Shdr s;
+        hlsnap_result r;
+        if (e->section_offset > UINT64_MAX / 2 || !hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s))) break;
+        if (s.sh_type != SHT_RELA || !(s.sh_flags & SHF_ALLOC)) continue;
+        r = hlsnap__elf_relocate_table(e, s.sh_addr, s.sh_size, err);
+        if (r) return r;
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__elf_relocate(hlsnap__elf *e, hlsnap_error *err) {
+    hlsnap_result r;
+    if (!e->dynamic.memsz) return e->self ? hlsnap__elf_relocate_static(e, err) : HLSNAP_OK;
+    r = hlsnap__elf_dynamic(e, err);
+    if (!r) r = hlsnap__elf_relocate_relr(e, err);
+    if (!r) r = hlsnap__elf_relocate_table(e, e->rela, e->rela_size, err);
+    if (!r) r = hlsnap__elf_relocate_table(e, e->jmprel, e->jmprel_size, err);
+    return r;
+}
+
+/* ---- >>builder: a new layer and the extents over it, page by page in ascending order ---- */
+
+typedef struct hlsnap__builder {
+    int fd;                    /* memfd being written, -1 before the first page */
+    uint32_t pages;            /* in it */
+    uint32_t layer;            /* number its extents carry */
+    hlsnap__extent *extents;
+    uint32_t num, cap;
+} hlsnap__builder;
+
+static bool hlsnap__all_zero(const void *p, size_t n) { /* n > 0 */
+    const unsigned char *s = (const unsigned char *)p;
+    return s[0] == 0 && memcmp(s, s + 1, n - 1) == 0;
+}
+
+/* Adds an extent, or grows the last one when it simply goes on. */
+static hlsnap_result hlsnap__builder_extent(hlsnap__builder *b, const hlsnap__extent *e, bool join, hlsnap_error *err) {
+    hlsnap__extent *last = b->num ? &b->extents[b->num - 1] : NULL;
+    if (join && last && last->layer == e->layer && last->page + last->pages == e->page &&
+        last->layer_page + last->pages == e->layer_page) {
+        last->pages += e->pages;
+        return HLSNAP_OK;
+    }
+    if (b->num == b->cap) {
+        uint32_t cap = b->cap ? b->cap * 2 : 16;
+        hlsnap__extent *bigger = (hlsnap__extent *)hlsnap__alloc(cap, sizeof(*bigger), err);
+        if (!bigger) return HLSNAP_ERR_MEMORY;
+        if (b->num) memcpy(bigger, b->extents, b->num * sizeof(*bigger));
+        hlsnap__free(b->extents);
+        b->extents = bigger;
+        b->cap = cap;
+    }
+    b->extents[b->num++] = *e;
+    return HLSNAP_OK;
+}
+
+/* Stores pages as they are. `join` is false where a new region begins: an extent never spans two. */
+static hlsnap_result hlsnap__builder_store(hlsnap__builder *b, uint64_t page, const void *from, uint32_t pages, bool join,
+                                           hlsnap_error *err) {
+    hlsnap__extent e;
+    hlsnap_result r;
+    if (b->fd < 0 && (b->fd = hlsnap__memfd(err)) < 0) return HLSNAP_ERR_OS;
+    r = hlsnap__pwrite(b->fd, from, (size_t)pages * HLSNAP__PAGE, (uint64_t)b->pages * HLSNAP__PAGE, err);
+    if (r) return r;
+    e.page = (uint32_t)page;
+    e.pages = pages;
+    e.layer = b->layer;
+    e.layer_page = b->pages;
+    b->pages += pages;
+    return hlsnap__builder_extent(b, &e, join, err);
+}
+
+/* Stores the pages of a range that are not all zero. */
+static hlsnap_result hlsnap__builder_range(hlsnap__builder *b, uint64_t page, const uint8_t *from, uint64_t pages,
+                                           hlsnap_error *err) {
+    uint64_t i, run;
+    bool join = false;
+    for (i = 0; i < pages; i += run) {
+        hlsnap_result r;
+        const bool zero = hlsnap__all_zero(from + i * HLSNAP__PAGE, HLSNAP__PAGE);
+        for (run = 1; i + run < pages && run < 4096; run++)
+            if (hlsnap__all_zero(from + (i + run) * HLSNAP__PAGE, HLSNAP__PAGE) != zero) break;
+        if (zero) continue;
+        r = hlsnap__builder_store(b, page + i, from + i * HLSNAP__PAGE, (uint32_t)run, join, err);
+        if (r) return r;
+        join = true;
+    }
+    return HLSNAP_OK;
+}
+
+static void hlsnap__builder_free(hlsnap__builder *b) {
+    if (b->fd >= 0) close(b->fd);
+    hlsnap__free(b->extents);
+}
+
+/* Seals what was stored into a layer; *out is NULL when there is none. */
+static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **out, hlsnap_error *err) {
+    hlsnap_result r;
+    *out = NULL;
+    if (b->fd < 0) return HLSNAP_OK;
+    r = hlsnap__memfd_seal(b->fd, err);
+    if (r) return r;
+    *out = hlsnap__layer_create(b->fd, true, b->pages, err);
+    b->fd = -1;
+    return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+}
+
+/* ---- >>self: the image that an address of this process lies in ---- */
+
+/* A whole file of at most max bytes, in *data (hlsnap__free). The size is what was read, whatever stat says. */
+static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t **data, uint64_t *size, hlsnap_error *err) {
+    uint64_t cap = 65536, n = 0;
+    struct stat st;
+    uint8_t *p = NULL, *bigger;
+    hlsnap_result r = HLSNAP_OK;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: errno %d", path, errno);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
+    else if (st.st_size > 0) cap = (uint64_t)st.st_size + 1;
+    while (!r) {
+        ssize_t k;
+        if (cap > max + 1) r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%.256s is larger than %llu bytes", path, (unsigned long long)max);
+        else if (!p || n == cap) {
+            if (p) cap *= 2;
+            bigger = (uint8_t *)hlsnap__alloc(1, (size_t)cap, err);
+            if (!bigger) r = HLSNAP_ERR_MEMORY;
+            else if (n) memcpy(bigger, p, (size_t)n);
+            if (bigger) hlsnap__free(p);
+            if (bigger) p = bigger;
+        }
+        if (r) break;
+        k = read(fd, p + n, (size_t)(cap - n));
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: errno %d", path, errno);
+        if (k <= 0) break;
+        n += (uint64_t)k;
+    }
+    close(fd);
+    if (r) hlsnap__free(p);
+    else *data = p;
+    *size = n;
+    return r;
+}
+
+static uint64_t hlsnap__parse_hex(const char **at) {
+    uint64_t v = 0;
+    for (;; (*at)++) {
+        char c = **at;
+        if (c >= '0' && c <= '9') v = v * 16 + (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f') v = v * 16 + (uint64_t)(c - 'a') + 10;
+        else return v;
+    }
+}
+
+/* One line of /proc/self/maps: "start-end perms offset dev inode   path". */
+typedef struct hlsnap__mapping { uint64_t start, end, offset; bool readable; const char *path; size_t path_size; } hlsnap__mapping;
+
+static const char *hlsnap__mapping_parse(const char *line, const char *end, hlsnap__mapping *m) {
+    const char *next = (const char *)memchr(line, '\n', (size_t)(end - line)), *at = line;
+    if (!next) return NULL;
+    m->start = hlsnap__parse_hex(&at);
+    at += *at == '-';
+    m->end = hlsnap__parse_hex(&at);
+    at += *at == ' ';
+    m->readable = *at == 'r';
+    at += next - at < 5 ? 0 : 5;
+    m->offset = hlsnap__parse_hex(&at);
+    m->path = (const char *)memchr(line, '/', (size_t)(next - line));
+    m->path_size = m->path ? (size_t)(next - m->path) : 0;
+    return next + 1;
+}
+
+static bool hlsnap__mapping_same(const hlsnap__mapping *a, const hlsnap__mapping *b) {
+    return a->path && a->path_size == b->path_size && memcmp(a->path, b->path, a->path_size) == 0;
+}
+
+/* Where the image that `address` lies in starts, and the path to open it by. */
+static hlsnap_result hlsnap__self_find(uint64_t address, uint64_t *start, char *path, size_t cap, hlsnap_error *err) {
+    char exe[4096];
+    uint8_t *maps;
+    uint64_t size;
+    hlsnap__mapping m, head = {0, 0, 0, false, NULL, 0};
+    const char *at, *end;
+    const ssize_t exe_size = readlink("/proc/self/exe", exe, sizeof(exe));
+    hlsnap_result r = hlsnap__file_read("/proc/self/maps", 64u << 20, &maps, &size, err);
+    if (r) return r;
+    at = (const char *)maps;
+    end = at + size;
+    r = HLSNAP_ERR_SELF;
+    while (at && at < end) {
+        at = hlsnap__mapping_parse(at, end, &m);
+        if (!at || !m.path) continue;
+        if (m.offset == 0 && m.readable && !hlsnap__mapping_same(&head, &m)) head = m;
+        if (address < m.start || address >= m.end) continue;
+        if (!hlsnap__mapping_same(&head, &m)) break;
+        *start = head.start;
+        if (exe_size > 0 && (size_t)exe_size == m.path_size && memcmp(exe, m.path, m.path_size) == 0) {
+            memcpy(path, "/proc/self/exe", sizeof("/proc/self/exe"));
+            r = HLSNAP_OK;
+        } else if (m.path_size < cap) {
+            memcpy(path, m.path, m.path_size);
+            path[m.path_size] = 0;
+            r = HLSNAP_OK;
+        }
+        break;
+    }
+    hlsnap__free(maps);
+    if (r) hlsnap__fail(err, r, 0, "guest.self = 0x%llx lies in no program or shared object of this process", (unsigned long long)address);
+    return r;
+}
+
+/* The image in memory is the one in the file: same headers, same build id; without one, the same read-only bytes. */
+static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, uint64_t start, hlsnap_error *err) {
+    Elf64_Ehdr h;
+    uint32_t i;
+    bool same, have_id = e->build_id[0] != 0;
+    const uint8_t *live = (const uint8_t *)(uintptr_t)start;
+    hlsnap__elf_get(e, 0, &h, sizeof(h));
+    same = e->segments[0].offset == 0 && e->segments[0].filesz >= sizeof(h) && memcmp(live, e->data, sizeof(h)) == 0 &&
+           h.e_phoff + h.e_phnum * sizeof(Elf64_Phdr) <= e->segments[0].filesz &&
+           memcmp(live + h.e_phoff, e->data + h.e_phoff, h.e_phnum * sizeof(Elf64_Phdr)) == 0;
+    for (i = 0; same && i < h.e_phnum; i++) {
+        Elf64_Phdr p;
+        const uint32_t type = have_id ? PT_NOTE : PT_LOAD;
+        hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p));
+        if (p.p_type != type || p.p_flags & PF_W || !p.p_filesz || !(p.p_flags & PF_R)) continue;
+        if (!hlsnap__elf_at(e, p.p_vaddr, p.p_filesz)) continue;
+        same = memcmp((const void *)(uintptr_t)(p.p_vaddr + e->host_base), e->data + p.p_offset, (size_t)p.p_filesz) == 0;
+    }
+    if (same) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_SELF, 0, "the program's file (build id %s) is not the one in memory: it was replaced",
+                        have_id ? e->build_id : "none");
+}
+
+/* ---- >>load: a guest desc to a pre-init snapshot ---- */
+
+/* Maps the image and copies the segments' bytes into it. */
+static hlsnap_result hlsnap__image_map(hlsnap__elf *e, hlsnap_error *err) {
+    uint32_t i;
+    void *p = mmap(NULL, (size_t)e->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "image of 0x%llx bytes", (unsigned long long)e->image_size);
+    e->image = (uint8_t *)p;
+    for (i = 0; i < e->num_segments; i++)
+        memcpy(e->image + (e->segments[i].vaddr - e->image_start), e->data + e->segments[i].offset, (size_t)e->segments[i].filesz);
+    return HLSNAP_OK;
+}
+
+/* What makes a fresh copy of this program a guest: it knows that it is one, and where to start. */
+static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *module, hlsnap__guest *g, hlsnap_error *err) {
+    const uint64_t one = 1;
+    uint64_t flag;
+    uint8_t *at = NULL;
+    if (hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)&hlsnap__rt_in_guest, &flag))
+        at = hlsnap__elf_at(e, flag - e->base, sizeof(one));
+    if (!at || !hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)&hlsnap__rt_start, &g->entry) ||
+        !hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)module, &g->module))
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, 0, "guest.self and hlsnap's implementation lie in different images");
+    memcpy(at, &one, sizeof(one));
+    g->unresolved = e->unresolved;
+    g->num_unresolved = e->num_unresolved;
+    e->unresolved = NULL;
+    return HLSNAP_OK;
+}
+
+/* All regions that the image and the TLS template fill. */
+static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__guest *g, hlsnap__builder *b, hlsnap_error *err) {
+    const hlsnap__layout *l = &g->layout;
+    const uint64_t image_end = e->image_start + e->base + e->image_size;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < l->num_regions && !r; i++) {
+        const hlsnap__region *region = &l->regions[i];
+        if (region->gva < image_end) {
+            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->image + (region->gva - e->base - e->image_start),
+                                      region->pages, err);
+        } else if (region->kind == HLSNAP__TLS) {
+            const uint64_t size = region->pages * HLSNAP__PAGE;
+            uint8_t *block = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
+            const uint8_t *from = hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz);
+            if (!block) return HLSNAP_ERR_MEMORY;
+            if (from) memcpy(block + size - g->tls_size, from, (size_t)e->tls.filesz);
+            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), block, region->pages, err);
+            hlsnap__free(block);
+        }
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__elf_layout(e, desc, &g->layout, err);
+    if (!r && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
+        r = hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "the thread-local template lies outside the image");
+    if (!r) r = hlsnap__elf_relocate(e, err);
+    if (r) return r;
+    g->entry = e->entry + e->base;
+    g->elf_entry = e->entry;
+    g->load_address = e->base;
+    g->tls_size = hlsnap__elf_tls_size(e);
+    memcpy(g->build_id, e->build_id, sizeof(g->build_id));
+    if (e->self) {
+        r = hlsnap__self_adapt(e, desc->self, g, err);
+        if (r) return r;
+    }
+    return hlsnap__guest_check(g, HLSNAP_ERR_ELF, err);
+}
+
+static void hlsnap__guest_name(hlsnap__guest *g, const char *path) {
+    const char *slash = strrchr(path, '/');
+    hlsnap__printable(g->name, sizeof(g->name), slash ? slash + 1 : path, strlen(slash ? slash + 1 : path), false);
+}
+
+/* Reads the file (or takes the caller's bytes), and for a self guest finds and checks it. */
+static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *desc, uint8_t **owned, hlsnap__guest *g,
+                                       hlsnap_error *err) {
+    char path[4096];
+    uint64_t start = 0;
+    hlsnap_result r;
+    if (desc->data) {
+        e->data = (const uint8_t *)desc->data;
+        e->size = desc->data_size;
+        r = hlsnap__elf_parse(e, err);
+        return r ? r : hlsnap__image_map(e, err);
+    }
+    if (desc->self) {
+        e->self = true;
+        r = hlsnap__self_find((uint64_t)(uintptr_t)desc->self, &start, path, sizeof(path), err);
+        if (r) return r;
+    }
+    r = hlsnap__file_read(e->self ? path : desc->path, HLSNAP__MAX_FILE, owned, &e->size, err);
+    if (r) return r;
+    e->data = *owned;
+    if (e->self && strcmp(path, "/proc/self/exe") == 0) {
+        const ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+        path[n > 0 ? n : 0] = 0;
+    }
+    hlsnap__guest_name(g, e->self ? path : desc->path);
+    r = hlsnap__elf_parse(e, err);
+    if (r) return r;
+    e->host_base = start - e->image_start;
+    r = hlsnap__image_map(e, err);
+    return r || !e->self ? r : hlsnap__self_check(e, start, err);
+}
+
+static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap_error *err) {
+    if (!d || d->_start_canary || d->_end_canary)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc is NULL or was not initialised with HLSNAP_ZERO");
+    if ((d->self != NULL) + (d->path != NULL) + (d->data != NULL) != 1)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: set exactly one of self, path and data");
+    if (d->heap_size % HLSNAP__PAGE || d->stack_size % HLSNAP__PAGE || d->mailbox_size % HLSNAP__PAGE)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: not multiples of 4096",
+                            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
+    if (d->heap_size > HLSNAP__MAX_MEMORY || d->stack_size > (1u << 30) || d->mailbox_size > (256u << 20) ||
+        (d->mailbox_size && d->mailbox_size < 2 * HLSNAP__PAGE))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: beyond the limits",
+                            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
+    return HLSNAP_OK;
+}
+
+HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out, hlsnap_error *err) {
+    hlsnap__elf *e = NULL;
+    hlsnap__guest *g = NULL;
+    hlsnap__builder b = {-1, 0, 0, NULL, 0, 0};
+    hlsnap__layer *layer = NULL;
+    uint8_t *owned = NULL;
+    hlsnap_result r = hlsnap__guest_desc_check(desc, err);
+    *out = NULL;
+    if (r) return r;
+    e = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*e), err);
+    g = e ? hlsnap__guest_alloc(err) : NULL;
+    r = g ? hlsnap__load_file(e, desc, &owned, g, err) : HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__load_image(e, desc, g, err);
+    if (!r) r = hlsnap__image_store(e, g, &b, err);
+    if (!r) r = hlsnap__builder_seal(&b, &layer, err);
+    if (!r) r = hlsnap__snapshot_create(g, 0, &layer, layer ? 1 : 0, b.extents, b.num, out, err);
+    hlsnap__layer_release(layer);
+    hlsnap__builder_free(&b);
+    hlsnap__guest_release(g);
+    if (e && e->image) munmap(e->image, (size_t)e->image_size);
+    if (e) hlsnap__free(e->unresolved);
+    hlsnap__free(owned);
+    hlsnap__free(e);
+    return r;
+}
+
+/* ---- >>machine: the supervisor area, made by the host at every start and never part of a snapshot ---- */
+
+/* GPA 1 MiB up; GVA the same. Guest page p has GPA 4 GiB + p * 4096: clear of every legacy hole below 4 GiB. */
+#define HLSNAP__SYS_GVA 0x100000ull
+#define HLSNAP__SYS_PAGES 128u
+#define HLSNAP__MEM_GPA (4ull << 30)
+enum hlsnap__sys_page {
+    HLSNAP__SYS_TABLES, HLSNAP__SYS_IDT, HLSNAP__SYS_STUBS, HLSNAP__SYS_STACK, HLSNAP__SYS_IST, HLSNAP__SYS_GATE,
+    HLSNAP__SYS_XSAVE, HLSNAP__SYS_PAGING /* PML4 first, then whatever tables it takes */
+};
+#define HLSNAP__SYS_AT(page) (HLSNAP__SYS_GVA + (uint64_t)(page) * HLSNAP__PAGE)
+
+/* LSTAR points here: not mapped, so where software KVM jumps on SYSCALL whatever EFER says, the fault can be told. */
+#define HLSNAP__SYSCALL_GVA (HLSNAP__SYS_AT(HLSNAP__SYS_PAGES) - 0x100)
+
+/* GDT selectors; user code sits below user data as SYSRET would want, though SYSCALL is off. */
+#define HLSNAP__SEL_CODE0 0x08u
+#define HLSNAP__SEL_DATA0 0x10u
+#define HLSNAP__SEL_CODE3 0x1bu
+#define HLSNAP__SEL_DATA3 0x23u
+#define HLSNAP__SEL_TSS 0x28u
+#define HLSNAP__GDT_SIZE 0x38u
+#define HLSNAP__TSS_OFFSET 0x100u      /* in the tables page */
+#define HLSNAP__TSS_BITMAP 0x68u       /* in the TSS: one bit a port, ports 0..255, then 0xff */
+#define HLSNAP__TSS_SIZE (HLSNAP__TSS_BITMAP + 33u)
+#define HLSNAP__NUM_VECTORS 32u
+#define HLSNAP__PORT_FAULT 0x20u       /* + vector: stubs leave by these, which the bitmap denies to the guest */
+#define HLSNAP__GATE_ENTER 0u          /* offsets in the gate page: jump to r11 */
+#define HLSNAP__GATE_SCRUB 16u         /* the same after clearing all vector state; r10 = the XSAVE image */
+
+/* Page-table entry bits. A and D are preset, so no CPU and no shadow MMU ever writes a table. */
+#define HLSNAP__PTE_P 1ull
+#define HLSNAP__PTE_W 2ull
+#define HLSNAP__PTE_U 4ull
+#define HLSNAP__PTE_AD 0x60ull
+#define HLSNAP__PTE_PS 0x80ull
+#define HLSNAP__PTE_NX (1ull << 63)
+#define HLSNAP__PTE_TABLE (HLSNAP__PTE_P | HLSNAP__PTE_W | HLSNAP__PTE_U | 0x20ull)
+
+static void hlsnap__put64(uint8_t *at, uint64_t v) { memcpy(at, &v, 8); }
+static uint64_t hlsnap__get64(const uint8_t *at) {
+    uint64_t v;
+    memcpy(&v, at, 8);
+    return v;
+}
+
+typedef struct hlsnap__paging {
+    uint8_t *sys;              /* host address of the supervisor area */
+    uint32_t used;             /* pages of it */
+} hlsnap__paging;
+
+/* The entry for gva in a table of the given level (3 = PML4 .. 0), tables made on the way. */
+static uint8_t *hlsnap__pte(hlsnap__paging *p, uint64_t gva, int level) {
+    uint64_t table = HLSNAP__SYS_PAGING;
+    int i;
+    for (i = 3;; i--) {
+        uint8_t *entry = p->sys + table * HLSNAP__PAGE + (gva >> (12 + 9 * i) & 511) * 8;
+        if (i == level) return entry;
+        if (!hlsnap__get64(entry)) {
+            HLSNAP_ASSERT(p->used < HLSNAP__SYS_PAGES);
+            hlsnap__put64(entry, HLSNAP__SYS_AT(p->used++) | HLSNAP__PTE_TABLE);
+        }
+        table = ((hlsnap__get64(entry) & 0x000ffffffffff000ull) - HLSNAP__SYS_GVA) / HLSNAP__PAGE;
+    }
+}
+
+static uint64_t hlsnap__kind_pte(uint32_t kind) {
+    if (kind == HLSNAP__TEXT) return HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD;
+    return HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX | (hlsnap__kind_writable(kind) ? HLSNAP__PTE_W : 0);
+}
+
+/* At most 1 PML4 + 2 + 33 upper tables + 2 page tables a region: 128 pages hold any layout that passed its check. */
+static void hlsnap__paging_region(hlsnap__paging *p, const hlsnap__layout *l, const hlsnap__region *r) {
+    const uint64_t huge = 2u << 20, bits = hlsnap__kind_pte(r->kind);
+    uint64_t gva = r->gva, end = r->gva + r->pages * HLSNAP__PAGE;
+    while (gva < end) {
+        uint64_t gpa = HLSNAP__MEM_GPA + (gva - l->base);
+        if (gva % huge == 0 && end - gva >= huge) {
+            hlsnap__put64(hlsnap__pte(p, gva, 1), gpa | bits | HLSNAP__PTE_PS);
+            gva += huge;
+        } else {
+            hlsnap__put64(hlsnap__pte(p, gva, 0), gpa | bits);
+            gva += HLSNAP__PAGE;
+        }
+    }
+}
+
+/* A 64-bit descriptor word: the accessed bit is preset, because the CPU could not write it. */
+static uint64_t hlsnap__segment(uint64_t type, uint64_t dpl, uint64_t code) {
+    return 0xffffull | type << 40 | 1ull << 44 | dpl << 45 | 1ull << 47 | 0xfull << 48 | code << 53 | (1 - code) << 54 | 1ull << 55;
+}
+
+static void hlsnap__machine_tables(uint8_t *page) {
+    const uint64_t tss = HLSNAP__SYS_AT(HLSNAP__SYS_TABLES) + HLSNAP__TSS_OFFSET;
+    uint8_t *t = page + HLSNAP__TSS_OFFSET;
+    hlsnap__put64(page + HLSNAP__SEL_CODE0, hlsnap__segment(11, 0, 1));
+    hlsnap__put64(page + HLSNAP__SEL_DATA0, hlsnap__segment(3, 0, 0));
+    hlsnap__put64(page + (HLSNAP__SEL_CODE3 & ~3u), hlsnap__segment(11, 3, 1));
+    hlsnap__put64(page + (HLSNAP__SEL_DATA3 & ~3u), hlsnap__segment(3, 3, 0));
+    hlsnap__put64(page + HLSNAP__SEL_TSS, (HLSNAP__TSS_SIZE - 1) | (tss & 0xffffff) << 16 | 11ull << 40 | 1ull << 47 | (tss >> 24 & 0xff) << 56);
+    hlsnap__put64(page + HLSNAP__SEL_TSS + 8, tss >> 32);
+    hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1));  /* RSP0: the end of the page */
+    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_IST + 1));   /* IST1, for #DF */
+    t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                         /* offset of the bitmap */
+    memset(t + HLSNAP__TSS_BITMAP, 0xff, 33);
+    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_RETURN / 8] &= (uint8_t)~(1u << HLSNAP_ABI_PORT_RETURN % 8);
+    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_CALL / 8] &= (uint8_t)~(1u << HLSNAP_ABI_PORT_CALL % 8);
+}
+
+/* IDT gates of DPL 0 (INT3 and INTO reach them from CPL 3 as vectors 3 and 4), one OUT per vector behind them. */
+static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
+    uint32_t v;
+    for (v = 0; v < HLSNAP__NUM_VECTORS; v++) {
+        const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + v * 4, dpl = v == 3 || v == 4 ? 3 : 0, ist = v == 8;
+        static const uint8_t loop[2] = {0xeb, 0xfc};
+        hlsnap__put64(idt + v * 16, (at & 0xffff) | HLSNAP__SEL_CODE0 << 16 | ist << 32 | 0x8eull << 40 | dpl << 45 | (at >> 16 & 0xffff) << 48);
+        hlsnap__put64(idt + v * 16 + 8, at >> 32);
+        stubs[v * 4] = 0xe6; /* out %al, $imm8; the host never resumes it, the jump is for the day it would */
+        stubs[v * 4 + 1] = (uint8_t)(HLSNAP__PORT_FAULT + v);
+        memcpy(stubs + v * 4 + 2, loop, 2);
+    }
+}
+
+/* The gate runs at CPL 3 at an address where no guest can have left an OUT, so no completion of a former tenant's exit
+   can hit it. Its XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
+static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
+    static const uint8_t enter[] = {0x41, 0xff, 0xe3};                    /* jmp *%r11 */
+    static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0,   /* xrstor64 (%r10); xor %eax, %eax */
+                                    0x31, 0xd2, 0x45, 0x31, 0xd2,         /* xor %edx, %edx; xor %r10d, %r10d */
+                                    0x41, 0xff, 0xe3};                    /* jmp *%r11 */
+    memset(gate, 0xf4, HLSNAP__PAGE);
+    memcpy(gate + HLSNAP__GATE_ENTER, enter, sizeof(enter));
+    memcpy(gate + HLSNAP__GATE_SCRUB, scrub, sizeof(scrub));
+    hlsnap__put64(image + 520, 1ull << 63); /* XCOMP_BV; XSTATE_BV = 0: everything initial, MXCSR 0x1f80 included */
+}
+
+/* Fills the supervisor area (zeroed, HLSNAP__SYS_PAGES pages) for a layout; returns the pages used. */
+static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
+    hlsnap__paging p;
+    uint32_t i;
+    p.sys = sys;
+    p.used = HLSNAP__SYS_PAGING + 1;
+    hlsnap__machine_tables(sys + HLSNAP__SYS_TABLES * HLSNAP__PAGE);
+    hlsnap__machine_stubs(sys + HLSNAP__SYS_IDT * HLSNAP__PAGE, sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE);
+    hlsnap__machine_gate(sys + HLSNAP__SYS_GATE * HLSNAP__PAGE, sys + HLSNAP__SYS_XSAVE * HLSNAP__PAGE);
+    for (i = 0; i < HLSNAP__SYS_PAGING; i++) {
+        uint64_t bits = HLSNAP__PTE_P | HLSNAP__PTE_AD;
+        if (i == HLSNAP__SYS_STACK || i == HLSNAP__SYS_IST) bits |= HLSNAP__PTE_W;
+        if (i == HLSNAP__SYS_GATE || i == HLSNAP__SYS_XSAVE) bits |= HLSNAP__PTE_U;
+        if (i != HLSNAP__SYS_GATE && i != HLSNAP__SYS_STUBS) bits |= HLSNAP__PTE_NX;
+        hlsnap__put64(hlsnap__pte(&p, HLSNAP__SYS_AT(i), 0), HLSNAP__SYS_AT(i) | bits);
+    }
+    for (i = 0; i < l->num_regions; i++) hlsnap__paging_region(&p, l, &l->regions[i]);
+    return p.used;
+}
+
+/* ---- >>hypervisor: what a hypervisor does for a sandbox; hlsnap_kvm.h is one, the tests' fake another ---- */
+
+typedef enum hlsnap__exit_kind {
+    HLSNAP__EXIT_RETURN, HLSNAP__EXIT_CALL, HLSNAP__EXIT_FAULT,
+    HLSNAP__EXIT_KICKED,       /* a signal: the caller decides whether it was a cancel, the time limit or nothing */
+    HLSNAP__EXIT_PROTOCOL,     /* the guest left in a way that is none of ours */
+    HLSNAP__EXIT_DEAD          /* the hypervisor failed */
+} hlsnap__exit_kind;
+
+typedef struct hlsnap__exit {
+    hlsnap__exit_kind kind;
+    uint32_t vector, error_code;
+    uint64_t rip, cr2;
+    int os_errno;
+    bool dead;                 /* the shell is of no use any more */
+    bool outer;                /* KICKED by the time limit of a call around this one, on the same thread */
+    char what[96];             /* PROTOCOL, DEAD: for the message */
+} hlsnap__exit;
+
+typedef struct hlsnap__entry {
+    uint64_t rip, rsp, rdi, fs_base;
+    bool fresh;                /* after a restore: every register is rewritten, vector state cleared */
+} hlsnap__entry;
+
+typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
+
+struct hlsnap_hypervisor {
+    const char *name;
+    uint32_t quirks;           /* for tests: bits by which an implementation avoids its faster ways */
+    hlsnap_result (*shell_create)(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out, hlsnap_error *err);
+    /* forked: in the child of a fork, where only file descriptors may be closed and heap memory freed */
+    void (*shell_destroy)(hlsnap__shell *shell, bool forked);
+    /* Slot 0 is the supervisor area, slot 1 guest memory. size 0 removes the slot. */
+    hlsnap_result (*map)(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size, hlsnap_error *err);
+    /* A call begins and ends on one thread; deadline_ns is absolute CLOCK_MONOTONIC, 0 = none. */
+    hlsnap_result (*begin)(hlsnap__shell *shell, uint64_t deadline_ns, hlsnap_error *err);
+    void (*end)(hlsnap__shell *shell);
+    /* Runs to the next exit; entry NULL goes on where the last one was. */
+    void (*run)(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *out);
+    /* Makes a run in progress, or the next one before end(), return KICKED; any thread, between begin and end only. */
+    void (*cancel)(hlsnap__shell *shell);
+};
+
+/* ---- >>guest-memory: a window mapped from a snapshot, and the pages of it that became private ---- */
+
+typedef struct hlsnap__hot {   /* a page that is, or may be, private to this sandbox */
+    uint32_t page;
+    uint32_t idle;             /* restores in a row that found it unchanged */
+    const hlsnap__layer *layer; /* where the content it is put back to stands; NULL = zero */
+    uint32_t layer_page;
+} hlsnap__hot;
+
+typedef struct hlsnap__memory {
+    uint8_t *mem;              /* host address of the window, 2 MiB aligned; NULL = none */
+    void *reservation;
+    size_t reserved;           /* bytes */
+    hlsnap__layout layout;     /* of what is mapped */
+    hlsnap_snapshot *base;     /* what the window is mapped from */
+    hlsnap_snapshot *target;   /* what a reset puts back; its content and base's differ in hot pages only */
+    bool trusted;              /* no layer under the mapping can be truncated by a stranger */
+    bool valid;                /* the mapping and the hot set describe each other; else only mapping afresh helps */
+    bool gate;                 /* unchanged fault counters mean that no page became private */
+    bool grown;                /* pages may have become private since the last scan */
+    int pagemap;               /* /proc/self/pagemap, -1 before its first use, -2 = there is none */
+    hlsnap__hot *hot;
+    uint32_t num_hot, cap_hot;
+    uint64_t *is_hot;          /* bitmaps over the window's pages */
+    uint64_t *pinned;          /* hot pages whose content the mapping below does not have */
+    uint64_t copied_bytes;
+} hlsnap__memory;
+
+#define HLSNAP__MAP_RUN 16u        /* writable extents from this length on are mapped, shorter ones copied */
+#define HLSNAP__IDLE_RESETS 16u    /* then a page is given back, in batches */
+#define HLSNAP__IDLE_BATCH 32u
+#define HLSNAP__MADV_POPULATE_WRITE 23
+
+/* struct pm_scan_arg and PAGEMAP_SCAN of Linux 6.7, which older headers lack */
+typedef struct hlsnap__pm_scan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask,
+        return_mask;
+} hlsnap__pm_scan;
+typedef struct hlsnap__pm_region { uint64_t start, end, categories; } hlsnap__pm_region;
+#define HLSNAP__PAGEMAP_SCAN 0xc0606610ul
+#define HLSNAP__PM_FILE 4u
+#define HLSNAP__PM_PRESENT 8u
+#define HLSNAP__PM_SWAPPED 16u
+#define HLSNAP__PM_PFNZERO 32u
+
+static int hlsnap__ioctl(int fd, unsigned long request, uintptr_t arg) { return (int)syscall(SYS_ioctl, fd, request, arg); }
+
+static bool hlsnap__bit(const uint64_t *map, uint64_t i) { return map[i / 64] >> (i % 64) & 1; }
+static void hlsnap__bit_set(uint64_t *map, uint64_t i) { map[i / 64] |= 1ull << (i % 64); }
+static void hlsnap__bit_clear(uint64_t *map, uint64_t i) { map[i / 64] &= ~(1ull << (i % 64)); }
+
+static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { return m->mem + page * HLSNAP__PAGE; }
+
+/* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. */
+static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write, hlsnap_error *err) {
+    struct iovec local, remote;
+    ssize_t k;
+    if (m->trusted) {
+        memcpy(write ? window : mine, write ? mine : window, n);
+        return HLSNAP_OK;
+    }
+    local.iov_base = mine;
+    remote.iov_base = window;
+    local.iov_len = remote.iov_len = n;
+    k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0);
+    if (k == (ssize_t)n) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0, "guest memory is gone: a layer's file was truncated");
+}
+
+/* The page's bytes, through `bounce` where they cannot be trusted to be there. NULL with the error filled. */
+static const uint8_t *hlsnap__memory_peek(const hlsnap__memory *m, uint64_t page, uint8_t *bounce, hlsnap_error *err) {
+    if (m->trusted) return hlsnap__memory_at(m, page);
+    return hlsnap__memory_move(m, bounce, hlsnap__memory_at(m, page), HLSNAP__PAGE, false, err) ? NULL : bounce;
+}
+
+static void hlsnap__hot_source(hlsnap__hot *h, const hlsnap_snapshot *s) {
+    const hlsnap__extent *e = hlsnap__extent_at(s, h->page);
+    h->layer = e ? s->layers[e->layer] : NULL;
+    h->layer_page = e ? e->layer_page + (h->page - e->page) : 0;
+}
+
+/* Every page that is or becomes private passes here: found by a scan, copied in, or written by the host. */
+static hlsnap_result hlsnap__hot_add(hlsnap__memory *m, uint64_t page, hlsnap_error *err) {
+    hlsnap__hot *h;
+    if (hlsnap__bit(m->is_hot, page)) return HLSNAP_OK;
+    if (m->num_hot == m->cap_hot) {
+        const uint32_t cap = m->cap_hot ? m->cap_hot * 2 : 64;
+        hlsnap__hot *bigger = (hlsnap__hot *)hlsnap__alloc(cap, sizeof(*bigger), err);
+        if (!bigger) return HLSNAP_ERR_MEMORY;
+        if (m->num_hot) memcpy(bigger, m->hot, m->num_hot * sizeof(*bigger));
+        hlsnap__free(m->hot);
+        m->hot = bigger;
+        m->cap_hot = cap;
+    }
+    h = &m->hot[m->num_hot++];
+    h->page = (uint32_t)page;
+    h->idle = 0;
+    hlsnap__hot_source(h, m->target);
+    hlsnap__bit_set(m->is_hot, page);
+    return HLSNAP_OK;
+}
+
+static void hlsnap__memory_unmap(hlsnap__memory *m) {
+    if (m->reservation) munmap(m->reservation, m->reserved);
+    m->reservation = NULL;
+    m->mem = NULL;
+}
+
+/* forked: the mappings are not in this process any more, only their bookkeeping is */
+static void hlsnap__memory_free(hlsnap__memory *m, bool forked) {
+    if (!forked) hlsnap__memory_unmap(m);
+    if (m->pagemap >= 0) close(m->pagemap);
+    hlsnap_snapshot_release(m->base);
+    hlsnap_snapshot_release(m->target);
+    hlsnap__free(m->hot);
+    hlsnap__free(m->is_hot);
+    hlsnap__free(m->pinned);
+}
+
+/* ---- >>guest-memory-map ---- */
+
+static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__layout *l, hlsnap_error *err) {
+    const size_t huge = 2u << 20, words = (size_t)(l->pages + 63) / 64;
+    uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
+    uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
+    const size_t reserved = (size_t)(l->pages * HLSNAP__PAGE) + huge;
+    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    if (p == MAP_FAILED) {
+        if (is_hot && pinned) hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
+        hlsnap__free(is_hot);
+        hlsnap__free(pinned);
+        return HLSNAP_ERR_MEMORY;
+    }
+    hlsnap__memory_unmap(m);
+    hlsnap__free(m->is_hot);
+    hlsnap__free(m->pinned);
+    m->is_hot = is_hot;
+    m->pinned = pinned;
+    m->reservation = p;
+    m->reserved = reserved;
+    m->mem = (uint8_t *)(((uintptr_t)p + huge - 1) & ~(uintptr_t)(huge - 1));
+    m->layout = *l;
+    return HLSNAP_OK;
+}
+
+/* One extent into the window. Short runs of writable memory will be written again: a copy now is cheaper than a fault
+   and a copy later. Read-only ones are always mapped, so that any number of sandboxes share them. */
+static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e, hlsnap_error *err) {
+    const hlsnap__layer *layer = s->layers[e->layer];
+    const hlsnap__region *region = hlsnap__layout_at(&m->layout, m->layout.base + (uint64_t)e->page * HLSNAP__PAGE);
+    uint8_t *at = hlsnap__memory_at(m, e->page);
+    hlsnap_result r;
+    uint32_t i;
+    if (e->pages >= HLSNAP__MAP_RUN || !hlsnap__kind_writable(region->kind)) {
+        void *p = mmap(at, (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                       layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
+        if (p != MAP_FAILED) {
+            m->trusted = m->trusted && layer->sealed;
+            return HLSNAP_OK;
+        }
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
+    }
+    r = hlsnap__layer_read(layer, e->layer_page, e->pages, at, err);
+    for (i = 0; i < e->pages && !r; i++) {
+        hlsnap__bit_set(m->pinned, e->page + i);
+        r = hlsnap__hot_add(m, e->page + i, err);
+    }
+    return r;
+}
+
+/* What every call writes is made private in one go: the guest's first touch of each page then costs no host fault. */
+static void hlsnap__memory_prefault(hlsnap__memory *m) {
+    const hlsnap__layout *l = &m->layout;
+    const hlsnap__region *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX), *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
+    const uint64_t top = hlsnap__region_page(l, stack) + stack->pages, box = hlsnap__region_page(l, mailbox);
+    const uint64_t from = stack->pages > 2 ? top - 2 : top - 1;
+    if (box > from && box - from < 64)
+        madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+    madvise(hlsnap__memory_at(m, box + mailbox->pages / 2), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+    madvise(hlsnap__memory_at(m, hlsnap__region_page(l, heap)), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+}
+
+/* Maps the window from s. When this fails the memory is in no state to run; mapping again is always possible. */
+static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
+    const hlsnap__layout *l = &s->guest->layout;
+    const size_t size = (size_t)(l->pages * HLSNAP__PAGE), words = (size_t)(l->pages + 63) / 64;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (!m->mem || memcmp(l, &m->layout, sizeof(*l)) != 0) r = hlsnap__memory_reserve(m, l, err);
+    if (r) return r;
+    memset(m->is_hot, 0, words * 8);
+    memset(m->pinned, 0, words * 8);
+    m->num_hot = 0;
+    m->valid = false;
+    m->trusted = true;
+    m->grown = true;
+    hlsnap_snapshot_retain(s);
+    hlsnap_snapshot_retain(s);
+    hlsnap_snapshot_release(m->base);
+    hlsnap_snapshot_release(m->target);
+    m->base = m->target = s;
+    if (mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
+    for (i = 0; i < s->num_extents; i++) {
+        r = hlsnap__memory_extent(m, s, &s->extents[i], err);
+        if (r) return r;
+    }
+    if (madvise(m->mem, size, MADV_DONTFORK)) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+    /* khugepaged would hand the guest new private pages without a fault; a kernel without it says EINVAL */
+    m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
+    hlsnap__memory_prefault(m);
+    m->valid = true;
+    return HLSNAP_OK;
+}
+
+/* ---- >>guest-memory-scan: which pages became private ---- */
+
+static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+    uint64_t page;
+    for (page = (uint64_t)(from - m->mem) / HLSNAP__PAGE; page < (uint64_t)(to - m->mem) / HLSNAP__PAGE; page++)
+        if (hlsnap__hot_add(m, page, err)) return HLSNAP_ERR_MEMORY;
+    return HLSNAP_OK;
+}
+
+/* Linux 6.7 on. HLSNAP_ERR_UNSUPPORTED: this kernel has none. */
+static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+    hlsnap__pm_region found[64];
+    hlsnap__pm_scan a;
+    memset(&a, 0, sizeof(a));
+    a.size = sizeof(a);
+    a.end = (uint64_t)(uintptr_t)to;
+    a.vec = (uint64_t)(uintptr_t)found;
+    a.vec_len = 64;
+    a.category_inverted = a.category_mask = HLSNAP__PM_FILE | HLSNAP__PM_PFNZERO;
+    a.category_anyof_mask = HLSNAP__PM_PRESENT | HLSNAP__PM_SWAPPED;
+    a.return_mask = HLSNAP__PM_PRESENT;
+    for (a.walk_end = (uint64_t)(uintptr_t)from; a.walk_end < a.end;) {
+        long i, n;
+        a.start = a.walk_end;
+        n = hlsnap__ioctl(m->pagemap, HLSNAP__PAGEMAP_SCAN, (uintptr_t)&a);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return HLSNAP_ERR_UNSUPPORTED;
+        for (i = 0; i < n; i++)
+            if (hlsnap__hot_add_range(m, (const uint8_t *)(uintptr_t)found[i].start, (const uint8_t *)(uintptr_t)found[i].end, err))
+                return HLSNAP_ERR_MEMORY;
+        if (a.walk_end <= a.start) return HLSNAP_ERR_UNSUPPORTED;
+    }
+    return HLSNAP_OK;
+}
+
+/* Before Linux 6.7: bit 63 present, 62 swapped, 61 file page or shared anonymous. The zero page counts as private: harmless. */
+static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+    uint64_t entry[512];
+    while (from < to) {
+        const size_t pages = (size_t)(to - from) / HLSNAP__PAGE, n = pages < 512 ? pages : 512;
+        size_t i;
+        const ssize_t k = pread(m->pagemap, entry, n * 8, (off_t)((uintptr_t)from / HLSNAP__PAGE * 8));
+        if (k < 0 && errno == EINTR) continue;
+        if (k != (ssize_t)(n * 8)) return HLSNAP_ERR_UNSUPPORTED;
+        for (i = 0; i < n; i++)
+            if (entry[i] >> 62 && !(entry[i] >> 61 & 1) &&
+                hlsnap__hot_add_range(m, from + i * HLSNAP__PAGE, from + (i + 1) * HLSNAP__PAGE, err))
+                return HLSNAP_ERR_MEMORY;
+        from += n * HLSNAP__PAGE;
+    }
+    return HLSNAP_OK;
+}
+
+/* Finds the pages that became private in [from, to). Without /proc all of them may have, which costs time, not truth. */
+static hlsnap_result hlsnap__scan_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_ERR_UNSUPPORTED;
+    if (m->pagemap == -1 && (m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) < 0) m->pagemap = -2;
+    if (m->pagemap >= 0) r = hlsnap__scan_ioctl(m, from, to, err);
+    if (m->pagemap >= 0 && r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__scan_pagemap(m, from, to, err);
+    return r == HLSNAP_ERR_UNSUPPORTED ? hlsnap__hot_add_range(m, from, to, err) : r;
+}
+
+/* Brings the hot set up to date. The identity page is the host's, rewritten at every start, and no part of it. */
+static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
+    const hlsnap__layout *l = &m->layout;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (m->gate && !m->grown) return HLSNAP_OK;
+    for (i = 0; i < l->num_regions && !r; i++) {
+        const uint8_t *from = hlsnap__memory_at(m, hlsnap__region_page(l, &l->regions[i]));
+        if (hlsnap__kind_writable(l->regions[i].kind)) r = hlsnap__scan_range(m, from, from + l->regions[i].pages * HLSNAP__PAGE, err);
+    }
+    if (!r) m->grown = false;
+    return r;
+}
+
+/* ---- >>reset: back to a snapshot, in place ---- */
+
+/* Puts one hot page back. Below full trust nothing is compared, since reading could hit a truncated file. */
+static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap_error *err) {
+    static const uint8_t zero[HLSNAP__PAGE] = {0};
+    uint8_t bounce[HLSNAP__PAGE], *at = hlsnap__memory_at(m, h->page);
+    const uint8_t *from = !h->layer ? zero : h->layer->map ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE : NULL;
+    if (m->trusted && from && memcmp(at, from, HLSNAP__PAGE) == 0) {
+        h->idle++;
+        return HLSNAP_OK;
+    }
+    h->idle = 0;
+    m->copied_bytes += HLSNAP__PAGE;
+    if (m->trusted && from) {
+        memcpy(at, from, HLSNAP__PAGE);
+        return HLSNAP_OK;
+    }
+    if (!from) {
+        hlsnap_result r = hlsnap__layer_read(h->layer, h->layer_page, 1, bounce, err);
+        if (r) return r;
+        from = bounce;
+    }
+    return hlsnap__memory_move(m, hlsnap__unconst(from), at, HLSNAP__PAGE, true, err);
+}
+
+/* The mapping below the page has the content that a reset wants there. */
+static bool hlsnap__hot_droppable(const hlsnap__memory *m, const hlsnap__hot *h) {
+    hlsnap__hot below = *h;
+    if (h->idle < HLSNAP__IDLE_RESETS || hlsnap__bit(m->pinned, h->page)) return false;
+    hlsnap__hot_source(&below, m->base);
+    return below.layer == h->layer && below.layer_page == h->layer_page;
+}
+
+/* Gives pages back that were idle for long; each one kept costs a compare at every reset. */
+static void hlsnap__hot_drop_idle(hlsnap__memory *m) {
+    uint32_t i, kept = 0, idle = 0;
+    for (i = 0; i < m->num_hot; i++) idle += m->hot[i].idle >= HLSNAP__IDLE_RESETS;
+    if (idle < HLSNAP__IDLE_BATCH && (!idle || idle < m->num_hot / 8)) return;
+    for (i = 0; i < m->num_hot; i++) {
+        hlsnap__hot *h = &m->hot[i];
+        if (hlsnap__hot_droppable(m, h) && madvise(hlsnap__memory_at(m, h->page), HLSNAP__PAGE, MADV_DONTNEED) == 0) {
+            hlsnap__bit_clear(m->is_hot, h->page);
+            continue;
+        }
+        if (h->idle >= HLSNAP__IDLE_RESETS) h->idle = 0; /* not droppable: asked again in 16 resets */
+        m->hot[kept++] = *h;
+    }
+    m->num_hot = kept;
+}
+
+/* Calls visit(first page, pages) for each run where the two snapshots take their content from different places. */
+typedef hlsnap_result (*hlsnap__diff_fn)(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err);
+
+static hlsnap_result hlsnap__snapshot_diff(hlsnap__memory *m, const hlsnap_snapshot *a, const hlsnap_snapshot *b, hlsnap__diff_fn visit,
+                                           void *user, hlsnap_error *err) {
+    uint32_t i = 0, k = 0;
+    uint64_t at = 0;
+    while (i < a->num_extents || k < b->num_extents) {
+        const hlsnap__extent *x = i < a->num_extents ? &a->extents[i] : NULL, *y = k < b->num_extents ? &b->extents[k] : NULL;
+        const uint64_t x0 = x ? x->page : UINT64_MAX, y0 = y ? y->page : UINT64_MAX;
+        const uint64_t x1 = x ? x0 + x->pages : UINT64_MAX, y1 = y ? y0 + y->pages : UINT64_MAX;
+        uint64_t end;
+        hlsnap_result r = HLSNAP_OK;
+        if (at < x0 && at < y0) at = x0 < y0 ? x0 : y0;
+        end = at < x0 ? (x0 < y1 ? x0 : y1) : at < y0 ? (y0 < x1 ? y0 : x1) : (x1 < y1 ? x1 : y1);
+        if (at < x0 || at < y0 || a->layers[x->layer] != b->layers[y->layer] ||
+            x->layer_page + (at - x0) != y->layer_page + (at - y0))
+            r = visit(m, at, end - at, user, err);
+        if (r) return r;
+        at = end;
+        i += at >= x1;
+        k += at >= y1;
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__diff_count(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err) {
+    uint64_t *count = (uint64_t *)user, i;
+    (void)err;
+    for (i = 0; i < pages; i++) *count += !hlsnap__bit(m->is_hot, page + i);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__diff_add(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err) {
+    uint64_t i;
+    (void)user;
+    for (i = 0; i < pages; i++)
+        if (hlsnap__hot_add(m, page + i, err)) return HLSNAP_ERR_MEMORY;
+    return HLSNAP_OK;
+}
+
+#define HLSNAP__IN_PLACE_PAGES 1024u /* more new private pages than this: mapping the other snapshot is cheaper */
+
+/* Makes s what resets put back to: keeps the mapping and adds the pages where s differs from it to the hot set. false in
+   *in_place: too many, map s instead. */
+static hlsnap_result hlsnap__memory_retarget(hlsnap__memory *m, hlsnap_snapshot *s, bool *in_place, hlsnap_error *err) {
+    uint64_t count = 0;
+    hlsnap_result r;
+    uint32_t i;
+    *in_place = true;
+    if (s == m->target) return HLSNAP_OK;
+    r = hlsnap__snapshot_diff(m, s, m->base, hlsnap__diff_count, &count, err);
+    if (!r && count > HLSNAP__IN_PLACE_PAGES) *in_place = false;
+    if (r || !*in_place) return r;
+    hlsnap_snapshot_retain(s);
+    hlsnap_snapshot_release(m->target);
+    m->target = s;
+    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], s);
+    return hlsnap__snapshot_diff(m, s, m->base, hlsnap__diff_add, NULL, err);
+}
+
+/* Brings every page back to s. */
+static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
+    bool in_place = m->valid && memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) == 0;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (in_place) r = hlsnap__memory_scan(m, err);
+    if (!r && in_place) r = hlsnap__memory_retarget(m, s, &in_place, err);
+    if (!r && !in_place) return hlsnap__memory_map(m, s, err);
+    for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
+    if (r) m->valid = false;
+    else hlsnap__hot_drop_idle(m);
+    return r;
+}
+
+/* ---- >>take: a snapshot of guest memory ---- */
+
+static int hlsnap__hot_order(const void *a, const void *b) {
+    const hlsnap__hot *x = (const hlsnap__hot *)a, *y = (const hlsnap__hot *)b;
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+/* The part of extent e from page `at` on, not beyond `end`. */
+static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, uint64_t end) {
+    hlsnap__extent part = *e;
+    const uint64_t stop = (uint64_t)e->page + e->pages < end ? (uint64_t)e->page + e->pages : end;
+    part.page = (uint32_t)at;
+    part.layer_page = e->layer_page + (uint32_t)(at - e->page);
+    part.pages = (uint32_t)(stop - at);
+    return part;
+}
+
+/* Adds the parent's extents that lie in [*at, end) to the builder and moves on. */
+static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapshot *parent, uint32_t *next, uint64_t *at,
+                                         uint64_t end, hlsnap_error *err) {
+    while (*next < parent->num_extents && *at < end) {
+        const hlsnap__extent *e = &parent->extents[*next];
+        hlsnap__extent part;
+        hlsnap_result r;
+        if ((uint64_t)e->page + e->pages <= *at) {
+            (*next)++;
+            continue;
+        }
+        if (e->page >= end) break;
+        part = hlsnap__extent_part(e, e->page > *at ? e->page : *at, end);
+        r = hlsnap__builder_extent(b, &part, part.page != e->page, err);
+        if (r) return r;
+        *at = (uint64_t)part.page + part.pages;
+    }
+    *at = end;
+    return HLSNAP_OK;
+}
+
+/* The parent's extents with every hot page that differs from the parent replaced by one of a new layer. */
+static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b, hlsnap_error *err) {
+    uint8_t bounce[HLSNAP__PAGE], pristine[HLSNAP__PAGE];
+    uint64_t at = 0;
+    uint32_t i, next = 0;
+    hlsnap_result r = HLSNAP_OK;
+    const hlsnap__region *region = NULL, *last = NULL;
+    qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
+    for (i = 0; i < m->num_hot && !r; i++) {
+        const uint64_t page = m->hot[i].page;
+        hlsnap__hot source = m->hot[i];
+        const uint8_t *now, *old = pristine;
+        region = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
+        if (!hlsnap__kind_stored(region->kind)) continue;
+        now = hlsnap__memory_peek(m, page, bounce, err);
+        if (!now) return HLSNAP_ERR_CHANGED;
+        hlsnap__hot_source(&source, parent);
+        if (source.layer && source.layer->map) old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
+        else if (source.layer) r = hlsnap__layer_read(source.layer, source.layer_page, 1, pristine, err);
+        if (r || (source.layer ? memcmp(now, old, HLSNAP__PAGE) == 0 : hlsnap__all_zero(now, HLSNAP__PAGE))) continue;
+        r = hlsnap__take_parent(b, parent, &next, &at, page, err);
+        at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
+        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE)) r = hlsnap__builder_store(b, page, now, 1, region == last, err);
+        last = region;
+    }
+    return r ? r : hlsnap__take_parent(b, parent, &next, &at, m->layout.pages, err);
+}
+
+/* Every page that is not zero, into one layer: when there are too many layers to add one. */
+static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hlsnap_error *err) {
+    const hlsnap__layout *l = &m->layout;
+    uint8_t bounce[HLSNAP__PAGE];
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++) {
+        const uint64_t first = hlsnap__region_page(l, &l->regions[i]);
+        uint64_t k;
+        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
+        for (k = 0; k < l->regions[i].pages; k++) {
+            const uint8_t *now;
+            if (!hlsnap__bit(m->is_hot, first + k) && !hlsnap__extent_at(m->base, first + k)) continue;
+            now = hlsnap__memory_peek(m, first + k, bounce, err);
+            if (!now) return HLSNAP_ERR_CHANGED;
+            if (!hlsnap__all_zero(now, HLSNAP__PAGE)) {
+                const hlsnap_result r = hlsnap__builder_store(b, first + k, now, 1, k > 0, err);
+                if (r) return r;
+            }
+        }
+    }
+    return HLSNAP_OK;
+}
+
+#define HLSNAP__TAKE_DEPTH 8u   /* layers above the mapped snapshot's; then the delta is taken against that one again */
+#define HLSNAP__TAKE_LAYERS 64u /* then everything goes into one layer */
+
+/* A snapshot of what memory holds now, over the layers of the last one. The mappings stay as they are; from now on resets
+   go to the new one. */
+static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest, uint64_t generation, hlsnap_snapshot **out,
+                                         hlsnap_error *err) {
+    hlsnap_snapshot *parent = m->target->num_layers < m->base->num_layers + HLSNAP__TAKE_DEPTH ? m->target : m->base;
+    hlsnap__builder b = {-1, 0, 0, NULL, 0, 0};
+    hlsnap__layer *layers[HLSNAP__TAKE_LAYERS + 1], *layer = NULL;
+    const uint32_t kept = parent->num_layers < HLSNAP__TAKE_LAYERS ? parent->num_layers : 0;
+    uint32_t i;
+    hlsnap_result r = hlsnap__memory_scan(m, err);
+    b.layer = kept;
+    if (!r) r = kept || !parent->num_layers ? hlsnap__take_pages(m, parent, &b, err) : hlsnap__take_all(m, &b, err);
+    if (!r) r = hlsnap__builder_seal(&b, &layer, err);
+    for (i = 0; i < kept; i++) layers[i] = parent->layers[i];
+    layers[i] = layer;
+    if (!r) r = hlsnap__snapshot_create(guest, generation, layers, kept + (layer ? 1 : 0), b.extents, b.num, out, err);
+    hlsnap__layer_release(layer);
+    hlsnap__builder_free(&b);
+    if (r) return r;
+    hlsnap_snapshot_retain(*out);
+    hlsnap_snapshot_release(m->target);
+    m->target = *out;
+    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], *out);
+    return HLSNAP_OK;
+}
+
+/* ---- >>host-functions ---- */
+
+typedef struct hlsnap__host_function {
+    hlsnap__decl decl;
+    hlsnap_fn fn;
+    void *user;
+} hlsnap__host_function;
+
+typedef struct hlsnap__binding { /* of a guest's imports to host functions; index = number of the import */
+    const hlsnap__host_function **rows;
+} hlsnap__binding;
+
+static hlsnap_result hlsnap__host_functions_copy(const hlsnap_function *from, size_t num, hlsnap__host_function **out,
+                                                 hlsnap_error *err) {
+    hlsnap__host_function *rows;
+    hlsnap_result r = HLSNAP_OK;
+    size_t i, k;
+    *out = NULL;
+    if (num > HLSNAP_MAX_FUNCTIONS || (num && !from))
+        return hlsnap__fail(err, num > HLSNAP_MAX_FUNCTIONS ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_ARG, 0, "%zu host functions at %s", num,
+                            from ? "most 1024" : "NULL");
+    rows = (hlsnap__host_function *)hlsnap__alloc(num, sizeof(*rows), err);
+    if (!rows) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < num && !r; i++) {
+        if (!from[i].name || !from[i].signature || !from[i].fn)
+            r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "host function %zu lacks a name, a signature or fn", i);
+        else
+            r = hlsnap__decl_parse(&rows[i].decl, from[i].name, strlen(from[i].name), from[i].signature, strlen(from[i].signature), err);
+        rows[i].fn = from[i].fn;
+        rows[i].user = from[i].user;
+        for (k = 0; k < i && !r; k++)
+            if (strcmp(rows[k].decl.name, rows[i].decl.name) == 0)
+                r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "host function '%s' is given twice", rows[i].decl.name);
+    }
+    if (r) hlsnap__free(rows);
+    else *out = rows;
+    return r;
+}
+
+/* Finds a host function for every import. A failure names all that are missing or differ. */
+static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsnap__host_function *functions, size_t num,
+                                          hlsnap__binding *out, hlsnap_error *err) {
+    char text[400];
+    size_t n = 0, k;
+    uint32_t i;
+    out->rows = (const hlsnap__host_function **)hlsnap__alloc(c->num_imports, sizeof(out->rows[0]), err);
+    if (!out->rows) return HLSNAP_ERR_MEMORY;
+    text[0] = 0;
+    for (i = 0; i < c->num_imports; i++) {
+        const hlsnap__decl *want = &c->imports[i], *have = NULL;
+        for (k = 0; k < num; k++) {
+            if (strcmp(functions[k].decl.name, want->name) != 0) continue;
+            have = &functions[k].decl;
+            if (hlsnap__signature_equal(&have->signature, &want->signature)) out->rows[i] = &functions[k];
+        }
+        if (out->rows[i] || n >= sizeof(text) - 1) continue;
+        if (have) n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s is %s, not %s;", want->name, have->text, want->text);
+        else n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s %s is missing;", want->name, want->text);
+    }
+    if (!n) return HLSNAP_OK;
+    hlsnap__free(out->rows);
+    out->rows = NULL;
+    return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions:%s", text);
+}
+
+/* ---- >>interrupt: outlives its sandbox; the lock is held for a few instructions, or one signal being sent ---- */
+
+struct hlsnap_interrupt {
+    int32_t refs;              /* atomic */
+    int32_t locked;            /* atomic */
+    bool running;              /* a call is in progress */
+    bool cancelled;            /* this call */
+    const hlsnap_hypervisor *hv;
+    hlsnap__shell *shell;      /* while running */
+};
+
+static void hlsnap__interrupt_lock(hlsnap_interrupt *h) {
+    while (__atomic_exchange_n(&h->locked, 1, __ATOMIC_ACQUIRE)) sched_yield();
+}
+static void hlsnap__interrupt_unlock(hlsnap_interrupt *h) { __atomic_store_n(&h->locked, 0, __ATOMIC_RELEASE); }
+
+static void hlsnap__interrupt_begin(hlsnap_interrupt *h, hlsnap__shell *shell) {
+    hlsnap__interrupt_lock(h);
+    h->running = true;
+    h->cancelled = false;
+    h->shell = shell;
+    hlsnap__interrupt_unlock(h);
+}
+
+/* From here on a cancel has no effect; true when one came before. */
+static bool hlsnap__interrupt_end(hlsnap_interrupt *h) {
+    bool cancelled;
+    hlsnap__interrupt_lock(h);
+    cancelled = h->cancelled;
+    h->running = false;
+    h->shell = NULL;
+    hlsnap__interrupt_unlock(h);
+    return cancelled;
+}
+
+static bool hlsnap__interrupt_pending(hlsnap_interrupt *h) {
+    bool cancelled;
+    hlsnap__interrupt_lock(h);
+    cancelled = h->cancelled;
+    hlsnap__interrupt_unlock(h);
+    return cancelled;
+}
+
+HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h) {
+    bool running;
+    hlsnap__interrupt_lock(h);
+    running = h->running;
+    if (running && !h->cancelled) h->hv->cancel(h->shell);
+    if (running) h->cancelled = true;
+    hlsnap__interrupt_unlock(h);
+    return running;
+}
+
+HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h) {
+    if (h && hlsnap__release(&h->refs)) hlsnap__free(h);
+}
+
+/* ---- >>sandbox ---- */
+
+typedef struct hlsnap__buffer { uint8_t *data; size_t size, cap; } hlsnap__buffer;
+
+struct hlsnap_sandbox {
+    int32_t state;             /* hlsnap_state; atomic, written by the owning thread only */
+    int pid;                   /* the process it works in */
+    const hlsnap_hypervisor *hv;
+    hlsnap__shell *shell;      /* NULL: the next restore makes a new one */
+    bool shell_dead;           /* to be replaced by the next restore */
+    bool shell_mapped;         /* its slots show the memory below */
+    uint8_t *sys;              /* supervisor area */
+    uint32_t sys_used;         /* pages of it */
+    hlsnap__memory memory;
+    hlsnap__guest *guest;
+    hlsnap__host_function *functions;
+    size_t num_functions;
+    hlsnap__binding binding;
+    hlsnap_interrupt *interrupt;
+    hlsnap_log_fn log;
+    void *log_user;
+    int32_t log_level, cancel_signal;
+    uint64_t timeout_ns, deadline;
+    uint64_t generation;
+    bool fresh;                /* the next entry starts from a reset machine */
+    bool in_host;              /* inside a host function */
+    bool destroyed;            /* by that host function: freed when the call ends */
+    uint8_t *mailbox;          /* host addresses */
+    uint64_t mailbox_size;
+    uint32_t mailbox_hot;      /* pages of it that the host writes, known to the hot set */
+    uint32_t in_used;          /* bytes of calls in the in half */
+    hlsnap__buffer request, results; /* private copies of what the guest sent */
+    hlsnap_stats stats;
+};
+
+static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) { __atomic_store_n(&sb->state, (int32_t)s, __ATOMIC_RELEASE); }
+
+HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
+    return (hlsnap_state)__atomic_load_n(&sb->state, __ATOMIC_ACQUIRE);
+}
+
+static const char *hlsnap__state_name(const hlsnap_sandbox *sb) {
+    static const char *const names[] = {"ready", "busy", "poisoned"};
+    return names[hlsnap_sandbox_get_state(sb)];
+}
+
+/* The sandbox is in the state that `what` needs, and in its own process. */
+static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, bool ok, const char *what, hlsnap_error *err) {
+    if (sb->pid != getpid())
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", what, sb->pid);
+    return ok ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", what, hlsnap__state_name(sb));
+}
+
+static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
+    const size_t need = b->size + more, cap = need < 4096 ? 4096 : need + need / 2;
+    uint8_t *bigger;
+    if (need <= b->cap) return HLSNAP_OK;
+    bigger = (uint8_t *)hlsnap__alloc(1, cap, err);
+    if (!bigger) return HLSNAP_ERR_MEMORY;
+    if (b->size) memcpy(bigger, b->data, b->size);
+    hlsnap__free(b->data);
+    b->data = bigger;
+    b->cap = cap;
+    return HLSNAP_OK;
+}
+
+/* ---- >>mailbox: the host's side of it ---- */
+
+#define HLSNAP__IN_OFFSET ((uint32_t)sizeof(hlsnap_abi_mailbox))
+
+static uint32_t hlsnap__half(const hlsnap_sandbox *sb) { return (uint32_t)(sb->mailbox_size - HLSNAP__IN_OFFSET) / 2 & ~7u; }
+static uint32_t hlsnap__out_offset(const hlsnap_sandbox *sb) { return HLSNAP__IN_OFFSET + hlsnap__half(sb); }
+
+/* The host is about to write the first `end` bytes of the mailbox. */
+static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t end, hlsnap_error *err) {
+    const uint64_t first = (uint64_t)(sb->mailbox - sb->memory.mem) / HLSNAP__PAGE;
+    while ((uint64_t)sb->mailbox_hot * HLSNAP__PAGE < end) {
+        hlsnap__bit_set(sb->memory.pinned, first + sb->mailbox_hot);
+        if (hlsnap__hot_add(&sb->memory, first + sb->mailbox_hot, err)) return HLSNAP_ERR_MEMORY;
+        sb->mailbox_hot++;
+    }
+    return HLSNAP_OK;
+}
+
+/* Writes the header afresh: the guest may have scribbled over it. */
+static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint32_t num_calls, hlsnap_error *err) {
+    hlsnap_abi_mailbox m;
+    hlsnap_result r = hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used, err);
+    memset(&m, 0, sizeof(m));
+    m.magic = HLSNAP_ABI_MAGIC;
+    m.abi_version = HLSNAP_ABI_VERSION;
+    m.op = op;
+    m.in_offset = HLSNAP__IN_OFFSET;
+    m.in_size = m.out_size = hlsnap__half(sb);
+    m.out_offset = hlsnap__out_offset(sb);
+    m.num_calls = num_calls;
+    m.response = HLSNAP__IN_OFFSET + sb->in_used;
+    if (!r) memcpy(sb->mailbox, &m, sizeof(m));
+    return r;
+}
+
+/* Copies a message of the guest, at an offset of the out half, into a private buffer; only the copy is looked at. */
+static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, hlsnap__buffer *to, hlsnap_error *err) {
+    const uint32_t start = hlsnap__out_offset(sb), size = hlsnap__half(sb);
+    hlsnap_abi_message head;
+    hlsnap_result r;
+    if (offset < start || offset % 8 || offset - start > size - sizeof(head))
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message at offset %u is not in 0x%x .. 0x%x", offset, start, start + size);
+    memcpy(&head, sb->mailbox + offset, sizeof(head));
+    if (head.size < sizeof(head) || head.size % 8 || head.size > size - (offset - start))
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message has %u bytes, %u are left", head.size, size - (offset - start));
+    r = hlsnap__buffer_room(to, head.size, err);
+    if (r) return r;
+    memcpy(to->data + to->size, &head, sizeof(head)); /* the header as it was checked */
+    memcpy(to->data + to->size + sizeof(head), sb->mailbox + offset + sizeof(head), head.size - sizeof(head));
+    to->size += head.size;
+    return HLSNAP_OK;
+}
+
+/* ---- >>faults: what to say about a CPU exception ---- */
+
+static const char *hlsnap__region_name(const hlsnap__layout *l, uint64_t gva) {
+    const hlsnap__region *r = hlsnap__layout_at(l, gva);
+    if (r) return hlsnap__kind_names[r->kind];
+    if (gva < HLSNAP__UNRESOLVED_GVA) return "null";
+    if (gva < HLSNAP__SYS_GVA) return "unresolved";
+    if (gva < HLSNAP__SYS_GVA + HLSNAP__SYS_PAGES * HLSNAP__PAGE) return "supervisor";
+    return gva >= l->base && gva - l->base < l->pages * HLSNAP__PAGE ? "guard" : "unmapped";
+}
+
+static const char *hlsnap__vector_name(uint32_t v) {
+    static const char *const names[] = {"divide error", "debug", "NMI", "breakpoint", "overflow", "bound range", "invalid opcode",
+        "device not available", "double fault", "", "invalid TSS", "segment not present", "stack fault", "general protection",
+        "page fault", "", "x87 error", "alignment check", "machine check", "SIMD error"};
+    return v < sizeof(names) / sizeof(names[0]) && names[v][0] ? names[v] : "exception";
+}
+
+/* The name of a self guest's missing function, by the address that was called. */
+static const char *hlsnap__unresolved_name(const hlsnap__guest *g, uint64_t gva) {
+    const char *s = g->unresolved;
+    uint64_t i = (gva - HLSNAP__UNRESOLVED_GVA) / 16;
+    if (gva < HLSNAP__UNRESOLVED_GVA || gva >= HLSNAP__SYS_GVA) return NULL;
+    if (!s || i >= g->num_unresolved) return "(name not kept)";
+    while (i--) s += strlen(s) + 1;
+    return s;
+}
+
+/* SYSCALL: #UD at the instruction on hardware, a fetch from the address in LSTAR on software KVM. */
+static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x) {
+    uint8_t code[2] = {0, 0};
+    const hlsnap__region *r = hlsnap__layout_at(&sb->memory.layout, x->rip);
+    if (x->vector == 14 && x->rip == HLSNAP__SYSCALL_GVA && x->cr2 == x->rip) return true;
+    if (x->vector != 6 || !r || r->kind != HLSNAP__TEXT || !hlsnap__layout_at(&sb->memory.layout, x->rip + 1)) return false;
+    if (hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (x->rip - sb->memory.layout.base), 2, false, NULL)) return false;
+    return code[0] == 0x0f && code[1] == 0x05;
+}
+
+static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit *x, hlsnap_error *err) {
+    const uint64_t where = x->vector == 14 ? x->cr2 : x->rip;
+    const char *region = hlsnap__region_name(&sb->memory.layout, where), *missing = NULL;
+    const hlsnap__region *stack = hlsnap__layout_find(&sb->memory.layout, HLSNAP__STACK);
+    if (x->vector == 14) missing = hlsnap__unresolved_name(sb->guest, where);
+    if (hlsnap__is_syscall(sb, x))
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: system call attempted (rip 0x%llx): there is no operating system in here",
+                     (unsigned long long)x->rip);
+    else if (missing)
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)", missing);
+    else if (x->vector == 14 && where < stack->gva && where >= stack->gva - HLSNAP__PAGE)
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: stack overflow at rip 0x%llx (stack of 0x%llx bytes)",
+                     (unsigned long long)x->rip, (unsigned long long)(stack->pages * HLSNAP__PAGE));
+    else
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: vector %u (%s), error code 0x%x, rip 0x%llx, address 0x%llx (%s)", x->vector,
+                     hlsnap__vector_name(x->vector), x->error_code, (unsigned long long)x->rip, (unsigned long long)where, region);
+    if (!err) return HLSNAP_ERR_FAULT;
+    err->vector = x->vector;
+    err->error_code = x->error_code;
+    err->rip = x->rip;
+    err->cr2 = x->cr2;
+    hlsnap__format(err->region, sizeof(err->region), "%s", region);
+    return HLSNAP_ERR_FAULT;
+}
+
+/* ---- >>host-calls: what a guest asks for ---- */
+
+static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
+    char text[4096 + 4];
+    size_t n;
+    if (v[0].as.i32 < 0 || v[0].as.i32 > 4 || v[1].size > 1023)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size, v[0].as.i32);
+    if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
+    n = hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, true);
+    sb->log(v[0].as.i32, text, n, sb->log_user);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__guest_abort(const hlsnap_value *v, hlsnap_error *err) {
+    char text[300];
+    hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, false);
+    hlsnap__fail(err, HLSNAP_ERR_ABORT, 0, "guest abort %d: %s", v[0].as.i32, text);
+    if (err) err->user_code = v[0].as.i32;
+    return HLSNAP_ERR_ABORT;
+}
+
+/* A call of import `head->function` with these arguments; the response goes behind the calls in the in half. */
+static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args, hlsnap_error *err) {
+    const hlsnap__host_function *f;
+    hlsnap_call call;
+    hlsnap_result r;
+    if (!sb->guest->initialized || head->function >= sb->guest->contract.num_imports)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest calls import %u of %u", head->function,
+                            sb->guest->initialized ? sb->guest->contract.num_imports : 0);
+    f = sb->binding.rows[head->function];
+    if (hlsnap__args_check(&f->decl.signature, f->decl.name, args, head->num_values, err)) {
+        if (err) err->code = HLSNAP_ERR_PROTOCOL;
+        return HLSNAP_ERR_PROTOCOL;
+    }
+    call.args = args;
+    call.signature = &f->decl.signature;
+    call.function = head->function;
+    call.out = sb->mailbox + HLSNAP__IN_OFFSET + sb->in_used;
+    call.out_size = hlsnap__half(sb) - sb->in_used;
+    sb->in_host = true;
+    hlsnap__call_run(&call, f->fn, f->user);
+    sb->in_host = false;
+    r = hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + call.used, err);
+    if (!r && sb->destroyed) r = hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "a host function destroyed the sandbox");
+    return r;
+}
+
+static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_abi_mailbox m;
+    hlsnap_abi_message head;
+    hlsnap_value args[HLSNAP_MAX_ARGS];
+    hlsnap_result r;
+    memcpy(&m, sb->mailbox, sizeof(m));
+    sb->request.size = 0;
+    r = hlsnap__mailbox_copy(sb, m.request, &sb->request, err);
+    if (r) return r;
+    if (!hlsnap__message_read(sb->request.data, sb->request.size, &head, args, HLSNAP_MAX_ARGS) || head.size != sb->request.size)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
+    if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
+    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || args[1].type != HLSNAP_STR || head.function > HLSNAP_ABI_FN_ABORT)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed", head.function, head.num_values);
+    return head.function == HLSNAP_ABI_FN_LOG ? hlsnap__guest_log(sb, args, err) : hlsnap__guest_abort(args, err);
+}
+
+/* ---- >>enter: from the gate to the guest's return ---- */
+
+static uint64_t hlsnap__thread_faults(void) {
+    struct rusage u;
+    getrusage(1 /* RUSAGE_THREAD */, &u);
+    return (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt;
+}
+
+/* Whether the call must end now, whatever the guest does. */
+static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
+    if (hlsnap__interrupt_pending(sb->interrupt)) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
+    if (sb->deadline && hlsnap__now_ns() >= sb->deadline) return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the call's time limit ran out");
+    return HLSNAP_OK;
+}
+
+static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__exit *x) {
+    const uint64_t faults = hlsnap__thread_faults(), start = hlsnap__now_ns();
+    memset(x, 0, sizeof(*x));
+    sb->hv->run(sb->shell, entry, x);
+    sb->stats.guest_ns += hlsnap__now_ns() - start;
+    sb->stats.exits++;
+    if (hlsnap__thread_faults() != faults) sb->memory.grown = true;
+}
+
+/* Runs the guest from its entry until it returns, serving its host calls. */
+static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
+    hlsnap__entry entry;
+    const hlsnap__entry *next = &entry;
+    hlsnap__exit x;
+    hlsnap_result r = HLSNAP_OK;
+    entry.rip = sb->guest->entry;
+    entry.rsp = stack->gva + stack->pages * HLSNAP__PAGE - 8; /* as after a call: 16-byte aligned plus 8 */
+    entry.rdi = hlsnap__layout_find(l, HLSNAP__MAILBOX)->gva;
+    entry.fs_base = hlsnap__layout_find(l, HLSNAP__IDENTITY)->gva;
+    entry.fresh = sb->fresh;
+    while (!r) {
+        hlsnap__run(sb, next, &x);
+        sb->fresh = false;
+        next = NULL;
+        sb->shell_dead = sb->shell_dead || x.dead;
+        switch (x.kind) {
+        case HLSNAP__EXIT_RETURN: return HLSNAP_OK;
+        case HLSNAP__EXIT_CALL:
+            r = hlsnap__host_call(sb, err);
+            if (!r) r = hlsnap__call_overdue(sb, err);
+            break;
+        case HLSNAP__EXIT_FAULT: r = hlsnap__fault(sb, &x, err); break;
+        case HLSNAP__EXIT_KICKED:
+            r = hlsnap__call_overdue(sb, err);
+            if (!r && x.outer) r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the time limit of the call around this one ran out");
+            break;
+        case HLSNAP__EXIT_PROTOCOL: r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what); break;
+        default:
+            r = hlsnap__fail(err, x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED : HLSNAP_ERR_HYPERVISOR, x.os_errno,
+                             "the VM stopped: %s (errno %d)", x.what, x.os_errno);
+            break;
+        }
+    }
+    return r;
+}
+
+/* ---- >>call: one public call around one or more entries ---- */
+
+static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, uint64_t timeout_ns, hlsnap_error *err) {
+    const uint64_t now = timeout_ns ? hlsnap__now_ns() : 0;
+    hlsnap_result r;
+    sb->deadline = timeout_ns ? (timeout_ns < UINT64_MAX - now ? now + timeout_ns : UINT64_MAX) : 0;
+    sb->results.size = 0;
+    r = sb->hv->begin(sb->shell, sb->deadline, err);
+    if (r) return r;
+    hlsnap__state_set(sb, HLSNAP_BUSY);
+    hlsnap__interrupt_begin(sb->interrupt, sb->shell);
+    return HLSNAP_OK;
+}
+
+static void hlsnap__sandbox_free(hlsnap_sandbox *sb);
+
+/* Ends the call with result r. A cancel that was answered true always shows. */
+static hlsnap_result hlsnap__call_end(hlsnap_sandbox *sb, hlsnap_result r, hlsnap_error *err) {
+    const bool cancelled = hlsnap__interrupt_end(sb->interrupt);
+    sb->hv->end(sb->shell);
+    if (cancelled && r != HLSNAP_ERR_CANCELLED) r = hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
+    hlsnap__state_set(sb, r && r != HLSNAP_ERR_FUNCTION && r != HLSNAP_ERR_SIGNATURE && r != HLSNAP_ERR_LIMIT ? HLSNAP_POISONED : HLSNAP_READY);
+    if (sb->destroyed) hlsnap__sandbox_free(sb);
+    return r;
+}
+
+static uint32_t hlsnap__handle_index(const hlsnap_sandbox *sb, hlsnap_export e) {
+    const uint32_t i = (uint32_t)(e.id & 0xffff);
+    return e.id >> 16 == sb->guest->id >> 16 && i < sb->guest->contract.num_exports ? i : UINT32_MAX;
+}
+
+static bool hlsnap__is_scalar(uint32_t type) { return type != HLSNAP_STR && type != HLSNAP_BYTES; }
+
+/* Checks every invocation before anything runs. */
+static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num, uint64_t *timeout_ns,
+                                               hlsnap_error *err) {
+    bool unlimited = false;
+    size_t i;
+    *timeout_ns = 0;
+    for (i = 0; i < num; i++) {
+        const uint32_t at = hlsnap__handle_index(sb, calls[i].target);
+        const uint64_t limit = calls[i].timeout_ns ? calls[i].timeout_ns : sb->timeout_ns;
+        const hlsnap__decl *d;
+        hlsnap_result r;
+        if (at == UINT32_MAX)
+            return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "invocation %zu: handle 0x%llx is of another guest", i,
+                                (unsigned long long)calls[i].target.id);
+        d = &sb->guest->contract.exports[at];
+        r = hlsnap__args_check(&d->signature, d->name, calls[i].args, calls[i].num_args, err);
+        if (r) return r;
+        if (hlsnap__message_size(calls[i].args, calls[i].num_args) > hlsnap__half(sb) - HLSNAP__RESERVE_IN)
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes of a mailbox that has %u", d->name,
+                                hlsnap__message_size(calls[i].args, calls[i].num_args), hlsnap__half(sb) - HLSNAP__RESERVE_IN);
+        unlimited = unlimited || !limit;
+        *timeout_ns = limit < UINT64_MAX - *timeout_ns ? *timeout_ns + limit : UINT64_MAX;
+    }
+    if (unlimited) *timeout_ns = 0;
+    return HLSNAP_OK;
+}
+
+/* Writes as many calls as one entry can take; returns how many. A str or bytes result gets an entry of its own, so that
+   its largest size does not depend on the calls before it. */
+static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num) {
+    const uint32_t room = hlsnap__half(sb) - HLSNAP__RESERVE_IN, out = hlsnap__half(sb) - HLSNAP__RESERVE_OUT;
+    const uint32_t scalar = sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value);
+    uint8_t *in = sb->mailbox + HLSNAP__IN_OFFSET;
+    uint32_t n = 0;
+    sb->in_used = 0;
+    while (n < num && (n + 1) * scalar <= out) {
+        const uint32_t at = hlsnap__handle_index(sb, calls[n].target);
+        const bool alone = !hlsnap__is_scalar(sb->guest->contract.exports[at].signature.result);
+        const size_t size = hlsnap__message_size(calls[n].args, calls[n].num_args);
+        if ((n && alone) || size > room - sb->in_used) break;
+        if (hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
+        sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK, calls[n].args, calls[n].num_args);
+        n++;
+        if (alone) break;
+    }
+    return n;
+}
+
+/* What a failed export said. */
+static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
+    char text[400];
+    hlsnap_result code;
+    if (head->num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s: malformed failure", d->name);
+    hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, false);
+    code = HLSNAP_ERR_FUNCTION;
+    if (head->status != HLSNAP_ABI_STATUS_FAILED && (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
+        code = (hlsnap_result)v[0].as.i32;
+    hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
+    if (err && head->status == HLSNAP_ABI_STATUS_FAILED) err->user_code = v[0].as.i32;
+    return code;
+}
+
+/* Reads the results of one entry into sb->results; *done counts those that succeeded. */
+static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invocation *calls, uint32_t num, uint32_t *done, hlsnap_error *err) {
+    uint32_t offset = hlsnap__out_offset(sb), num_done;
+    hlsnap_abi_mailbox m;
+    memcpy(&m, sb->mailbox, sizeof(m));
+    num_done = m.num_done;
+    *done = 0;
+    if (num_done < 1 || num_done > num) return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest did %u of %u calls", num_done, num);
+    while (*done < num_done) {
+        const size_t start = sb->results.size;
+        const uint32_t at = hlsnap__handle_index(sb, calls[*done].target);
+        const hlsnap__decl *d = &sb->guest->contract.exports[at];
+        hlsnap_abi_message head;
+        hlsnap_value v[2];
+        hlsnap_result r = hlsnap__mailbox_copy(sb, offset, &sb->results, err);
+        if (r) return r;
+        if (!hlsnap__message_read(sb->results.data + start, sb->results.size - start, &head, v, 2))
+            return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the result of %s is malformed", d->name);
+        if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(d, &head, v, err);
+        if (head.num_values != (d->signature.result != HLSNAP_VOID) || (head.num_values && (uint32_t)v[0].type != d->signature.result))
+            return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name, head.num_values, d->text);
+        offset += head.size;
+        (*done)++;
+    }
+    return num_done == num ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest stopped after %u of %u calls", num_done, num);
+}
+
+/* Decodes what results_read collected. */
+static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs, size_t num) {
+    size_t i, at = 0;
+    for (i = 0; i < num; i++) {
+        hlsnap_abi_message head;
+        hlsnap_value v;
+        v = hlsnap__value(HLSNAP_VOID);
+        hlsnap__message_read(sb->results.data + at, sb->results.size - at, &head, &v, 1);
+        outs[i] = v;
+        at += head.size;
+    }
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls, hlsnap_value *outs,
+                                               size_t *num_done, hlsnap_error *err) {
+    uint64_t timeout_ns;
+    size_t done = 0;
+    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "invoke", err);
+    if (num_done) *num_done = 0;
+    if (!r && num_calls && !calls) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "invoke: calls is NULL");
+    if (!r) r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
+    if (!r) r = hlsnap__call_begin(sb, timeout_ns, err);
+    if (r) return r;
+    while (!r && done < num_calls) {
+        uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
+        r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err) : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
+        if (!r) r = hlsnap__enter(sb, err);
+        if (!r) r = hlsnap__results_read(sb, calls + done, n, &k, err);
+        if (!r && done + n < num_calls) r = hlsnap__call_overdue(sb, err);
+        done += k;
+    }
+    sb->stats.calls += done;
+    if (outs && !sb->destroyed) hlsnap__results_decode(sb, outs, done);
+    if (num_done) *num_done = done;
+    return hlsnap__call_end(sb, r, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature, hlsnap_export *out,
+                                             hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "find", err);
+    hlsnap__signature want;
+    char shown[80];
+    uint32_t i;
+    if (r) return r;
+    if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "find: name or out is NULL");
+    i = hlsnap__decl_find(sb->guest->contract.exports, sb->guest->contract.num_exports, name);
+    hlsnap__printable(shown, sizeof(shown), name, strnlen(name, 64), false);
+    if (i == sb->guest->contract.num_exports) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "the guest exports no function '%s'", shown);
+    if (signature && (!hlsnap__signature_parse(&want, signature, strlen(signature)) ||
+                      !hlsnap__signature_equal(&want, &sb->guest->contract.exports[i].signature)))
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s is %s, not %.200s", shown, sb->guest->contract.exports[i].text, signature);
+    out->id = (sb->guest->id & ~0xffffull) | i;
+    return HLSNAP_OK;
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args, size_t num_args, hlsnap_value *out,
+                                             hlsnap_error *err) {
+    hlsnap_invocation one;
+    hlsnap_result r = hlsnap_sandbox_find(sb, name, NULL, &one.target, err);
+    if (r) return r;
+    one.args = args;
+    one.num_args = num_args;
+    one.timeout_ns = 0;
+    return hlsnap_sandbox_invoke(sb, &one, 1, out, NULL, err);
+}
+
+/* ---- >>start: a sandbox's machine around a snapshot ---- */
+
+static hlsnap_result hlsnap__random(void *to, size_t n, hlsnap_error *err) {
+    if (syscall(SYS_getrandom, to, n, 0) == (long)n) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: errno %d", errno);
+}
+
+/* A new identity page: thread control block with a new canary, id, entropy, generation. */
+static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY), *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX);
+    const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    uint8_t *page = hlsnap__memory_at(&sb->memory, hlsnap__region_page(l, identity));
+    struct { uint8_t id[16], entropy[32]; uint64_t canary, guard; } random;
+    hlsnap_abi_identity id;
+    hlsnap_result r = hlsnap__random(&random, sizeof(random), err);
+    if (r) return r;
+    memset(&id, 0, sizeof(id));
+    id.magic = HLSNAP_ABI_MAGIC;
+    id.abi_version = HLSNAP_ABI_VERSION;
+    id.log_level = sb->log_level ? sb->log_level : 1;
+    memcpy(id.id, random.id, sizeof(id.id));
+    memcpy(id.entropy, random.entropy, sizeof(id.entropy));
+    id.generation = sb->generation;
+    id.mailbox = mailbox->gva;
+    id.mailbox_size = mailbox->pages * HLSNAP__PAGE;
+    id.heap = heap->gva;
+    id.heap_size = heap->pages * HLSNAP__PAGE;
+    id.module = sb->guest->module;
+    id.tls_size = sb->guest->tls_size;
+    id.tls = identity->gva - id.tls_size;
+    hlsnap__put64(page, identity->gva);               /* tcb */
+    hlsnap__put64(page + 0x10, identity->gva);        /* self */
+    hlsnap__put64(page + 0x28, random.canary & ~0xffull); /* stack protector: a zero byte stops string overruns */
+    hlsnap__put64(page + 0x30, random.guard);
+    memcpy(page + HLSNAP_ABI_IDENTITY_OFFSET, &id, sizeof(id));
+    return HLSNAP_OK;
+}
+
+/* Builds the supervisor area for the mapped layout and shows both areas to the VM. */
+static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const size_t size = HLSNAP__SYS_PAGES * HLSNAP__PAGE;
+    hlsnap_result r = HLSNAP_OK;
+    if (!sb->sys) {
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "supervisor area: errno %d", errno);
+        sb->sys = (uint8_t *)p;
+        if (madvise(p, size, MADV_DONTFORK)) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+        madvise(p, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+    } else if (sb->sys_used) {
+        memset(sb->sys, 0, (size_t)sb->sys_used * HLSNAP__PAGE);
+    }
+    sb->sys_used = hlsnap__machine_build(sb->sys, l);
+    r = sb->hv->map(sb->shell, 0, HLSNAP__SYS_GVA, sb->sys, size, err);
+    if (!r) r = sb->hv->map(sb->shell, 1, HLSNAP__MEM_GPA, sb->memory.mem, l->pages * HLSNAP__PAGE, err);
+    sb->shell_mapped = !r;
+    return r;
+}
+
+/* Takes the slots away, before their memory moves or their tables change. */
+static hlsnap_result hlsnap__detach(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_result r;
+    if (!sb->shell || !sb->shell_mapped) return HLSNAP_OK;
+    sb->shell_mapped = false;
+    r = sb->hv->map(sb->shell, 1, HLSNAP__MEM_GPA, NULL, 0, err);
+    return r ? r : sb->hv->map(sb->shell, 0, HLSNAP__SYS_GVA, NULL, 0, err);
+}
+
+static void hlsnap__shell_drop(hlsnap_sandbox *sb, bool forked) {
+    if (sb->shell) sb->hv->shell_destroy(sb->shell, forked);
+    sb->shell = NULL;
+    sb->shell_dead = sb->shell_mapped = false;
+}
+
+/* Memory, machine and identity as the snapshot wants them. On failure the shell is gone and the next try builds a new one. */
+static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+    const bool same = sb->memory.mem && memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
+    const uint64_t generation = s->generation > sb->generation ? s->generation : sb->generation;
+    hlsnap_result r = HLSNAP_OK;
+    if (sb->shell_dead) hlsnap__shell_drop(sb, false);
+    if (!sb->shell) r = sb->hv->shell_create(sb->hv, sb->cancel_signal, &sb->shell, err);
+    if (!r && !same) r = hlsnap__detach(sb, err);
+    if (!r) r = hlsnap__memory_reset(&sb->memory, s, err);
+    if (!r && !sb->shell_mapped) r = hlsnap__attach(sb, err);
+    if (r) {
+        hlsnap__shell_drop(sb, false);
+        return r;
+    }
+    hlsnap__retain(&s->guest->refs);
+    hlsnap__guest_release(sb->guest);
+    sb->guest = s->guest;
+    sb->mailbox = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)));
+    sb->mailbox_size = hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)->pages * HLSNAP__PAGE;
+    sb->mailbox_hot = 0;
+    sb->in_used = 0;
+    sb->generation = generation + 1;
+    sb->fresh = true;
+    return hlsnap__identity_write(sb, err);
+}
+
+/* The exports and imports that init listed, as a new guest. */
+static hlsnap_result hlsnap__contract_read(hlsnap_sandbox *sb, hlsnap__guest *g, uint32_t num_exports, hlsnap_error *err) {
+    hlsnap_abi_message head;
+    hlsnap_value *v;
+    uint32_t i, num;
+    hlsnap_result r = hlsnap__mailbox_copy(sb, hlsnap__out_offset(sb), &sb->results, err);
+    if (r) return r;
+    memcpy(&head, sb->results.data, sizeof(head));
+    if (head.num_values % 2 || head.num_values > 4 * HLSNAP_MAX_FUNCTIONS || num_exports > head.num_values / 2 ||
+        num_exports > HLSNAP_MAX_FUNCTIONS || head.num_values / 2 - num_exports > HLSNAP_MAX_FUNCTIONS)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest lists %u values with %u exports", head.num_values, num_exports);
+    num = head.num_values / 2;
+    v = (hlsnap_value *)hlsnap__alloc(head.num_values, sizeof(*v), err);
+    g->contract.exports = v ? (hlsnap__decl *)hlsnap__alloc(num_exports, sizeof(hlsnap__decl), err) : NULL;
+    g->contract.imports = v ? (hlsnap__decl *)hlsnap__alloc(num - num_exports, sizeof(hlsnap__decl), err) : NULL;
+    if (!g->contract.exports || !g->contract.imports) r = HLSNAP_ERR_MEMORY;
+    else if (!hlsnap__message_read(sb->results.data, sb->results.size, &head, v, head.num_values))
+        r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's list of functions is malformed");
+    for (i = 0; i < num && !r; i++) {
+        hlsnap__decl *d = i < num_exports ? &g->contract.exports[i] : &g->contract.imports[i - num_exports];
+        if (v[2 * i].type != HLSNAP_STR || v[2 * i + 1].type != HLSNAP_STR)
+            r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's list of functions holds no str at %u", 2 * i);
+        else
+            r = hlsnap__decl_parse(d, v[2 * i].str, v[2 * i].size, v[2 * i + 1].str, v[2 * i + 1].size, err);
+    }
+    g->contract.num_exports = num_exports;
+    g->contract.num_imports = num - num_exports;
+    hlsnap__free(v);
+    return r;
+}
+
+/* A copy of the pre-init guest, to be completed by what init says. */
+static hlsnap__guest *hlsnap__guest_copy(const hlsnap__guest *from, hlsnap_error *err) {
+    static const hlsnap__contract none = {NULL, NULL, 0, 0};
+    hlsnap__guest *g = hlsnap__guest_alloc(err);
+    size_t i, n = 0;
+    if (!g) return NULL;
+    *g = *from;
+    g->refs = 1;
+    g->contract = none;
+    g->unresolved = NULL;
+    for (i = 0; i < from->num_unresolved; i++) n += strlen(from->unresolved + n) + 1;
+    if (n) g->unresolved = (char *)hlsnap__alloc(1, n, err);
+    if (n && !g->unresolved) {
+        hlsnap__guest_release(g);
+        return NULL;
+    }
+    if (n) memcpy(g->unresolved, from->unresolved, n);
+    return g;
+}
+
+/* Runs the guest's init and takes its contract. Duplicates and malformed names make no guest. */
+static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_abi_mailbox m;
+    hlsnap__guest *g;
+    hlsnap_result r = hlsnap__call_begin(sb, sb->timeout_ns, err);
+    if (r) return r;
+    r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
+    if (!r) r = hlsnap__enter(sb, err);
+    r = hlsnap__call_end(sb, r, err);
+    if (r) return r;
+    hlsnap__state_set(sb, HLSNAP_POISONED); /* until the contract holds */
+    g = hlsnap__guest_copy(sb->guest, err);
+    if (!g) return HLSNAP_ERR_MEMORY;
+    memcpy(&m, sb->mailbox, sizeof(m));
+    sb->results.size = 0;
+    if (m.guest_abi != HLSNAP_ABI_VERSION) r = hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest speaks ABI %u, this is %d", m.guest_abi, HLSNAP_ABI_VERSION);
+    if (!r) r = hlsnap__contract_read(sb, g, m.num_exports, err);
+    if (!r && m.entry) g->entry = m.entry;
+    g->features = hlsnap__cpu_features();
+    if (!r) r = hlsnap__guest_check(g, HLSNAP_ERR_PROTOCOL, err);
+    if (!r) r = hlsnap__bind_imports(&g->contract, sb->functions, sb->num_functions, &sb->binding, err);
+    g->initialized = true;
+    g->id = hlsnap__guest_id(g);
+    if (r) {
+        hlsnap__guest_release(g);
+        return r;
+    }
+    hlsnap__guest_release(sb->guest);
+    sb->guest = g;
+    return HLSNAP_OK;
+}
+
+/* Everything that can be refused before anything changes: CPU features, and a binding of the snapshot's imports. */
+static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s, hlsnap__binding *binding, hlsnap_error *err) {
+    const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
+    char names[400];
+    if (missing) {
+        hlsnap__cpu_names(missing, names, sizeof(names));
+        return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "this CPU lacks what the snapshot was taken with: %s", names);
+    }
+    if (s->generation > UINT64_MAX / 2) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
+    return hlsnap__bind_imports(&s->guest->contract, sb->functions, sb->num_functions, binding, err);
+}
+
+/* To READY at snapshot s, from any state but BUSY. */
+static hlsnap_result hlsnap__sandbox_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+    hlsnap__binding binding = {NULL};
+    hlsnap_result r = hlsnap__snapshot_accept(sb, s, &binding, err);
+    if (r) return r;
+    hlsnap__state_set(sb, HLSNAP_POISONED);
+    hlsnap__free(sb->binding.rows);
+    sb->binding = binding;
+    r = hlsnap__machine_reset(sb, s, err);
+    if (!r && !s->guest->initialized) {
+        hlsnap__free(sb->binding.rows);
+        sb->binding.rows = NULL;
+        r = hlsnap__guest_init(sb, err);
+    }
+    if (!r) hlsnap__state_set(sb, HLSNAP_READY);
+    return r;
+}
+
+/* ---- >>public: the sandbox ---- */
+
+static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hlsnap_error *err) {
+    if (!d || d->_start_canary || d->_end_canary)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc is NULL or was not initialised with HLSNAP_ZERO");
+    if (!d->hypervisor) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: hypervisor is NULL; use hlsnap_kvm()");
+    if (d->pool) return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "sandbox desc: pools are not implemented yet");
+    if (d->log_level < -1 || d->log_level > 4) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: log_level=%d is not in -1..4", d->log_level);
+    if (d->cancel_signal && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is no realtime signal", d->cancel_signal);
+    return HLSNAP_OK;
+}
+
+static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
+    const bool forked = sb->pid != getpid();
+    hlsnap__shell_drop(sb, forked);
+    if (sb->sys && !forked) munmap(sb->sys, HLSNAP__SYS_PAGES * HLSNAP__PAGE);
+    hlsnap__memory_free(&sb->memory, forked);
+    hlsnap__guest_release(sb->guest);
+    hlsnap__free(sb->functions);
+    hlsnap__free(sb->binding.rows);
+    hlsnap__free(sb->request.data);
+    hlsnap__free(sb->results.data);
+    hlsnap_interrupt_release(sb->interrupt);
+    hlsnap__free(sb);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc, hlsnap_sandbox **out,
+                                                    hlsnap_error *err) {
+    hlsnap_sandbox *sb;
+    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    *out = NULL;
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "create_from: snapshot is NULL");
+    if (r) return r;
+    sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
+    if (!sb) return HLSNAP_ERR_MEMORY;
+    sb->pid = getpid();
+    sb->hv = desc->hypervisor;
+    sb->memory.pagemap = -1;
+    sb->log = desc->log;
+    sb->log_user = desc->log_user;
+    sb->log_level = desc->log ? desc->log_level : -1;
+    sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGRTMIN + 3;
+    sb->timeout_ns = desc->timeout_ns;
+    sb->num_functions = desc->num_functions;
+    hlsnap__state_set(sb, HLSNAP_POISONED);
+    r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
+    if (!r && !(sb->interrupt = (hlsnap_interrupt *)hlsnap__alloc(1, sizeof(*sb->interrupt), err))) r = HLSNAP_ERR_MEMORY;
+    if (!r) {
+        sb->interrupt->refs = 1;
+        sb->interrupt->hv = sb->hv;
+        r = hlsnap__sandbox_reset(sb, snapshot, err);
+    }
+    if (r) hlsnap__sandbox_free(sb);
+    else *out = sb;
+    return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc, hlsnap_sandbox **out,
+                                               hlsnap_error *err) {
+    hlsnap_snapshot *s;
+    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    *out = NULL;
+    if (r) return r;
+    r = hlsnap_snapshot_from_guest(guest, &s, err);
+    if (r) return r;
+    r = hlsnap_sandbox_create_from(s, desc, out, err);
+    hlsnap_snapshot_release(s);
+    return r;
+}
+
+HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb) {
+    if (!sb) return;
+    if (sb->pid == getpid() && hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY) {
+        sb->destroyed = true;
+        hlsnap_interrupt_cancel(sb->interrupt);
+    } else {
+        hlsnap__sandbox_free(sb);
+    }
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "snapshot", err);
+    *out = NULL;
+    return r ? r : hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) != HLSNAP_BUSY, "restore", err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "restore: snapshot is NULL");
+    if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
+    if (!r) sb->stats.restores++;
+    return r;
+}
+
+HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb) {
+    if (hlsnap_sandbox_get_state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions, hlsnap_error *err) {
+    hlsnap__host_function *rows = NULL;
+    hlsnap__binding binding = {NULL};
+    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "bind", err);
+    if (!r) r = hlsnap__host_functions_copy(functions, num_functions, &rows, err);
+    if (!r) r = hlsnap__bind_imports(&sb->guest->contract, rows, num_functions, &binding, err);
+    if (r) {
+        hlsnap__free(rows);
+        return r;
+    }
+    hlsnap__free(sb->functions);
+    hlsnap__free(sb->binding.rows);
+    sb->functions = rows;
+    sb->num_functions = num_functions;
+    sb->binding = binding;
+    return HLSNAP_OK;
+}
+
+/* Host address of [gva, gva + n), all of it in mapped regions. */
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, bool write, uint8_t **at, hlsnap_error *err) {
+    const hlsnap_state state = hlsnap_sandbox_get_state(sb);
+    const hlsnap__layout *l = &sb->memory.layout;
+    uint64_t left = n, from = gva;
+    hlsnap_result r = hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
+    if (r) return r;
+    while (left) {
+        const hlsnap__region *region = hlsnap__layout_at(l, from);
+        uint64_t room;
+        if (!region || (write && region->kind == HLSNAP__IDENTITY))
+            return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s of %zu bytes at 0x%llx: 0x%llx is %s", write ? "write" : "read", n,
+                                (unsigned long long)gva, (unsigned long long)from, region ? "the identity page" : "not mapped");
+        room = region->gva + region->pages * HLSNAP__PAGE - from;
+        from += left < room ? left : room;
+        left -= left < room ? left : room;
+    }
+    *at = sb->memory.mem + (gva - l->base);
+    return HLSNAP_OK;
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
+    uint8_t *at;
+    hlsnap_result r = hlsnap__range(sb, gva, n, false, &at, err);
+    return r || !n ? r : hlsnap__memory_move(&sb->memory, to, at, n, false, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err) {
+    uint8_t *at;
+    hlsnap_result r = hlsnap__range(sb, gva, n, true, &at, err);
+    if (r || !n) return r;
+    r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)), at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) - (gva & (HLSNAP__PAGE - 1)), err);
+    return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), at, n, true, err);
+}
+
+HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out) {
+    *out = sb->stats;
+    out->hot_pages = sb->memory.num_hot;
+    out->copied_bytes = sb->memory.copied_bytes;
+}
+
+HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
+    hlsnap__retain(&sb->interrupt->refs);
+    return sb->interrupt;
+}
+
+#endif /* HLSNAP_GUEST */
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+#endif /* HLSNAP_IMPLEMENTATION_ONCE */
+#endif /* HLSNAP_IMPLEMENTATION */
+
+/* MIT License. Copyright (c) 2026 the hlsnap authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
+   files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
+   modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+   Software is furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+   Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+   COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+   ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
