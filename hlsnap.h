@@ -925,18 +925,6 @@ static const char *hlsnap__type_name(uint32_t type) {
     return type < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
 }
 
-static bool hlsnap__name_ok(const char *name, size_t size) {
-    size_t i;
-    if (size < 1 || size > HLSNAP_MAX_NAME) return false;
-    for (i = 0; i < size; i++) {
-        char c = name[i];
-        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-        bool other = (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '$' || c == '-';
-        if (!letter && !(i && other)) return false;
-    }
-    return true;
-}
-
 /* Reads one type name at *at and moves past it; HLSNAP_TYPE_FORCE32 when there is none. */
 static uint32_t hlsnap__type_parse(const char *s, size_t size, size_t *at) {
     uint32_t t;
@@ -2800,42 +2788,12 @@ __attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 }
 
 /* What compilers call behind a program's back, and the basics that programs expect. */
-static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t cap) {
-    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
-    return hlsnap__rt_memcpy(to, from, n);
-}
-static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
-    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
-    return hlsnap__rt_memmove(to, from, n);
-}
-static void *hlsnap__rt_memset_chk(void *to, int c, size_t n, size_t cap) {
-    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
-    return hlsnap__rt_memset(to, c, n);
-}
-static char *hlsnap__rt_strcpy_chk(char *to, const char *from, size_t cap) {
-    hlsnap__rt_memcpy_chk(to, from, hlsnap__rt_strlen(from) + 1, cap);
-    return to;
-}
-static int hlsnap__rt_vsnprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, va_list ap) {
-    (void)flag;
-    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
-    return hlsnap__rt_vformat(to, n, fmt, ap);
-}
-static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, ...) {
-    va_list ap;
-    int k;
-    va_start(ap, fmt);
-    k = hlsnap__rt_vsnprintf_chk(to, n, flag, cap, fmt, ap);
-    va_end(ap);
-    return k;
-}
 __attribute__((noreturn)) static void hlsnap__rt_stack_fail(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_STACK, "stack smashing detected");
 }
 __attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) { hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called"); }
 
-/* X(result, name, (parameters), (arguments), implementation); void results pass through `return f()` in neither language,
-   so those stand apart. */
+/* X(result, name, (parameters), (arguments), implementation); functions without a result stand apart. */
 #define HLSNAP__RT_LIBC(X) \
     X(void *, memcpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
     X(void *, memmove, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
@@ -2871,6 +2829,36 @@ typedef struct hlsnap__rt_note { uint32_t name_size, desc_size, type; char name[
 static const hlsnap__rt_note hlsnap__rt_abi_note __attribute__((section(".note.hlsnap"), used, aligned(4))) = {
     7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
 #else
+static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memcpy(to, from, n);
+}
+static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memmove(to, from, n);
+}
+static void *hlsnap__rt_memset_chk(void *to, int c, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_memset(to, c, n);
+}
+static char *hlsnap__rt_strcpy_chk(char *to, const char *from, size_t cap) {
+    hlsnap__rt_memcpy_chk(to, from, hlsnap__rt_strlen(from) + 1, cap);
+    return to;
+}
+static int hlsnap__rt_vsnprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, va_list ap) {
+    (void)flag;
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_vformat(to, n, fmt, ap);
+}
+static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, ...) {
+    va_list ap;
+    int k;
+    va_start(ap, fmt);
+    k = hlsnap__rt_vsnprintf_chk(to, n, flag, cap, fmt, ap);
+    va_end(ap);
+    return k;
+}
+
 /* Undefined symbols of a self guest that bind to the runtime; every other one becomes a typed fault when called. */
 typedef struct hlsnap__rt_binding { const char *name; void (*fn)(void); } hlsnap__rt_binding;
 /* Thread-local variables of a shared object; there is one module and one thread. */
@@ -2941,6 +2929,18 @@ static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t s
 }
 
 /* ---- >>contract: names and signatures of exports and imports ---- */
+
+static bool hlsnap__name_ok(const char *name, size_t size) {
+    size_t i;
+    if (size < 1 || size > HLSNAP_MAX_NAME) return false;
+    for (i = 0; i < size; i++) {
+        char c = name[i];
+        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+        bool other = (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '$' || c == '-';
+        if (!letter && !(i && other)) return false;
+    }
+    return true;
+}
 
 static void hlsnap__contract_free(hlsnap__contract *c) {
     hlsnap__free(c->exports);
