@@ -4072,7 +4072,7 @@ static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, uint64_t start, hl
     for (i = 0; same && i < h.e_phnum; i++) {
         Elf64_Phdr p;
         const uint32_t type = have_id ? PT_NOTE : PT_LOAD;
-        hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p));
+        if (!hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p))) break;
         if (p.p_type != type || p.p_flags & PF_W || !p.p_filesz || !(p.p_flags & PF_R)) continue;
         if (!hlsnap__elf_at(e, p.p_vaddr, p.p_filesz)) continue;
         same = memcmp((const void *)(uintptr_t)(p.p_vaddr + e->host_base), e->data + p.p_offset, (size_t)p.p_filesz) == 0;

@@ -1,0 +1,81 @@
+/* guest_bench.c - the guest of bench.c: one export for each thing that is measured.
+
+   cc: see ./run (freestanding, static) */
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+
+#include "compute.h"
+
+enum { PAGE_WORDS = 4096 / 8, WINDOW_PAGES = 1024 };
+
+static uint64_t *window;     /* WINDOW_PAGES pages of the heap, page-aligned */
+static uint64_t counter = 1; /* a page of data that the first call writes */
+
+static hlsnap_result on_setup(hlsnap_call *call, void *user) {
+    uintptr_t p = (uintptr_t)hlsnap_rt_malloc((WINDOW_PAGES + 1) * 4096);
+    uint64_t x = 0x9e3779b97f4a7c15;
+    (void)user;
+    if (!p) return hlsnap_call_fail(call, 1, "heap");
+    window = (uint64_t *)((p + 4095) & ~(uintptr_t)4095);
+    for (int i = 0; i < WINDOW_PAGES * PAGE_WORDS; i++) window[i] = x = compute_xorshift(x, 1);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result on_nop(hlsnap_call *call, void *user) {
+    (void)user;
+    return hlsnap_call_return(call, hlsnap_i32(hlsnap_call_arg(call, 0).as.i32 + 1));
+}
+
+/* One word in each of n pages, every stride-th of the window. */
+static void touch(uint32_t n, uint32_t stride) {
+    counter++;
+    for (uint32_t i = 0; i < n; i++) ((volatile uint64_t *)window)[(uint64_t)i * stride * PAGE_WORDS] = counter;
+}
+
+static hlsnap_result on_touch(hlsnap_call *call, void *user) {
+    (void)user;
+    touch(hlsnap_call_arg(call, 0).as.u32, 1);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result on_scatter(hlsnap_call *call, void *user) {
+    (void)user;
+    touch(hlsnap_call_arg(call, 0).as.u32, 2);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result on_hostcalls(hlsnap_call *call, void *user) {
+    hlsnap_value out = hlsnap_u32(0);
+    const uint32_t n = hlsnap_call_arg(call, 0).as.u32;
+    (void)user;
+    for (uint32_t i = 0; i < n; i++) {
+        const hlsnap_value v = hlsnap_u32(i);
+        const hlsnap_result r = hlsnap_rt_call("tick", &v, 1, &out, NULL);
+        if (r) return r;
+    }
+    return hlsnap_call_return(call, out);
+}
+
+static hlsnap_result on_compute(hlsnap_call *call, void *user) {
+    volatile uint64_t seed = 1;
+    (void)user;
+    return hlsnap_call_return(call, hlsnap_u64(compute_run(seed)));
+}
+
+/* What a first call does at least: a page of data and a page of stack. */
+static hlsnap_result on_first(hlsnap_call *call, void *user) {
+    volatile uint64_t local = hlsnap_call_arg(call, 0).as.u64;
+    (void)user;
+    counter += local;
+    return hlsnap_call_return(call, hlsnap_u64(counter));
+}
+
+static const hlsnap_function exports[] = {
+    {"nop", "i32(i32)", on_nop, NULL},         {"touch", "void(u32)", on_touch, NULL},
+    {"scatter", "void(u32)", on_scatter, NULL}, {"hostcalls", "u32(u32)", on_hostcalls, NULL},
+    {"compute", "u64()", on_compute, NULL},    {"first", "u64(u64)", on_first, NULL},
+    {"setup", "void()", on_setup, NULL},
+};
+static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}};
+static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};
+HLSNAP_GUEST_MAIN(module);

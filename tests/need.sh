@@ -1,0 +1,42 @@
+# need.sh - sourced by the run scripts: looks for what they need, and with INSTALL=1 installs it (Debian, Ubuntu).
+
+missing=
+
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+need_header() { # need_header HEADER PACKAGE
+    printf '#include <%s>\n' "$1" | ${CC:-cc} -E - >/dev/null 2>&1 || missing="$missing $2"
+}
+
+# Installs what is missing, or says how to and fails.
+need_done() {
+    [ -n "$missing" ] || return 0
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    if [ "${INSTALL:-0}" != 1 ]; then
+        echo "missing packages:$missing"
+        echo "install them:     $sudo apt-get install -y$missing"
+        echo "or run this script again with --install"
+        return 1
+    fi
+    echo "+ apt-get install$missing"
+    # shellcheck disable=SC2086
+    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } \
+        >"$build/apt.log" 2>&1 || { tail -n 5 "$build/apt.log"; echo "could not install:$missing"; return 1; }
+    missing=
+}
+
+# Why /dev/kvm cannot be used here, or nothing.
+kvm_problem() {
+    if [ ! -e /dev/kvm ]; then echo "no /dev/kvm: modprobe kvm_intel or kvm_amd, or enable virtualization"
+    elif [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+        echo "no permission for /dev/kvm: sudo usermod -aG $(stat -c %G /dev/kvm) \$USER, then log in again"
+    fi
+}
+
+# The cc: or run: lines of an example's first comment, one per line.
+lines_of() { # lines_of cc|run|prints FILE
+    sed -n "1,/\*\//s/^ *$1: \(.*[^ ]\) *\$/\1/p" "$2" | sed 's/ *\*\/$//'
+}
