@@ -694,7 +694,7 @@ HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(h
 HLSNAP__STATIC_ASSERT(identity_size, sizeof(hlsnap_abi_identity) == 128 && offsetof(hlsnap_abi_identity, tls) == 112);
 
 typedef struct hlsnap__signature {
-    uint8_t result, num_args;  /* hlsnap_type */
+    uint8_t result, num_args; /* hlsnap_type */
     uint8_t args[HLSNAP_MAX_ARGS];
 } hlsnap__signature;
 
@@ -702,38 +702,45 @@ typedef struct hlsnap__signature {
 struct hlsnap_call {
     const hlsnap_value *args;
     const hlsnap__signature *signature;
-    uint8_t *out;              /* where the result message is encoded */
-    size_t out_size;           /* bytes there */
-    size_t used;               /* of the encoded message; 0 = nothing returned yet */
-    uint32_t function;         /* number, for the message */
-    hlsnap_result failed;      /* set by hlsnap_call_fail and misuse */
+    uint8_t *out;         /* where the result message is encoded */
+    size_t out_size;      /* bytes there */
+    size_t used;          /* of the encoded message; 0 = nothing returned yet */
+    uint32_t function;    /* number, for the message */
+    hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
 
 #ifndef HLSNAP_GUEST
 
 /* What a region is decides what the guest may do there, so no file can ask for writable code. */
 typedef enum hlsnap__kind {
-    HLSNAP__TEXT, HLSNAP__RODATA, HLSNAP__DATA, HLSNAP__TLS, HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY,
+    HLSNAP__TEXT,
+    HLSNAP__RODATA,
+    HLSNAP__DATA,
+    HLSNAP__TLS,
+    HLSNAP__HEAP,
+    HLSNAP__STACK,
+    HLSNAP__MAILBOX,
+    HLSNAP__IDENTITY,
     HLSNAP__NUM_KINDS
 } hlsnap__kind;
 
 typedef struct hlsnap__region {
-    uint32_t kind;             /* hlsnap__kind */
-    uint64_t gva;              /* page-aligned */
-    uint64_t pages;            /* > 0 */
+    uint32_t kind;  /* hlsnap__kind */
+    uint64_t gva;   /* page-aligned */
+    uint64_t pages; /* > 0 */
 } hlsnap__region;
 
 #define HLSNAP__MAX_REGIONS 32
 /* Guest memory is one window of guest virtual addresses; page p of the guest is base + p * 4096. Pages of the window
    that no region covers are guards: they are never mapped, stored or touched. */
 typedef struct hlsnap__layout {
-    uint64_t base;             /* GVA, multiple of 2 MiB */
-    uint64_t pages;            /* of the window */
+    uint64_t base;  /* GVA, multiple of 2 MiB */
+    uint64_t pages; /* of the window */
     uint32_t num_regions;
     hlsnap__region regions[HLSNAP__MAX_REGIONS]; /* ascending, disjoint */
 } hlsnap__layout;
 
-typedef struct hlsnap__decl {  /* a function of the contract */
+typedef struct hlsnap__decl { /* a function of the contract */
     hlsnap__signature signature;
     char name[HLSNAP_MAX_NAME + 1];
     char text[8 + HLSNAP_MAX_ARGS * 6]; /* the signature, canonical */
@@ -746,29 +753,29 @@ typedef struct hlsnap__contract {
 
 /* Everything about a guest that no call changes; shared by its snapshots and sandboxes. */
 typedef struct hlsnap__guest {
-    int32_t refs;              /* atomic */
-    bool initialized;          /* init has run: the contract is known, and a snapshot can be saved */
+    int32_t refs;     /* atomic */
+    bool initialized; /* init has run: the contract is known, and a snapshot can be saved */
     hlsnap__layout layout;
     hlsnap__contract contract;
-    uint64_t entry;            /* GVA in a text region where every VM entry starts */
-    uint64_t module;           /* GVA of a self guest's hlsnap_module, else 0 */
-    uint64_t tls_size;         /* bytes of the TLS block, ending at the identity page */
+    uint64_t entry;                   /* GVA in a text region where every VM entry starts */
+    uint64_t module;                  /* GVA of a self guest's hlsnap_module, else 0 */
+    uint64_t tls_size;                /* bytes of the TLS block, ending at the identity page */
     uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
-    uint64_t features;         /* HLSNAP__CPU_x bits the guest may have come to rely on */
-    uint64_t id;               /* upper 48 bits of every handle; derived from the identity and the contract */
+    uint64_t features;                /* HLSNAP__CPU_x bits the guest may have come to rely on */
+    uint64_t id;                      /* upper 48 bits of every handle; derived from the identity and the contract */
     char name[64], build_id[48];
-    char *unresolved;          /* names of functions a self guest lacks, each with its NUL, in slot order; or NULL */
+    char *unresolved; /* names of functions a self guest lacks, each with its NUL, in slot order; or NULL */
     uint32_t num_unresolved;
 } hlsnap__guest;
 
 /* A blob of guest pages. */
 typedef struct hlsnap__layer {
-    int32_t refs;              /* atomic */
-    int fd;                    /* sealed memfd, or a file of a layout; owned */
-    bool sealed;               /* nobody can change it, so map may be dereferenced */
+    int32_t refs; /* atomic */
+    int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
+    bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
-    const uint8_t *map;        /* all pages, read-only, when sealed; else NULL: read with pread */
-    char digest[72];           /* "sha256:<hex>" of the whole blob where it was hashed whole, else "" */
+    const uint8_t *map; /* all pages, read-only, when sealed; else NULL: read with pread */
+    char digest[72];    /* "sha256:<hex>" of the whole blob where it was hashed whole, else "" */
 } hlsnap__layer;
 
 typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
@@ -777,14 +784,14 @@ typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pa
 
 #define HLSNAP__MAX_LAYERS 128
 struct hlsnap_snapshot {
-    int32_t refs;              /* atomic */
+    int32_t refs; /* atomic */
     hlsnap__guest *guest;
     uint64_t generation;
-    uint32_t guard;            /* hlsnap_oci_guard in force */
+    uint32_t guard; /* hlsnap_oci_guard in force */
     uint32_t num_layers;
     hlsnap__layer **layers;
     uint32_t num_extents;
-    hlsnap__extent *extents;   /* ascending, disjoint, inside regions that are stored */
+    hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
 };
 #endif /* HLSNAP_GUEST */
 
@@ -817,7 +824,8 @@ HLSNAP_API uint32_t hlsnap_version(void) { return HLSNAP_VERSION; }
 
 static int hlsnap__rt_vformat(char *to, size_t cap, const char *fmt, va_list ap);
 
-HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(char *to, size_t cap, const char *fmt, ...) {
+HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(char *to, size_t cap, const char *fmt,
+                                                                               ...) {
     va_list ap;
     int n;
     va_start(ap, fmt);
@@ -828,8 +836,9 @@ HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(c
 
 /* Fills *err (NULL is fine) and returns code, so that a failing path is one line. os_errno is 0 or errno as it was. The
    text must be printable: guest and file text goes through hlsnap__printable first. */
-HLSNAP__UNUSED __attribute__((format(printf, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err, hlsnap_result code,
-                                                                                     int os_errno, const char *fmt, ...) {
+HLSNAP__UNUSED __attribute__((format(printf, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err,
+                                                                                       hlsnap_result code, int os_errno,
+                                                                                       const char *fmt, ...) {
     if (err) {
         static const hlsnap_error none = HLSNAP_ZERO;
         va_list ap;
@@ -962,8 +971,8 @@ HLSNAP__UNUSED static void hlsnap__signature_format(const hlsnap__signature *sig
 }
 
 /* The values match the argument types; fills err with the first that does not. */
-static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char *name, const hlsnap_value *args, size_t num,
-                                        hlsnap_error *err) {
+static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char *name, const hlsnap_value *args,
+                                        size_t num, hlsnap_error *err) {
     size_t i;
     if (num != sig->num_args)
         return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s takes %d arguments, not %zu", name, sig->num_args, num);
@@ -976,7 +985,8 @@ static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char
             return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "argument %zu of %s has %zu bytes", i, name, v->size);
         if ((v->type == HLSNAP_STR && (!v->str || hlsnap__rt_memchr(v->str, 0, v->size))) ||
             (v->type == HLSNAP_BYTES && !v->bytes && v->size))
-            return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "argument %zu of %s is NULL or has a NUL inside", i, name);
+            return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "argument %zu of %s is NULL or has a NUL inside", i,
+                                name);
     }
     return HLSNAP_OK;
 }
@@ -1093,7 +1103,8 @@ HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
 
 HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
     size_t num = v.type != HLSNAP_VOID;
-    if ((uint32_t)v.type != call->signature->result || (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
+    if ((uint32_t)v.type != call->signature->result ||
+        (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
         return call->failed = HLSNAP_ERR_SIGNATURE;
     if (v.size > UINT32_MAX / 2) return call->failed = HLSNAP_ERR_LIMIT;
@@ -1115,7 +1126,8 @@ static void hlsnap__call_refuse(hlsnap_call *call, uint32_t status, int32_t code
 }
 
 HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, const char *text) {
-    hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_FAILED, user_code, text ? text : "", text ? hlsnap__rt_strlen(text) : 0);
+    hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_FAILED, user_code, text ? text : "",
+                        text ? hlsnap__rt_strlen(text) : 0);
     return call->failed = HLSNAP_ERR_FUNCTION;
 }
 
@@ -1157,17 +1169,14 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     r = fn(call, user);
     if (call->failed) r = call->failed;
     if (r == HLSNAP_ERR_FUNCTION && call->failed == HLSNAP_ERR_FUNCTION) return;
-    if (!r && !call->used && call->signature->result == HLSNAP_VOID) hlsnap_call_return(call, hlsnap__value(HLSNAP_VOID));
+    if (!r && !call->used && call->signature->result == HLSNAP_VOID)
+        hlsnap_call_return(call, hlsnap__value(HLSNAP_VOID));
     if (!r && !call->used) r = call->failed ? call->failed : HLSNAP_ERR_SIGNATURE; /* no result given */
     if (!r) return;
     n = hlsnap__format(text, sizeof(text), "the function returned %s", hlsnap_result_name(r));
     hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_REFUSED, (int32_t)r, text, (size_t)n);
 }
 /* ---- >>rt: leaf code of the guest runtime (no libc, no state of its own) ---- */
-
-#ifndef HLSNAP__UNUSED
-#define HLSNAP__UNUSED __attribute__((unused))
-#endif
 
 // Hides where a pointer came from. A loop that steps through a hidden pointer is never recognised
 // as memcpy, memset or strlen (which would make those functions call themselves), and the
@@ -1178,8 +1187,8 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_HWADDRESS__)
 #define HLSNAP__RT_BYTEWISE 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) ||                         \
-    __has_feature(thread_sanitizer) || __has_feature(hwaddress_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(hwaddress_sanitizer)
 #define HLSNAP__RT_BYTEWISE 1
 #endif
 #endif
@@ -1190,7 +1199,7 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
 #define HLSNAP__RT_PRINTF(args) __attribute__((format(printf, 3, args)))
 
 // From this length on the microcoded string instructions win over the 32-byte loop.
-#define HLSNAP__RT_REP_MIN ((size_t)1024)
+#define HLSNAP__RT_REP_MIN ((size_t)768)
 
 typedef uint16_t hlsnap__rt_u16 __attribute__((may_alias, aligned(1)));
 typedef uint32_t hlsnap__rt_u32 __attribute__((may_alias, aligned(1)));
@@ -1200,19 +1209,14 @@ typedef uint64_t hlsnap__rt_word __attribute__((may_alias));
 /* ---- >>rt_mem ---- */
 
 // Plain loads and stores, not __builtin_memcpy: no flag combination can turn them into a call.
-static HLSNAP__UNUSED uint64_t hlsnap__rt_load(const unsigned char *p)
-{
+static HLSNAP__UNUSED uint64_t hlsnap__rt_load(const unsigned char *p) {
     return *(const hlsnap__rt_u64 *)(const void *)p;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_store(unsigned char *p, uint64_t v)
-{
-    *(hlsnap__rt_u64 *)(void *)p = v;
-}
+static HLSNAP__UNUSED void hlsnap__rt_store(unsigned char *p, uint64_t v) { *(hlsnap__rt_u64 *)(void *)p = v; }
 
 // n <= 32. Every load comes before the first store, so any overlap is fine.
-static HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigned char *s, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigned char *s, size_t n) {
     if (n >= 16) {
         uint64_t a = hlsnap__rt_load(s), b = hlsnap__rt_load(s + 8);
         uint64_t y = hlsnap__rt_load(s + n - 16), z = hlsnap__rt_load(s + n - 8);
@@ -1239,8 +1243,7 @@ static HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigne
     }
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_copy32(unsigned char *d, const unsigned char *s)
-{
+static HLSNAP__UNUSED void hlsnap__rt_copy32(unsigned char *d, const unsigned char *s) {
     uint64_t a = hlsnap__rt_load(s), b = hlsnap__rt_load(s + 8);
     uint64_t y = hlsnap__rt_load(s + 16), z = hlsnap__rt_load(s + 24);
     hlsnap__rt_store(d, a);
@@ -1251,8 +1254,7 @@ static HLSNAP__UNUSED void hlsnap__rt_copy32(unsigned char *d, const unsigned ch
 
 // n > 32, d below s or apart from it. The last 32 bytes are read first: with an overlap the loop
 // may overwrite them.
-static HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned char *s, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned char *s, size_t n) {
     unsigned char *last = d + n - 32, tail[32];
     hlsnap__rt_copy32(tail, s + n - 32);
     while (d < last) {
@@ -1266,8 +1268,7 @@ static HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned c
 }
 
 // n > 32, d above s; the mirror image of copy_up.
-static HLSNAP__UNUSED void hlsnap__rt_copy_down(unsigned char *d, const unsigned char *s, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_copy_down(unsigned char *d, const unsigned char *s, size_t n) {
     unsigned char *first = d, head[32];
     hlsnap__rt_copy32(head, s);
     d += n;
@@ -1282,8 +1283,7 @@ static HLSNAP__UNUSED void hlsnap__rt_copy_down(unsigned char *d, const unsigned
     hlsnap__rt_copy32(first, head);
 }
 
-static HLSNAP__UNUSED void *hlsnap__rt_memcpy(void *to, const void *from, size_t n)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_memcpy(void *to, const void *from, size_t n) {
     unsigned char *d = (unsigned char *)to;
     const unsigned char *s = (const unsigned char *)from;
     HLSNAP__RT_HIDE(d);
@@ -1302,8 +1302,7 @@ static HLSNAP__UNUSED void *hlsnap__rt_memcpy(void *to, const void *from, size_t
     return to;
 }
 
-static HLSNAP__UNUSED void *hlsnap__rt_memmove(void *to, const void *from, size_t n)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_memmove(void *to, const void *from, size_t n) {
     unsigned char *d = (unsigned char *)to;
     const unsigned char *s = (const unsigned char *)from;
     uintptr_t above = (uintptr_t)to - (uintptr_t)from, below = (uintptr_t)from - (uintptr_t)to;
@@ -1321,8 +1320,7 @@ static HLSNAP__UNUSED void *hlsnap__rt_memmove(void *to, const void *from, size_
     return hlsnap__rt_memcpy(to, from, n);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_fill_small(unsigned char *d, uint64_t v, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_fill_small(unsigned char *d, uint64_t v, size_t n) {
     if (n >= 8) {
         hlsnap__rt_store(d, v);
         hlsnap__rt_store(d + n - 8, v);
@@ -1340,8 +1338,7 @@ static HLSNAP__UNUSED void hlsnap__rt_fill_small(unsigned char *d, uint64_t v, s
     }
 }
 
-static HLSNAP__UNUSED void *hlsnap__rt_memset(void *to, int c, size_t n)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_memset(void *to, int c, size_t n) {
     unsigned char *d = (unsigned char *)to, *last;
     uint64_t v = (uint64_t)(unsigned char)c * 0x0101010101010101u;
     HLSNAP__RT_HIDE(d);
@@ -1363,8 +1360,7 @@ static HLSNAP__UNUSED void *hlsnap__rt_memset(void *to, int c, size_t n)
     return to;
 }
 
-static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t n)
-{
+static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t n) {
     const unsigned char *x = (const unsigned char *)a, *y = (const unsigned char *)b;
     HLSNAP__RT_HIDE(x);
     HLSNAP__RT_HIDE(y);
@@ -1375,8 +1371,7 @@ static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t
     }
     for (; n > 0; n--, x++, y++) {
         HLSNAP__RT_HIDE(x);
-        if (*x != *y)
-            return *x < *y ? -1 : 1;
+        if (*x != *y) return *x < *y ? -1 : 1;
     }
     return 0;
 }
@@ -1384,117 +1379,90 @@ static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t
 // Index of the first byte c in s[0..n), or n. Reads aligned words only: a word that holds one byte
 // of the object lies on that byte's page, so nothing beyond the page of the last byte looked at is
 // ever touched (n may be SIZE_MAX).
-static HLSNAP__UNUSED size_t hlsnap__rt_scan(const unsigned char *s, unsigned char c, size_t n)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_scan(const unsigned char *s, unsigned char c, size_t n) {
     size_t i = 0;
 #if !HLSNAP__RT_BYTEWISE
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u, same = ones * c;
     for (; i < n && ((uintptr_t)(s + i) & 7u) != 0; i++)
-        if (s[i] == c)
-            return i;
+        if (s[i] == c) return i;
     for (; n - i >= 8; i += 8) {
         uint64_t w;
         HLSNAP__RT_HIDE(s);
         w = *(const hlsnap__rt_word *)(const void *)(s + i) ^ same;
-        if (((w - ones) & ~w & highs) != 0)
-            break;
+        if (((w - ones) & ~w & highs) != 0) break;
     }
 #endif
-    for (; i < n && s[i] != c; i++)
-        HLSNAP__RT_HIDE(s);
+    for (; i < n && s[i] != c; i++) HLSNAP__RT_HIDE(s);
     return i;
 }
 
 /* ---- >>rt_str ---- */
 
 // The standard interface takes const and gives back non-const; the detour keeps -Wcast-qual quiet.
-static HLSNAP__UNUSED char *hlsnap__rt_unconst(const void *p)
-{
-    return (char *)(uintptr_t)p;
-}
+static HLSNAP__UNUSED char *hlsnap__rt_unconst(const void *p) { return (char *)(uintptr_t)p; }
 
-static HLSNAP__UNUSED void *hlsnap__rt_memchr(const void *s, int c, size_t n)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_memchr(const void *s, int c, size_t n) {
     size_t i = hlsnap__rt_scan((const unsigned char *)s, (unsigned char)c, n);
     return i < n ? hlsnap__rt_unconst((const unsigned char *)s + i) : NULL;
 }
 
-static HLSNAP__UNUSED size_t hlsnap__rt_strlen(const char *s)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_strlen(const char *s) {
     return hlsnap__rt_scan((const unsigned char *)s, 0, SIZE_MAX);
 }
 
-static HLSNAP__UNUSED size_t hlsnap__rt_strnlen(const char *s, size_t max)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_strnlen(const char *s, size_t max) {
     return hlsnap__rt_scan((const unsigned char *)s, 0, max);
 }
 
-static HLSNAP__UNUSED int hlsnap__rt_strncmp(const char *a, const char *b, size_t n)
-{
+static HLSNAP__UNUSED int hlsnap__rt_strncmp(const char *a, const char *b, size_t n) {
     const unsigned char *x = (const unsigned char *)a, *y = (const unsigned char *)b;
     for (; n > 0; n--, x++, y++) {
         HLSNAP__RT_HIDE(x);
-        if (*x != *y)
-            return *x < *y ? -1 : 1;
-        if (*x == 0)
-            return 0;
+        if (*x != *y) return *x < *y ? -1 : 1;
+        if (*x == 0) return 0;
     }
     return 0;
 }
 
-static HLSNAP__UNUSED int hlsnap__rt_strcmp(const char *a, const char *b)
-{
-    return hlsnap__rt_strncmp(a, b, SIZE_MAX);
-}
+static HLSNAP__UNUSED int hlsnap__rt_strcmp(const char *a, const char *b) { return hlsnap__rt_strncmp(a, b, SIZE_MAX); }
 
-static HLSNAP__UNUSED char *hlsnap__rt_strchr(const char *s, int c)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strchr(const char *s, int c) {
     for (;; s++) {
         HLSNAP__RT_HIDE(s);
-        if (*s == (char)c)
-            return hlsnap__rt_unconst(s);
-        if (*s == 0)
-            return NULL;
+        if (*s == (char)c) return hlsnap__rt_unconst(s);
+        if (*s == 0) return NULL;
     }
 }
 
-static HLSNAP__UNUSED char *hlsnap__rt_strrchr(const char *s, int c)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strrchr(const char *s, int c) {
     size_t n = hlsnap__rt_strlen(s) + 1;
     while (n-- > 0)
-        if (s[n] == (char)c)
-            return hlsnap__rt_unconst(s + n);
+        if (s[n] == (char)c) return hlsnap__rt_unconst(s + n);
     return NULL;
 }
 
 // Quadratic in the worst case; the needles of a guest are short.
-static HLSNAP__UNUSED char *hlsnap__rt_strstr(const char *s, const char *what)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strstr(const char *s, const char *what) {
     size_t n = hlsnap__rt_strlen(what);
-    if (n == 0)
-        return hlsnap__rt_unconst(s);
+    if (n == 0) return hlsnap__rt_unconst(s);
     for (; (s = hlsnap__rt_strchr(s, what[0])) != NULL; s++)
-        if (hlsnap__rt_strncmp(s, what, n) == 0)
-            return hlsnap__rt_unconst(s);
+        if (hlsnap__rt_strncmp(s, what, n) == 0) return hlsnap__rt_unconst(s);
     return NULL;
 }
 
-static HLSNAP__UNUSED char *hlsnap__rt_strcpy(char *to, const char *from)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strcpy(char *to, const char *from) {
     hlsnap__rt_memcpy(to, from, hlsnap__rt_strlen(from) + 1);
     return to;
 }
 
-static HLSNAP__UNUSED char *hlsnap__rt_strncpy(char *to, const char *from, size_t n)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strncpy(char *to, const char *from, size_t n) {
     size_t len = hlsnap__rt_strnlen(from, n);
     hlsnap__rt_memcpy(to, from, len);
     hlsnap__rt_memset(to + len, 0, n - len);
     return to;
 }
 
-static HLSNAP__UNUSED char *hlsnap__rt_strcat(char *to, const char *from)
-{
+static HLSNAP__UNUSED char *hlsnap__rt_strcat(char *to, const char *from) {
     hlsnap__rt_strcpy(to + hlsnap__rt_strlen(to), from);
     return to;
 }
@@ -1517,23 +1485,18 @@ typedef struct hlsnap__rt_decimal {
     char space[HLSNAP__RT_INT_DIGITS + 1080];
 } hlsnap__rt_decimal;
 
-static HLSNAP__UNUSED void hlsnap__rt_nine_digits(char *to, uint32_t v)
-{
+static HLSNAP__UNUSED void hlsnap__rt_nine_digits(char *to, uint32_t v) {
     int i;
-    for (i = 8; i >= 0; i--, v /= 10)
-        to[i] = (char)('0' + (int)(v % 10));
+    for (i = 8; i >= 0; i--, v /= 10) to[i] = (char)('0' + (int)(v % 10));
 }
 
 // Division by 10^9 peels groups off the integer part from the right. Returns where they start.
-static HLSNAP__UNUSED int hlsnap__rt_decimal_int(hlsnap__rt_decimal *x, uint32_t *w)
-{
+static HLSNAP__UNUSED int hlsnap__rt_decimal_int(hlsnap__rt_decimal *x, uint32_t *w) {
     int at = HLSNAP__RT_INT_DIGITS, top = HLSNAP__RT_WORDS - 1, i;
     for (;;) {
         uint64_t rest = 0;
-        while (top >= HLSNAP__RT_FRAC_WORDS && w[top] == 0)
-            top--;
-        if (top < HLSNAP__RT_FRAC_WORDS)
-            return at;
+        while (top >= HLSNAP__RT_FRAC_WORDS && w[top] == 0) top--;
+        if (top < HLSNAP__RT_FRAC_WORDS) return at;
         for (i = top; i >= HLSNAP__RT_FRAC_WORDS; i--) {
             rest = rest << 32 | w[i];
             w[i] = (uint32_t)(rest / HLSNAP__RT_BILLION);
@@ -1546,15 +1509,12 @@ static HLSNAP__UNUSED int hlsnap__rt_decimal_int(hlsnap__rt_decimal *x, uint32_t
 
 // Multiplication by 10^9 pushes groups of the fraction over the point. Each step frees 9 low bits,
 // so it ends. Returns the index behind the last digit.
-static HLSNAP__UNUSED int hlsnap__rt_decimal_frac(hlsnap__rt_decimal *x, uint32_t *w)
-{
+static HLSNAP__UNUSED int hlsnap__rt_decimal_frac(hlsnap__rt_decimal *x, uint32_t *w) {
     int at = HLSNAP__RT_INT_DIGITS, low = 0, i;
     for (;;) {
         uint64_t carry = 0;
-        while (low < HLSNAP__RT_FRAC_WORDS && w[low] == 0)
-            low++;
-        if (low == HLSNAP__RT_FRAC_WORDS)
-            return at;
+        while (low < HLSNAP__RT_FRAC_WORDS && w[low] == 0) low++;
+        if (low == HLSNAP__RT_FRAC_WORDS) return at;
         for (i = low; i < HLSNAP__RT_FRAC_WORDS; i++) {
             carry += (uint64_t)w[i] * HLSNAP__RT_BILLION;
             w[i] = (uint32_t)carry;
@@ -1565,8 +1525,7 @@ static HLSNAP__UNUSED int hlsnap__rt_decimal_frac(hlsnap__rt_decimal *x, uint32_
     }
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_decimal_set(hlsnap__rt_decimal *x, uint64_t m, int e)
-{
+static HLSNAP__UNUSED void hlsnap__rt_decimal_set(hlsnap__rt_decimal *x, uint64_t m, int e) {
     uint32_t w[HLSNAP__RT_WORDS];
     unsigned bit = (unsigned)(e + 32 * HLSNAP__RT_FRAC_WORDS), shift = bit % 32;
     int first, end;
@@ -1576,10 +1535,8 @@ static HLSNAP__UNUSED void hlsnap__rt_decimal_set(hlsnap__rt_decimal *x, uint64_
     w[bit / 32 + 2] = (uint32_t)((m >> 32) >> (32 - shift));
     first = hlsnap__rt_decimal_int(x, w);
     end = hlsnap__rt_decimal_frac(x, w);
-    while (first < end && x->space[first] == '0')
-        first++;
-    while (end > first && x->space[end - 1] == '0')
-        end--;
+    while (first < end && x->space[first] == '0') first++;
+    while (end > first && x->space[end - 1] == '0') end--;
     x->d = x->space + first;
     x->count = end - first;
     x->point = first < end ? HLSNAP__RT_INT_DIGITS - first : 1;
@@ -1587,11 +1544,9 @@ static HLSNAP__UNUSED void hlsnap__rt_decimal_set(hlsnap__rt_decimal *x, uint64_
 
 // Keeps the first `keep` digits: to nearest, ties to even. The expansion is exact, so a tie is a
 // lone final 5.
-static HLSNAP__UNUSED void hlsnap__rt_decimal_round(hlsnap__rt_decimal *x, int64_t keep)
-{
+static HLSNAP__UNUSED void hlsnap__rt_decimal_round(hlsnap__rt_decimal *x, int64_t keep) {
     bool up = false;
-    if (keep >= x->count)
-        return;
+    if (keep >= x->count) return;
     if (keep >= 0) {
         bool tie = x->d[keep] == '5' && keep + 1 == x->count;
         bool odd = keep > 0 && ((x->d[keep - 1] - '0') & 1) != 0;
@@ -1602,8 +1557,7 @@ static HLSNAP__UNUSED void hlsnap__rt_decimal_round(hlsnap__rt_decimal *x, int64
             x->d[x->count - 1]++;
             return;
         }
-        if (!up && x->d[x->count - 1] != '0')
-            return;
+        if (!up && x->d[x->count - 1] != '0') return;
     }
     x->point = up ? x->point + 1 : 1;
     if (up) {
@@ -1633,8 +1587,7 @@ typedef struct hlsnap__rt_spec {
     char conv;
 } hlsnap__rt_spec;
 
-static HLSNAP__UNUSED void hlsnap__rt_put(hlsnap__rt_out *o, const char *s, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_put(hlsnap__rt_out *o, const char *s, size_t n) {
     if (o->len < o->cap) {
         size_t at = (size_t)o->len, room = o->cap - at;
         hlsnap__rt_memcpy(o->to + at, s, n < room ? n : room);
@@ -1642,8 +1595,7 @@ static HLSNAP__UNUSED void hlsnap__rt_put(hlsnap__rt_out *o, const char *s, size
     o->len += n;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_pad(hlsnap__rt_out *o, char c, int64_t count)
-{
+static HLSNAP__UNUSED void hlsnap__rt_pad(hlsnap__rt_out *o, char c, int64_t count) {
     uint64_t n = count > 0 ? (uint64_t)count : 0;
     if (o->len < o->cap) {
         size_t at = (size_t)o->len, room = o->cap - at;
@@ -1653,22 +1605,18 @@ static HLSNAP__UNUSED void hlsnap__rt_pad(hlsnap__rt_out *o, char c, int64_t cou
 }
 
 // Left padding and prefix of a field with `body` more characters; returns the right padding.
-static HLSNAP__UNUSED int64_t hlsnap__rt_open(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
-                                              const char *prefix, int64_t body)
-{
+static HLSNAP__UNUSED int64_t hlsnap__rt_open(hlsnap__rt_out *o, const hlsnap__rt_spec *s, const char *prefix,
+                                              int64_t body) {
     size_t n = hlsnap__rt_strlen(prefix);
     int64_t gap = s->width - (int64_t)n - body;
-    if (!s->left && !s->zero)
-        hlsnap__rt_pad(o, ' ', gap);
+    if (!s->left && !s->zero) hlsnap__rt_pad(o, ' ', gap);
     hlsnap__rt_put(o, prefix, n);
-    if (!s->left && s->zero)
-        hlsnap__rt_pad(o, '0', gap);
+    if (!s->left && s->zero) hlsnap__rt_pad(o, '0', gap);
     return s->left ? gap : 0;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_text(hlsnap__rt_out *o, hlsnap__rt_spec *s,
-                                           const char *prefix, const char *text, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_text(hlsnap__rt_out *o, hlsnap__rt_spec *s, const char *prefix, const char *text,
+                                           size_t n) {
     int64_t right;
     s->zero = false;
     right = hlsnap__rt_open(o, s, prefix, (int64_t)n);
@@ -1676,35 +1624,26 @@ static HLSNAP__UNUSED void hlsnap__rt_text(hlsnap__rt_out *o, hlsnap__rt_spec *s
     hlsnap__rt_pad(o, ' ', right);
 }
 
-static HLSNAP__UNUSED const char *hlsnap__rt_sign(const hlsnap__rt_spec *s, bool negative)
-{
+static HLSNAP__UNUSED const char *hlsnap__rt_sign(const hlsnap__rt_spec *s, bool negative) {
     return negative ? "-" : s->plus ? "+" : s->space ? " " : "";
 }
 
-static HLSNAP__UNUSED const char *hlsnap__rt_hex_digits(bool upper)
-{
+static HLSNAP__UNUSED const char *hlsnap__rt_hex_digits(bool upper) {
     return upper ? "0123456789ABCDEF" : "0123456789abcdef";
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_integer(hlsnap__rt_out *o, hlsnap__rt_spec *s,
-                                              const char *prefix, uint64_t v)
-{
+static HLSNAP__UNUSED void hlsnap__rt_integer(hlsnap__rt_out *o, hlsnap__rt_spec *s, const char *prefix, uint64_t v) {
     const char *digits = hlsnap__rt_hex_digits(s->conv == 'X');
     bool hex = s->conv == 'x' || s->conv == 'X' || s->conv == 'p';
     uint64_t base = hex ? 16 : s->conv == 'o' ? 8 : 10;
     char text[24];
     int64_t n = 0, zeros, right;
-    if ((s->conv == 'x' || s->conv == 'X') && s->alt && v != 0)
-        prefix = s->conv == 'x' ? "0x" : "0X";
-    if (v == 0 && s->prec != 0)
-        text[sizeof text - (size_t)++n] = '0';
-    for (; v != 0; v /= base)
-        text[sizeof text - (size_t)++n] = digits[v % base];
+    if ((s->conv == 'x' || s->conv == 'X') && s->alt && v != 0) prefix = s->conv == 'x' ? "0x" : "0X";
+    if (v == 0 && s->prec != 0) text[sizeof text - (size_t)++n] = '0';
+    for (; v != 0; v /= base) text[sizeof text - (size_t)++n] = digits[v % base];
     zeros = s->prec > n ? s->prec - n : 0;
-    if (s->conv == 'o' && s->alt && zeros == 0 && (n == 0 || text[sizeof text - (size_t)n] != '0'))
-        zeros = 1;
-    if (s->prec >= 0)
-        s->zero = false;
+    if (s->conv == 'o' && s->alt && zeros == 0 && (n == 0 || text[sizeof text - (size_t)n] != '0')) zeros = 1;
+    if (s->prec >= 0) s->zero = false;
     right = hlsnap__rt_open(o, s, prefix, zeros + n);
     hlsnap__rt_pad(o, '0', zeros);
     hlsnap__rt_put(o, text + sizeof text - (size_t)n, (size_t)n);
@@ -1712,9 +1651,8 @@ static HLSNAP__UNUSED void hlsnap__rt_integer(hlsnap__rt_out *o, hlsnap__rt_spec
 }
 
 // Digits [from, to) of the decimal; positions outside the expansion are zeros.
-static HLSNAP__UNUSED void hlsnap__rt_put_digits(hlsnap__rt_out *o, const hlsnap__rt_decimal *x,
-                                                 int64_t from, int64_t to)
-{
+static HLSNAP__UNUSED void hlsnap__rt_put_digits(hlsnap__rt_out *o, const hlsnap__rt_decimal *x, int64_t from,
+                                                 int64_t to) {
     int64_t a, b;
     b = to < 0 ? to : 0;
     hlsnap__rt_pad(o, '0', b - from);
@@ -1728,8 +1666,7 @@ static HLSNAP__UNUSED void hlsnap__rt_put_digits(hlsnap__rt_out *o, const hlsnap
 }
 
 // "e+07", "p-1022": letter, sign, at least `least` digits. Returns the length.
-static HLSNAP__UNUSED int hlsnap__rt_exponent(char to[8], char letter, int64_t e, int least)
-{
+static HLSNAP__UNUSED int hlsnap__rt_exponent(char to[8], char letter, int64_t e, int least) {
     uint32_t v = (uint32_t)(e < 0 ? -e : e), t = v;
     int n = 1, i;
     while (t >= 10 || n < least) {
@@ -1738,16 +1675,13 @@ static HLSNAP__UNUSED int hlsnap__rt_exponent(char to[8], char letter, int64_t e
     }
     to[0] = letter;
     to[1] = e < 0 ? '-' : '+';
-    for (i = n; i > 0; i--, v /= 10)
-        to[1 + i] = (char)('0' + (int)(v % 10));
+    for (i = n; i > 0; i--, v /= 10) to[1 + i] = (char)('0' + (int)(v % 10));
     return n + 2;
 }
 
 // f e g after rounding: `s->prec` digits behind the point, and an exponent unless fixed.
-static HLSNAP__UNUSED void hlsnap__rt_put_decimal(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
-                                                  const char *sign, const hlsnap__rt_decimal *x,
-                                                  bool fixed)
-{
+static HLSNAP__UNUSED void hlsnap__rt_put_decimal(hlsnap__rt_out *o, const hlsnap__rt_spec *s, const char *sign,
+                                                  const hlsnap__rt_decimal *x, bool fixed) {
     char tail[8];
     bool dot = s->prec > 0 || s->alt;
     int n = fixed ? 0 : hlsnap__rt_exponent(tail, s->conv < 'a' ? 'E' : 'e', x->point - 1, 2);
@@ -1761,31 +1695,26 @@ static HLSNAP__UNUSED void hlsnap__rt_put_decimal(hlsnap__rt_out *o, const hlsna
     hlsnap__rt_pad(o, ' ', right);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_float_decimal(hlsnap__rt_out *o, hlsnap__rt_spec *s,
-                                                    const char *sign, uint64_t m, int e)
-{
+static HLSNAP__UNUSED void hlsnap__rt_float_decimal(hlsnap__rt_out *o, hlsnap__rt_spec *s, const char *sign, uint64_t m,
+                                                    int e) {
     hlsnap__rt_decimal x;
     bool general = s->conv == 'g' || s->conv == 'G', fixed = s->conv == 'f' || s->conv == 'F';
     int64_t need;
     hlsnap__rt_decimal_set(&x, m, e);
-    if (s->prec < 0)
-        s->prec = 6;
-    if (general && s->prec == 0)
-        s->prec = 1;
+    if (s->prec < 0) s->prec = 6;
+    if (general && s->prec == 0) s->prec = 1;
     hlsnap__rt_decimal_round(&x, fixed ? x.point + s->prec : general ? s->prec : s->prec + 1);
     if (general) {
         fixed = x.point > -4 && x.point <= s->prec;
         s->prec -= fixed ? x.point : 1;
         need = x.count - (fixed ? x.point : 1);
-        if (!s->alt && s->prec > need)
-            s->prec = need > 0 ? need : 0;
+        if (!s->alt && s->prec > need) s->prec = need > 0 ? need : 0;
     }
     hlsnap__rt_put_decimal(o, s, sign, &x, fixed);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_float_hex(hlsnap__rt_out *o, const hlsnap__rt_spec *s,
-                                                bool negative, uint64_t m, int e)
-{
+static HLSNAP__UNUSED void hlsnap__rt_float_hex(hlsnap__rt_out *o, const hlsnap__rt_spec *s, bool negative, uint64_t m,
+                                                int e) {
     const char *sign = hlsnap__rt_sign(s, negative);
     const char *digits = hlsnap__rt_hex_digits(s->conv == 'A');
     char prefix[4], text[13], tail[8];
@@ -1800,14 +1729,10 @@ static HLSNAP__UNUSED void hlsnap__rt_float_hex(hlsnap__rt_out *o, const hlsnap_
         m += rest > half || (rest == half && (m & 1u) != 0);
         m <<= cut;
     }
-    for (i = 0; i < 13; i++)
-        text[i] = digits[m >> (48 - 4 * i) & 15u];
-    for (stored = 13; prec < 0 && stored > 0 && text[stored - 1] == '0';)
-        stored--;
-    if (prec < 0)
-        prec = stored;
-    if (stored > prec)
-        stored = prec;
+    for (i = 0; i < 13; i++) text[i] = digits[m >> (48 - 4 * i) & 15u];
+    for (stored = 13; prec < 0 && stored > 0 && text[stored - 1] == '0';) stored--;
+    if (prec < 0) prec = stored;
+    if (stored > prec) stored = prec;
     dot = prec > 0 || s->alt;
     hlsnap__rt_memcpy(prefix, sign, at);
     hlsnap__rt_memcpy(prefix + at, s->conv == 'A' ? "0X" : "0x", 3);
@@ -1820,8 +1745,7 @@ static HLSNAP__UNUSED void hlsnap__rt_float_hex(hlsnap__rt_out *o, const hlsnap_
     hlsnap__rt_pad(o, ' ', right);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_float(hlsnap__rt_out *o, hlsnap__rt_spec *s, double value)
-{
+static HLSNAP__UNUSED void hlsnap__rt_float(hlsnap__rt_out *o, hlsnap__rt_spec *s, double value) {
     uint64_t bits = *(const hlsnap__rt_u64 *)(const void *)&value;
     uint64_t m = bits & (((uint64_t)1 << 52) - 1);
     int e = (int)(bits >> 52 & 0x7ff);
@@ -1842,16 +1766,13 @@ static HLSNAP__UNUSED void hlsnap__rt_float(hlsnap__rt_out *o, hlsnap__rt_spec *
 }
 
 // Stops growing above INT_MAX: the result is then too long for any field, which vformat reports.
-static HLSNAP__UNUSED const char *hlsnap__rt_parse_number(const char *f, int64_t *v)
-{
+static HLSNAP__UNUSED const char *hlsnap__rt_parse_number(const char *f, int64_t *v) {
     for (*v = 0; *f >= '0' && *f <= '9'; f++)
-        if (*v <= __INT_MAX__)
-            *v = *v * 10 + (*f - '0');
+        if (*v <= __INT_MAX__) *v = *v * 10 + (*f - '0');
     return f;
 }
 
-static HLSNAP__UNUSED const char *hlsnap__rt_parse_flags(const char *f, hlsnap__rt_spec *s)
-{
+static HLSNAP__UNUSED const char *hlsnap__rt_parse_flags(const char *f, hlsnap__rt_spec *s) {
     s->left = s->plus = s->space = s->alt = s->zero = false;
     for (;; f++) {
         switch (*f) {
@@ -1866,9 +1787,7 @@ static HLSNAP__UNUSED const char *hlsnap__rt_parse_flags(const char *f, hlsnap__
 }
 
 // f is behind the '%'. Returns the conversion character's place.
-static HLSNAP__UNUSED const char *hlsnap__rt_parse(const char *f, hlsnap__rt_spec *s,
-                                                   hlsnap__rt_args *a)
-{
+static HLSNAP__UNUSED const char *hlsnap__rt_parse(const char *f, hlsnap__rt_spec *s, hlsnap__rt_args *a) {
     f = hlsnap__rt_parse_flags(f, s);
     if (*f == '*') {
         s->width = va_arg(a->ap, int);
@@ -1900,8 +1819,7 @@ static HLSNAP__UNUSED const char *hlsnap__rt_parse(const char *f, hlsnap__rt_spe
     return f;
 }
 
-static HLSNAP__UNUSED int64_t hlsnap__rt_arg_signed(const hlsnap__rt_spec *s, hlsnap__rt_args *a)
-{
+static HLSNAP__UNUSED int64_t hlsnap__rt_arg_signed(const hlsnap__rt_spec *s, hlsnap__rt_args *a) {
     switch (s->length) {
     case 'H': return (signed char)va_arg(a->ap, int);
     case 'h': return (short)va_arg(a->ap, int);
@@ -1914,8 +1832,7 @@ static HLSNAP__UNUSED int64_t hlsnap__rt_arg_signed(const hlsnap__rt_spec *s, hl
     }
 }
 
-static HLSNAP__UNUSED uint64_t hlsnap__rt_arg_unsigned(const hlsnap__rt_spec *s, hlsnap__rt_args *a)
-{
+static HLSNAP__UNUSED uint64_t hlsnap__rt_arg_unsigned(const hlsnap__rt_spec *s, hlsnap__rt_args *a) {
     switch (s->length) {
     case 'H': return (unsigned char)va_arg(a->ap, unsigned);
     case 'h': return (unsigned short)va_arg(a->ap, unsigned);
@@ -1928,38 +1845,40 @@ static HLSNAP__UNUSED uint64_t hlsnap__rt_arg_unsigned(const hlsnap__rt_spec *s,
     }
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_string(hlsnap__rt_out *o, hlsnap__rt_spec *s,
-                                             const char *text)
-{
+static HLSNAP__UNUSED void hlsnap__rt_string(hlsnap__rt_out *o, hlsnap__rt_spec *s, const char *text) {
     size_t max = s->prec < 0 || (uint64_t)s->prec > SIZE_MAX ? SIZE_MAX : (size_t)s->prec;
-    if (text == NULL)
-        text = "(null)";
+    if (text == NULL) text = "(null)";
     hlsnap__rt_text(o, s, "", text, hlsnap__rt_strnlen(text, max));
 }
 
 // Formats one argument. false: no conversion of ours (%n, %Lf, %ls), nothing was read or written.
-static HLSNAP__UNUSED bool hlsnap__rt_convert(hlsnap__rt_out *o, hlsnap__rt_spec *s,
-                                              hlsnap__rt_args *a)
-{
+static HLSNAP__UNUSED bool hlsnap__rt_convert(hlsnap__rt_out *o, hlsnap__rt_spec *s, hlsnap__rt_args *a) {
     int64_t v;
     char c;
     switch (s->conv) {
-    case 'd': case 'i':
+    case 'd':
+    case 'i':
         v = hlsnap__rt_arg_signed(s, a);
         hlsnap__rt_integer(o, s, hlsnap__rt_sign(s, v < 0), v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
         return true;
-    case 'u': case 'x': case 'X': case 'o':
-        hlsnap__rt_integer(o, s, "", hlsnap__rt_arg_unsigned(s, a));
-        return true;
-    case 'f': case 'F': case 'e': case 'E': case 'g': case 'G': case 'a': case 'A':
-        if (s->length != 0 && s->length != 'l')
-            return false;
+    case 'u':
+    case 'x':
+    case 'X':
+    case 'o': hlsnap__rt_integer(o, s, "", hlsnap__rt_arg_unsigned(s, a)); return true;
+    case 'f':
+    case 'F':
+    case 'e':
+    case 'E':
+    case 'g':
+    case 'G':
+    case 'a':
+    case 'A':
+        if (s->length != 0 && s->length != 'l') return false;
         hlsnap__rt_float(o, s, va_arg(a->ap, double));
         return true;
     default: break;
     }
-    if (s->length != 0)
-        return false;
+    if (s->length != 0) return false;
     if (s->conv == 'c') {
         c = (char)va_arg(a->ap, int);
         hlsnap__rt_text(o, s, "", &c, 1);
@@ -1977,9 +1896,7 @@ static HLSNAP__UNUSED bool hlsnap__rt_convert(hlsnap__rt_out *o, hlsnap__rt_spec
    everything behind it is copied as it stands: the type of its argument, and so the place of the
    next one, is not known.
    returns   the length of the whole text; -1 when that is above INT_MAX (to[] holds its start)  */
-static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size_t cap,
-                                                                  const char *fmt, va_list ap)
-{
+static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size_t cap, const char *fmt, va_list ap) {
     hlsnap__rt_out o;
     hlsnap__rt_args args;
     hlsnap__rt_spec spec;
@@ -1999,20 +1916,16 @@ static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size
             continue;
         }
         fmt += fmt[0] == '%' ? 1 : 0; // "%%": the text starts with the second one
-        for (end = fmt + 1; *end != 0 && *end != '%';)
-            end++;
+        for (end = fmt + 1; *end != 0 && *end != '%';) end++;
         hlsnap__rt_put(&o, fmt, (size_t)(end - fmt));
         fmt = end;
     }
     va_end(args.ap);
-    if (cap > 0)
-        to[o.len < cap ? (size_t)o.len : cap - 1] = 0;
+    if (cap > 0) to[o.len < cap ? (size_t)o.len : cap - 1] = 0;
     return o.len > __INT_MAX__ ? -1 : (int)o.len;
 }
 
-static HLSNAP__UNUSED HLSNAP__RT_PRINTF(4) int hlsnap__rt_format(char *to, size_t cap,
-                                                                 const char *fmt, ...)
-{
+static HLSNAP__UNUSED HLSNAP__RT_PRINTF(4) int hlsnap__rt_format(char *to, size_t cap, const char *fmt, ...) {
     va_list ap;
     int n;
     va_start(ap, fmt);
@@ -2037,7 +1950,8 @@ static HLSNAP__UNUSED HLSNAP__RT_PRINTF(4) int hlsnap__rt_format(char *to, size_
 #define HLSNAP__RT_MIN_BLOCK ((size_t)32)
 #define HLSNAP__RT_EXACT_BINS 64 // one size each, up to 1008 bytes; above: 4 per power of two
 #define HLSNAP__RT_BINS 192
-#define HLSNAP__RT_HEAP_MAX ((uint64_t)1 << 40) // the bins reach that far
+// As far as the bins reach, or half of a 32-bit address space.
+#define HLSNAP__RT_HEAP_MAX ((size_t)(SIZE_MAX / 2 < (uint64_t)1 << 40 ? SIZE_MAX / 2 : (uint64_t)1 << 40))
 #define HLSNAP__RT_SCAN 16 // blocks tried in a mixed bin before a larger one is cut
 
 // may_alias: the same bytes are the caller's objects at other times.
@@ -2053,13 +1967,9 @@ typedef struct hlsnap__rt_heap {
     hlsnap__rt_block *bin[HLSNAP__RT_BINS];
 } hlsnap__rt_heap;
 
-static HLSNAP__UNUSED hlsnap__rt_block *hlsnap__rt_block_at(uintptr_t at)
-{
-    return (hlsnap__rt_block *)at;
-}
+static HLSNAP__UNUSED hlsnap__rt_block *hlsnap__rt_block_at(uintptr_t at) { return (hlsnap__rt_block *)at; }
 
-static HLSNAP__UNUSED uint64_t hlsnap__rt_seal(uintptr_t at, uint64_t bits)
-{
+static HLSNAP__UNUSED uint64_t hlsnap__rt_seal(uintptr_t at, uint64_t bits) {
     uint64_t mix = ((uint64_t)at + bits * 0x9e3779b97f4a7c15u) * 0xd1342543de82ef95u;
     mix ^= mix >> 29;
     mix *= 0xbf58476d1ce4e5b9u;
@@ -2067,61 +1977,46 @@ static HLSNAP__UNUSED uint64_t hlsnap__rt_seal(uintptr_t at, uint64_t bits)
 }
 
 // Size and flags of the block at an address that may be anything; 0 if there is none.
-static HLSNAP__UNUSED uint64_t hlsnap__rt_head(const hlsnap__rt_heap *h, uintptr_t at)
-{
+static HLSNAP__UNUSED uint64_t hlsnap__rt_head(const hlsnap__rt_heap *h, uintptr_t at) {
     uint64_t head, bits, size;
-    if (at < h->base || at >= h->top || (at & 15u) != 8)
-        return 0;
+    if (at < h->base || at >= h->top || (at & 15u) != 8) return 0;
     head = hlsnap__rt_block_at(at)->head;
     bits = head & (HLSNAP__RT_SIZE_MASK | HLSNAP__RT_LIVE | HLSNAP__RT_PREV_FREE);
     size = bits & HLSNAP__RT_SIZE_MASK;
-    if (hlsnap__rt_seal(at, bits) != head || size < HLSNAP__RT_MIN_BLOCK || size > h->top - at)
-        return 0;
+    if (hlsnap__rt_seal(at, bits) != head || size < HLSNAP__RT_MIN_BLOCK || size > h->top - at) return 0;
     return bits;
 }
 
-static HLSNAP__UNUSED size_t hlsnap__rt_size(uint64_t bits)
-{
-    return (size_t)(bits & HLSNAP__RT_SIZE_MASK);
-}
+static HLSNAP__UNUSED size_t hlsnap__rt_size(uint64_t bits) { return (size_t)(bits & HLSNAP__RT_SIZE_MASK); }
 
-static HLSNAP__UNUSED unsigned hlsnap__rt_bin(size_t size)
-{
+static HLSNAP__UNUSED unsigned hlsnap__rt_bin(size_t size) {
     uint64_t units = (uint64_t)size / 16;
     unsigned log;
-    if (units < HLSNAP__RT_EXACT_BINS)
-        return (unsigned)units;
+    if (units < HLSNAP__RT_EXACT_BINS) return (unsigned)units;
     log = 63u - (unsigned)__builtin_clzll(units);
     return HLSNAP__RT_EXACT_BINS + (log - 6) * 4 + ((unsigned)(units >> (log - 2)) & 3u);
 }
 
 // Size of the free block at `at` if it is one and hangs properly in its list, else 0.
-static HLSNAP__UNUSED size_t hlsnap__rt_free_size(const hlsnap__rt_heap *h, uintptr_t at)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_free_size(const hlsnap__rt_heap *h, uintptr_t at) {
     const hlsnap__rt_block *b = hlsnap__rt_block_at(at);
     uint64_t bits = hlsnap__rt_head(h, at);
     size_t size = hlsnap__rt_size(bits);
-    if (bits == 0 || (bits & HLSNAP__RT_LIVE) != 0)
-        return 0;
-    if (b->next != NULL && (hlsnap__rt_head(h, (uintptr_t)b->next) == 0 || b->next->prev != b))
-        return 0;
-    if (b->prev == NULL)
-        return h->bin[hlsnap__rt_bin(size)] == b ? size : 0;
+    if (bits == 0 || (bits & HLSNAP__RT_LIVE) != 0) return 0;
+    if (b->next != NULL && (hlsnap__rt_head(h, (uintptr_t)b->next) == 0 || b->next->prev != b)) return 0;
+    if (b->prev == NULL) return h->bin[hlsnap__rt_bin(size)] == b ? size : 0;
     return hlsnap__rt_head(h, (uintptr_t)b->prev) != 0 && b->prev->next == b ? size : 0;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_bin_drop(hlsnap__rt_heap *h, unsigned i)
-{
+static HLSNAP__UNUSED void hlsnap__rt_bin_drop(hlsnap__rt_heap *h, unsigned i) {
     h->bin[i] = NULL;
     h->filled[i / 64] &= ~((uint64_t)1 << i % 64);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_unlink(hlsnap__rt_heap *h, uintptr_t at)
-{
+static HLSNAP__UNUSED void hlsnap__rt_unlink(hlsnap__rt_heap *h, uintptr_t at) {
     hlsnap__rt_block *b = hlsnap__rt_block_at(at);
     unsigned i = hlsnap__rt_bin(hlsnap__rt_size(b->head));
-    if (b->next != NULL)
-        b->next->prev = b->prev;
+    if (b->next != NULL) b->next->prev = b->prev;
     if (b->prev != NULL)
         b->prev->next = b->next;
     else if (b->next != NULL)
@@ -2132,16 +2027,13 @@ static HLSNAP__UNUSED void hlsnap__rt_unlink(hlsnap__rt_heap *h, uintptr_t at)
 
 // Tells the block at `at`, if any, whether the one before it is free. A broken head is not made
 // good by that.
-static HLSNAP__UNUSED void hlsnap__rt_mark_prev(hlsnap__rt_heap *h, uintptr_t at, uint64_t flag)
-{
+static HLSNAP__UNUSED void hlsnap__rt_mark_prev(hlsnap__rt_heap *h, uintptr_t at, uint64_t flag) {
     uint64_t bits = hlsnap__rt_head(h, at);
-    if (bits != 0)
-        hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, (bits & ~HLSNAP__RT_PREV_FREE) | flag);
+    if (bits != 0) hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, (bits & ~HLSNAP__RT_PREV_FREE) | flag);
 }
 
 // Makes [at, at+size) free; the blocks on both sides are live or do not exist.
-static HLSNAP__UNUSED void hlsnap__rt_release(hlsnap__rt_heap *h, uintptr_t at, size_t size)
-{
+static HLSNAP__UNUSED void hlsnap__rt_release(hlsnap__rt_heap *h, uintptr_t at, size_t size) {
     hlsnap__rt_block *b = hlsnap__rt_block_at(at);
     unsigned i = hlsnap__rt_bin(size);
     if (at + size == h->top) {
@@ -2153,19 +2045,16 @@ static HLSNAP__UNUSED void hlsnap__rt_release(hlsnap__rt_heap *h, uintptr_t at, 
     hlsnap__rt_mark_prev(h, at + size, HLSNAP__RT_PREV_FREE);
     b->prev = NULL;
     b->next = h->bin[i];
-    if (b->next != NULL)
-        b->next->prev = b;
+    if (b->next != NULL) b->next->prev = b;
     h->bin[i] = b;
     h->filled[i / 64] |= (uint64_t)1 << i % 64;
 }
 
 // Turns [at, at+have), in no list, into a live block of `need` bytes and frees the rest when it can
 // stand alone.
-static HLSNAP__UNUSED void hlsnap__rt_carve(hlsnap__rt_heap *h, uintptr_t at, size_t have,
-                                            size_t need, uint64_t flags)
-{
-    if (have - need < HLSNAP__RT_MIN_BLOCK && at + have != h->top)
-        need = have;
+static HLSNAP__UNUSED void hlsnap__rt_carve(hlsnap__rt_heap *h, uintptr_t at, size_t have, size_t need,
+                                            uint64_t flags) {
+    if (have - need < HLSNAP__RT_MIN_BLOCK && at + have != h->top) need = have;
     hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, need | HLSNAP__RT_LIVE | flags);
     if (need < have)
         hlsnap__rt_release(h, at + need, have - need);
@@ -2176,28 +2065,23 @@ static HLSNAP__UNUSED void hlsnap__rt_carve(hlsnap__rt_heap *h, uintptr_t at, si
 /* Sets up a heap in [start, start+size). h may be anywhere; when it lies at the start of the
    region, blocks begin behind it. Writes *h and nothing else. A region too small for a block makes
    a heap that is always full.  */
-static HLSNAP__UNUSED void hlsnap__rt_heap_init(hlsnap__rt_heap *h, void *start, size_t size)
-{
+static HLSNAP__UNUSED void hlsnap__rt_heap_init(hlsnap__rt_heap *h, void *start, size_t size) {
     uintptr_t from = (uintptr_t)start, limit = from + size, self = (uintptr_t)h;
-    if (self >= from && self < limit)
-        from = self + sizeof *h;
+    if (self >= from && self < limit) from = self + sizeof *h;
     hlsnap__rt_memset(h, 0, sizeof *h);
     h->base = (from + 8 + 15) / 16 * 16 - 8;
     h->end = limit > h->base ? h->base + (limit - h->base) / 16 * 16 : h->base;
-    if (h->end - h->base > HLSNAP__RT_HEAP_MAX)
-        h->end = h->base + (uintptr_t)HLSNAP__RT_HEAP_MAX;
+    if (h->end - h->base > HLSNAP__RT_HEAP_MAX) h->end = h->base + HLSNAP__RT_HEAP_MAX / 16 * 16;
     h->top = h->high = h->base;
 }
 
 // A free block of at least `need` bytes, or 0. A bin with broken contents is given up.
-static HLSNAP__UNUSED uintptr_t hlsnap__rt_heap_find(hlsnap__rt_heap *h, size_t need, size_t scan)
-{
+static HLSNAP__UNUSED uintptr_t hlsnap__rt_heap_find(hlsnap__rt_heap *h, size_t need, size_t scan) {
     unsigned i = hlsnap__rt_bin(need);
     uintptr_t at = (uintptr_t)h->bin[i];
     for (; at != 0 && scan > 0; scan--, at = (uintptr_t)hlsnap__rt_block_at(at)->next) {
         size_t size = hlsnap__rt_free_size(h, at);
-        if (size >= need)
-            return at;
+        if (size >= need) return at;
         if (size == 0) {
             hlsnap__rt_bin_drop(h, i);
             break;
@@ -2210,29 +2094,24 @@ static HLSNAP__UNUSED uintptr_t hlsnap__rt_heap_find(hlsnap__rt_heap *h, size_t 
             continue;
         }
         i += (unsigned)__builtin_ctzll(above);
-        if (hlsnap__rt_free_size(h, (uintptr_t)h->bin[i]) >= need)
-            return (uintptr_t)h->bin[i];
+        if (hlsnap__rt_free_size(h, (uintptr_t)h->bin[i]) >= need) return (uintptr_t)h->bin[i];
         hlsnap__rt_bin_drop(h, i);
     }
     return 0;
 }
 
 // Block size for a request; 0 when no heap could hold it.
-static HLSNAP__UNUSED size_t hlsnap__rt_need(size_t size)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_need(size_t size) {
     size_t need;
-    if ((uint64_t)size > HLSNAP__RT_HEAP_MAX)
-        return 0;
+    if (size > HLSNAP__RT_HEAP_MAX) return 0;
     need = (size + 8 + 15) / 16 * 16;
     return need < HLSNAP__RT_MIN_BLOCK ? HLSNAP__RT_MIN_BLOCK : need;
 }
 
-static HLSNAP__UNUSED void *hlsnap__rt_heap_alloc(hlsnap__rt_heap *h, size_t size)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_heap_alloc(hlsnap__rt_heap *h, size_t size) {
     size_t need = hlsnap__rt_need(size), have = need;
     uintptr_t at;
-    if (need == 0)
-        return NULL;
+    if (need == 0) return NULL;
     at = hlsnap__rt_heap_find(h, need, HLSNAP__RT_SCAN);
     if (at == 0 && need > h->end - h->top)
         at = hlsnap__rt_heap_find(h, need, (h->top - h->base) / HLSNAP__RT_MIN_BLOCK);
@@ -2253,36 +2132,28 @@ static HLSNAP__UNUSED void *hlsnap__rt_heap_alloc(hlsnap__rt_heap *h, size_t siz
 /* returns   0, also for NULL
              1   not a live block of this heap: freed before, foreign, or its head overwritten
              2   a live block with a broken neighbour; nothing was changed  */
-static HLSNAP__UNUSED int hlsnap__rt_heap_free(hlsnap__rt_heap *h, void *p)
-{
+static HLSNAP__UNUSED int hlsnap__rt_heap_free(hlsnap__rt_heap *h, void *p) {
     uintptr_t at = (uintptr_t)p - 8, next;
     uint64_t bits, behind;
     size_t size, after = 0, before = 0;
-    if (p == NULL)
-        return 0;
+    if (p == NULL) return 0;
     bits = hlsnap__rt_head(h, at);
-    if ((bits & HLSNAP__RT_LIVE) == 0)
-        return 1;
+    if ((bits & HLSNAP__RT_LIVE) == 0) return 1;
     size = hlsnap__rt_size(bits);
     next = at + size;
     if (next < h->top) {
         behind = hlsnap__rt_head(h, next);
-        if (behind == 0 || (behind & HLSNAP__RT_PREV_FREE) != 0)
-            return 2;
-        if ((behind & HLSNAP__RT_LIVE) == 0 && (after = hlsnap__rt_free_size(h, next)) == 0)
-            return 2;
+        if (behind == 0 || (behind & HLSNAP__RT_PREV_FREE) != 0) return 2;
+        if ((behind & HLSNAP__RT_LIVE) == 0 && (after = hlsnap__rt_free_size(h, next)) == 0) return 2;
     }
     if ((bits & HLSNAP__RT_PREV_FREE) != 0) {
-        before = (size_t)*(const hlsnap__rt_word *)(at - 8);
-        if (before == 0 || before > at - h->base || hlsnap__rt_free_size(h, at - before) != before)
-            return 2;
+        before = (size_t) * (const hlsnap__rt_word *)(at - 8);
+        if (before == 0 || before > at - h->base || hlsnap__rt_free_size(h, at - before) != before) return 2;
     }
     // A second free finds this mark, wherever the block ends up.
     hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, size);
-    if (after != 0)
-        hlsnap__rt_unlink(h, next);
-    if (before != 0)
-        hlsnap__rt_unlink(h, at - before);
+    if (after != 0) hlsnap__rt_unlink(h, next);
+    if (before != 0) hlsnap__rt_unlink(h, at - before);
     hlsnap__rt_release(h, at - before, before + size + after);
     return 0;
 }
@@ -2290,55 +2161,46 @@ static HLSNAP__UNUSED int hlsnap__rt_heap_free(hlsnap__rt_heap *h, void *p)
 /* Grows in place into a free neighbour or the tail, else moves. NULL p: alloc. Size 0: shrinks to
    a minimal block.
    returns   the block; NULL: no room (p stays as it was) or p is not a live block  */
-static HLSNAP__UNUSED void *hlsnap__rt_heap_realloc(hlsnap__rt_heap *h, void *p, size_t size)
-{
+static HLSNAP__UNUSED void *hlsnap__rt_heap_realloc(hlsnap__rt_heap *h, void *p, size_t size) {
     size_t need = hlsnap__rt_need(size), old, have;
     uintptr_t at = (uintptr_t)p - 8, next;
     uint64_t bits;
     void *moved;
-    if (p == NULL)
-        return hlsnap__rt_heap_alloc(h, size);
+    if (p == NULL) return hlsnap__rt_heap_alloc(h, size);
     bits = hlsnap__rt_head(h, at);
-    if (need == 0 || (bits & HLSNAP__RT_LIVE) == 0)
-        return NULL;
+    if (need == 0 || (bits & HLSNAP__RT_LIVE) == 0) return NULL;
     old = have = hlsnap__rt_size(bits);
     next = at + old;
-    if (need == old)
-        return p;
+    if (need == old) return p;
     if (next == h->top && need > old && need - old <= h->end - h->top) {
         h->top = at + need;
         h->high = h->top > h->high ? h->top : h->high;
         have = need;
     } else if (next != h->top && old + hlsnap__rt_free_size(h, next) >= need) {
         have += hlsnap__rt_free_size(h, next);
-        if (have > old)
-            hlsnap__rt_unlink(h, next);
+        if (have > old) hlsnap__rt_unlink(h, next);
     }
     if (have >= need) {
         hlsnap__rt_carve(h, at, have, need, bits & HLSNAP__RT_PREV_FREE);
         return p;
     }
     moved = hlsnap__rt_heap_alloc(h, size);
-    if (moved == NULL)
-        return NULL;
+    if (moved == NULL) return NULL;
     hlsnap__rt_memcpy(moved, p, old - 8);
     (void)hlsnap__rt_heap_free(h, p);
     return moved;
 }
 
 // Number of blocks in the lists; SIZE_MAX if one is broken or in the wrong place.
-static HLSNAP__UNUSED size_t hlsnap__rt_check_bins(const hlsnap__rt_heap *h)
-{
+static HLSNAP__UNUSED size_t hlsnap__rt_check_bins(const hlsnap__rt_heap *h) {
     size_t count = 0, most = (h->top - h->base) / HLSNAP__RT_MIN_BLOCK;
     unsigned i;
     for (i = 0; i < HLSNAP__RT_BINS; i++) {
         const hlsnap__rt_block *b = h->bin[i];
-        if ((b != NULL) != ((h->filled[i / 64] >> i % 64 & 1u) != 0))
-            return SIZE_MAX;
+        if ((b != NULL) != ((h->filled[i / 64] >> i % 64 & 1u) != 0)) return SIZE_MAX;
         for (; b != NULL; b = b->next) {
             size_t size = hlsnap__rt_free_size(h, (uintptr_t)b);
-            if (size == 0 || hlsnap__rt_bin(size) != i || ++count > most)
-                return SIZE_MAX;
+            if (size == 0 || hlsnap__rt_bin(size) != i || ++count > most) return SIZE_MAX;
         }
     }
     return count;
@@ -2346,28 +2208,22 @@ static HLSNAP__UNUSED size_t hlsnap__rt_check_bins(const hlsnap__rt_heap *h)
 
 /* Walks every block and every list.
    returns   0; wrong: 1 the heap struct, 2 a head, 3 neighbours' flags, 4 a footer, 5 a list  */
-static HLSNAP__UNUSED int hlsnap__rt_heap_check(const hlsnap__rt_heap *h)
-{
+static HLSNAP__UNUSED int hlsnap__rt_heap_check(const hlsnap__rt_heap *h) {
     uintptr_t at = h->base;
     size_t count = 0;
     bool was_free = false;
-    if (h->top < h->base || h->top > h->high || h->high > h->end || (h->base & 15u) != 8)
-        return 1;
+    if (h->top < h->base || h->top > h->high || h->high > h->end || (h->base & 15u) != 8) return 1;
     while (at < h->top) {
         uint64_t bits = hlsnap__rt_head(h, at);
         bool is_free = (bits & HLSNAP__RT_LIVE) == 0;
-        if (bits == 0)
-            return 2;
-        if (was_free != ((bits & HLSNAP__RT_PREV_FREE) != 0) || (was_free && is_free))
-            return 3;
+        if (bits == 0) return 2;
+        if (was_free != ((bits & HLSNAP__RT_PREV_FREE) != 0) || (was_free && is_free)) return 3;
         at += hlsnap__rt_size(bits);
-        if (is_free && *(const hlsnap__rt_word *)(at - 8) != hlsnap__rt_size(bits))
-            return 4;
+        if (is_free && *(const hlsnap__rt_word *)(at - 8) != hlsnap__rt_size(bits)) return 4;
         count += is_free;
         was_free = is_free;
     }
-    if (was_free)
-        return 3;
+    if (was_free) return 3;
     return hlsnap__rt_check_bins(h) == count ? 0 : 5;
 }
 
@@ -2383,20 +2239,14 @@ typedef struct hlsnap__rt_random {
 } hlsnap__rt_random;
 
 // The asm counts as a reader, so the stores to dying memory stay.
-static HLSNAP__UNUSED void hlsnap__rt_wipe(void *p, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_wipe(void *p, size_t n) {
     hlsnap__rt_memset(p, 0, n);
     __asm__ volatile("" : : "r"(p) : "memory");
 }
 
-static HLSNAP__UNUSED uint32_t hlsnap__rt_rotl(uint32_t v, unsigned n)
-{
-    return v << n | v >> (32 - n);
-}
+static HLSNAP__UNUSED uint32_t hlsnap__rt_rotl(uint32_t v, unsigned n) { return v << n | v >> (32 - n); }
 
-static HLSNAP__UNUSED void hlsnap__rt_quarter(uint32_t *x, unsigned a, unsigned b, unsigned c,
-                                              unsigned d)
-{
+static HLSNAP__UNUSED void hlsnap__rt_quarter(uint32_t *x, unsigned a, unsigned b, unsigned c, unsigned d) {
     x[a] += x[b];
     x[d] = hlsnap__rt_rotl(x[d] ^ x[a], 16);
     x[c] += x[d];
@@ -2408,8 +2258,7 @@ static HLSNAP__UNUSED void hlsnap__rt_quarter(uint32_t *x, unsigned a, unsigned 
 }
 
 // The ChaCha20 block function (RFC 8439, 2.3): 16 state words to 64 bytes of key stream.
-static HLSNAP__UNUSED void hlsnap__rt_chacha_block(const uint32_t state[16], uint8_t out[64])
-{
+static HLSNAP__UNUSED void hlsnap__rt_chacha_block(const uint32_t state[16], uint8_t out[64]) {
     uint32_t x[16];
     unsigned i;
     hlsnap__rt_memcpy(x, state, sizeof x);
@@ -2433,24 +2282,21 @@ static HLSNAP__UNUSED void hlsnap__rt_chacha_block(const uint32_t state[16], uin
     hlsnap__rt_wipe(x, sizeof x);
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_random_key(hlsnap__rt_random *r, const uint8_t from[32])
-{
+static HLSNAP__UNUSED void hlsnap__rt_random_key(hlsnap__rt_random *r, const uint8_t from[32]) {
     unsigned i;
     for (i = 0; i < 8; i++)
-        r->key[i] = (uint32_t)from[4 * i] | (uint32_t)from[4 * i + 1] << 8 |
-                    (uint32_t)from[4 * i + 2] << 16 | (uint32_t)from[4 * i + 3] << 24;
+        r->key[i] = (uint32_t)from[4 * i] | (uint32_t)from[4 * i + 1] << 8 | (uint32_t)from[4 * i + 2] << 16 |
+                    (uint32_t)from[4 * i + 3] << 24;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_random_seed(hlsnap__rt_random *r, const uint8_t seed[32])
-{
+static HLSNAP__UNUSED void hlsnap__rt_random_seed(hlsnap__rt_random *r, const uint8_t seed[32]) {
     hlsnap__rt_memset(r, 0, sizeof *r);
     hlsnap__rt_random_key(r, seed);
 }
 
 // Fast key erasure: the first 32 bytes of each refill replace the key that made it, so a later look
 // at the struct (or at a snapshot of it) cannot tell what was handed out before.
-static HLSNAP__UNUSED void hlsnap__rt_random_refill(hlsnap__rt_random *r)
-{
+static HLSNAP__UNUSED void hlsnap__rt_random_refill(hlsnap__rt_random *r) {
     uint32_t state[16];
     size_t at;
     state[0] = 0x61707865; // "expand 32-byte k"
@@ -2470,14 +2316,12 @@ static HLSNAP__UNUSED void hlsnap__rt_random_refill(hlsnap__rt_random *r)
     r->left = (uint32_t)sizeof r->out - 32;
 }
 
-static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *to, size_t n)
-{
+static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *to, size_t n) {
     uint8_t *d = (uint8_t *)to;
     while (n > 0) {
         uint8_t *from;
         size_t part;
-        if (r->left == 0)
-            hlsnap__rt_random_refill(r);
+        if (r->left == 0) hlsnap__rt_random_refill(r);
         part = n < r->left ? n : r->left;
         from = r->out + sizeof r->out - r->left;
         hlsnap__rt_memcpy(d, from, part);
@@ -2497,10 +2341,10 @@ static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *t
 static const volatile uint64_t hlsnap__rt_in_guest = 0;
 #endif
 
-typedef struct hlsnap__rt_state { /* at the start of the heap region */
-    hlsnap_call *call;         /* the export in progress, or NULL */
+typedef struct hlsnap__rt_state {  /* at the start of the heap region */
+    hlsnap_call *call;             /* the export in progress, or NULL */
     hlsnap__signature *signatures; /* of the exports, then of the imports */
-    uint8_t seeded_for[16];    /* identity the random source was seeded for */
+    uint8_t seeded_for[16];        /* identity the random source was seeded for */
     hlsnap__rt_random random;
     hlsnap__rt_heap heap;
 } hlsnap__rt_state;
@@ -2511,8 +2355,12 @@ static const hlsnap_abi_identity *hlsnap__rt_identity(void) {
     __asm__ volatile("movq %%fs:0, %0" : "=r"(tcb));
     return (const hlsnap_abi_identity *)(uintptr_t)(tcb + HLSNAP_ABI_IDENTITY_OFFSET);
 }
-static void hlsnap__rt_out_return(void) { __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_RETURN), "a"(0) : "memory"); }
-static void hlsnap__rt_out_call(void) { __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_CALL), "a"(0) : "memory"); }
+static void hlsnap__rt_out_return(void) {
+    __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_RETURN), "a"(0) : "memory");
+}
+static void hlsnap__rt_out_call(void) {
+    __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_CALL), "a"(0) : "memory");
+}
 #else /* no guests of this architecture yet */
 static const hlsnap_abi_identity *hlsnap__rt_identity(void) { return NULL; }
 static void hlsnap__rt_out_return(void) {}
@@ -2522,7 +2370,9 @@ static void hlsnap__rt_out_call(void) {}
 static hlsnap_abi_mailbox *hlsnap__rt_mailbox(void) {
     return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__rt_identity()->mailbox;
 }
-static hlsnap__rt_state *hlsnap__rt_state_get(void) { return (hlsnap__rt_state *)(uintptr_t)hlsnap__rt_identity()->heap; }
+static hlsnap__rt_state *hlsnap__rt_state_get(void) {
+    return (hlsnap__rt_state *)(uintptr_t)hlsnap__rt_identity()->heap;
+}
 
 static const hlsnap_module *hlsnap__rt_module(void) {
 #ifdef HLSNAP_GUEST
@@ -2624,7 +2474,8 @@ HLSNAP_API void hlsnap_rt_random(void *to, size_t n) {
     if (!hlsnap__rt_in_guest) return;
     s = hlsnap__rt_state_get();
     id = hlsnap__rt_identity();
-    if (hlsnap__rt_memcmp(s->seeded_for, id->id, sizeof(s->seeded_for)) != 0) { /* a start or restore since the last time */
+    if (hlsnap__rt_memcmp(s->seeded_for, id->id, sizeof(s->seeded_for)) !=
+        0) { /* a start or restore since the last time */
         hlsnap__rt_random_seed(&s->random, id->entropy);
         hlsnap__rt_memcpy(s->seeded_for, id->id, sizeof(s->seeded_for));
     }
@@ -2634,14 +2485,16 @@ HLSNAP_API void hlsnap_rt_random(void *to, size_t n) {
 HLSNAP_API uint64_t hlsnap_rt_generation(void) { return hlsnap__rt_in_guest ? hlsnap__rt_identity()->generation : 0; }
 
 /* The response to a host call: its value, or the failure in err. */
-static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const char *name, hlsnap_value *out, hlsnap_error *err) {
+static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const char *name, hlsnap_value *out,
+                                         hlsnap_error *err) {
     const hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
     const uint8_t *at = (const uint8_t *)m + m->response;
     const uint8_t *end = (const uint8_t *)m + m->in_offset + m->in_size;
     hlsnap_abi_message head;
     hlsnap_value v[2];
     hlsnap_result code;
-    if (!hlsnap__message_read(at, (size_t)(end - at), &head, v, 2)) hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    if (!hlsnap__message_read(at, (size_t)(end - at), &head, v, 2))
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
     if (head.status == HLSNAP_ABI_STATUS_OK) {
         if (head.num_values != (sig->result != HLSNAP_VOID) || (head.num_values && (uint32_t)v[0].type != sig->result))
             return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s returned another type than the import says", name);
@@ -2669,7 +2522,8 @@ HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *ar
     module = hlsnap__rt_module();
     for (i = 0; i < module->num_imports; i++)
         if (hlsnap__rt_strcmp(module->imports[i].name, name) == 0) break;
-    if (i == module->num_imports) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "%s is not among the imports", name);
+    if (i == module->num_imports)
+        return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "%s is not among the imports", name);
     sig = &hlsnap__rt_state_get()->signatures[module->num_exports + i];
     r = hlsnap__args_check(sig, name, args, num_args, err);
     if (r) return r;
@@ -2684,9 +2538,11 @@ static bool hlsnap__rt_list(hlsnap_abi_mailbox *m, const hlsnap_module *module) 
     uint8_t *out = (uint8_t *)m + m->out_offset;
     size_t i, k, at = sizeof(hlsnap_abi_message) + 2 * num * sizeof(hlsnap_abi_value);
     hlsnap_abi_message head;
-    if (at > m->out_size || module->num_exports > HLSNAP_MAX_FUNCTIONS || module->num_imports > HLSNAP_MAX_FUNCTIONS) return false;
+    if (at > m->out_size || module->num_exports > HLSNAP_MAX_FUNCTIONS || module->num_imports > HLSNAP_MAX_FUNCTIONS)
+        return false;
     for (i = 0; i < num; i++) {
-        const hlsnap_function *f = i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
+        const hlsnap_function *f =
+            i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
         const char *text[2];
         text[0] = f->name;
         text[1] = f->signature;
@@ -2735,12 +2591,14 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
     }
 #endif
     for (i = 0; i < num; i++) { /* the host refuses malformed ones; here they only must not be used */
-        const hlsnap_function *f = i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
+        const hlsnap_function *f =
+            i < module->num_exports ? &module->exports[i] : &module->imports[i - module->num_exports];
         hlsnap__signature_parse(&s->signatures[i], f->signature, hlsnap__rt_strlen(f->signature));
     }
     m->guest_abi = HLSNAP_ABI_VERSION;
     m->entry = 0;
-    if (!hlsnap__rt_list(m, module)) hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "exports and imports do not fit the mailbox");
+    if (!hlsnap__rt_list(m, module))
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "exports and imports do not fit the mailbox");
 }
 
 /* Bytes at the end of each half that calls and results leave free, so that a log line, an abort and a failure always fit. */
@@ -2757,7 +2615,8 @@ static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
         hlsnap_abi_message head;
         hlsnap_call call;
         const uint8_t *at = (const uint8_t *)m + m->in_offset + in;
-        if (!hlsnap__message_read(at, m->in_size - in, &head, args, HLSNAP_MAX_ARGS) || head.function >= module->num_exports)
+        if (!hlsnap__message_read(at, m->in_size - in, &head, args, HLSNAP_MAX_ARGS) ||
+            head.function >= module->num_exports)
             hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
         call.args = args;
         call.signature = &s->signatures[head.function];
@@ -2782,8 +2641,10 @@ __attribute__((noreturn, used)) void _start(hlsnap_abi_mailbox *m)
 __attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 #endif
 {
-    if (m->op == HLSNAP_ABI_OP_INIT) hlsnap__rt_init(m);
-    else hlsnap__rt_calls(m);
+    if (m->op == HLSNAP_ABI_OP_INIT)
+        hlsnap__rt_init(m);
+    else
+        hlsnap__rt_calls(m);
     for (;;) hlsnap__rt_out_return();
 }
 
@@ -2791,7 +2652,9 @@ __attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 __attribute__((noreturn)) static void hlsnap__rt_stack_fail(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_STACK, "stack smashing detected");
 }
-__attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) { hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called"); }
+__attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) {
+    hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called");
+}
 
 /* X(result, name, (parameters), (arguments), implementation); functions without a result stand apart. */
 #define HLSNAP__RT_LIBC(X) \
@@ -2825,7 +2688,11 @@ __attribute__((weak, noreturn)) void __stack_chk_fail(void);
 __attribute__((weak, noreturn)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
 
 /* Says which ABI this guest speaks before anything of it runs; ELF note, owner "hlsnap", type 1. */
-typedef struct hlsnap__rt_note { uint32_t name_size, desc_size, type; char name[8]; uint32_t abi; } hlsnap__rt_note;
+typedef struct hlsnap__rt_note {
+    uint32_t name_size, desc_size, type;
+    char name[8];
+    uint32_t abi;
+} hlsnap__rt_note;
 static const hlsnap__rt_note hlsnap__rt_abi_note __attribute__((section(".note.hlsnap"), used, aligned(4))) = {
     7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
 #else
@@ -2860,22 +2727,30 @@ static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, con
 }
 
 /* Undefined symbols of a self guest that bind to the runtime; every other one becomes a typed fault when called. */
-typedef struct hlsnap__rt_binding { const char *name; void (*fn)(void); } hlsnap__rt_binding;
+typedef struct hlsnap__rt_binding {
+    const char *name;
+    void (*fn)(void);
+} hlsnap__rt_binding;
 /* Thread-local variables of a shared object; there is one module and one thread. */
 static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
     return (void *)(uintptr_t)(hlsnap__rt_identity()->tls + index[1]);
 }
 #define HLSNAP__RT_BIND(result, name, params, args, impl) {#name, (void (*)(void))impl},
 static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
-    HLSNAP__RT_LIBC(HLSNAP__RT_BIND)
-    {"memchr", (void (*)(void))hlsnap__rt_memchr}, {"strchr", (void (*)(void))hlsnap__rt_strchr},
-    {"strrchr", (void (*)(void))hlsnap__rt_strrchr}, {"strstr", (void (*)(void))hlsnap__rt_strstr},
-    {"free", (void (*)(void))hlsnap_rt_free}, {"abort", (void (*)(void))hlsnap__rt_libc_abort},
-    {"snprintf", (void (*)(void))hlsnap_rt_snprintf}, {"vsnprintf", (void (*)(void))hlsnap__rt_vformat},
+    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"memchr", (void (*)(void))hlsnap__rt_memchr},
+    {"strchr", (void (*)(void))hlsnap__rt_strchr},
+    {"strrchr", (void (*)(void))hlsnap__rt_strrchr},
+    {"strstr", (void (*)(void))hlsnap__rt_strstr},
+    {"free", (void (*)(void))hlsnap_rt_free},
+    {"abort", (void (*)(void))hlsnap__rt_libc_abort},
+    {"snprintf", (void (*)(void))hlsnap_rt_snprintf},
+    {"vsnprintf", (void (*)(void))hlsnap__rt_vformat},
     {"__tls_get_addr", (void (*)(void))hlsnap__rt_tls_get_addr},
     {"__stack_chk_fail", (void (*)(void))hlsnap__rt_stack_fail},
-    {"__memcpy_chk", (void (*)(void))hlsnap__rt_memcpy_chk}, {"__memmove_chk", (void (*)(void))hlsnap__rt_memmove_chk},
-    {"__memset_chk", (void (*)(void))hlsnap__rt_memset_chk}, {"__strcpy_chk", (void (*)(void))hlsnap__rt_strcpy_chk},
+    {"__memcpy_chk", (void (*)(void))hlsnap__rt_memcpy_chk},
+    {"__memmove_chk", (void (*)(void))hlsnap__rt_memmove_chk},
+    {"__memset_chk", (void (*)(void))hlsnap__rt_memset_chk},
+    {"__strcpy_chk", (void (*)(void))hlsnap__rt_strcpy_chk},
     {"__snprintf_chk", (void (*)(void))hlsnap__rt_snprintf_chk},
     {"__vsnprintf_chk", (void (*)(void))hlsnap__rt_vsnprintf_chk}};
 #undef HLSNAP__RT_BIND
@@ -2884,11 +2759,21 @@ static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
 #ifndef HLSNAP_GUEST
 /* ---- >>memory: allocation, reference counts ---- */
 
-/* Zeroed memory, or NULL with the error filled. */
+/* Memory as it comes, or NULL with the error filled. */
+static void *hlsnap__alloc_raw(size_t size, hlsnap_error *err) {
+    void *p = HLSNAP_MALLOC(size > 0 ? size : 1);
+    if (!p) hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory: %zu bytes", size);
+    return p;
+}
+
+/* The same, zeroed. */
 static void *hlsnap__alloc(size_t count, size_t size, hlsnap_error *err) {
-    void *p = count > SIZE_MAX / size ? NULL : HLSNAP_MALLOC(count > 0 ? count * size : 1);
+    void *p = NULL;
+    if (count > SIZE_MAX / size)
+        hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory: %zu times %zu bytes", count, size);
+    else
+        p = hlsnap__alloc_raw(count * size, err);
     if (p) memset(p, 0, count * size);
-    else hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory: %zu times %zu bytes", count, size);
     return p;
 }
 
@@ -2948,13 +2833,13 @@ static void hlsnap__contract_free(hlsnap__contract *c) {
 }
 
 /* Fills one row from text that a stranger may have written. */
-static hlsnap_result hlsnap__decl_parse(hlsnap__decl *d, const char *name, size_t name_size, const char *text, size_t text_size,
-                                        hlsnap_error *err) {
+static hlsnap_result hlsnap__decl_parse(hlsnap__decl *d, const char *name, size_t name_size, const char *text,
+                                        size_t text_size, hlsnap_error *err) {
     char shown[80];
     if (!hlsnap__name_ok(name, name_size)) {
         hlsnap__printable(shown, sizeof(shown), name, name_size, false);
-        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "function name '%s' (%zu bytes) is not [A-Za-z_][A-Za-z0-9_.:$-]{0,62}",
-                            shown, name_size);
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0,
+                            "function name '%s' (%zu bytes) is not [A-Za-z_][A-Za-z0-9_.:$-]{0,62}", shown, name_size);
     }
     if (!hlsnap__signature_parse(&d->signature, text, text_size)) {
         hlsnap__printable(shown, sizeof(shown), text, text_size, false);
@@ -2991,6 +2876,7 @@ static hlsnap_result hlsnap__decls_unique(const hlsnap__decl *rows, uint32_t num
 /* ---- >>cpu: the features a snapshot may have come to rely on ---- */
 
 /* X(name, CPUID leaf, register 0..3 = a b c d, bit, XCR0 bits that must be on) */
+// clang-format off
 #define HLSNAP__CPU_FEATURES(X) \
     X(sse3, 1, 2, 0, 0) X(pclmul, 1, 2, 1, 0) X(ssse3, 1, 2, 9, 0) X(fma, 1, 2, 12, 6) X(cx16, 1, 2, 13, 0) \
     X(sse4_1, 1, 2, 19, 0) X(sse4_2, 1, 2, 20, 0) X(movbe, 1, 2, 22, 0) X(popcnt, 1, 2, 23, 0) X(aes, 1, 2, 25, 0) \
@@ -3002,12 +2888,13 @@ static hlsnap_result hlsnap__decls_unique(const hlsnap__decl *rows, uint32_t num
     X(vaes, 7, 2, 9, 6) X(vpclmulqdq, 7, 2, 10, 6) X(avx512vnni, 7, 2, 11, 0xe6) X(avx512bitalg, 7, 2, 12, 0xe6) \
     X(avx512vpopcntdq, 7, 2, 14, 0xe6) X(rdpid, 7, 2, 22, 0) X(movdiri, 7, 2, 27, 0) X(fsrm, 7, 3, 4, 0) \
     X(lzcnt, 0x80000001u, 2, 5, 0)
+// clang-format on
 
 typedef enum hlsnap__cpu_bit {
 #define HLSNAP__CPU(name, leaf, reg, bit, xcr0) HLSNAP__CPU_##name,
     HLSNAP__CPU_FEATURES(HLSNAP__CPU)
 #undef HLSNAP__CPU
-    HLSNAP__NUM_CPU_FEATURES
+        HLSNAP__NUM_CPU_FEATURES
 } hlsnap__cpu_bit;
 
 static const char *const hlsnap__cpu_feature_names[] = {
@@ -3015,7 +2902,7 @@ static const char *const hlsnap__cpu_feature_names[] = {
     HLSNAP__CPU_FEATURES(HLSNAP__CPU)
 #undef HLSNAP__CPU
 };
-HLSNAP__STATIC_ASSERT(cpu_bits, HLSNAP__NUM_CPU_FEATURES <= 64);
+HLSNAP__STATIC_ASSERT(cpu_bits, HLSNAP__NUM_CPU_FEATURES <= 63);
 
 #if defined(__x86_64__)
 static void hlsnap__cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
@@ -3029,11 +2916,12 @@ static uint64_t hlsnap__xgetbv0(void) {
 }
 #endif
 
-/* Bits of hlsnap__cpu_bit that this machine has and its kernel enables. */
-static uint64_t hlsnap__cpu_features(void) {
+static uint64_t hlsnap__cpu_read(void) {
     uint64_t found = 0;
 #if defined(__x86_64__)
-    static const struct { uint32_t leaf, reg, bit, xcr0; } rows[] = {
+    static const struct {
+        uint32_t leaf, reg, bit, xcr0;
+    } rows[] = {
 #define HLSNAP__CPU(name, leaf, reg, bit, xcr0) {leaf, reg, bit, xcr0},
         HLSNAP__CPU_FEATURES(HLSNAP__CPU)
 #undef HLSNAP__CPU
@@ -3055,6 +2943,19 @@ static uint64_t hlsnap__cpu_features(void) {
     return found;
 }
 
+/* Bits of hlsnap__cpu_bit that this machine has and its kernel enables. Read once per process: each CPUID is an exit where
+   this process itself runs in a VM. */
+static uint64_t hlsnap__cpu_published; /* bit 63: valid */
+
+static uint64_t hlsnap__cpu_features(void) {
+    uint64_t bits = __atomic_load_n(&hlsnap__cpu_published, __ATOMIC_RELAXED);
+    if (!bits) {
+        bits = hlsnap__cpu_read() | 1ull << 63;
+        __atomic_store_n(&hlsnap__cpu_published, bits, __ATOMIC_RELAXED);
+    }
+    return bits & ~(1ull << 63);
+}
+
 /* Writes the names of the bits, separated by blanks. */
 static void hlsnap__cpu_names(uint64_t bits, char *to, size_t cap) {
     size_t n = 0;
@@ -3067,8 +2968,8 @@ static void hlsnap__cpu_names(uint64_t bits, char *to, size_t cap) {
 
 /* ---- >>layout: regions in the guest's window ---- */
 
-static const char *const hlsnap__kind_names[HLSNAP__NUM_KINDS] = {"text", "rodata",  "data",    "tls",
-                                                                 "heap", "stack", "mailbox", "identity"};
+static const char *const hlsnap__kind_names[HLSNAP__NUM_KINDS] = {"text", "rodata", "data",    "tls",
+                                                                  "heap", "stack",  "mailbox", "identity"};
 
 static bool hlsnap__kind_writable(uint32_t kind) {
     return kind != HLSNAP__TEXT && kind != HLSNAP__RODATA && kind != HLSNAP__IDENTITY;
@@ -3089,7 +2990,8 @@ static const hlsnap__region *hlsnap__layout_find(const hlsnap__layout *l, uint32
 static const hlsnap__region *hlsnap__layout_at(const hlsnap__layout *l, uint64_t gva) {
     uint32_t i;
     for (i = 0; i < l->num_regions; i++)
-        if (gva >= l->regions[i].gva && gva - l->regions[i].gva < l->regions[i].pages * HLSNAP__PAGE) return &l->regions[i];
+        if (gva >= l->regions[i].gva && gva - l->regions[i].gva < l->regions[i].pages * HLSNAP__PAGE)
+            return &l->regions[i];
     return NULL;
 }
 
@@ -3100,9 +3002,11 @@ static uint32_t hlsnap__layout_count(const hlsnap__layout *l, uint32_t kind) {
 }
 
 /* First page number of a region in the window. */
-static uint64_t hlsnap__region_page(const hlsnap__layout *l, const hlsnap__region *r) { return (r->gva - l->base) / HLSNAP__PAGE; }
+static uint64_t hlsnap__region_page(const hlsnap__layout *l, const hlsnap__region *r) {
+    return (r->gva - l->base) / HLSNAP__PAGE;
+}
 
-#define HLSNAP__LOWEST_GVA 0x200000ull         /* below it: null, unresolved functions, the supervisor area */
+#define HLSNAP__LOWEST_GVA 0x200000ull /* below it: null, unresolved functions, the supervisor area */
 #define HLSNAP__HIGHEST_GVA 0x7f0000000000ull
 
 /* Everything a layout must satisfy, whether built from an ELF or read from a file; code is what a violation returns. */
@@ -3113,16 +3017,17 @@ static hlsnap_result hlsnap__layout_check(const hlsnap__layout *l, hlsnap_result
     uint32_t i;
     if (l->base & 0x1fffff || l->base < HLSNAP__LOWEST_GVA || l->base >= HLSNAP__HIGHEST_GVA || !l->pages ||
         l->pages > HLSNAP__MAX_PAGES || l->pages > (HLSNAP__HIGHEST_GVA - l->base) / HLSNAP__PAGE)
-        return hlsnap__fail(err, code, 0, "window of 0x%llx pages at 0x%llx is out of range", (unsigned long long)l->pages,
-                            (unsigned long long)l->base);
+        return hlsnap__fail(err, code, 0, "window of 0x%llx pages at 0x%llx is out of range",
+                            (unsigned long long)l->pages, (unsigned long long)l->base);
     if (!l->num_regions || l->num_regions > HLSNAP__MAX_REGIONS)
         return hlsnap__fail(err, code, 0, "%u regions, not 1 to %d", l->num_regions, HLSNAP__MAX_REGIONS);
     for (i = 0; i < l->num_regions; i++) {
         const hlsnap__region *r = &l->regions[i];
         if (r->kind >= HLSNAP__NUM_KINDS || r->gva % HLSNAP__PAGE || r->gva < end || !r->pages ||
             r->gva - l->base >= l->pages * HLSNAP__PAGE || r->pages > l->pages - hlsnap__region_page(l, r))
-            return hlsnap__fail(err, code, 0, "region %u (kind %u, 0x%llx pages at 0x%llx) is outside the window or its place",
-                                i, r->kind, (unsigned long long)r->pages, (unsigned long long)r->gva);
+            return hlsnap__fail(err, code, 0,
+                                "region %u (kind %u, 0x%llx pages at 0x%llx) is outside the window or its place", i,
+                                r->kind, (unsigned long long)r->pages, (unsigned long long)r->gva);
         end = r->gva + r->pages * HLSNAP__PAGE;
     }
     for (i = 0; i < sizeof(once) / sizeof(once[0]); i++)
@@ -3197,12 +3102,13 @@ static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result c
     tls = hlsnap__layout_find(&g->layout, HLSNAP__TLS);
     identity = hlsnap__layout_find(&g->layout, HLSNAP__IDENTITY);
     if (!tls ? g->tls_size != 0
-             : tls->gva + tls->pages * HLSNAP__PAGE != identity->gva || !g->tls_size || g->tls_size > tls->pages * HLSNAP__PAGE)
+             : tls->gva + tls->pages * HLSNAP__PAGE != identity->gva || !g->tls_size ||
+                   g->tls_size > tls->pages * HLSNAP__PAGE)
         return hlsnap__fail(err, code, 0, "tls block of 0x%llx bytes does not end at the identity page",
                             (unsigned long long)g->tls_size);
     if (g->contract.num_exports > HLSNAP_MAX_FUNCTIONS || g->contract.num_imports > HLSNAP_MAX_FUNCTIONS)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u exports and %u imports, at most %d of each", g->contract.num_exports,
-                            g->contract.num_imports, HLSNAP_MAX_FUNCTIONS);
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u exports and %u imports, at most %d of each",
+                            g->contract.num_exports, g->contract.num_imports, HLSNAP_MAX_FUNCTIONS);
     r = hlsnap__decls_unique(g->contract.exports, g->contract.num_exports, err);
     return r ? r : hlsnap__decls_unique(g->contract.imports, g->contract.num_imports, err);
 }
@@ -3264,8 +3170,11 @@ static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, 
 
 static void hlsnap__layer_release(hlsnap__layer *layer) {
     if (!layer || !hlsnap__release(&layer->refs)) return;
-    if (layer->map) munmap(hlsnap__unconst(layer->map), (size_t)(layer->pages * HLSNAP__PAGE));
-    close(layer->fd);
+    if (layer->fd < 0)
+        hlsnap__free(hlsnap__unconst(layer->map));
+    else if (layer->map)
+        munmap(hlsnap__unconst(layer->map), (size_t)(layer->pages * HLSNAP__PAGE));
+    if (layer->fd >= 0) close(layer->fd);
     hlsnap__free(layer);
 }
 
@@ -3283,8 +3192,8 @@ static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, 
     if (sealed && pages) {
         void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
-            hlsnap__fail(err, HLSNAP_ERR_OS, errno, "mapping a layer of %llu pages: errno %d", (unsigned long long)pages,
-                         errno);
+            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping a layer of %llu pages: errno %d",
+                         (unsigned long long)pages, errno);
             hlsnap__layer_release(layer);
             return NULL;
         }
@@ -3293,8 +3202,21 @@ static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, 
     return layer;
 }
 
+/* A layer over allocated memory, which it owns from now on unless this fails. */
+static hlsnap__layer *hlsnap__layer_from_memory(const uint8_t *pages, uint64_t num, hlsnap_error *err) {
+    hlsnap__layer *layer = (hlsnap__layer *)hlsnap__alloc(1, sizeof(*layer), err);
+    if (!layer) return NULL;
+    layer->refs = 1;
+    layer->fd = -1;
+    layer->sealed = true;
+    layer->pages = num;
+    layer->map = pages;
+    return layer;
+}
+
 /* Copies n pages out of a layer, never by touching memory that a stranger can truncate. */
-static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t page, uint64_t n, void *to, hlsnap_error *err) {
+static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t page, uint64_t n, void *to,
+                                        hlsnap_error *err) {
     HLSNAP_ASSERT(n <= layer->pages && page <= layer->pages - n);
     if (!layer->map) return hlsnap__pread(layer->fd, to, (size_t)(n * HLSNAP__PAGE), page * HLSNAP__PAGE, err);
     memcpy(to, layer->map + page * HLSNAP__PAGE, (size_t)(n * HLSNAP__PAGE));
@@ -3302,8 +3224,9 @@ static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t pag
 }
 
 /* Extents ascend, do not overlap, and stay inside their layer and inside regions that are stored. For extents from a file. */
-HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const uint64_t *layer_pages, uint32_t num_layers,
-                                           const hlsnap__extent *e, uint32_t num, hlsnap_result code, hlsnap_error *err) {
+HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const uint64_t *layer_pages,
+                                                          uint32_t num_layers, const hlsnap__extent *e, uint32_t num,
+                                                          hlsnap_result code, hlsnap_error *err) {
     uint64_t end = 0;
     uint32_t i;
     for (i = 0; i < num; i++) {
@@ -3311,7 +3234,8 @@ HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *
         if (!e[i].pages || e[i].page < end || e[i].layer >= num_layers || e[i].pages > layer_pages[e[i].layer] ||
             e[i].layer_page > layer_pages[e[i].layer] - e[i].pages || !r || !hlsnap__kind_stored(r->kind) ||
             e[i].pages > r->pages - (e[i].page - hlsnap__region_page(l, r)))
-            return hlsnap__fail(err, code, 0, "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
+            return hlsnap__fail(err, code, 0,
+                                "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
                                 e[i].page, e[i].pages, e[i].layer, e[i].layer_page);
         end = (uint64_t)e[i].page + e[i].pages;
     }
@@ -3323,9 +3247,12 @@ static const hlsnap__extent *hlsnap__extent_at(const hlsnap_snapshot *s, uint64_
     uint32_t lo = 0, hi = s->num_extents;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if (page < s->extents[mid].page) hi = mid;
-        else if (page - s->extents[mid].page >= s->extents[mid].pages) lo = mid + 1;
-        else return &s->extents[mid];
+        if (page < s->extents[mid].page)
+            hi = mid;
+        else if (page - s->extents[mid].page >= s->extents[mid].pages)
+            lo = mid + 1;
+        else
+            return &s->extents[mid];
     }
     return NULL;
 }
@@ -3415,24 +3342,28 @@ HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsna
 #ifndef HLSNAP_GUEST
 /* ---- >>elf: from file bytes to a layout, an image and a pre-init snapshot ---- */
 
-typedef struct hlsnap__elf_segment { uint64_t vaddr, memsz, offset, filesz; uint32_t flags; } hlsnap__elf_segment;
+typedef struct hlsnap__elf_segment {
+    uint64_t vaddr, memsz, offset, filesz;
+    uint32_t flags;
+} hlsnap__elf_segment;
 
 #define HLSNAP__MAX_SEGMENTS 16
 typedef struct hlsnap__elf {
-    const uint8_t *data;       /* the whole file, a private copy */
+    const uint8_t *data; /* the whole file, a private copy */
     uint64_t size;
     bool position_independent; /* ET_DYN */
     bool self;                 /* a running program's image: symbols bind to the runtime, what is missing is no error */
     uint64_t entry;
     uint32_t num_segments;
     hlsnap__elf_segment segments[HLSNAP__MAX_SEGMENTS]; /* PT_LOAD, ascending */
-    hlsnap__elf_segment dynamic, relro, tls; /* memsz 0 = none */
+    hlsnap__elf_segment dynamic, relro, tls;            /* memsz 0 = none */
     uint64_t tls_align;
-    uint64_t base;             /* added to the file's addresses to get guest addresses */
-    uint64_t host_base;        /* self: added to the file's addresses to get this process's */
+    uint64_t base;      /* added to the file's addresses to get guest addresses */
+    uint64_t host_base; /* self: added to the file's addresses to get this process's */
     uint64_t rela, rela_size, jmprel, jmprel_size, symtab, strtab, strtab_size, relr, relr_size;
-    uint8_t *image;            /* loaded bytes; the page of image_start first */
+    uint8_t *image;                   /* loaded bytes; the page of image_start first */
     uint64_t image_start, image_size; /* file addresses, page-aligned */
+    uint8_t *written; /* one byte a page: anything was stored there; the rest is zero and never looked at */
     uint64_t section_offset;
     uint32_t num_sections;
     char build_id[48];
@@ -3441,9 +3372,9 @@ typedef struct hlsnap__elf {
     uint32_t num_unresolved;
 } hlsnap__elf;
 
-#define HLSNAP__IMAGE_GVA 0x400000ull          /* where a position independent image goes */
-#define HLSNAP__UNRESOLVED_GVA 0x10000ull      /* slot i of the functions a self guest lacks is 16 * i above this */
-#define HLSNAP__MAX_UNRESOLVED 0xf000u         /* never mapped, so a call there is a typed fault */
+#define HLSNAP__IMAGE_GVA 0x400000ull     /* where a position independent image goes */
+#define HLSNAP__UNRESOLVED_GVA 0x10000ull /* slot i of the functions a self guest lacks is 16 * i above this */
+#define HLSNAP__MAX_UNRESOLVED 0xf000u    /* never mapped, so a call there is a typed fault */
 #define HLSNAP__MAX_FILE (2ull << 30)
 
 /* DT_RELR is younger than many a system's elf.h. */
@@ -3468,6 +3399,14 @@ static uint8_t *hlsnap__elf_at(const hlsnap__elf *e, uint64_t vaddr, uint64_t n)
     return NULL;
 }
 
+/* Stores n > 0 bytes at a place that hlsnap__elf_at gave. */
+static void hlsnap__elf_put(hlsnap__elf *e, uint8_t *at, const void *from, uint64_t n) {
+    const uint64_t first = (uint64_t)(at - e->image) / HLSNAP__PAGE,
+                   last = ((uint64_t)(at - e->image) + n - 1) / HLSNAP__PAGE;
+    memset(e->written + first, 1, (size_t)(last - first + 1));
+    memcpy(at, from, (size_t)n);
+}
+
 /* GNU build id and the runtime's ABI note. */
 static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t size, hlsnap_error *err) {
     uint64_t at = 0;
@@ -3477,7 +3416,8 @@ static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t
         uint64_t desc;
         if (!hlsnap__elf_get(e, offset + at, head, sizeof(head))) break;
         desc = at + 12 + ((uint64_t)head[0] + 3) / 4 * 4;
-        if (desc > size || head[1] > size - desc || head[0] > 8 || !hlsnap__elf_get(e, offset + at + 12, name, head[0])) {
+        if (desc > size || head[1] > size - desc || head[0] > 8 ||
+            !hlsnap__elf_get(e, offset + at + 12, name, head[0])) {
             at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
             continue;
         }
@@ -3489,7 +3429,8 @@ static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t
         }
         if (head[0] == 7 && head[2] == 1 && head[1] == 4 && memcmp(name, "hlsnap", 7) == 0 &&
             hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi)) && abi != HLSNAP_ABI_VERSION)
-            return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi, HLSNAP_ABI_VERSION);
+            return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
+                                HLSNAP_ABI_VERSION);
         at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
     }
     return HLSNAP_OK;
@@ -3506,7 +3447,8 @@ static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p
     if (e->num_segments == HLSNAP__MAX_SEGMENTS)
         return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d loadable segments", HLSNAP__MAX_SEGMENTS);
     if (s.filesz > s.memsz || s.filesz > e->size || s.offset > e->size - s.filesz)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
+                            "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
                             (unsigned long long)s.vaddr, (unsigned long long)s.filesz, (unsigned long long)s.offset,
                             (unsigned long long)e->size);
     if (s.vaddr >= HLSNAP__HIGHEST_GVA || s.memsz > HLSNAP__MAX_MEMORY || s.memsz > HLSNAP__HIGHEST_GVA - s.vaddr)
@@ -3516,7 +3458,8 @@ static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p
         return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segment at 0x%llx is writable and executable",
                             (unsigned long long)s.vaddr);
     if (last && s.vaddr < last->vaddr + last->memsz)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "segment at 0x%llx overlaps the one before or is out of order",
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0,
+                            "segment at 0x%llx overlaps the one before or is out of order",
                             (unsigned long long)s.vaddr);
     e->segments[e->num_segments++] = s;
     return HLSNAP_OK;
@@ -3544,7 +3487,8 @@ static hlsnap_result hlsnap__elf_phdr(hlsnap__elf *e, const Elf64_Phdr *p, hlsna
         break;
     case PT_INTERP:
         if (!e->self)
-            return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0, "the guest asks for a dynamic linker: link it with -static");
+            return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0,
+                                "the guest asks for a dynamic linker: link it with -static");
         break;
     default: break;
     }
@@ -3557,11 +3501,13 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
     if (!hlsnap__elf_get(e, 0, &h, sizeof(h)) || memcmp(h.e_ident, ELFMAG, SELFMAG) != 0)
         return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "not an ELF file (%llu bytes)", (unsigned long long)e->size);
     if (h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_ident[EI_DATA] != ELFDATA2LSB || h.e_machine != EM_X86_64)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF class %d, data %d, machine %d: not 64-bit little-endian x86-64",
-                            h.e_ident[EI_CLASS], h.e_ident[EI_DATA], h.e_machine);
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
+                            "ELF class %d, data %d, machine %d: not 64-bit little-endian x86-64", h.e_ident[EI_CLASS],
+                            h.e_ident[EI_DATA], h.e_machine);
     if ((h.e_type != ET_EXEC && h.e_type != ET_DYN) || h.e_phentsize != sizeof(Elf64_Phdr) || !h.e_phnum)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF type %d with %d program headers of %d bytes: not an executable",
-                            h.e_type, h.e_phnum, h.e_phentsize);
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
+                            "ELF type %d with %d program headers of %d bytes: not an executable", h.e_type, h.e_phnum,
+                            h.e_phentsize);
     e->position_independent = h.e_type == ET_DYN;
     e->entry = h.e_entry;
     e->section_offset = h.e_shentsize == sizeof(Elf64_Shdr) ? h.e_shoff : 0;
@@ -3579,7 +3525,8 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
     e->image_size = e->segments[e->num_segments - 1].vaddr + e->segments[e->num_segments - 1].memsz - e->image_start;
     e->image_size = (e->image_size + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
     if (e->image_size > HLSNAP__MAX_MEMORY || (!e->position_independent && e->image_start < HLSNAP__LOWEST_GVA))
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "image of 0x%llx bytes at 0x%llx: the lowest address is 0x%llx",
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0,
+                            "image of 0x%llx bytes at 0x%llx: the lowest address is 0x%llx",
                             (unsigned long long)e->image_size, (unsigned long long)e->image_start,
                             (unsigned long long)HLSNAP__LOWEST_GVA);
     e->base = e->position_independent ? HLSNAP__IMAGE_GVA - e->image_start : 0;
@@ -3588,7 +3535,8 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
 
 /* ---- >>elf-layout: regions ---- */
 
-static hlsnap_result hlsnap__region_add(hlsnap__layout *l, uint32_t kind, uint64_t gva, uint64_t end, hlsnap_error *err) {
+static hlsnap_result hlsnap__region_add(hlsnap__layout *l, uint32_t kind, uint64_t gva, uint64_t end,
+                                        hlsnap_error *err) {
     hlsnap__region *r;
     if (gva >= end) return HLSNAP_OK;
     if (l->num_regions == HLSNAP__MAX_REGIONS)
@@ -3601,7 +3549,8 @@ static hlsnap_result hlsnap__region_add(hlsnap__layout *l, uint32_t kind, uint64
 }
 
 /* One segment's pages; its RELRO part is read-only, because the host has relocated it already. */
-static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_segment *s, hlsnap__layout *l, hlsnap_error *err) {
+static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_segment *s, hlsnap__layout *l,
+                                        hlsnap_error *err) {
     const uint64_t mask = HLSNAP__PAGE - 1;
     uint64_t from = (s->vaddr & ~mask) + e->base, to = ((s->vaddr + s->memsz + mask) & ~mask) + e->base, split = from;
     uint32_t kind = s->flags & PF_X ? HLSNAP__TEXT : s->flags & PF_W ? HLSNAP__DATA : HLSNAP__RODATA;
@@ -3626,8 +3575,10 @@ static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_
 
 /* image | guard | stack | guard | tls | identity | mailbox | guard | heap. What every call touches lies together, so
    that one page table and one prefetch of the hypervisor cover it. */
-static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l, hlsnap_error *err) {
-    const uint64_t heap = desc->heap_size ? desc->heap_size : 1u << 20, stack = desc->stack_size ? desc->stack_size : 64u << 10;
+static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l,
+                                        hlsnap_error *err) {
+    const uint64_t heap = desc->heap_size ? desc->heap_size : 1u << 20,
+                   stack = desc->stack_size ? desc->stack_size : 64u << 10;
     const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20;
     uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
     hlsnap_result r = HLSNAP_OK;
@@ -3656,7 +3607,8 @@ static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest
 
 static hlsnap_result hlsnap__elf_dynamic(hlsnap__elf *e, hlsnap_error *err) {
     uint64_t at;
-    for (at = 0; e->dynamic.memsz >= sizeof(Elf64_Dyn) && at <= e->dynamic.memsz - sizeof(Elf64_Dyn); at += sizeof(Elf64_Dyn)) {
+    for (at = 0; e->dynamic.memsz >= sizeof(Elf64_Dyn) && at <= e->dynamic.memsz - sizeof(Elf64_Dyn);
+         at += sizeof(Elf64_Dyn)) {
         Elf64_Dyn d;
         if (!hlsnap__elf_at(e, e->dynamic.vaddr + at, sizeof(d)))
             return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the dynamic section at 0x%llx is not in the image",
@@ -3665,7 +3617,9 @@ static hlsnap_result hlsnap__elf_dynamic(hlsnap__elf *e, hlsnap_error *err) {
         if (d.d_tag == DT_NULL) break;
         switch (d.d_tag) {
         case DT_NEEDED:
-            if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0, "the guest needs shared libraries: link it with -static");
+            if (!e->self)
+                return hlsnap__fail(err, HLSNAP_ERR_ELF_DYNAMIC, 0,
+                                    "the guest needs shared libraries: link it with -static");
             break;
         case DT_RELA: e->rela = d.d_un.d_ptr; break;
         case DT_RELASZ: e->rela_size = d.d_un.d_val; break;
@@ -3695,7 +3649,7 @@ static hlsnap_result hlsnap__elf_unresolved(hlsnap__elf *e, const char *name, ui
     size_t n = strnlen(name, 255) + 1;
     if (e->num_unresolved == HLSNAP__MAX_UNRESOLVED || e->unresolved_size + n > (4u << 20))
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "more than %u unresolved symbols", e->num_unresolved);
-    if (e->unresolved_size / 65536 != (e->unresolved_size + n) / 65536 || !e->unresolved) {
+    if ((e->unresolved_size + 65535) / 65536 != (e->unresolved_size + n + 65535) / 65536) {
         char *bigger = (char *)hlsnap__alloc(1, (e->unresolved_size + n + 65535) / 65536 * 65536, err);
         if (!bigger) return HLSNAP_ERR_MEMORY;
         if (e->unresolved) memcpy(bigger, e->unresolved, e->unresolved_size);
@@ -3719,9 +3673,12 @@ static const char *hlsnap__elf_name(const hlsnap__elf *e, uint32_t at) {
 static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     Elf64_Sym sym;
     const char *name;
+    char shown[80];
     size_t i;
     const uint32_t index = (uint32_t)ELF64_R_SYM(rel->r_info);
-    const uint8_t *at = e->symtab <= UINT64_MAX - index * sizeof(sym) ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym)) : NULL;
+    const uint8_t *at = e->symtab <= UINT64_MAX - index * sizeof(sym)
+                            ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym))
+                            : NULL;
     *value = 0;
     if (!index) return HLSNAP_OK;
     if (!at) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u lies outside the image", index);
@@ -3730,7 +3687,8 @@ static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, u
     if (!name) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u has no name in the string table", index);
     if (ELF64_ST_TYPE(sym.st_info) == STT_GNU_IFUNC && sym.st_shndx != SHN_UNDEF) {
         uint64_t host = 0;
-        if (e->self && hlsnap__elf_at(e, rel->r_offset, sizeof(host)))
+        if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "indirect function at symbol %u", index);
+        if (hlsnap__elf_at(e, rel->r_offset, sizeof(host)))
             memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
         return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK : hlsnap__elf_unresolved(e, name, value, err);
     }
@@ -3748,17 +3706,23 @@ static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, u
             return HLSNAP_OK;
     if (ELF64_ST_BIND(sym.st_info) == STB_WEAK) return HLSNAP_OK; /* programs test these for NULL */
     if (e->self) return hlsnap__elf_unresolved(e, name, value, err);
-    return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "undefined symbol %.64s", name);
+    hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
+    return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "undefined symbol %s", shown);
 }
 
-/* Offset of a thread-local symbol in its block. */
-static uint64_t hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rela *rel) {
+/* Offset of a thread-local symbol in its block. A self guest may name ones that it has not, such as libc's errno. */
+static hlsnap_result hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value,
+                                           hlsnap_error *err) {
     Elf64_Sym sym;
     const uint64_t index = ELF64_R_SYM(rel->r_info);
     const uint8_t *at = index ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym)) : NULL;
-    if (!at) return (uint64_t)rel->r_addend;
-    memcpy(&sym, at, sizeof(sym));
-    return sym.st_value + (uint64_t)rel->r_addend;
+    memset(&sym, 0, sizeof(sym));
+    if (at) memcpy(&sym, at, sizeof(sym));
+    if (index && !e->self && (!at || sym.st_shndx == SHN_UNDEF))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "thread-local symbol %u is not in the image",
+                            (unsigned)index);
+    *value = sym.st_value + (uint64_t)rel->r_addend;
+    return HLSNAP_OK;
 }
 
 static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
@@ -3768,9 +3732,12 @@ static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
 /* IRELATIVE: a self guest takes the pointer that this process resolved; others have no one to ask. */
 static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     uint64_t host;
-    if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx", (unsigned long long)rel->r_offset);
+    if (!e->self)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx",
+                            (unsigned long long)rel->r_offset);
     memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
-    return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK : hlsnap__elf_unresolved(e, "(indirect function)", value, err);
+    return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK
+                                                     : hlsnap__elf_unresolved(e, "(indirect function)", value, err);
 }
 
 static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *rel, hlsnap_error *err) {
@@ -3778,7 +3745,9 @@ static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *
     uint64_t value = 0;
     hlsnap_result r = HLSNAP_OK;
     if (ELF64_R_TYPE(rel->r_info) == R_X86_64_NONE) return HLSNAP_OK;
-    if (!at) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocation at 0x%llx lies outside the image", (unsigned long long)rel->r_offset);
+    if (!at)
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocation at 0x%llx lies outside the image",
+                            (unsigned long long)rel->r_offset);
     switch (ELF64_R_TYPE(rel->r_info)) {
     case R_X86_64_RELATIVE: value = e->base + (uint64_t)rel->r_addend; break;
     case R_X86_64_64:
@@ -3789,8 +3758,11 @@ static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *
     case R_X86_64_JUMP_SLOT: r = hlsnap__elf_symbol(e, rel, &value, err); break;
     case R_X86_64_IRELATIVE: r = hlsnap__elf_irelative(e, rel, &value, err); break;
     case R_X86_64_DTPMOD64: value = 1; break;
-    case R_X86_64_DTPOFF64: value = hlsnap__elf_tls_value(e, rel); break;
-    case R_X86_64_TPOFF64: value = hlsnap__elf_tls_value(e, rel) - hlsnap__elf_tls_size(e); break;
+    case R_X86_64_DTPOFF64: r = hlsnap__elf_tls_value(e, rel, &value, err); break;
+    case R_X86_64_TPOFF64:
+        r = hlsnap__elf_tls_value(e, rel, &value, err);
+        value -= hlsnap__elf_tls_size(e);
+        break;
     case R_X86_64_COPY:
         if (e->self) return HLSNAP_OK; /* libc's data: zero in the guest */
         /* fall through */
@@ -3801,7 +3773,7 @@ static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *
         r = hlsnap__elf_unresolved(e, "(relocation not supported)", &value, err);
         break;
     }
-    if (!r) memcpy(at, &value, sizeof(value));
+    if (!r) hlsnap__elf_put(e, at, &value, sizeof(value));
     return r;
 }
 
@@ -3824,7 +3796,8 @@ static hlsnap_result hlsnap__elf_relocate_table(hlsnap__elf *e, uint64_t table, 
 static hlsnap_result hlsnap__elf_relocate_relr(hlsnap__elf *e, hlsnap_error *err) {
     uint64_t at, where = 0;
     if (e->relr_size && !hlsnap__elf_at(e, e->relr, e->relr_size))
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR table at 0x%llx lies outside the image", (unsigned long long)e->relr);
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR table at 0x%llx lies outside the image",
+                            (unsigned long long)e->relr);
     for (at = 0; at + 8 <= e->relr_size; at += 8) {
         uint64_t entry, bits, word, k;
         memcpy(&entry, hlsnap__elf_at(e, e->relr + at, 8), 8);
@@ -3833,11 +3806,12 @@ static hlsnap_result hlsnap__elf_relocate_relr(hlsnap__elf *e, hlsnap_error *err
         for (k = 0; bits; k++, bits >>= 1) {
             uint8_t *p = bits & 1 ? hlsnap__elf_at(e, where + 8 * k, 8) : NULL;
             if (!(bits & 1)) continue;
-            if (!p) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR relocation at 0x%llx lies outside the image",
-                                        (unsigned long long)(where + 8 * k));
+            if (!p)
+                return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR relocation at 0x%llx lies outside the image",
+                                    (unsigned long long)(where + 8 * k));
             memcpy(&word, p, 8);
             word += e->base;
-            memcpy(p, &word, 8);
+            hlsnap__elf_put(e, p, &word, 8);
         }
         where += entry & 1 ? 63 * 8 : 8;
     }
@@ -3850,7 +3824,8 @@ static hlsnap_result hlsnap__elf_relocate_static(hlsnap__elf *e, hlsnap_error *e
     for (i = 0; e->section_offset && i < e->num_sections; i++) {
         Elf64_Shdr s;
         hlsnap_result r;
-        if (e->section_offset > UINT64_MAX / 2 || !hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s))) break;
+        if (e->section_offset > UINT64_MAX / 2 || !hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s)))
+            break;
         if (s.sh_type != SHT_RELA || !(s.sh_flags & SHF_ALLOC)) continue;
         r = hlsnap__elf_relocate_table(e, s.sh_addr, s.sh_size, err);
         if (r) return r;
@@ -3870,13 +3845,19 @@ static hlsnap_result hlsnap__elf_relocate(hlsnap__elf *e, hlsnap_error *err) {
 
 /* ---- >>builder: a new layer and the extents over it, page by page in ascending order ---- */
 
+#define HLSNAP__BUFFER_PAGES 64u /* a layer of up to this many pages needs no memfd, and its pages no system calls */
 typedef struct hlsnap__builder {
-    int fd;                    /* memfd being written, -1 before the first page */
-    uint32_t pages;            /* in it */
-    uint32_t layer;            /* number its extents carry */
+    bool to_file;                  /* a memfd in any case: for what many sandboxes will map */
+    int fd;                        /* memfd being written, -1 before the buffer overflows */
+    uint32_t pages;                /* stored so far */
+    uint32_t layer;                /* number its extents carry */
+    uint8_t *buffer;               /* the last of them */
+    uint32_t buffered, buffer_cap; /* pages */
     hlsnap__extent *extents;
     uint32_t num, cap;
 } hlsnap__builder;
+
+static const hlsnap__builder hlsnap__builder_none = {false, -1, 0, 0, NULL, 0, 0, NULL, 0, 0};
 
 static bool hlsnap__all_zero(const void *p, size_t n) { /* n > 0 */
     const unsigned char *s = (const unsigned char *)p;
@@ -3892,8 +3873,8 @@ static hlsnap_result hlsnap__builder_extent(hlsnap__builder *b, const hlsnap__ex
         return HLSNAP_OK;
     }
     if (b->num == b->cap) {
-        uint32_t cap = b->cap ? b->cap * 2 : 16;
-        hlsnap__extent *bigger = (hlsnap__extent *)hlsnap__alloc(cap, sizeof(*bigger), err);
+        const uint32_t cap = b->cap ? b->cap * 2 : 16;
+        hlsnap__extent *bigger = (hlsnap__extent *)hlsnap__alloc_raw(cap * sizeof(*bigger), err);
         if (!bigger) return HLSNAP_ERR_MEMORY;
         if (b->num) memcpy(bigger, b->extents, b->num * sizeof(*bigger));
         hlsnap__free(b->extents);
@@ -3904,51 +3885,74 @@ static hlsnap_result hlsnap__builder_extent(hlsnap__builder *b, const hlsnap__ex
     return HLSNAP_OK;
 }
 
-/* Stores pages as they are. `join` is false where a new region begins: an extent never spans two. */
-static hlsnap_result hlsnap__builder_store(hlsnap__builder *b, uint64_t page, const void *from, uint32_t pages, bool join,
-                                           hlsnap_error *err) {
-    hlsnap__extent e;
+/* Writes the buffer behind what the memfd holds. */
+static hlsnap_result hlsnap__builder_flush(hlsnap__builder *b, hlsnap_error *err) {
     hlsnap_result r;
     if (b->fd < 0 && (b->fd = hlsnap__memfd(err)) < 0) return HLSNAP_ERR_OS;
-    r = hlsnap__pwrite(b->fd, from, (size_t)pages * HLSNAP__PAGE, (uint64_t)b->pages * HLSNAP__PAGE, err);
+    r = hlsnap__pwrite(b->fd, b->buffer, (size_t)b->buffered * HLSNAP__PAGE,
+                       (uint64_t)(b->pages - b->buffered) * HLSNAP__PAGE, err);
+    b->buffered = 0;
+    return r;
+}
+
+/* Room for one more page in the buffer. */
+static hlsnap_result hlsnap__builder_room(hlsnap__builder *b, hlsnap_error *err) {
+    const uint32_t cap = b->buffer_cap ? b->buffer_cap * 2 : 16;
+    uint8_t *bigger;
+    if (b->buffered < b->buffer_cap) return HLSNAP_OK;
+    if (cap > HLSNAP__BUFFER_PAGES) return hlsnap__builder_flush(b, err);
+    bigger = (uint8_t *)hlsnap__alloc_raw((size_t)cap * HLSNAP__PAGE, err);
+    if (!bigger) return HLSNAP_ERR_MEMORY;
+    if (b->buffered) memcpy(bigger, b->buffer, (size_t)b->buffered * HLSNAP__PAGE);
+    hlsnap__free(b->buffer);
+    b->buffer = bigger;
+    b->buffer_cap = cap;
+    return HLSNAP_OK;
+}
+
+/* Stores one page. `join` is false where a new region begins: an extent never spans two. */
+static hlsnap_result hlsnap__builder_store(hlsnap__builder *b, uint64_t page, const void *from, bool join,
+                                           hlsnap_error *err) {
+    hlsnap__extent e;
+    const hlsnap_result r = hlsnap__builder_room(b, err);
     if (r) return r;
+    memcpy(b->buffer + (size_t)b->buffered++ * HLSNAP__PAGE, from, HLSNAP__PAGE);
     e.page = (uint32_t)page;
-    e.pages = pages;
+    e.pages = 1;
     e.layer = b->layer;
-    e.layer_page = b->pages;
-    b->pages += pages;
+    e.layer_page = b->pages++;
     return hlsnap__builder_extent(b, &e, join, err);
 }
 
-/* Stores the pages of a range that are not all zero. */
+/* Stores the pages of one region that are not zero; `written`, a byte a page, says which can be other than zero. */
 static hlsnap_result hlsnap__builder_range(hlsnap__builder *b, uint64_t page, const uint8_t *from, uint64_t pages,
-                                           hlsnap_error *err) {
-    uint64_t i, run;
-    bool join = false;
-    for (i = 0; i < pages; i += run) {
-        hlsnap_result r;
-        const bool zero = hlsnap__all_zero(from + i * HLSNAP__PAGE, HLSNAP__PAGE);
-        for (run = 1; i + run < pages && run < 4096; run++)
-            if (hlsnap__all_zero(from + (i + run) * HLSNAP__PAGE, HLSNAP__PAGE) != zero) break;
-        if (zero) continue;
-        r = hlsnap__builder_store(b, page + i, from + i * HLSNAP__PAGE, (uint32_t)run, join, err);
-        if (r) return r;
-        join = true;
-    }
-    return HLSNAP_OK;
+                                           const uint8_t *written, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t i;
+    for (i = 0; i < pages && !r; i++)
+        if ((!written || written[i]) && !hlsnap__all_zero(from + i * HLSNAP__PAGE, HLSNAP__PAGE))
+            r = hlsnap__builder_store(b, page + i, from + i * HLSNAP__PAGE, i > 0, err);
+    return r;
 }
 
 static void hlsnap__builder_free(hlsnap__builder *b) {
     if (b->fd >= 0) close(b->fd);
+    hlsnap__free(b->buffer);
     hlsnap__free(b->extents);
 }
 
-/* Seals what was stored into a layer; *out is NULL when there is none. */
+/* Makes a layer of what was stored; *out is NULL when that is nothing. */
 static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **out, hlsnap_error *err) {
     hlsnap_result r;
     *out = NULL;
-    if (b->fd < 0) return HLSNAP_OK;
-    r = hlsnap__memfd_seal(b->fd, err);
+    if (!b->pages) return HLSNAP_OK;
+    if (b->fd < 0 && !b->to_file) {
+        *out = hlsnap__layer_from_memory(b->buffer, b->pages, err);
+        if (*out) b->buffer = NULL;
+        return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    }
+    r = hlsnap__builder_flush(b, err);
+    if (!r) r = hlsnap__memfd_seal(b->fd, err);
     if (r) return r;
     *out = hlsnap__layer_create(b->fd, true, b->pages, err);
     b->fd = -1;
@@ -3958,23 +3962,30 @@ static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **ou
 /* ---- >>self: the image that an address of this process lies in ---- */
 
 /* A whole file of at most max bytes, in *data (hlsnap__free). The size is what was read, whatever stat says. */
-static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t **data, uint64_t *size, hlsnap_error *err) {
+static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t **data, uint64_t *size,
+                                       hlsnap_error *err) {
     uint64_t cap = 65536, n = 0;
     struct stat st;
     uint8_t *p = NULL, *bigger;
     hlsnap_result r = HLSNAP_OK;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: errno %d", path, errno);
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
-    else if (st.st_size > 0) cap = (uint64_t)st.st_size + 1;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
+    else if (st.st_size > 0)
+        cap = (uint64_t)st.st_size + 1;
     while (!r) {
         ssize_t k;
-        if (cap > max + 1) r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%.256s is larger than %llu bytes", path, (unsigned long long)max);
+        if (cap > max + 1)
+            r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%.256s is larger than %llu bytes", path,
+                             (unsigned long long)max);
         else if (!p || n == cap) {
             if (p) cap *= 2;
             bigger = (uint8_t *)hlsnap__alloc(1, (size_t)cap, err);
-            if (!bigger) r = HLSNAP_ERR_MEMORY;
-            else if (n) memcpy(bigger, p, (size_t)n);
+            if (!bigger)
+                r = HLSNAP_ERR_MEMORY;
+            else if (n)
+                memcpy(bigger, p, (size_t)n);
             if (bigger) hlsnap__free(p);
             if (bigger) p = bigger;
         }
@@ -3986,8 +3997,10 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
         n += (uint64_t)k;
     }
     close(fd);
-    if (r) hlsnap__free(p);
-    else *data = p;
+    if (r)
+        hlsnap__free(p);
+    else
+        *data = p;
     *size = n;
     return r;
 }
@@ -3996,14 +4009,22 @@ static uint64_t hlsnap__parse_hex(const char **at) {
     uint64_t v = 0;
     for (;; (*at)++) {
         char c = **at;
-        if (c >= '0' && c <= '9') v = v * 16 + (uint64_t)(c - '0');
-        else if (c >= 'a' && c <= 'f') v = v * 16 + (uint64_t)(c - 'a') + 10;
-        else return v;
+        if (c >= '0' && c <= '9')
+            v = v * 16 + (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            v = v * 16 + (uint64_t)(c - 'a') + 10;
+        else
+            return v;
     }
 }
 
 /* One line of /proc/self/maps: "start-end perms offset dev inode   path". */
-typedef struct hlsnap__mapping { uint64_t start, end, offset; bool readable; const char *path; size_t path_size; } hlsnap__mapping;
+typedef struct hlsnap__mapping {
+    uint64_t start, end, offset;
+    bool readable;
+    const char *path;
+    size_t path_size;
+} hlsnap__mapping;
 
 static const char *hlsnap__mapping_parse(const char *line, const char *end, hlsnap__mapping *m) {
     const char *next = (const char *)memchr(line, '\n', (size_t)(end - line)), *at = line;
@@ -4055,7 +4076,9 @@ static hlsnap_result hlsnap__self_find(uint64_t address, uint64_t *start, char *
         break;
     }
     hlsnap__free(maps);
-    if (r) hlsnap__fail(err, r, 0, "guest.self = 0x%llx lies in no program or shared object of this process", (unsigned long long)address);
+    if (r)
+        hlsnap__fail(err, r, 0, "guest.self = 0x%llx lies in no program or shared object of this process",
+                     (unsigned long long)address);
     return r;
 }
 
@@ -4075,10 +4098,14 @@ static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, uint64_t start, hl
         if (!hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p))) break;
         if (p.p_type != type || p.p_flags & PF_W || !p.p_filesz || !(p.p_flags & PF_R)) continue;
         if (!hlsnap__elf_at(e, p.p_vaddr, p.p_filesz)) continue;
-        same = memcmp((const void *)(uintptr_t)(p.p_vaddr + e->host_base), e->data + p.p_offset, (size_t)p.p_filesz) == 0;
+        same = p.p_filesz <= e->size && p.p_offset <= e->size - p.p_filesz;
+        if (!same) break;
+        same =
+            memcmp((const void *)(uintptr_t)(p.p_vaddr + e->host_base), e->data + p.p_offset, (size_t)p.p_filesz) == 0;
     }
     if (same) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_SELF, 0, "the program's file (build id %s) is not the one in memory: it was replaced",
+    return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
+                        "the program's file (build id %s) is not the one in memory: it was replaced",
                         have_id ? e->build_id : "none");
 }
 
@@ -4087,16 +4114,23 @@ static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, uint64_t start, hl
 /* Maps the image and copies the segments' bytes into it. */
 static hlsnap_result hlsnap__image_map(hlsnap__elf *e, hlsnap_error *err) {
     uint32_t i;
-    void *p = mmap(NULL, (size_t)e->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "image of 0x%llx bytes", (unsigned long long)e->image_size);
+    void *p =
+        mmap(NULL, (size_t)e->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "image of 0x%llx bytes", (unsigned long long)e->image_size);
     e->image = (uint8_t *)p;
+    e->written = (uint8_t *)hlsnap__alloc((size_t)(e->image_size / HLSNAP__PAGE), 1, err);
+    if (!e->written) return HLSNAP_ERR_MEMORY;
     for (i = 0; i < e->num_segments; i++)
-        memcpy(e->image + (e->segments[i].vaddr - e->image_start), e->data + e->segments[i].offset, (size_t)e->segments[i].filesz);
+        if (e->segments[i].filesz)
+            hlsnap__elf_put(e, e->image + (e->segments[i].vaddr - e->image_start), e->data + e->segments[i].offset,
+                            e->segments[i].filesz);
     return HLSNAP_OK;
 }
 
 /* What makes a fresh copy of this program a guest: it knows that it is one, and where to start. */
-static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *module, hlsnap__guest *g, hlsnap_error *err) {
+static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *module, hlsnap__guest *g,
+                                        hlsnap_error *err) {
     const uint64_t one = 1;
     uint64_t flag;
     uint8_t *at = NULL;
@@ -4105,7 +4139,7 @@ static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *mod
     if (!at || !hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)&hlsnap__rt_start, &g->entry) ||
         !hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)module, &g->module))
         return hlsnap__fail(err, HLSNAP_ERR_SELF, 0, "guest.self and hlsnap's implementation lie in different images");
-    memcpy(at, &one, sizeof(one));
+    hlsnap__elf_put(e, at, &one, sizeof(one));
     g->unresolved = e->unresolved;
     g->num_unresolved = e->num_unresolved;
     e->unresolved = NULL;
@@ -4113,7 +4147,8 @@ static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *mod
 }
 
 /* All regions that the image and the TLS template fill. */
-static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__guest *g, hlsnap__builder *b, hlsnap_error *err) {
+static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__guest *g, hlsnap__builder *b,
+                                         hlsnap_error *err) {
     const hlsnap__layout *l = &g->layout;
     const uint64_t image_end = e->image_start + e->base + e->image_size;
     hlsnap_result r = HLSNAP_OK;
@@ -4121,22 +4156,24 @@ static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__gue
     for (i = 0; i < l->num_regions && !r; i++) {
         const hlsnap__region *region = &l->regions[i];
         if (region->gva < image_end) {
-            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->image + (region->gva - e->base - e->image_start),
-                                      region->pages, err);
+            const uint64_t offset = region->gva - e->base - e->image_start;
+            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->image + offset, region->pages,
+                                      e->written + offset / HLSNAP__PAGE, err);
         } else if (region->kind == HLSNAP__TLS) {
             const uint64_t size = region->pages * HLSNAP__PAGE;
             uint8_t *block = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
             const uint8_t *from = hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz);
             if (!block) return HLSNAP_ERR_MEMORY;
             if (from) memcpy(block + size - g->tls_size, from, (size_t)e->tls.filesz);
-            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), block, region->pages, err);
+            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), block, region->pages, NULL, err);
             hlsnap__free(block);
         }
     }
     return r;
 }
 
-static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g, hlsnap_error *err) {
+static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g,
+                                        hlsnap_error *err) {
     hlsnap_result r = hlsnap__elf_layout(e, desc, &g->layout, err);
     if (!r && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
         r = hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "the thread-local template lies outside the image");
@@ -4197,24 +4234,28 @@ static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap
     if ((d->self != NULL) + (d->path != NULL) + (d->data != NULL) != 1)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: set exactly one of self, path and data");
     if (d->heap_size % HLSNAP__PAGE || d->stack_size % HLSNAP__PAGE || d->mailbox_size % HLSNAP__PAGE)
-        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: not multiples of 4096",
-                            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
+        return hlsnap__fail(
+            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: not multiples of 4096",
+            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
     if (d->heap_size > HLSNAP__MAX_MEMORY || d->stack_size > (1u << 30) || d->mailbox_size > (256u << 20) ||
         (d->mailbox_size && d->mailbox_size < 2 * HLSNAP__PAGE))
-        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: beyond the limits",
-                            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
+        return hlsnap__fail(
+            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: beyond the limits",
+            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
     return HLSNAP_OK;
 }
 
-HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out,
+                                                    hlsnap_error *err) {
     hlsnap__elf *e = NULL;
     hlsnap__guest *g = NULL;
-    hlsnap__builder b = {-1, 0, 0, NULL, 0, 0};
+    hlsnap__builder b = hlsnap__builder_none;
     hlsnap__layer *layer = NULL;
     uint8_t *owned = NULL;
     hlsnap_result r = hlsnap__guest_desc_check(desc, err);
     *out = NULL;
     if (r) return r;
+    b.to_file = true;
     e = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*e), err);
     g = e ? hlsnap__guest_alloc(err) : NULL;
     r = g ? hlsnap__load_file(e, desc, &owned, g, err) : HLSNAP_ERR_MEMORY;
@@ -4227,6 +4268,7 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     hlsnap__guest_release(g);
     if (e && e->image) munmap(e->image, (size_t)e->image_size);
     if (e) hlsnap__free(e->unresolved);
+    if (e) hlsnap__free(e->written);
     hlsnap__free(owned);
     hlsnap__free(e);
     return r;
@@ -4239,10 +4281,16 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
 #define HLSNAP__SYS_PAGES 128u
 #define HLSNAP__MEM_GPA (4ull << 30)
 enum hlsnap__sys_page {
-    HLSNAP__SYS_TABLES, HLSNAP__SYS_IDT, HLSNAP__SYS_STUBS, HLSNAP__SYS_STACK, HLSNAP__SYS_IST, HLSNAP__SYS_GATE,
-    HLSNAP__SYS_XSAVE, HLSNAP__SYS_PAGING /* PML4 first, then whatever tables it takes */
+    HLSNAP__SYS_TABLES,
+    HLSNAP__SYS_IDT,
+    HLSNAP__SYS_STUBS,
+    HLSNAP__SYS_STACK,
+    HLSNAP__SYS_IST,
+    HLSNAP__SYS_GATE,
+    HLSNAP__SYS_XSAVE,
+    HLSNAP__SYS_PAGING /* PML4 first, then whatever tables it takes */
 };
-#define HLSNAP__SYS_AT(page) (HLSNAP__SYS_GVA + (uint64_t)(page) * HLSNAP__PAGE)
+#define HLSNAP__SYS_AT(page) (HLSNAP__SYS_GVA + (uint64_t)(page)*HLSNAP__PAGE)
 
 /* LSTAR points here: not mapped, so where software KVM jumps on SYSCALL whatever EFER says, the fault can be told. */
 #define HLSNAP__SYSCALL_GVA (HLSNAP__SYS_AT(HLSNAP__SYS_PAGES) - 0x100)
@@ -4254,13 +4302,13 @@ enum hlsnap__sys_page {
 #define HLSNAP__SEL_DATA3 0x23u
 #define HLSNAP__SEL_TSS 0x28u
 #define HLSNAP__GDT_SIZE 0x38u
-#define HLSNAP__TSS_OFFSET 0x100u      /* in the tables page */
-#define HLSNAP__TSS_BITMAP 0x68u       /* in the TSS: one bit a port, ports 0..255, then 0xff */
+#define HLSNAP__TSS_OFFSET 0x100u /* in the tables page */
+#define HLSNAP__TSS_BITMAP 0x68u  /* in the TSS: one bit a port, ports 0..255, then 0xff */
 #define HLSNAP__TSS_SIZE (HLSNAP__TSS_BITMAP + 33u)
 #define HLSNAP__NUM_VECTORS 32u
-#define HLSNAP__PORT_FAULT 0x20u       /* + vector: stubs leave by these, which the bitmap denies to the guest */
-#define HLSNAP__GATE_ENTER 0u          /* offsets in the gate page: jump to r11 */
-#define HLSNAP__GATE_SCRUB 16u         /* the same after clearing all vector state; r10 = the XSAVE image */
+#define HLSNAP__PORT_FAULT 0x20u /* + vector: stubs leave by these, which the bitmap denies to the guest */
+#define HLSNAP__GATE_ENTER 0u    /* offsets in the gate page: jump to r11 */
+#define HLSNAP__GATE_SCRUB 16u   /* the same after clearing all vector state; r10 = the XSAVE image */
 
 /* Page-table entry bits. A and D are preset, so no CPU and no shadow MMU ever writes a table. */
 #define HLSNAP__PTE_P 1ull
@@ -4279,8 +4327,8 @@ static uint64_t hlsnap__get64(const uint8_t *at) {
 }
 
 typedef struct hlsnap__paging {
-    uint8_t *sys;              /* host address of the supervisor area */
-    uint32_t used;             /* pages of it */
+    uint8_t *sys;  /* host address of the supervisor area */
+    uint32_t used; /* pages of it */
 } hlsnap__paging;
 
 /* The entry for gva in a table of the given level (3 = PML4 .. 0), tables made on the way. */
@@ -4300,7 +4348,8 @@ static uint8_t *hlsnap__pte(hlsnap__paging *p, uint64_t gva, int level) {
 
 static uint64_t hlsnap__kind_pte(uint32_t kind) {
     if (kind == HLSNAP__TEXT) return HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD;
-    return HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX | (hlsnap__kind_writable(kind) ? HLSNAP__PTE_W : 0);
+    return HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX |
+           (hlsnap__kind_writable(kind) ? HLSNAP__PTE_W : 0);
 }
 
 /* At most 1 PML4 + 2 + 33 upper tables + 2 page tables a region: 128 pages hold any layout that passed its check. */
@@ -4321,7 +4370,8 @@ static void hlsnap__paging_region(hlsnap__paging *p, const hlsnap__layout *l, co
 
 /* A 64-bit descriptor word: the accessed bit is preset, because the CPU could not write it. */
 static uint64_t hlsnap__segment(uint64_t type, uint64_t dpl, uint64_t code) {
-    return 0xffffull | type << 40 | 1ull << 44 | dpl << 45 | 1ull << 47 | 0xfull << 48 | code << 53 | (1 - code) << 54 | 1ull << 55;
+    return 0xffffull | type << 40 | 1ull << 44 | dpl << 45 | 1ull << 47 | 0xfull << 48 | code << 53 | (1 - code) << 54 |
+           1ull << 55;
 }
 
 static void hlsnap__machine_tables(uint8_t *page) {
@@ -4331,14 +4381,15 @@ static void hlsnap__machine_tables(uint8_t *page) {
     hlsnap__put64(page + HLSNAP__SEL_DATA0, hlsnap__segment(3, 0, 0));
     hlsnap__put64(page + (HLSNAP__SEL_CODE3 & ~3u), hlsnap__segment(11, 3, 1));
     hlsnap__put64(page + (HLSNAP__SEL_DATA3 & ~3u), hlsnap__segment(3, 3, 0));
-    hlsnap__put64(page + HLSNAP__SEL_TSS, (HLSNAP__TSS_SIZE - 1) | (tss & 0xffffff) << 16 | 11ull << 40 | 1ull << 47 | (tss >> 24 & 0xff) << 56);
+    hlsnap__put64(page + HLSNAP__SEL_TSS, (HLSNAP__TSS_SIZE - 1) | (tss & 0xffffff) << 16 | 11ull << 40 | 1ull << 47 |
+                                              (tss >> 24 & 0xff) << 56);
     hlsnap__put64(page + HLSNAP__SEL_TSS + 8, tss >> 32);
-    hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1));  /* RSP0: the end of the page */
-    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_IST + 1));   /* IST1, for #DF */
-    t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                         /* offset of the bitmap */
+    hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1)); /* RSP0: the end of the page */
+    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_IST + 1));  /* IST1, for #DF */
+    t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                        /* offset of the bitmap */
     memset(t + HLSNAP__TSS_BITMAP, 0xff, 33);
-    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_RETURN / 8] &= (uint8_t)~(1u << HLSNAP_ABI_PORT_RETURN % 8);
-    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_CALL / 8] &= (uint8_t)~(1u << HLSNAP_ABI_PORT_CALL % 8);
+    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_RETURN / 8] &= (uint8_t) ~(1u << HLSNAP_ABI_PORT_RETURN % 8);
+    t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_CALL / 8] &= (uint8_t) ~(1u << HLSNAP_ABI_PORT_CALL % 8);
 }
 
 /* IDT gates of DPL 0 (INT3 and INTO reach them from CPL 3 as vectors 3 and 4), one OUT per vector behind them. */
@@ -4347,7 +4398,8 @@ static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
     for (v = 0; v < HLSNAP__NUM_VECTORS; v++) {
         const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + v * 4, dpl = v == 3 || v == 4 ? 3 : 0, ist = v == 8;
         static const uint8_t loop[2] = {0xeb, 0xfc};
-        hlsnap__put64(idt + v * 16, (at & 0xffff) | HLSNAP__SEL_CODE0 << 16 | ist << 32 | 0x8eull << 40 | dpl << 45 | (at >> 16 & 0xffff) << 48);
+        hlsnap__put64(idt + v * 16, (at & 0xffff) | HLSNAP__SEL_CODE0 << 16 | ist << 32 | 0x8eull << 40 | dpl << 45 |
+                                        (at >> 16 & 0xffff) << 48);
         hlsnap__put64(idt + v * 16 + 8, at >> 32);
         stubs[v * 4] = 0xe6; /* out %al, $imm8; the host never resumes it, the jump is for the day it would */
         stubs[v * 4 + 1] = (uint8_t)(HLSNAP__PORT_FAULT + v);
@@ -4358,10 +4410,10 @@ static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
 /* The gate runs at CPL 3 at an address where no guest can have left an OUT, so no completion of a former tenant's exit
    can hit it. Its XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
 static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
-    static const uint8_t enter[] = {0x41, 0xff, 0xe3};                    /* jmp *%r11 */
-    static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0,   /* xrstor64 (%r10); xor %eax, %eax */
-                                    0x31, 0xd2, 0x45, 0x31, 0xd2,         /* xor %edx, %edx; xor %r10d, %r10d */
-                                    0x41, 0xff, 0xe3};                    /* jmp *%r11 */
+    static const uint8_t enter[] = {0x41, 0xff, 0xe3};                  /* jmp *%r11 */
+    static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0, /* xrstor64 (%r10); xor %eax, %eax */
+                                    0x31, 0xd2, 0x45, 0x31, 0xd2,       /* xor %edx, %edx; xor %r10d, %r10d */
+                                    0x41, 0xff, 0xe3};                  /* jmp *%r11 */
     memset(gate, 0xf4, HLSNAP__PAGE);
     memcpy(gate + HLSNAP__GATE_ENTER, enter, sizeof(enter));
     memcpy(gate + HLSNAP__GATE_SCRUB, scrub, sizeof(scrub));
@@ -4391,10 +4443,12 @@ static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
 /* ---- >>hypervisor: what a hypervisor does for a sandbox; hlsnap_kvm.h is one, the tests' fake another ---- */
 
 typedef enum hlsnap__exit_kind {
-    HLSNAP__EXIT_RETURN, HLSNAP__EXIT_CALL, HLSNAP__EXIT_FAULT,
-    HLSNAP__EXIT_KICKED,       /* a signal: the caller decides whether it was a cancel, the time limit or nothing */
-    HLSNAP__EXIT_PROTOCOL,     /* the guest left in a way that is none of ours */
-    HLSNAP__EXIT_DEAD          /* the hypervisor failed */
+    HLSNAP__EXIT_RETURN,
+    HLSNAP__EXIT_CALL,
+    HLSNAP__EXIT_FAULT,
+    HLSNAP__EXIT_KICKED,   /* a signal: the caller decides whether it was a cancel, the time limit or nothing */
+    HLSNAP__EXIT_PROTOCOL, /* the guest left in a way that is none of ours */
+    HLSNAP__EXIT_DEAD      /* the hypervisor failed */
 } hlsnap__exit_kind;
 
 typedef struct hlsnap__exit {
@@ -4402,28 +4456,31 @@ typedef struct hlsnap__exit {
     uint32_t vector, error_code;
     uint64_t rip, cr2;
     int os_errno;
-    bool dead;                 /* the shell is of no use any more */
-    bool outer;                /* KICKED by the time limit of a call around this one, on the same thread */
-    char what[96];             /* PROTOCOL, DEAD: for the message */
+    bool dead;     /* the shell is of no use any more */
+    bool outer;    /* KICKED by the time limit of a call around this one, on the same thread */
+    char what[96]; /* PROTOCOL, DEAD: for the message */
 } hlsnap__exit;
 
 typedef struct hlsnap__entry {
     uint64_t rip, rsp, rdi, fs_base;
-    bool fresh;                /* after a restore: every register is rewritten, vector state cleared */
+    bool fresh; /* after a restore: every register is rewritten, vector state cleared */
 } hlsnap__entry;
 
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
 struct hlsnap_hypervisor {
     const char *name;
-    uint32_t quirks;           /* for tests: bits by which an implementation avoids its faster ways */
-    hlsnap_result (*shell_create)(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out, hlsnap_error *err);
+    uint32_t quirks; /* for tests: bits by which an implementation avoids its faster ways */
+    hlsnap_result (*shell_create)(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
+                                  hlsnap_error *err);
     /* forked: in the child of a fork, where only file descriptors may be closed and heap memory freed */
     void (*shell_destroy)(hlsnap__shell *shell, bool forked);
     /* Slot 0 is the supervisor area, slot 1 guest memory. size 0 removes the slot. */
-    hlsnap_result (*map)(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size, hlsnap_error *err);
-    /* A call begins and ends on one thread; deadline_ns is absolute CLOCK_MONOTONIC, 0 = none. */
-    hlsnap_result (*begin)(hlsnap__shell *shell, uint64_t deadline_ns, hlsnap_error *err);
+    hlsnap_result (*map)(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size,
+                         hlsnap_error *err);
+    /* A call begins and ends on one thread; deadline_ns is absolute CLOCK_MONOTONIC, 0 = none. Without `cancellable`
+       nobody will call cancel; begin may be called again during the call to change that. */
+    hlsnap_result (*begin)(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable, hlsnap_error *err);
     void (*end)(hlsnap__shell *shell);
     /* Runs to the next exit; entry NULL goes on where the last one was. */
     void (*run)(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *out);
@@ -4433,50 +4490,58 @@ struct hlsnap_hypervisor {
 
 /* ---- >>guest-memory: a window mapped from a snapshot, and the pages of it that became private ---- */
 
-typedef struct hlsnap__hot {   /* a page that is, or may be, private to this sandbox */
+typedef struct hlsnap__hot { /* a page that is, or may be, private to this sandbox */
     uint32_t page;
-    uint32_t idle;             /* restores in a row that found it unchanged */
+    uint32_t idle;              /* restores in a row that found it unchanged */
     const hlsnap__layer *layer; /* where the content it is put back to stands; NULL = zero */
     uint32_t layer_page;
 } hlsnap__hot;
 
 typedef struct hlsnap__memory {
-    uint8_t *mem;              /* host address of the window, 2 MiB aligned; NULL = none */
+    uint8_t *mem; /* host address of the window, 2 MiB aligned; NULL = none */
     void *reservation;
-    size_t reserved;           /* bytes */
-    hlsnap__layout layout;     /* of what is mapped */
-    hlsnap_snapshot *base;     /* what the window is mapped from */
-    hlsnap_snapshot *target;   /* what a reset puts back; its content and base's differ in hot pages only */
-    bool trusted;              /* no layer under the mapping can be truncated by a stranger */
-    bool valid;                /* the mapping and the hot set describe each other; else only mapping afresh helps */
-    bool gate;                 /* unchanged fault counters mean that no page became private */
-    bool grown;                /* pages may have become private since the last scan */
-    int pagemap;               /* /proc/self/pagemap, -1 before its first use, -2 = there is none */
+    size_t reserved;         /* bytes */
+    hlsnap__layout layout;   /* of what is mapped */
+    hlsnap_snapshot *base;   /* what the window is mapped from */
+    hlsnap_snapshot *target; /* what a reset puts back; its content and base's differ in hot pages only */
+    bool trusted;            /* no layer under the mapping can be truncated by a stranger */
+    bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
+    bool gate;               /* unchanged fault counters mean that no page became private */
+    bool grown;              /* pages may have become private since the last scan */
+    const int *thread;       /* the thread of that scan, by where its errno is; runs on another one set grown */
+    long tid;                /* the same for certain, */
+    uint64_t faults;         /* and its page faults then */
+    int pagemap;             /* /proc/self/pagemap, -1 before its first use, -2 = there is none */
     hlsnap__hot *hot;
     uint32_t num_hot, cap_hot;
-    uint64_t *is_hot;          /* bitmaps over the window's pages */
-    uint64_t *pinned;          /* hot pages whose content the mapping below does not have */
+    uint64_t *is_hot; /* bitmaps over the window's pages */
+    uint64_t *pinned; /* hot pages whose content the mapping below does not have */
     uint64_t copied_bytes;
 } hlsnap__memory;
 
-#define HLSNAP__MAP_RUN 16u        /* writable extents from this length on are mapped, shorter ones copied */
-#define HLSNAP__IDLE_RESETS 16u    /* then a page is given back, in batches */
+#define HLSNAP__MAP_RUN 16u     /* writable extents from this length on are mapped, shorter ones copied */
+#define HLSNAP__IDLE_RESETS 16u /* then a page is given back, in batches */
 #define HLSNAP__IDLE_BATCH 32u
 #define HLSNAP__MADV_POPULATE_WRITE 23
+#define HLSNAP__MADV_WIPEONFORK 18
 
 /* struct pm_scan_arg and PAGEMAP_SCAN of Linux 6.7, which older headers lack */
 typedef struct hlsnap__pm_scan {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask,
-        return_mask;
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask,
+        category_anyof_mask, return_mask;
 } hlsnap__pm_scan;
-typedef struct hlsnap__pm_region { uint64_t start, end, categories; } hlsnap__pm_region;
+typedef struct hlsnap__pm_region {
+    uint64_t start, end, categories;
+} hlsnap__pm_region;
 #define HLSNAP__PAGEMAP_SCAN 0xc0606610ul
 #define HLSNAP__PM_FILE 4u
 #define HLSNAP__PM_PRESENT 8u
 #define HLSNAP__PM_SWAPPED 16u
 #define HLSNAP__PM_PFNZERO 32u
 
-static int hlsnap__ioctl(int fd, unsigned long request, uintptr_t arg) { return (int)syscall(SYS_ioctl, fd, request, arg); }
+static int hlsnap__ioctl(int fd, unsigned long request, uintptr_t arg) {
+    return (int)syscall(SYS_ioctl, fd, request, arg);
+}
 
 static bool hlsnap__bit(const uint64_t *map, uint64_t i) { return map[i / 64] >> (i % 64) & 1; }
 static void hlsnap__bit_set(uint64_t *map, uint64_t i) { map[i / 64] |= 1ull << (i % 64); }
@@ -4485,7 +4550,8 @@ static void hlsnap__bit_clear(uint64_t *map, uint64_t i) { map[i / 64] &= ~(1ull
 static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { return m->mem + page * HLSNAP__PAGE; }
 
 /* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. */
-static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write, hlsnap_error *err) {
+static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write,
+                                         hlsnap_error *err) {
     struct iovec local, remote;
     ssize_t k;
     if (m->trusted) {
@@ -4497,7 +4563,8 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, vo
     local.iov_len = remote.iov_len = n;
     k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0);
     if (k == (ssize_t)n) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0, "guest memory is gone: a layer's file was truncated");
+    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
+                        "guest memory is gone: a layer's file was truncated");
 }
 
 /* The page's bytes, through `bounce` where they cannot be trusted to be there. NULL with the error filled. */
@@ -4557,9 +4624,11 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     const size_t reserved = (size_t)(l->pages * HLSNAP__PAGE) + huge;
-    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                               : MAP_FAILED;
     if (p == MAP_FAILED) {
-        if (is_hot && pinned) hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
+        if (is_hot && pinned)
+            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
         hlsnap__free(is_hot);
         hlsnap__free(pinned);
         return HLSNAP_ERR_MEMORY;
@@ -4578,15 +4647,17 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
 
 /* One extent into the window. Short runs of writable memory will be written again: a copy now is cheaper than a fault
    and a copy later. Read-only ones are always mapped, so that any number of sandboxes share them. */
-static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e, hlsnap_error *err) {
+static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
+                                           hlsnap_error *err) {
     const hlsnap__layer *layer = s->layers[e->layer];
     const hlsnap__region *region = hlsnap__layout_at(&m->layout, m->layout.base + (uint64_t)e->page * HLSNAP__PAGE);
     uint8_t *at = hlsnap__memory_at(m, e->page);
     hlsnap_result r;
     uint32_t i;
-    if (e->pages >= HLSNAP__MAP_RUN || !hlsnap__kind_writable(region->kind)) {
-        void *p = mmap(at, (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                       layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
+    if (layer->fd >= 0 && (e->pages >= HLSNAP__MAP_RUN || !hlsnap__kind_writable(region->kind))) {
+        void *p =
+            mmap(at, (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                 layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
         if (p != MAP_FAILED) {
             m->trusted = m->trusted && layer->sealed;
             return HLSNAP_OK;
@@ -4604,7 +4675,8 @@ static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snaps
 /* What every call writes is made private in one go: the guest's first touch of each page then costs no host fault. */
 static void hlsnap__memory_prefault(hlsnap__memory *m) {
     const hlsnap__layout *l = &m->layout;
-    const hlsnap__region *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX), *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    const hlsnap__region *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX),
+                         *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
     const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
     const uint64_t top = hlsnap__region_page(l, stack) + stack->pages, box = hlsnap__region_page(l, mailbox);
     const uint64_t from = stack->pages > 2 ? top - 2 : top - 1;
@@ -4633,13 +4705,15 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     hlsnap_snapshot_release(m->base);
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
-    if (mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+    if (mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+        MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
     for (i = 0; i < s->num_extents; i++) {
         r = hlsnap__memory_extent(m, s, &s->extents[i], err);
         if (r) return r;
     }
-    if (madvise(m->mem, size, MADV_DONTFORK)) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+    if (madvise(m->mem, size, MADV_DONTFORK))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
     /* khugepaged would hand the guest new private pages without a fault; a kernel without it says EINVAL */
     m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
     hlsnap__memory_prefault(m);
@@ -4649,7 +4723,8 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
 
 /* ---- >>guest-memory-scan: which pages became private ---- */
 
-static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to,
+                                           hlsnap_error *err) {
     uint64_t page;
     for (page = (uint64_t)(from - m->mem) / HLSNAP__PAGE; page < (uint64_t)(to - m->mem) / HLSNAP__PAGE; page++)
         if (hlsnap__hot_add(m, page, err)) return HLSNAP_ERR_MEMORY;
@@ -4675,7 +4750,8 @@ static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, const uint8_t *from, 
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return HLSNAP_ERR_UNSUPPORTED;
         for (i = 0; i < n; i++)
-            if (hlsnap__hot_add_range(m, (const uint8_t *)(uintptr_t)found[i].start, (const uint8_t *)(uintptr_t)found[i].end, err))
+            if (hlsnap__hot_add_range(m, (const uint8_t *)(uintptr_t)found[i].start,
+                                      (const uint8_t *)(uintptr_t)found[i].end, err))
                 return HLSNAP_ERR_MEMORY;
         if (a.walk_end <= a.start) return HLSNAP_ERR_UNSUPPORTED;
     }
@@ -4683,7 +4759,8 @@ static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, const uint8_t *from, 
 }
 
 /* Before Linux 6.7: bit 63 present, 62 swapped, 61 file page or shared anonymous. The zero page counts as private: harmless. */
-static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
+static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, const uint8_t *from, const uint8_t *to,
+                                          hlsnap_error *err) {
     uint64_t entry[512];
     while (from < to) {
         const size_t pages = (size_t)(to - from) / HLSNAP__PAGE, n = pages < 512 ? pages : 512;
@@ -4709,15 +4786,35 @@ static hlsnap_result hlsnap__scan_range(hlsnap__memory *m, const uint8_t *from, 
     return r == HLSNAP_ERR_UNSUPPORTED ? hlsnap__hot_add_range(m, from, to, err) : r;
 }
 
+static uint64_t hlsnap__thread_faults(void) {
+    struct rusage u;
+    getrusage(1 /* RUSAGE_THREAD */, &u);
+    return (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt;
+}
+
+/* KVM takes the guest's page faults on the thread that runs it: while that thread's counter stands still, no page became
+   private. The counter is read here only; a fault that the application took itself costs a scan. */
+static bool hlsnap__memory_grown(hlsnap__memory *m) {
+    const long tid = syscall(SYS_gettid);
+    const uint64_t faults = hlsnap__thread_faults();
+    const bool grown = !m->gate || m->grown || tid != m->tid || faults != m->faults;
+    m->tid = tid;
+    m->faults = faults;
+    m->thread = &errno;
+    m->grown = true; /* until a scan has succeeded */
+    return grown;
+}
+
 /* Brings the hot set up to date. The identity page is the host's, rewritten at every start, and no part of it. */
 static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
     const hlsnap__layout *l = &m->layout;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    if (m->gate && !m->grown) return HLSNAP_OK;
-    for (i = 0; i < l->num_regions && !r; i++) {
+    const bool grown = hlsnap__memory_grown(m);
+    for (i = 0; i < l->num_regions && grown && !r; i++) {
         const uint8_t *from = hlsnap__memory_at(m, hlsnap__region_page(l, &l->regions[i]));
-        if (hlsnap__kind_writable(l->regions[i].kind)) r = hlsnap__scan_range(m, from, from + l->regions[i].pages * HLSNAP__PAGE, err);
+        if (hlsnap__kind_writable(l->regions[i].kind))
+            r = hlsnap__scan_range(m, from, from + l->regions[i].pages * HLSNAP__PAGE, err);
     }
     if (!r) m->grown = false;
     return r;
@@ -4729,7 +4826,9 @@ static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
 static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap_error *err) {
     static const uint8_t zero[HLSNAP__PAGE] = {0};
     uint8_t bounce[HLSNAP__PAGE], *at = hlsnap__memory_at(m, h->page);
-    const uint8_t *from = !h->layer ? zero : h->layer->map ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE : NULL;
+    const uint8_t *from = !h->layer       ? zero
+                          : h->layer->map ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE
+                                          : NULL;
     if (m->trusted && from && memcmp(at, from, HLSNAP__PAGE) == 0) {
         h->idle++;
         return HLSNAP_OK;
@@ -4774,14 +4873,16 @@ static void hlsnap__hot_drop_idle(hlsnap__memory *m) {
 }
 
 /* Calls visit(first page, pages) for each run where the two snapshots take their content from different places. */
-typedef hlsnap_result (*hlsnap__diff_fn)(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err);
+typedef hlsnap_result (*hlsnap__diff_fn)(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user,
+                                         hlsnap_error *err);
 
-static hlsnap_result hlsnap__snapshot_diff(hlsnap__memory *m, const hlsnap_snapshot *a, const hlsnap_snapshot *b, hlsnap__diff_fn visit,
-                                           void *user, hlsnap_error *err) {
+static hlsnap_result hlsnap__snapshot_diff(hlsnap__memory *m, const hlsnap_snapshot *a, const hlsnap_snapshot *b,
+                                           hlsnap__diff_fn visit, void *user, hlsnap_error *err) {
     uint32_t i = 0, k = 0;
     uint64_t at = 0;
     while (i < a->num_extents || k < b->num_extents) {
-        const hlsnap__extent *x = i < a->num_extents ? &a->extents[i] : NULL, *y = k < b->num_extents ? &b->extents[k] : NULL;
+        const hlsnap__extent *x = i < a->num_extents ? &a->extents[i] : NULL,
+                             *y = k < b->num_extents ? &b->extents[k] : NULL;
         const uint64_t x0 = x ? x->page : UINT64_MAX, y0 = y ? y->page : UINT64_MAX;
         const uint64_t x1 = x ? x0 + x->pages : UINT64_MAX, y1 = y ? y0 + y->pages : UINT64_MAX;
         uint64_t end;
@@ -4799,7 +4900,8 @@ static hlsnap_result hlsnap__snapshot_diff(hlsnap__memory *m, const hlsnap_snaps
     return HLSNAP_OK;
 }
 
-static hlsnap_result hlsnap__diff_count(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err) {
+static hlsnap_result hlsnap__diff_count(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user,
+                                        hlsnap_error *err) {
     uint64_t *count = (uint64_t *)user, i;
     (void)err;
     for (i = 0; i < pages; i++) *count += !hlsnap__bit(m->is_hot, page + i);
@@ -4843,8 +4945,10 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
     if (!r && in_place) r = hlsnap__memory_retarget(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
     for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
-    if (r) m->valid = false;
-    else hlsnap__hot_drop_idle(m);
+    if (r)
+        m->valid = false;
+    else
+        hlsnap__hot_drop_idle(m);
     return r;
 }
 
@@ -4866,8 +4970,8 @@ static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, 
 }
 
 /* Adds the parent's extents that lie in [*at, end) to the builder and moves on. */
-static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapshot *parent, uint32_t *next, uint64_t *at,
-                                         uint64_t end, hlsnap_error *err) {
+static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapshot *parent, uint32_t *next,
+                                         uint64_t *at, uint64_t end, hlsnap_error *err) {
     while (*next < parent->num_extents && *at < end) {
         const hlsnap__extent *e = &parent->extents[*next];
         hlsnap__extent part;
@@ -4887,7 +4991,8 @@ static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapsh
 }
 
 /* The parent's extents with every hot page that differs from the parent replaced by one of a new layer. */
-static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b, hlsnap_error *err) {
+static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b,
+                                        hlsnap_error *err) {
     uint8_t bounce[HLSNAP__PAGE], pristine[HLSNAP__PAGE];
     uint64_t at = 0;
     uint32_t i, next = 0;
@@ -4903,12 +5008,14 @@ static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot
         now = hlsnap__memory_peek(m, page, bounce, err);
         if (!now) return HLSNAP_ERR_CHANGED;
         hlsnap__hot_source(&source, parent);
-        if (source.layer && source.layer->map) old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
-        else if (source.layer) r = hlsnap__layer_read(source.layer, source.layer_page, 1, pristine, err);
+        if (source.layer && source.layer->map)
+            old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
+        else if (source.layer)
+            r = hlsnap__layer_read(source.layer, source.layer_page, 1, pristine, err);
         if (r || (source.layer ? memcmp(now, old, HLSNAP__PAGE) == 0 : hlsnap__all_zero(now, HLSNAP__PAGE))) continue;
         r = hlsnap__take_parent(b, parent, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
-        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE)) r = hlsnap__builder_store(b, page, now, 1, region == last, err);
+        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE)) r = hlsnap__builder_store(b, page, now, region == last, err);
         last = region;
     }
     return r ? r : hlsnap__take_parent(b, parent, &next, &at, m->layout.pages, err);
@@ -4929,7 +5036,7 @@ static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hls
             now = hlsnap__memory_peek(m, first + k, bounce, err);
             if (!now) return HLSNAP_ERR_CHANGED;
             if (!hlsnap__all_zero(now, HLSNAP__PAGE)) {
-                const hlsnap_result r = hlsnap__builder_store(b, first + k, now, 1, k > 0, err);
+                const hlsnap_result r = hlsnap__builder_store(b, first + k, now, k > 0, err);
                 if (r) return r;
             }
         }
@@ -4942,10 +5049,10 @@ static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hls
 
 /* A snapshot of what memory holds now, over the layers of the last one. The mappings stay as they are; from now on resets
    go to the new one. */
-static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest, uint64_t generation, hlsnap_snapshot **out,
-                                         hlsnap_error *err) {
+static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest, uint64_t generation,
+                                         hlsnap_snapshot **out, hlsnap_error *err) {
     hlsnap_snapshot *parent = m->target->num_layers < m->base->num_layers + HLSNAP__TAKE_DEPTH ? m->target : m->base;
-    hlsnap__builder b = {-1, 0, 0, NULL, 0, 0};
+    hlsnap__builder b = hlsnap__builder_none;
     hlsnap__layer *layers[HLSNAP__TAKE_LAYERS + 1], *layer = NULL;
     const uint32_t kept = parent->num_layers < HLSNAP__TAKE_LAYERS ? parent->num_layers : 0;
     uint32_t i;
@@ -4985,23 +5092,26 @@ static hlsnap_result hlsnap__host_functions_copy(const hlsnap_function *from, si
     size_t i, k;
     *out = NULL;
     if (num > HLSNAP_MAX_FUNCTIONS || (num && !from))
-        return hlsnap__fail(err, num > HLSNAP_MAX_FUNCTIONS ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_ARG, 0, "%zu host functions at %s", num,
-                            from ? "most 1024" : "NULL");
+        return hlsnap__fail(err, num > HLSNAP_MAX_FUNCTIONS ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_ARG, 0,
+                            "%zu host functions at %s", num, from ? "most 1024" : "NULL");
     rows = (hlsnap__host_function *)hlsnap__alloc(num, sizeof(*rows), err);
     if (!rows) return HLSNAP_ERR_MEMORY;
     for (i = 0; i < num && !r; i++) {
         if (!from[i].name || !from[i].signature || !from[i].fn)
             r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "host function %zu lacks a name, a signature or fn", i);
         else
-            r = hlsnap__decl_parse(&rows[i].decl, from[i].name, strlen(from[i].name), from[i].signature, strlen(from[i].signature), err);
+            r = hlsnap__decl_parse(&rows[i].decl, from[i].name, strlen(from[i].name), from[i].signature,
+                                   strlen(from[i].signature), err);
         rows[i].fn = from[i].fn;
         rows[i].user = from[i].user;
         for (k = 0; k < i && !r; k++)
             if (strcmp(rows[k].decl.name, rows[i].decl.name) == 0)
                 r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "host function '%s' is given twice", rows[i].decl.name);
     }
-    if (r) hlsnap__free(rows);
-    else *out = rows;
+    if (r)
+        hlsnap__free(rows);
+    else
+        *out = rows;
     return r;
 }
 
@@ -5022,8 +5132,11 @@ static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsna
             if (hlsnap__signature_equal(&have->signature, &want->signature)) out->rows[i] = &functions[k];
         }
         if (out->rows[i] || n >= sizeof(text) - 1) continue;
-        if (have) n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s is %s, not %s;", want->name, have->text, want->text);
-        else n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s %s is missing;", want->name, want->text);
+        if (have)
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s is %s, not %s;", want->name, have->text,
+                                        want->text);
+        else
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s %s is missing;", want->name, want->text);
     }
     if (!n) return HLSNAP_OK;
     hlsnap__free(out->rows);
@@ -5034,12 +5147,12 @@ static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsna
 /* ---- >>interrupt: outlives its sandbox; the lock is held for a few instructions, or one signal being sent ---- */
 
 struct hlsnap_interrupt {
-    int32_t refs;              /* atomic */
-    int32_t locked;            /* atomic */
-    bool running;              /* a call is in progress */
-    bool cancelled;            /* this call */
+    int32_t refs;   /* atomic */
+    int32_t locked; /* atomic */
+    bool running;   /* a call is in progress */
+    bool cancelled; /* this call */
     const hlsnap_hypervisor *hv;
-    hlsnap__shell *shell;      /* while running */
+    hlsnap__shell *shell; /* while running */
 };
 
 static void hlsnap__interrupt_lock(hlsnap_interrupt *h) {
@@ -5090,17 +5203,21 @@ HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h) {
 
 /* ---- >>sandbox ---- */
 
-typedef struct hlsnap__buffer { uint8_t *data; size_t size, cap; } hlsnap__buffer;
+typedef struct hlsnap__buffer {
+    uint8_t *data;
+    size_t size, cap;
+} hlsnap__buffer;
 
 struct hlsnap_sandbox {
-    int32_t state;             /* hlsnap_state; atomic, written by the owning thread only */
-    int pid;                   /* the process it works in */
+    int32_t state;  /* hlsnap_state; atomic, written by the owning thread only */
+    int pid;        /* the process it works in */
+    uint8_t *alive; /* a byte that fork() turns to 0 in the child; NULL where the kernel cannot */
     const hlsnap_hypervisor *hv;
-    hlsnap__shell *shell;      /* NULL: the next restore makes a new one */
-    bool shell_dead;           /* to be replaced by the next restore */
-    bool shell_mapped;         /* its slots show the memory below */
-    uint8_t *sys;              /* supervisor area */
-    uint32_t sys_used;         /* pages of it */
+    hlsnap__shell *shell; /* NULL: the next restore makes a new one */
+    bool shell_dead;      /* to be replaced by the next restore */
+    bool shell_mapped;    /* its slots show the memory below */
+    uint8_t *sys;         /* supervisor area */
+    uint32_t sys_used;    /* pages of it */
     hlsnap__memory memory;
     hlsnap__guest *guest;
     hlsnap__host_function *functions;
@@ -5112,18 +5229,20 @@ struct hlsnap_sandbox {
     int32_t log_level, cancel_signal;
     uint64_t timeout_ns, deadline;
     uint64_t generation;
-    bool fresh;                /* the next entry starts from a reset machine */
-    bool in_host;              /* inside a host function */
-    bool destroyed;            /* by that host function: freed when the call ends */
-    uint8_t *mailbox;          /* host addresses */
+    bool fresh;       /* the next entry starts from a reset machine */
+    bool in_host;     /* inside a host function */
+    bool destroyed;   /* by that host function: freed when the call ends */
+    uint8_t *mailbox; /* host addresses */
     uint64_t mailbox_size;
-    uint32_t mailbox_hot;      /* pages of it that the host writes, known to the hot set */
-    uint32_t in_used;          /* bytes of calls in the in half */
+    uint32_t mailbox_hot;            /* pages of it that the host writes, known to the hot set */
+    uint32_t in_used;                /* bytes of calls in the in half */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
     hlsnap_stats stats;
 };
 
-static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) { __atomic_store_n(&sb->state, (int32_t)s, __ATOMIC_RELEASE); }
+static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) {
+    __atomic_store_n(&sb->state, (int32_t)s, __ATOMIC_RELEASE);
+}
 
 HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
     return (hlsnap_state)__atomic_load_n(&sb->state, __ATOMIC_ACQUIRE);
@@ -5134,11 +5253,16 @@ static const char *hlsnap__state_name(const hlsnap_sandbox *sb) {
     return names[hlsnap_sandbox_get_state(sb)];
 }
 
+/* true in the child of a fork: neither memory nor VM came along. */
+static bool hlsnap__forked(const hlsnap_sandbox *sb) { return sb->alive ? !*sb->alive : sb->pid != getpid(); }
+
 /* The sandbox is in the state that `what` needs, and in its own process. */
 static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, bool ok, const char *what, hlsnap_error *err) {
-    if (sb->pid != getpid())
-        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", what, sb->pid);
-    return ok ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", what, hlsnap__state_name(sb));
+    if (hlsnap__forked(sb))
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", what,
+                            sb->pid);
+    return ok ? HLSNAP_OK
+              : hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", what, hlsnap__state_name(sb));
 }
 
 static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
@@ -5158,7 +5282,9 @@ static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_
 
 #define HLSNAP__IN_OFFSET ((uint32_t)sizeof(hlsnap_abi_mailbox))
 
-static uint32_t hlsnap__half(const hlsnap_sandbox *sb) { return (uint32_t)(sb->mailbox_size - HLSNAP__IN_OFFSET) / 2 & ~7u; }
+static uint32_t hlsnap__half(const hlsnap_sandbox *sb) {
+    return (uint32_t)(sb->mailbox_size - HLSNAP__IN_OFFSET) / 2 & ~7u;
+}
 static uint32_t hlsnap__out_offset(const hlsnap_sandbox *sb) { return HLSNAP__IN_OFFSET + hlsnap__half(sb); }
 
 /* The host is about to write the first `end` bytes of the mailbox. */
@@ -5195,10 +5321,12 @@ static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, h
     hlsnap_abi_message head;
     hlsnap_result r;
     if (offset < start || offset % 8 || offset - start > size - sizeof(head))
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message at offset %u is not in 0x%x .. 0x%x", offset, start, start + size);
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message at offset %u is not in 0x%x .. 0x%x",
+                            offset, start, start + size);
     memcpy(&head, sb->mailbox + offset, sizeof(head));
     if (head.size < sizeof(head) || head.size % 8 || head.size > size - (offset - start))
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message has %u bytes, %u are left", head.size, size - (offset - start));
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's message has %u bytes, %u are left", head.size,
+                            size - (offset - start));
     r = hlsnap__buffer_room(to, head.size, err);
     if (r) return r;
     memcpy(to->data + to->size, &head, sizeof(head)); /* the header as it was checked */
@@ -5219,9 +5347,11 @@ static const char *hlsnap__region_name(const hlsnap__layout *l, uint64_t gva) {
 }
 
 static const char *hlsnap__vector_name(uint32_t v) {
+    // clang-format off
     static const char *const names[] = {"divide error", "debug", "NMI", "breakpoint", "overflow", "bound range", "invalid opcode",
         "device not available", "double fault", "", "invalid TSS", "segment not present", "stack fault", "general protection",
         "page fault", "", "x87 error", "alignment check", "machine check", "SIMD error"};
+    // clang-format on
     return v < sizeof(names) / sizeof(names[0]) && names[v][0] ? names[v] : "exception";
 }
 
@@ -5240,8 +5370,10 @@ static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x) 
     uint8_t code[2] = {0, 0};
     const hlsnap__region *r = hlsnap__layout_at(&sb->memory.layout, x->rip);
     if (x->vector == 14 && x->rip == HLSNAP__SYSCALL_GVA && x->cr2 == x->rip) return true;
-    if (x->vector != 6 || !r || r->kind != HLSNAP__TEXT || !hlsnap__layout_at(&sb->memory.layout, x->rip + 1)) return false;
-    if (hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (x->rip - sb->memory.layout.base), 2, false, NULL)) return false;
+    if (x->vector != 6 || !r || r->kind != HLSNAP__TEXT || !hlsnap__layout_at(&sb->memory.layout, x->rip + 1))
+        return false;
+    if (hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (x->rip - sb->memory.layout.base), 2, false, NULL))
+        return false;
     return code[0] == 0x0f && code[1] == 0x05;
 }
 
@@ -5251,16 +5383,20 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
     const hlsnap__region *stack = hlsnap__layout_find(&sb->memory.layout, HLSNAP__STACK);
     if (x->vector == 14) missing = hlsnap__unresolved_name(sb->guest, where);
     if (hlsnap__is_syscall(sb, x))
-        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: system call attempted (rip 0x%llx): there is no operating system in here",
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
+                     "guest fault: system call attempted (rip 0x%llx): there is no operating system in here",
                      (unsigned long long)x->rip);
     else if (missing)
-        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)", missing);
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)",
+                     missing);
     else if (x->vector == 14 && where < stack->gva && where >= stack->gva - HLSNAP__PAGE)
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: stack overflow at rip 0x%llx (stack of 0x%llx bytes)",
                      (unsigned long long)x->rip, (unsigned long long)(stack->pages * HLSNAP__PAGE));
     else
-        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: vector %u (%s), error code 0x%x, rip 0x%llx, address 0x%llx (%s)", x->vector,
-                     hlsnap__vector_name(x->vector), x->error_code, (unsigned long long)x->rip, (unsigned long long)where, region);
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
+                     "guest fault: vector %u (%s), error code 0x%x, rip 0x%llx, address 0x%llx (%s)", x->vector,
+                     hlsnap__vector_name(x->vector), x->error_code, (unsigned long long)x->rip,
+                     (unsigned long long)where, region);
     if (!err) return HLSNAP_ERR_FAULT;
     err->vector = x->vector;
     err->error_code = x->error_code;
@@ -5276,7 +5412,8 @@ static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v
     char text[4096 + 4];
     size_t n;
     if (v[0].as.i32 < 0 || v[0].as.i32 > 4 || v[1].size > 1023)
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size, v[0].as.i32);
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
+                            v[0].as.i32);
     if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
     n = hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, true);
     sb->log(v[0].as.i32, text, n, sb->log_user);
@@ -5292,7 +5429,8 @@ static hlsnap_result hlsnap__guest_abort(const hlsnap_value *v, hlsnap_error *er
 }
 
 /* A call of import `head->function` with these arguments; the response goes behind the calls in the in half. */
-static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args, hlsnap_error *err) {
+static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args,
+                                         hlsnap_error *err) {
     const hlsnap__host_function *f;
     hlsnap_call call;
     hlsnap_result r;
@@ -5326,36 +5464,35 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
     sb->request.size = 0;
     r = hlsnap__mailbox_copy(sb, m.request, &sb->request, err);
     if (r) return r;
-    if (!hlsnap__message_read(sb->request.data, sb->request.size, &head, args, HLSNAP_MAX_ARGS) || head.size != sb->request.size)
+    if (!hlsnap__message_read(sb->request.data, sb->request.size, &head, args, HLSNAP_MAX_ARGS) ||
+        head.size != sb->request.size)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
-    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || args[1].type != HLSNAP_STR || head.function > HLSNAP_ABI_FN_ABORT)
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed", head.function, head.num_values);
+    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || args[1].type != HLSNAP_STR ||
+        head.function > HLSNAP_ABI_FN_ABORT)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed",
+                            head.function, head.num_values);
     return head.function == HLSNAP_ABI_FN_LOG ? hlsnap__guest_log(sb, args, err) : hlsnap__guest_abort(args, err);
 }
 
 /* ---- >>enter: from the gate to the guest's return ---- */
 
-static uint64_t hlsnap__thread_faults(void) {
-    struct rusage u;
-    getrusage(1 /* RUSAGE_THREAD */, &u);
-    return (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt;
-}
-
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
-    if (hlsnap__interrupt_pending(sb->interrupt)) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    if (sb->deadline && hlsnap__now_ns() >= sb->deadline) return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the call's time limit ran out");
+    if (hlsnap__interrupt_pending(sb->interrupt))
+        return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
+    if (sb->deadline && hlsnap__now_ns() >= sb->deadline)
+        return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the call's time limit ran out");
     return HLSNAP_OK;
 }
 
 static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__exit *x) {
-    const uint64_t faults = hlsnap__thread_faults(), start = hlsnap__now_ns();
+    const uint64_t start = hlsnap__now_ns();
     memset(x, 0, sizeof(*x));
     sb->hv->run(sb->shell, entry, x);
     sb->stats.guest_ns += hlsnap__now_ns() - start;
     sb->stats.exits++;
-    if (hlsnap__thread_faults() != faults) sb->memory.grown = true;
+    if (sb->memory.thread != &errno) sb->memory.grown = true;
 }
 
 /* Runs the guest from its entry until it returns, serving its host calls. */
@@ -5385,12 +5522,16 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         case HLSNAP__EXIT_FAULT: r = hlsnap__fault(sb, &x, err); break;
         case HLSNAP__EXIT_KICKED:
             r = hlsnap__call_overdue(sb, err);
-            if (!r && x.outer) r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the time limit of the call around this one ran out");
+            if (!r && x.outer)
+                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the time limit of the call around this one ran out");
             break;
-        case HLSNAP__EXIT_PROTOCOL: r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what); break;
+        case HLSNAP__EXIT_PROTOCOL:
+            r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
+            break;
         default:
-            r = hlsnap__fail(err, x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED : HLSNAP_ERR_HYPERVISOR, x.os_errno,
-                             "the VM stopped: %s (errno %d)", x.what, x.os_errno);
+            r = hlsnap__fail(err,
+                             x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED : HLSNAP_ERR_HYPERVISOR,
+                             x.os_errno, "the VM stopped: %s (errno %d)", x.what, x.os_errno);
             break;
         }
     }
@@ -5404,7 +5545,7 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, uint64_t timeout_ns,
     hlsnap_result r;
     sb->deadline = timeout_ns ? (timeout_ns < UINT64_MAX - now ? now + timeout_ns : UINT64_MAX) : 0;
     sb->results.size = 0;
-    r = sb->hv->begin(sb->shell, sb->deadline, err);
+    r = sb->hv->begin(sb->shell, sb->deadline, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_BUSY);
     hlsnap__interrupt_begin(sb->interrupt, sb->shell);
@@ -5417,8 +5558,11 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb);
 static hlsnap_result hlsnap__call_end(hlsnap_sandbox *sb, hlsnap_result r, hlsnap_error *err) {
     const bool cancelled = hlsnap__interrupt_end(sb->interrupt);
     sb->hv->end(sb->shell);
-    if (cancelled && r != HLSNAP_ERR_CANCELLED) r = hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    hlsnap__state_set(sb, r && r != HLSNAP_ERR_FUNCTION && r != HLSNAP_ERR_SIGNATURE && r != HLSNAP_ERR_LIMIT ? HLSNAP_POISONED : HLSNAP_READY);
+    if (cancelled && r != HLSNAP_ERR_CANCELLED)
+        r = hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
+    hlsnap__state_set(sb, r && r != HLSNAP_ERR_FUNCTION && r != HLSNAP_ERR_SIGNATURE && r != HLSNAP_ERR_LIMIT
+                              ? HLSNAP_POISONED
+                              : HLSNAP_READY);
     if (sb->destroyed) hlsnap__sandbox_free(sb);
     return r;
 }
@@ -5431,8 +5575,8 @@ static uint32_t hlsnap__handle_index(const hlsnap_sandbox *sb, hlsnap_export e) 
 static bool hlsnap__is_scalar(uint32_t type) { return type != HLSNAP_STR && type != HLSNAP_BYTES; }
 
 /* Checks every invocation before anything runs. */
-static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num, uint64_t *timeout_ns,
-                                               hlsnap_error *err) {
+static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num,
+                                               uint64_t *timeout_ns, hlsnap_error *err) {
     bool unlimited = false;
     size_t i;
     *timeout_ns = 0;
@@ -5448,8 +5592,9 @@ static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const h
         r = hlsnap__args_check(&d->signature, d->name, calls[i].args, calls[i].num_args, err);
         if (r) return r;
         if (hlsnap__message_size(calls[i].args, calls[i].num_args) > hlsnap__half(sb) - HLSNAP__RESERVE_IN)
-            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes of a mailbox that has %u", d->name,
-                                hlsnap__message_size(calls[i].args, calls[i].num_args), hlsnap__half(sb) - HLSNAP__RESERVE_IN);
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes of a mailbox that has %u",
+                                d->name, hlsnap__message_size(calls[i].args, calls[i].num_args),
+                                hlsnap__half(sb) - HLSNAP__RESERVE_IN);
         unlimited = unlimited || !limit;
         *timeout_ns = limit < UINT64_MAX - *timeout_ns ? *timeout_ns + limit : UINT64_MAX;
     }
@@ -5471,7 +5616,8 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
         const size_t size = hlsnap__message_size(calls[n].args, calls[n].num_args);
         if ((n && alone) || size > room - sb->in_used) break;
         if (hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
-        sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK, calls[n].args, calls[n].num_args);
+        sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK,
+                                                       calls[n].args, calls[n].num_args);
         n++;
         if (alone) break;
     }
@@ -5479,14 +5625,16 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
 }
 
 /* What a failed export said. */
-static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
+static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_abi_message *head, const hlsnap_value *v,
+                                           hlsnap_error *err) {
     char text[400];
     hlsnap_result code;
     if (head->num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s: malformed failure", d->name);
     hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, false);
     code = HLSNAP_ERR_FUNCTION;
-    if (head->status != HLSNAP_ABI_STATUS_FAILED && (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
+    if (head->status != HLSNAP_ABI_STATUS_FAILED &&
+        (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
         code = (hlsnap_result)v[0].as.i32;
     hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
     if (err && head->status == HLSNAP_ABI_STATUS_FAILED) err->user_code = v[0].as.i32;
@@ -5494,13 +5642,15 @@ static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_a
 }
 
 /* Reads the results of one entry into sb->results; *done counts those that succeeded. */
-static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invocation *calls, uint32_t num, uint32_t *done, hlsnap_error *err) {
+static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invocation *calls, uint32_t num,
+                                          uint32_t *done, hlsnap_error *err) {
     uint32_t offset = hlsnap__out_offset(sb), num_done;
     hlsnap_abi_mailbox m;
     memcpy(&m, sb->mailbox, sizeof(m));
     num_done = m.num_done;
     *done = 0;
-    if (num_done < 1 || num_done > num) return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest did %u of %u calls", num_done, num);
+    if (num_done < 1 || num_done > num)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest did %u of %u calls", num_done, num);
     while (*done < num_done) {
         const size_t start = sb->results.size;
         const uint32_t at = hlsnap__handle_index(sb, calls[*done].target);
@@ -5512,12 +5662,16 @@ static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invoc
         if (!hlsnap__message_read(sb->results.data + start, sb->results.size - start, &head, v, 2))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the result of %s is malformed", d->name);
         if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(d, &head, v, err);
-        if (head.num_values != (d->signature.result != HLSNAP_VOID) || (head.num_values && (uint32_t)v[0].type != d->signature.result))
-            return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name, head.num_values, d->text);
+        if (head.num_values != (d->signature.result != HLSNAP_VOID) ||
+            (head.num_values && (uint32_t)v[0].type != d->signature.result))
+            return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name,
+                                head.num_values, d->text);
         offset += head.size;
         (*done)++;
     }
-    return num_done == num ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest stopped after %u of %u calls", num_done, num);
+    return num_done == num
+               ? HLSNAP_OK
+               : hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest stopped after %u of %u calls", num_done, num);
 }
 
 /* Decodes what results_read collected. */
@@ -5533,8 +5687,8 @@ static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs,
     }
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls, hlsnap_value *outs,
-                                               size_t *num_done, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
     uint64_t timeout_ns;
     size_t done = 0;
     hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "invoke", err);
@@ -5545,7 +5699,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
     if (r) return r;
     while (!r && done < num_calls) {
         uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
-        r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err) : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
+        r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err)
+              : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
         if (!r) r = hlsnap__enter(sb, err);
         if (!r) r = hlsnap__results_read(sb, calls + done, n, &k, err);
         if (!r && done + n < num_calls) r = hlsnap__call_overdue(sb, err);
@@ -5557,8 +5712,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
     return hlsnap__call_end(sb, r, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature, hlsnap_export *out,
-                                             hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
+                                             hlsnap_export *out, hlsnap_error *err) {
     hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "find", err);
     hlsnap__signature want;
     char shown[80];
@@ -5567,16 +5722,18 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const cha
     if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "find: name or out is NULL");
     i = hlsnap__decl_find(sb->guest->contract.exports, sb->guest->contract.num_exports, name);
     hlsnap__printable(shown, sizeof(shown), name, strnlen(name, 64), false);
-    if (i == sb->guest->contract.num_exports) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "the guest exports no function '%s'", shown);
+    if (i == sb->guest->contract.num_exports)
+        return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "the guest exports no function '%s'", shown);
     if (signature && (!hlsnap__signature_parse(&want, signature, strlen(signature)) ||
                       !hlsnap__signature_equal(&want, &sb->guest->contract.exports[i].signature)))
-        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s is %s, not %.200s", shown, sb->guest->contract.exports[i].text, signature);
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s is %s, not %.200s", shown,
+                            sb->guest->contract.exports[i].text, signature);
     out->id = (sb->guest->id & ~0xffffull) | i;
     return HLSNAP_OK;
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args, size_t num_args, hlsnap_value *out,
-                                             hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args,
+                                             size_t num_args, hlsnap_value *out, hlsnap_error *err) {
     hlsnap_invocation one;
     hlsnap_result r = hlsnap_sandbox_find(sb, name, NULL, &one.target, err);
     if (r) return r;
@@ -5596,10 +5753,14 @@ static hlsnap_result hlsnap__random(void *to, size_t n, hlsnap_error *err) {
 /* A new identity page: thread control block with a new canary, id, entropy, generation. */
 static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *err) {
     const hlsnap__layout *l = &sb->memory.layout;
-    const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY), *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX);
+    const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY),
+                         *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX);
     const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
     uint8_t *page = hlsnap__memory_at(&sb->memory, hlsnap__region_page(l, identity));
-    struct { uint8_t id[16], entropy[32]; uint64_t canary, guard; } random;
+    struct {
+        uint8_t id[16], entropy[32];
+        uint64_t canary, guard;
+    } random;
     hlsnap_abi_identity id;
     hlsnap_result r = hlsnap__random(&random, sizeof(random), err);
     if (r) return r;
@@ -5617,8 +5778,8 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     id.module = sb->guest->module;
     id.tls_size = sb->guest->tls_size;
     id.tls = identity->gva - id.tls_size;
-    hlsnap__put64(page, identity->gva);               /* tcb */
-    hlsnap__put64(page + 0x10, identity->gva);        /* self */
+    hlsnap__put64(page, identity->gva);                   /* tcb */
+    hlsnap__put64(page + 0x10, identity->gva);            /* self */
     hlsnap__put64(page + 0x28, random.canary & ~0xffull); /* stack protector: a zero byte stops string overruns */
     hlsnap__put64(page + 0x30, random.guard);
     memcpy(page + HLSNAP_ABI_IDENTITY_OFFSET, &id, sizeof(id));
@@ -5631,10 +5792,18 @@ static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     const size_t size = HLSNAP__SYS_PAGES * HLSNAP__PAGE;
     hlsnap_result r = HLSNAP_OK;
     if (!sb->sys) {
-        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *p =
+            mmap(NULL, size + HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "supervisor area: errno %d", errno);
         sb->sys = (uint8_t *)p;
-        if (madvise(p, size, MADV_DONTFORK)) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+        sb->alive = sb->sys + size;
+        *sb->alive = 1;
+        if (madvise(sb->alive, HLSNAP__PAGE, HLSNAP__MADV_WIPEONFORK)) {
+            munmap(sb->alive, HLSNAP__PAGE);
+            sb->alive = NULL;
+        }
+        if (madvise(p, size, MADV_DONTFORK))
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
         madvise(p, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     } else if (sb->sys_used) {
         memset(sb->sys, 0, (size_t)sb->sys_used * HLSNAP__PAGE);
@@ -5678,7 +5847,8 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap__retain(&s->guest->refs);
     hlsnap__guest_release(sb->guest);
     sb->guest = s->guest;
-    sb->mailbox = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)));
+    sb->mailbox = hlsnap__memory_at(
+        &sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)));
     sb->mailbox_size = hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)->pages * HLSNAP__PAGE;
     sb->mailbox_hot = 0;
     sb->in_used = 0;
@@ -5688,7 +5858,8 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
 }
 
 /* The exports and imports that init listed, as a new guest. */
-static hlsnap_result hlsnap__contract_read(hlsnap_sandbox *sb, hlsnap__guest *g, uint32_t num_exports, hlsnap_error *err) {
+static hlsnap_result hlsnap__contract_read(hlsnap_sandbox *sb, hlsnap__guest *g, uint32_t num_exports,
+                                           hlsnap_error *err) {
     hlsnap_abi_message head;
     hlsnap_value *v;
     uint32_t i, num;
@@ -5697,12 +5868,14 @@ static hlsnap_result hlsnap__contract_read(hlsnap_sandbox *sb, hlsnap__guest *g,
     memcpy(&head, sb->results.data, sizeof(head));
     if (head.num_values % 2 || head.num_values > 4 * HLSNAP_MAX_FUNCTIONS || num_exports > head.num_values / 2 ||
         num_exports > HLSNAP_MAX_FUNCTIONS || head.num_values / 2 - num_exports > HLSNAP_MAX_FUNCTIONS)
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest lists %u values with %u exports", head.num_values, num_exports);
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest lists %u values with %u exports", head.num_values,
+                            num_exports);
     num = head.num_values / 2;
     v = (hlsnap_value *)hlsnap__alloc(head.num_values, sizeof(*v), err);
     g->contract.exports = v ? (hlsnap__decl *)hlsnap__alloc(num_exports, sizeof(hlsnap__decl), err) : NULL;
     g->contract.imports = v ? (hlsnap__decl *)hlsnap__alloc(num - num_exports, sizeof(hlsnap__decl), err) : NULL;
-    if (!g->contract.exports || !g->contract.imports) r = HLSNAP_ERR_MEMORY;
+    if (!g->contract.exports || !g->contract.imports)
+        r = HLSNAP_ERR_MEMORY;
     else if (!hlsnap__message_read(sb->results.data, sb->results.size, &head, v, head.num_values))
         r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's list of functions is malformed");
     for (i = 0; i < num && !r; i++) {
@@ -5753,7 +5926,9 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (!g) return HLSNAP_ERR_MEMORY;
     memcpy(&m, sb->mailbox, sizeof(m));
     sb->results.size = 0;
-    if (m.guest_abi != HLSNAP_ABI_VERSION) r = hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest speaks ABI %u, this is %d", m.guest_abi, HLSNAP_ABI_VERSION);
+    if (m.guest_abi != HLSNAP_ABI_VERSION)
+        r = hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest speaks ABI %u, this is %d", m.guest_abi,
+                         HLSNAP_ABI_VERSION);
     if (!r) r = hlsnap__contract_read(sb, g, m.num_exports, err);
     if (!r && m.entry) g->entry = m.entry;
     g->features = hlsnap__cpu_features();
@@ -5771,14 +5946,16 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
 }
 
 /* Everything that can be refused before anything changes: CPU features, and a binding of the snapshot's imports. */
-static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s, hlsnap__binding *binding, hlsnap_error *err) {
+static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s,
+                                             hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
     char names[400];
     if (missing) {
         hlsnap__cpu_names(missing, names, sizeof(names));
         return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "this CPU lacks what the snapshot was taken with: %s", names);
     }
-    if (s->generation > UINT64_MAX / 2) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
+    if (s->generation > UINT64_MAX / 2)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
     return hlsnap__bind_imports(&s->guest->contract, sb->functions, sb->num_functions, binding, err);
 }
 
@@ -5805,18 +5982,22 @@ static hlsnap_result hlsnap__sandbox_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
 static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hlsnap_error *err) {
     if (!d || d->_start_canary || d->_end_canary)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc is NULL or was not initialised with HLSNAP_ZERO");
-    if (!d->hypervisor) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: hypervisor is NULL; use hlsnap_kvm()");
+    if (!d->hypervisor)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: hypervisor is NULL; use hlsnap_kvm()");
     if (d->pool) return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "sandbox desc: pools are not implemented yet");
-    if (d->log_level < -1 || d->log_level > 4) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: log_level=%d is not in -1..4", d->log_level);
+    if (d->log_level < -1 || d->log_level > 4)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: log_level=%d is not in -1..4", d->log_level);
     if (d->cancel_signal && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
-        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is no realtime signal", d->cancel_signal);
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is no realtime signal",
+                            d->cancel_signal);
     return HLSNAP_OK;
 }
 
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
-    const bool forked = sb->pid != getpid();
+    const bool forked = hlsnap__forked(sb);
     hlsnap__shell_drop(sb, forked);
     if (sb->sys && !forked) munmap(sb->sys, HLSNAP__SYS_PAGES * HLSNAP__PAGE);
+    if (sb->alive) munmap(sb->alive, HLSNAP__PAGE);
     hlsnap__memory_free(&sb->memory, forked);
     hlsnap__guest_release(sb->guest);
     hlsnap__free(sb->functions);
@@ -5827,8 +6008,8 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap__free(sb);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc, hlsnap_sandbox **out,
-                                                    hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
+                                                    hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_sandbox *sb;
     hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
     *out = NULL;
@@ -5847,19 +6028,22 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
     sb->num_functions = desc->num_functions;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
-    if (!r && !(sb->interrupt = (hlsnap_interrupt *)hlsnap__alloc(1, sizeof(*sb->interrupt), err))) r = HLSNAP_ERR_MEMORY;
+    if (!r && !(sb->interrupt = (hlsnap_interrupt *)hlsnap__alloc(1, sizeof(*sb->interrupt), err)))
+        r = HLSNAP_ERR_MEMORY;
     if (!r) {
         sb->interrupt->refs = 1;
         sb->interrupt->hv = sb->hv;
         r = hlsnap__sandbox_reset(sb, snapshot, err);
     }
-    if (r) hlsnap__sandbox_free(sb);
-    else *out = sb;
+    if (r)
+        hlsnap__sandbox_free(sb);
+    else
+        *out = sb;
     return r;
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc, hlsnap_sandbox **out,
-                                               hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc,
+                                               hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_snapshot *s;
     hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
     *out = NULL;
@@ -5873,12 +6057,10 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, c
 
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb) {
     if (!sb) return;
-    if (sb->pid == getpid() && hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY) {
+    if (!hlsnap__forked(sb) && hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY)
         sb->destroyed = true;
-        hlsnap_interrupt_cancel(sb->interrupt);
-    } else {
+    else
         hlsnap__sandbox_free(sb);
-    }
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err) {
@@ -5899,7 +6081,8 @@ HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb) {
     if (hlsnap_sandbox_get_state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions,
+                                             hlsnap_error *err) {
     hlsnap__host_function *rows = NULL;
     hlsnap__binding binding = {NULL};
     hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "bind", err);
@@ -5918,18 +6101,21 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
 }
 
 /* Host address of [gva, gva + n), all of it in mapped regions. */
-static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, bool write, uint8_t **at, hlsnap_error *err) {
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, bool write, uint8_t **at,
+                                   hlsnap_error *err) {
     const hlsnap_state state = hlsnap_sandbox_get_state(sb);
     const hlsnap__layout *l = &sb->memory.layout;
     uint64_t left = n, from = gva;
-    hlsnap_result r = hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
+    hlsnap_result r =
+        hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
     if (r) return r;
     while (left) {
         const hlsnap__region *region = hlsnap__layout_at(l, from);
         uint64_t room;
         if (!region || (write && region->kind == HLSNAP__IDENTITY))
-            return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s of %zu bytes at 0x%llx: 0x%llx is %s", write ? "write" : "read", n,
-                                (unsigned long long)gva, (unsigned long long)from, region ? "the identity page" : "not mapped");
+            return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s of %zu bytes at 0x%llx: 0x%llx is %s",
+                                write ? "write" : "read", n, (unsigned long long)gva, (unsigned long long)from,
+                                region ? "the identity page" : "not mapped");
         room = region->gva + region->pages * HLSNAP__PAGE - from;
         from += left < room ? left : room;
         left -= left < room ? left : room;
@@ -5944,11 +6130,15 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, v
     return r || !n ? r : hlsnap__memory_move(&sb->memory, to, at, n, false, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,
+                                              hlsnap_error *err) {
     uint8_t *at;
     hlsnap_result r = hlsnap__range(sb, gva, n, true, &at, err);
     if (r || !n) return r;
-    r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)), at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) - (gva & (HLSNAP__PAGE - 1)), err);
+    r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)),
+                              at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) -
+                                  (gva & (HLSNAP__PAGE - 1)),
+                              err);
     return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), at, n, true, err);
 }
 
@@ -5960,6 +6150,7 @@ HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats 
 
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
     hlsnap__retain(&sb->interrupt->refs);
+    if (hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
     return sb->interrupt;
 }
 

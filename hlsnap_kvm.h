@@ -106,7 +106,10 @@ typedef struct hlsnap__kvm_segment {
     uint8_t type, present, dpl, db, s, l, g, avl, unusable, padding;
 } hlsnap__kvm_segment;
 
-typedef struct hlsnap__kvm_dtable { uint64_t base; uint16_t limit, padding[3]; } hlsnap__kvm_dtable;
+typedef struct hlsnap__kvm_dtable {
+    uint64_t base;
+    uint16_t limit, padding[3];
+} hlsnap__kvm_dtable;
 
 typedef struct hlsnap__kvm_sregs {
     hlsnap__kvm_segment cs, ds, es, fs, gs, ss, tr, ldt;
@@ -114,7 +117,9 @@ typedef struct hlsnap__kvm_sregs {
     uint64_t cr0, cr2, cr3, cr4, cr8, efer, apic_base, interrupt_bitmap[4];
 } hlsnap__kvm_sregs;
 
-typedef struct hlsnap__kvm_events { uint8_t bytes[64]; } hlsnap__kvm_events; /* all zero is what a reset writes */
+typedef struct hlsnap__kvm_events {
+    uint8_t bytes[64];
+} hlsnap__kvm_events; /* all zero is what a reset writes */
 
 typedef struct hlsnap__kvm_run {
     uint8_t request_interrupt_window, immediate_exit, padding1[6];
@@ -123,46 +128,77 @@ typedef struct hlsnap__kvm_run {
     uint16_t flags;
     uint64_t cr8, apic_base;
     union {
-        struct { uint8_t direction, size; uint16_t port; uint32_t count; uint64_t data_offset; } io;
-        struct { uint64_t hardware_entry_failure_reason; } fail_entry;
-        struct { uint32_t suberror; } internal;
+        struct {
+            uint8_t direction, size;
+            uint16_t port;
+            uint32_t count;
+            uint64_t data_offset;
+        } io;
+        struct {
+            uint64_t hardware_entry_failure_reason;
+        } fail_entry;
+        struct {
+            uint32_t suberror;
+        } internal;
         uint8_t padding[256];
     } exit;
     uint64_t valid_regs, dirty_regs;
-    hlsnap__kvm_regs regs;     /* the sync area */
+    hlsnap__kvm_regs regs; /* the sync area */
     hlsnap__kvm_sregs sregs;
     hlsnap__kvm_events events;
 } hlsnap__kvm_run;
 
-typedef struct hlsnap__kvm_memory { uint32_t slot, flags; uint64_t gpa, size, hva; } hlsnap__kvm_memory;
-typedef struct hlsnap__kvm_cpuid_entry { uint32_t function, index, flags, eax, ebx, ecx, edx, padding[3]; } hlsnap__kvm_cpuid_entry;
+typedef struct hlsnap__kvm_memory {
+    uint32_t slot, flags;
+    uint64_t gpa, size, hva;
+} hlsnap__kvm_memory;
+typedef struct hlsnap__kvm_cpuid_entry {
+    uint32_t function, index, flags, eax, ebx, ecx, edx, padding[3];
+} hlsnap__kvm_cpuid_entry;
 #define HLSNAP__KVM_MAX_CPUID 256
-typedef struct hlsnap__kvm_cpuid { uint32_t num, padding; hlsnap__kvm_cpuid_entry rows[HLSNAP__KVM_MAX_CPUID]; } hlsnap__kvm_cpuid;
+typedef struct hlsnap__kvm_cpuid {
+    uint32_t num, padding;
+    hlsnap__kvm_cpuid_entry rows[HLSNAP__KVM_MAX_CPUID];
+} hlsnap__kvm_cpuid;
 typedef struct hlsnap__kvm_xcrs {
     uint32_t num, flags;
-    struct { uint32_t xcr, reserved; uint64_t value; } rows[16];
+    struct {
+        uint32_t xcr, reserved;
+        uint64_t value;
+    } rows[16];
     uint64_t padding[16];
 } hlsnap__kvm_xcrs;
-typedef struct hlsnap__kvm_msr { uint32_t num, padding, index, reserved; uint64_t value; } hlsnap__kvm_msr; /* kvm_msrs of one */
-typedef struct hlsnap__kvm_mask { uint32_t size; uint8_t bits[8]; } hlsnap__kvm_mask;
-typedef struct hlsnap__kvm_sigevent { uint64_t value; int32_t signo, notify, tid, padding[11]; } hlsnap__kvm_sigevent;
+typedef struct hlsnap__kvm_msr {
+    uint32_t num, padding, index, reserved;
+    uint64_t value;
+} hlsnap__kvm_msr; /* kvm_msrs of one */
+typedef struct hlsnap__kvm_mask {
+    uint32_t size;
+    uint8_t bits[8];
+} hlsnap__kvm_mask;
+typedef struct hlsnap__kvm_sigevent {
+    uint64_t value;
+    int32_t signo, notify, tid, padding[11];
+} hlsnap__kvm_sigevent;
 
-HLSNAP__STATIC_ASSERT(kvm_sizes, sizeof(hlsnap__kvm_regs) == 144 && sizeof(hlsnap__kvm_sregs) == 312 && sizeof(hlsnap__kvm_memory) == 32);
+HLSNAP__STATIC_ASSERT(kvm_sizes, sizeof(hlsnap__kvm_regs) == 144 && sizeof(hlsnap__kvm_sregs) == 312 &&
+                                     sizeof(hlsnap__kvm_memory) == 32);
 HLSNAP__STATIC_ASSERT(kvm_run, offsetof(hlsnap__kvm_run, exit) == 32 && offsetof(hlsnap__kvm_run, regs) == 304);
-HLSNAP__STATIC_ASSERT(kvm_more, sizeof(hlsnap__kvm_xcrs) == 392 && sizeof(hlsnap__kvm_cpuid_entry) == 40 && sizeof(hlsnap__kvm_sigevent) == 64);
+HLSNAP__STATIC_ASSERT(kvm_more, sizeof(hlsnap__kvm_xcrs) == 392 && sizeof(hlsnap__kvm_cpuid_entry) == 40 &&
+                                    sizeof(hlsnap__kvm_sigevent) == 64);
 
 /* ---- >>kvm-facts: what this machine's KVM can do, read once per process ---- */
 
 typedef struct hlsnap__kvm_facts {
-    uint32_t run_size;         /* bytes of the shared page */
-    uint32_t sync;             /* HLSNAP__KVM_SYNC_x that KVM_RUN takes along */
+    uint32_t run_size; /* bytes of the shared page */
+    uint32_t sync;     /* HLSNAP__KVM_SYNC_x that KVM_RUN takes along */
     uint64_t xcr0, cr4;
-    bool gate_scrubs;          /* the gate's XRSTOR clears all vector state, x87 pointers included */
+    bool gate_scrubs; /* the gate's XRSTOR clears all vector state, x87 pointers included */
     uint8_t tss_type;
     hlsnap__kvm_cpuid cpuid;
 } hlsnap__kvm_facts;
 
-#define HLSNAP__KVM_NO_SYNC 1u     /* quirks: take the slower way, as an older kernel or another CPU would make us */
+#define HLSNAP__KVM_NO_SYNC 1u /* quirks: take the slower way, as an older kernel or another CPU would make us */
 #define HLSNAP__KVM_NO_GATE_SCRUB 2u
 
 static const hlsnap__kvm_cpuid_entry *hlsnap__kvm_leaf(const hlsnap__kvm_cpuid *c, uint32_t function, uint32_t index) {
@@ -196,13 +232,15 @@ static bool hlsnap__kvm_is_tcg(void) {
 static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsnap_error *err) {
     const hlsnap__kvm_cpuid_entry *leaf1, *leaf7, *leafd, *amd;
     bool is_amd;
-    int size = hlsnap__ioctl(kvm, HLSNAP__KVM_GET_VCPU_MMAP_SIZE, 0), sync = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_SYNC_REGS);
+    int size = hlsnap__ioctl(kvm, HLSNAP__KVM_GET_VCPU_MMAP_SIZE, 0),
+        sync = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_SYNC_REGS);
     memset(f, 0, sizeof(*f));
     f->cpuid.num = HLSNAP__KVM_MAX_CPUID;
     if (hlsnap__ioctl(kvm, HLSNAP__KVM_GET_API_VERSION, 0) != 12 || size < (int)sizeof(hlsnap__kvm_run) ||
         hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_IMMEDIATE_EXIT) <= 0 ||
         hlsnap__ioctl(kvm, HLSNAP__KVM_GET_SUPPORTED_CPUID, (uintptr_t)&f->cpuid) < 0)
-        return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "this KVM lacks what hlsnap needs (errno %d, run page of %d bytes)", errno, size);
+        return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno,
+                            "this KVM lacks what hlsnap needs (errno %d, run page of %d bytes)", errno, size);
     f->run_size = (uint32_t)size;
     f->sync = sync > 0 ? (uint32_t)sync & 7u : 0;
     hlsnap__kvm_cpuid_trim(&f->cpuid);
@@ -210,13 +248,15 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     leaf7 = hlsnap__kvm_leaf(&f->cpuid, 7, 0);
     leafd = hlsnap__kvm_leaf(&f->cpuid, 0xd, 1);
     amd = hlsnap__kvm_leaf(&f->cpuid, 0x80000008u, 0);
-    is_amd = memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Auth", 4) == 0 || memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Hygo", 4) == 0;
-    f->cr4 = 1u << 5 | 1u << 9 | 1u << 10;                      /* PAE, OSFXSR, OSXMMEXCPT */
+    is_amd = memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Auth", 4) == 0 ||
+             memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Hygo", 4) == 0;
+    f->cr4 = 1u << 5 | 1u << 9 | 1u << 10; /* PAE, OSFXSR, OSXMMEXCPT */
     if (leaf1->ecx >> 26 & 1) {
-        f->cr4 |= 1u << 18;                                     /* OSXSAVE */
+        f->cr4 |= 1u << 18; /* OSXSAVE */
         f->xcr0 = hlsnap__kvm_leaf(&f->cpuid, 0xd, 0)->eax & 0xe7u;
     }
-    f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 | (leaf7->ebx >> 20 & 1u) << 21; /* UMIP, SMEP, SMAP */
+    f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 |
+              (leaf7->ebx >> 20 & 1u) << 21;                                           /* UMIP, SMEP, SMAP */
     f->gate_scrubs = f->xcr0 && leafd->eax >> 1 & 1 && (!is_amd || amd->ebx >> 2 & 1); /* XSAVEC; XSAVEERPTR */
     f->tss_type = hlsnap__kvm_is_tcg() ? 9 : 11;
     return HLSNAP_OK;
@@ -227,14 +267,17 @@ static hlsnap__kvm_facts hlsnap__kvm_facts_published;
 static int32_t hlsnap__kvm_facts_state; /* 0 nobody, 1 being written, 2 ready */
 
 /* The facts, from the published copy or, while another thread is still writing that, from *own. */
-static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, const hlsnap__kvm_facts **out, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, const hlsnap__kvm_facts **out,
+                                           hlsnap_error *err) {
     int32_t nobody = 0;
     hlsnap_result r;
     *out = &hlsnap__kvm_facts_published;
     if (__atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2) return HLSNAP_OK;
     r = hlsnap__kvm_facts_read(kvm, own, err);
     *out = own;
-    if (r || !__atomic_compare_exchange_n(&hlsnap__kvm_facts_state, &nobody, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return r;
+    if (r ||
+        !__atomic_compare_exchange_n(&hlsnap__kvm_facts_state, &nobody, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return r;
     hlsnap__kvm_facts_published = *own;
     __atomic_store_n(&hlsnap__kvm_facts_state, 2, __ATOMIC_RELEASE);
     return HLSNAP_OK;
@@ -248,26 +291,29 @@ struct hlsnap__shell {
     size_t run_size;
     uint32_t sync;
     bool gate_scrubs;
-    const uint8_t *sys;        /* the supervisor area, for the exception frames */
-    hlsnap__kvm_sregs sregs;   /* what every reset writes; fs.base apart */
+    const uint8_t *sys;      /* the supervisor area, for the exception frames */
+    hlsnap__kvm_sregs sregs; /* what every reset writes; fs.base apart */
     int signal;
-    uint64_t mask;             /* signals blocked while the guest runs, as KVM was told */
+    uint64_t mask; /* signals blocked while the guest runs, as KVM was told */
     bool mask_set;
-    uint64_t old_mask;         /* of the thread, during a call */
+    uint64_t old_mask; /* of the thread, during a call */
+    bool armed;        /* a signal can end the call in progress */
     uint64_t deadline;
-    int32_t tid;               /* of the thread in a call */
-    int32_t timer, timer_tid;  /* kernel timer and the thread it signals; tid 0 = none */
-    bool kicked;               /* a cancel sent a signal during this call */
+    int32_t tid;              /* of the thread in a call */
+    int32_t timer, timer_tid; /* kernel timer and the thread it signals; tid 0 = none */
+    bool kicked;              /* a cancel sent a signal during this call */
 };
 
 static int hlsnap__kvm_open(hlsnap_error *err) {
     const int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), e = errno;
     if (fd >= 0) return fd;
     if (e == ENOENT)
-        hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, e, "there is no /dev/kvm: run `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`; "
+        hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, e,
+                     "there is no /dev/kvm: run `sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`; "
                      "if that fails, switch virtualization on in the firmware, or in the host of this VM");
     else if (e == EACCES)
-        hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, e, "no permission to open /dev/kvm: run `sudo usermod -aG \"$(stat -c %%G /dev/kvm)\" "
+        hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, e,
+                     "no permission to open /dev/kvm: run `sudo usermod -aG \"$(stat -c %%G /dev/kvm)\" "
                      "\"$USER\"` and log in again");
     else
         hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, e, "opening /dev/kvm: errno %d", e);
@@ -303,10 +349,10 @@ static void hlsnap__kvm_sregs_set(hlsnap__kvm_sregs *s, const hlsnap__kvm_facts 
     s->gdt.limit = HLSNAP__GDT_SIZE - 1;
     s->idt.base = HLSNAP__SYS_AT(HLSNAP__SYS_IDT);
     s->idt.limit = HLSNAP__NUM_VECTORS * 16 - 1;
-    s->cr0 = 0x80050033u;      /* PG AM WP NE ET MP PE */
+    s->cr0 = 0x80050033u; /* PG AM WP NE ET MP PE */
     s->cr3 = HLSNAP__SYS_AT(HLSNAP__SYS_PAGING);
     s->cr4 = f->cr4;
-    s->efer = 0xd00;           /* NXE LMA LME; SCE off */
+    s->efer = 0xd00; /* NXE LMA LME; SCE off */
     s->apic_base = 0xfee00900u;
 }
 
@@ -332,13 +378,15 @@ static hlsnap_result hlsnap__kvm_vcpu_setup(hlsnap__shell *shell, const hlsnap__
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_CPUID2, (uintptr_t)&f->cpuid) < 0)
         return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_CPUID2: errno %d", errno);
     if (f->xcr0 && hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XCRS, (uintptr_t)&xcrs) < 0)
-        return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_XCRS 0x%llx: errno %d", (unsigned long long)f->xcr0, errno);
+        return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_XCRS 0x%llx: errno %d",
+                            (unsigned long long)f->xcr0, errno);
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_MSRS, (uintptr_t)&lstar) != 1)
         return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_MSRS: errno %d", errno);
     return HLSNAP_OK;
 }
 
-static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const hlsnap__kvm_facts *f, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const hlsnap__kvm_facts *f,
+                                           hlsnap_error *err) {
     void *run;
     do shell->vm = hlsnap__ioctl(kvm, HLSNAP__KVM_CREATE_VM, 0);
     while (shell->vm < 0 && errno == EINTR);
@@ -346,16 +394,19 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
     shell->vcpu = hlsnap__ioctl(shell->vm, HLSNAP__KVM_CREATE_VCPU, 0);
     if (shell->vcpu < 0) return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_CREATE_VCPU: errno %d", errno);
     run = mmap(NULL, f->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, shell->vcpu, 0);
-    if (run == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping the vCPU's run page: errno %d", errno);
+    if (run == MAP_FAILED)
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping the vCPU's run page: errno %d", errno);
     shell->run = (hlsnap__kvm_run *)run;
     shell->run_size = f->run_size;
-    if (madvise(run, f->run_size, MADV_DONTFORK)) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+    if (madvise(run, f->run_size, MADV_DONTFORK))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
     hlsnap__kvm_sregs_set(&shell->sregs, f);
     shell->run->valid_regs = shell->sync;
     return hlsnap__kvm_vcpu_setup(shell, f, err);
 }
 
-static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
+                                        hlsnap_error *err) {
     hlsnap__kvm_facts *own = (hlsnap__kvm_facts *)hlsnap__alloc(1, sizeof(*own), err);
     hlsnap__shell *shell = own ? (hlsnap__shell *)hlsnap__alloc(1, sizeof(*shell), err) : NULL;
     const hlsnap__kvm_facts *f = NULL;
@@ -373,12 +424,15 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
     }
     if (kvm >= 0) close(kvm);
     hlsnap__free(own);
-    if (r && shell) hlsnap__kvm_destroy(shell, false);
-    else *out = shell;
+    if (r && shell)
+        hlsnap__kvm_destroy(shell, false);
+    else
+        *out = shell;
     return r;
 }
 
-static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size,
+                                     hlsnap_error *err) {
     hlsnap__kvm_memory m;
     m.slot = slot;
     m.flags = 0;
@@ -387,15 +441,17 @@ static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, uint32_t slot, uint64
     m.hva = (uint64_t)(uintptr_t)hva;
     if (slot == 0) shell->sys = (const uint8_t *)hva;
     if (hlsnap__ioctl(shell->vm, HLSNAP__KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "memory slot %u of 0x%llx bytes at 0x%llx: errno %d", slot, (unsigned long long)size,
-                        (unsigned long long)gpa, errno);
+    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "memory slot %u of 0x%llx bytes at 0x%llx: errno %d", slot,
+                        (unsigned long long)size, (unsigned long long)gpa, errno);
 }
 
 /* ---- >>kvm-signals: cancel and time limit, without a handler ---- */
 
 static uint64_t hlsnap__kvm_signal_bit(const hlsnap__shell *shell) { return 1ull << (shell->signal - 1); }
 
-static void hlsnap__kvm_sigmask(int how, uint64_t mask, uint64_t *old) { syscall(SYS_rt_sigprocmask, how, &mask, old, sizeof(mask)); }
+static void hlsnap__kvm_sigmask(int how, uint64_t mask, uint64_t *old) {
+    syscall(SYS_rt_sigprocmask, how, &mask, old, sizeof(mask));
+}
 
 /* Consumes the pending cancel signals of this thread. true when one came from the timer of another shell: the time limit
    of a call around this one. */
@@ -428,13 +484,16 @@ static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap_error *e
             return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_create: errno %d", errno);
         shell->timer_tid = shell->tid;
     }
-    when.it_value.tv_sec = (time_t)(shell->deadline / 1000000000u > INT64_MAX / 2000000000 ? INT64_MAX / 2000000000 : shell->deadline / 1000000000u);
+    when.it_value.tv_sec =
+        (time_t)(shell->deadline / 1000000000u > INT64_MAX / 2000000000 ? INT64_MAX / 2000000000
+                                                                        : shell->deadline / 1000000000u);
     when.it_value.tv_nsec = (long)(shell->deadline % 1000000000u);
     if (syscall(SYS_timer_settime, shell->timer, TIMER_ABSTIME, &when, NULL) == 0) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_settime: errno %d", errno);
 }
 
 static void hlsnap__kvm_end(hlsnap__shell *shell) {
+    if (!shell->armed) return;
     if (shell->deadline && shell->timer_tid) {
         struct itimerspec off;
         memset(&off, 0, sizeof(off));
@@ -442,28 +501,37 @@ static void hlsnap__kvm_end(hlsnap__shell *shell) {
     }
     /* what was sent is pending by now: the timer cannot fire early, a cancel returned before the call could end */
     if (shell->kicked || (shell->deadline && hlsnap__now_ns() >= shell->deadline)) hlsnap__kvm_drain(shell);
-    shell->kicked = false;
+    shell->kicked = shell->armed = false;
     shell->deadline = 0;
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    if (!(shell->old_mask & hlsnap__kvm_signal_bit(shell))) hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, shell->old_mask, NULL);
+    if (!(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
+        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, shell->old_mask, NULL);
 }
 
-static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, hlsnap_error *err) {
-    const uint64_t bit = hlsnap__kvm_signal_bit(shell);
-    hlsnap_result r = HLSNAP_OK;
-    hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, bit, &shell->old_mask);
+/* Tells KVM which signals to block while the guest runs: the thread's own, less the cancel signal. */
+static hlsnap_result hlsnap__kvm_mask_set(hlsnap__shell *shell, hlsnap_error *err) {
+    const uint64_t mask = shell->old_mask & ~hlsnap__kvm_signal_bit(shell);
+    hlsnap__kvm_mask m;
+    if (shell->mask_set && shell->mask == mask) return HLSNAP_OK;
+    m.size = sizeof(m.bits);
+    memcpy(m.bits, &mask, sizeof(m.bits));
+    if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_SIGNAL_MASK, (uintptr_t)&m) < 0)
+        return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_SIGNAL_MASK: errno %d", errno);
+    shell->mask = mask;
+    shell->mask_set = true;
+    return HLSNAP_OK;
+}
+
+/* Signals are prepared only for a call that one can end; once KVM has a mask, it must be kept the thread's. */
+static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable,
+                                       hlsnap_error *err) {
+    hlsnap_result r;
+    if (shell->armed || (!deadline_ns && !cancellable && !shell->mask_set)) return HLSNAP_OK;
+    shell->armed = true;
+    hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, hlsnap__kvm_signal_bit(shell), &shell->old_mask);
     shell->tid = (int32_t)syscall(SYS_gettid);
     shell->deadline = deadline_ns;
-    if (!shell->mask_set || shell->mask != (shell->old_mask & ~bit)) {
-        hlsnap__kvm_mask m;
-        const uint64_t mask = shell->old_mask & ~bit;
-        m.size = sizeof(m.bits);
-        memcpy(m.bits, &mask, sizeof(m.bits));
-        if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_SIGNAL_MASK, (uintptr_t)&m) < 0)
-            r = hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "KVM_SET_SIGNAL_MASK: errno %d", errno);
-        shell->mask = mask;
-        shell->mask_set = !r;
-    }
+    r = hlsnap__kvm_mask_set(shell, err);
     if (!r && deadline_ns) r = hlsnap__kvm_timer_arm(shell, err);
     if (r) hlsnap__kvm_end(shell);
     return r;
@@ -482,11 +550,12 @@ static int hlsnap__kvm_enter(hlsnap__shell *shell) { return hlsnap__ioctl(shell-
 
 /* All vector state to its initial values, where the gate cannot do it: x87 and SSE given, the rest absent = initial. */
 static bool hlsnap__kvm_scrub(hlsnap__shell *shell) {
-    static const uint8_t head[28] = {0x7f, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x1f, 0, 0};
+    static const uint8_t head[28] = {0x7f, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0,    0,    0, 0,
+                                     0,    0,    0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x1f, 0, 0};
     uint64_t area[512];
     memset(area, 0, sizeof(area));
     memcpy(area, head, sizeof(head));
-    area[64] = 3;              /* XSTATE_BV */
+    area[64] = 3; /* XSTATE_BV */
     return hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XSAVE, (uintptr_t)area) == 0;
 }
 
@@ -553,7 +622,8 @@ static void hlsnap__kvm_fault(hlsnap__shell *shell, uint32_t vector, hlsnap__exi
     }
     x->rip = hlsnap__get64(frame);
     x->cr2 = sregs.cr2;
-    if ((hlsnap__get64(frame + 8) & 3) != 3) hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, 0, "an exception in the supervisor area, rip", x->rip);
+    if ((hlsnap__get64(frame + 8) & 3) != 3)
+        hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, 0, "an exception in the supervisor area, rip", x->rip);
 }
 
 /* An exit that is no call: what it waits for is completed now, before anybody resets memory or registers. */
@@ -561,8 +631,9 @@ static void hlsnap__kvm_protocol(hlsnap__shell *shell, hlsnap__exit *x) {
     const hlsnap__kvm_run *run = shell->run;
     x->kind = HLSNAP__EXIT_PROTOCOL;
     if (run->exit_reason == HLSNAP__KVM_EXIT_IO)
-        hlsnap__format(x->what, sizeof(x->what), "%s port 0x%x, %u bytes, %u times", run->exit.io.direction ? "OUT to" : "IN from", run->exit.io.port,
-                       run->exit.io.size, run->exit.io.count);
+        hlsnap__format(x->what, sizeof(x->what), "%s port 0x%x, %u bytes, %u times",
+                       run->exit.io.direction ? "OUT to" : "IN from", run->exit.io.port, run->exit.io.size,
+                       run->exit.io.count);
     else
         hlsnap__format(x->what, sizeof(x->what), "KVM exit %u", run->exit_reason);
     __atomic_store_n(&shell->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
@@ -575,15 +646,28 @@ static void hlsnap__kvm_exit(hlsnap__shell *shell, hlsnap__exit *x) {
     const uint32_t port = run->exit.io.port;
     switch (run->exit_reason) {
     case HLSNAP__KVM_EXIT_IO:
-        if (run->exit.io.direction != 1 || run->exit.io.size != 1 || run->exit.io.count != 1) hlsnap__kvm_protocol(shell, x);
-        else if (port == HLSNAP_ABI_PORT_RETURN) x->kind = HLSNAP__EXIT_RETURN;
-        else if (port == HLSNAP_ABI_PORT_CALL) x->kind = HLSNAP__EXIT_CALL;
-        else if (port - HLSNAP__PORT_FAULT < HLSNAP__NUM_VECTORS) hlsnap__kvm_fault(shell, port - HLSNAP__PORT_FAULT, x);
-        else hlsnap__kvm_protocol(shell, x);
+        if (run->exit.io.direction != 1 || run->exit.io.size != 1 || run->exit.io.count != 1)
+            hlsnap__kvm_protocol(shell, x);
+        else if (port == HLSNAP_ABI_PORT_RETURN)
+            x->kind = HLSNAP__EXIT_RETURN;
+        else if (port == HLSNAP_ABI_PORT_CALL)
+            x->kind = HLSNAP__EXIT_CALL;
+        else if (port - HLSNAP__PORT_FAULT < HLSNAP__NUM_VECTORS)
+            hlsnap__kvm_fault(shell, port - HLSNAP__PORT_FAULT, x);
+        else
+            hlsnap__kvm_protocol(shell, x);
         break;
-    case HLSNAP__KVM_EXIT_SHUTDOWN: hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, 0, "a triple fault, KVM exit", run->exit_reason); break;
-    case HLSNAP__KVM_EXIT_INTERNAL_ERROR: hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, 0, "an instruction KVM cannot run, suberror", run->exit.internal.suberror); break;
-    case HLSNAP__KVM_EXIT_FAIL_ENTRY: hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, 0, "VM entry refused, reason", run->exit.fail_entry.hardware_entry_failure_reason); break;
+    case HLSNAP__KVM_EXIT_SHUTDOWN:
+        hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, 0, "a triple fault, KVM exit", run->exit_reason);
+        break;
+    case HLSNAP__KVM_EXIT_INTERNAL_ERROR:
+        hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, 0, "an instruction KVM cannot run, suberror",
+                         run->exit.internal.suberror);
+        break;
+    case HLSNAP__KVM_EXIT_FAIL_ENTRY:
+        hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, 0, "VM entry refused, reason",
+                         run->exit.fail_entry.hardware_entry_failure_reason);
+        break;
     default: hlsnap__kvm_protocol(shell, x); break;
     }
 }
@@ -626,8 +710,15 @@ static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *ent
 
 /* ---- >>kvm-public ---- */
 
-static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {
-    "kvm", 0, hlsnap__kvm_create, hlsnap__kvm_destroy, hlsnap__kvm_map, hlsnap__kvm_begin, hlsnap__kvm_end, hlsnap__kvm_run_guest, hlsnap__kvm_cancel};
+static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm",
+                                                         0,
+                                                         hlsnap__kvm_create,
+                                                         hlsnap__kvm_destroy,
+                                                         hlsnap__kvm_map,
+                                                         hlsnap__kvm_begin,
+                                                         hlsnap__kvm_end,
+                                                         hlsnap__kvm_run_guest,
+                                                         hlsnap__kvm_cancel};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 
