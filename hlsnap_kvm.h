@@ -229,11 +229,25 @@ static bool hlsnap__kvm_is_tcg(void) {
     return memcmp(&r[1], "TCGT", 4) == 0 && memcmp(&r[2], "CGTC", 4) == 0 && memcmp(&r[3], "GTCG", 4) == 0;
 }
 
+/* Does a compacted XRSTOR at CPL 3 initialise all vector state? Asked of the CPU, not of KVM: software KVM offers guests no
+   XSAVE, and yet they have it, with all its state. Where the guest has not, the gate faults once and is not used again.
+   AMD CPUs before XSAVEERPTR leave the x87 pointers alone. */
+static bool hlsnap__kvm_xrstor_scrubs(void) {
+    uint32_t r[4], vendor;
+    hlsnap__cpuid(0, 0, r);
+    vendor = r[1];
+    if (r[0] < 0xd) return false;
+    hlsnap__cpuid(0xd, 1, r);
+    if (!(r[0] >> 1 & 1)) return false; /* XSAVEC */
+    if (vendor == 0x756e6547u) return true; /* GenuineIntel */
+    hlsnap__cpuid(0x80000008u, 0, r);
+    return r[1] >> 2 & 1;
+}
+
 static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsnap_error *err) {
-    const hlsnap__kvm_cpuid_entry *leaf1, *leaf7, *leafd, *amd;
-    bool is_amd;
-    int size = hlsnap__ioctl(kvm, HLSNAP__KVM_GET_VCPU_MMAP_SIZE, 0),
-        sync = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_SYNC_REGS);
+    const hlsnap__kvm_cpuid_entry *leaf7;
+    const int size = hlsnap__ioctl(kvm, HLSNAP__KVM_GET_VCPU_MMAP_SIZE, 0);
+    const int sync = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_SYNC_REGS);
     memset(f, 0, sizeof(*f));
     f->cpuid.num = HLSNAP__KVM_MAX_CPUID;
     if (hlsnap__ioctl(kvm, HLSNAP__KVM_GET_API_VERSION, 0) != 12 || size < (int)sizeof(hlsnap__kvm_run) ||
@@ -244,20 +258,14 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     f->run_size = (uint32_t)size;
     f->sync = sync > 0 ? (uint32_t)sync & 7u : 0;
     hlsnap__kvm_cpuid_trim(&f->cpuid);
-    leaf1 = hlsnap__kvm_leaf(&f->cpuid, 1, 0);
-    leaf7 = hlsnap__kvm_leaf(&f->cpuid, 7, 0);
-    leafd = hlsnap__kvm_leaf(&f->cpuid, 0xd, 1);
-    amd = hlsnap__kvm_leaf(&f->cpuid, 0x80000008u, 0);
-    is_amd = memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Auth", 4) == 0 ||
-             memcmp(&hlsnap__kvm_leaf(&f->cpuid, 0, 0)->ebx, "Hygo", 4) == 0;
     f->cr4 = 1u << 5 | 1u << 9 | 1u << 10; /* PAE, OSFXSR, OSXMMEXCPT */
-    if (leaf1->ecx >> 26 & 1) {
+    if (hlsnap__kvm_leaf(&f->cpuid, 1, 0)->ecx >> 26 & 1) {
         f->cr4 |= 1u << 18; /* OSXSAVE */
         f->xcr0 = hlsnap__kvm_leaf(&f->cpuid, 0xd, 0)->eax & 0xe7u;
     }
-    f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 |
-              (leaf7->ebx >> 20 & 1u) << 21;                                           /* UMIP, SMEP, SMAP */
-    f->gate_scrubs = f->xcr0 && leafd->eax >> 1 & 1 && (!is_amd || amd->ebx >> 2 & 1); /* XSAVEC; XSAVEERPTR */
+    leaf7 = hlsnap__kvm_leaf(&f->cpuid, 7, 0); /* UMIP, SMEP, SMAP where there are */
+    f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 | (leaf7->ebx >> 20 & 1u) << 21;
+    f->gate_scrubs = hlsnap__kvm_xrstor_scrubs();
     f->tss_type = hlsnap__kvm_is_tcg() ? 9 : 11;
     return HLSNAP_OK;
 }

@@ -29,7 +29,7 @@ typedef struct bench {
     hlsnap_snapshot *snapshot;      /* after setup */
     hlsnap_sandbox *sb;             /* from it; of the row in progress */
     hlsnap_sandbox *fake;           /* on the fake hypervisor */
-    hlsnap_export nop, touch, scatter, hostcalls, compute, first;
+    hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop;
     uint32_t pages;                 /* restore_call: N */
     int num_saves;
     double *samples;                /* of the block in progress, when the row takes them itself */
@@ -262,7 +262,7 @@ static double run_child(bench *b, char *what) {
     posix_spawn_file_actions_t actions;
     int p[2], status = 1;
     pid_t pid;
-    if (pipe2(p, O_CLOEXEC) != 0) bad(b, "pipe");
+    if (pipe(p) != 0) bad(b, "pipe");
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, p[1], 1);
     if (posix_spawn(&pid, b->self, &actions, NULL, argv, environ) != 0) bad(b, b->self);
@@ -293,8 +293,215 @@ static double limit_of_include(bench *b, int n) { return limit_include(&b->limit
 
 /* ---- >>fake: a hypervisor that does the guest's part of a call and nothing else ---- */
 
-struct hlsnap__shell {
+typedef struct fake_shell {
     uint8_t *mem;              /* host address of guest memory */
-    hlsnap_abi_mailbox *mailbox;
     uint64_t size;
+    hlsnap_abi_mailbox *mailbox;
+} fake_shell;
+
+static const hlsnap_function fake_exports[] = {{"nop", "i32(i32)", NULL, NULL}};
+static const hlsnap_module fake_module = {fake_exports, HLSNAP_COUNT(fake_exports), NULL, 0};
+
+static hlsnap_result fake_create(const hlsnap_hypervisor *hv, int signal, hlsnap__shell **out, hlsnap_error *err) {
+    (void)hv;
+    (void)signal;
+    (void)err;
+    *out = (hlsnap__shell *)calloc(1, sizeof(fake_shell));
+    return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+}
+
+static void fake_destroy(hlsnap__shell *shell, bool forked) {
+    (void)forked;
+    free(shell);
+}
+
+static hlsnap_result fake_map(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size, hlsnap_error *err) {
+    fake_shell *f = (fake_shell *)shell;
+    (void)gpa;
+    (void)err;
+    if (slot != 1) return HLSNAP_OK;
+    f->mem = (uint8_t *)hva;
+    f->size = size;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result fake_begin(hlsnap__shell *shell, uint64_t deadline, hlsnap_error *err) {
+    (void)shell;
+    (void)deadline;
+    (void)err;
+    return HLSNAP_OK;
+}
+
+static void fake_nothing(hlsnap__shell *shell) { (void)shell; }
+
+/* It is told guest addresses only, so it finds the mailbox by its magic, once. */
+static void fake_run(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *out) {
+    fake_shell *f = (fake_shell *)shell;
+    uint64_t magic = 0;
+    (void)entry;
+    out->kind = HLSNAP__EXIT_RETURN;
+    for (uint64_t at = 0; at < f->size && !f->mailbox; at += 4096) {
+        memcpy(&magic, f->mem + at, sizeof magic);
+        if (magic == HLSNAP_ABI_MAGIC) f->mailbox = (hlsnap_abi_mailbox *)(void *)(f->mem + at);
+    }
+    if (f->mailbox->op == HLSNAP_ABI_OP_INIT) {
+        hlsnap__rt_list(f->mailbox, &fake_module);
+    } else {
+        const hlsnap_value v = hlsnap_i32(42);
+        hlsnap__message_write((uint8_t *)f->mailbox + f->mailbox->out_offset, f->mailbox->out_size, 0, HLSNAP_ABI_STATUS_OK, &v, 1);
+        f->mailbox->num_done = 1;
+    }
+}
+
+static const hlsnap_hypervisor fake = {"fake",     0,            fake_create, fake_destroy, fake_map,
+                                       fake_begin, fake_nothing, fake_run,    fake_nothing};
+
+static double cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static double op_cpu_per_call(bench *b) {
+    const double t = cpu_now();
+    for (int i = 0; i < FAKE_CALLS; i++) {
+        const hlsnap_value arg = hlsnap_i32(41);
+        const hlsnap_invocation one = {b->fake_nop, &arg, 1, 0};
+        hlsnap_value out;
+        if (hlsnap_sandbox_invoke(b->fake, &one, 1, &out, NULL, &b->err) || out.as.i32 != 42) bad(b, "fake nop");
+    }
+    return (cpu_now() - t) / FAKE_CALLS;
+}
+
+static double own_cpu_per_call(bench *b, int n) { return block(b, n, 1, op_cpu_per_call); }
+
+/* ---- >>main ---- */
+
+static const row rows[] = {
+    {"call", limit_of_call, own_call, 200, 0, 0},
+    {"call_by_name", limit_of_call, own_call_by_name, 200, 0, 0},
+    {"host_call", limit_of_host_call, own_host_call, 200, 0, 0},
+    {"batch_64", limit_of_call, own_batch, 200, 0, 0},
+    {"restore_call_0", limit_of_restore_call, own_restore_call, 200, 0, 0},
+    {"restore_call_1", limit_of_restore_call, own_restore_call, 200, 1, 0},
+    {"restore_call_16", limit_of_restore_call, own_restore_call, 200, 16, 0},
+    {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, 0},
+    {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, 0},
+    {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, 0},
+    {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, 0},
+    {"spawn", limit_of_spawn, own_spawn, 40, 0, 0},
+    {"destroy", limit_of_destroy, own_destroy, 40, 0, 0},
+    {"cold_elf", limit_of_spawn, own_cold_elf, 20, 0, 0},
+    {"oci_save", limit_of_oci_save, own_oci_save, 5, 0, 0},
+    {"oci_load_first_call", limit_of_load, own_load, 5, 0, 0},
+    {"compute", limit_of_compute, own_compute, 3, 0, 0},
+    {"include", limit_of_include, own_include, 3, 0, 1},
+    {"cpu_per_call", NULL, own_cpu_per_call, 10, 0, 0},
 };
+
+static double at_percent(const double *sorted, int n, int percent) { return sorted[(n - 1) * percent / 100]; }
+
+static void run_row(bench *b, const row *r, int rounds) {
+    double own[MAX_ROUNDS], limit[MAX_ROUNDS], ratio[MAX_ROUNDS];
+    const double unit = r->is_ms ? 1e6 : 1;
+    double value;
+    b->pages = r->arg;
+    b->sb = spawn(b, &b->desc, b->snapshot);
+    for (int i = 0; i < rounds; i++) {
+        limit[i] = r->limit ? r->limit(b, r->samples) : 0;
+        own[i] = r->own(b, r->samples);
+        if (limit[i] < 0 || own[i] < 0) bad(b, r->name);
+        ratio[i] = r->limit ? own[i] / limit[i] : 0;
+    }
+    hlsnap_sandbox_destroy(b->sb);
+    value = limit_median(own, rounds) / unit;
+    printf("%s\t%s\t%.*f\t", r->name, r->is_ms ? "ms" : "ns", r->is_ms, value);
+    if (r->limit) {
+        const double of_limit = limit_median(limit, rounds) / unit, median = limit_median(ratio, rounds);
+        printf("%.*f\t%.3f\t%.3f..%.3f\n", r->is_ms, of_limit, median, at_percent(ratio, rounds, 10), at_percent(ratio, rounds, 90));
+    } else {
+        printf("-\t-\t-\n");
+    }
+    fflush(stdout);
+}
+
+static void print_header(int rounds) {
+    struct utsname u;
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "model name", 10) == 0) {
+            printf("# cpu: %s", strchr(line, ':') + 2);
+            break;
+        }
+    if (f) fclose(f);
+    uname(&u);
+    printf("# kernel: %s %s\n# N: %d rounds of a block of the limit and a block of hlsnap; samples in a block:", u.sysname, u.release, rounds);
+    for (size_t i = 0; i < HLSNAP_COUNT(rows); i++) printf(" %s %d", rows[i].name, rows[i].samples);
+    printf("\n# name\tunit\tvalue\tlimit\tratio\tp10..p90 of ratio\n");
+}
+
+/* The snapshot that all rows start from, on disk too, and the sandbox on the fake. */
+static void prepare(bench *b) {
+    hlsnap_sandbox_desc on_fake = HLSNAP_ZERO;
+    hlsnap_sandbox *sb = create(b, &b->desc, LIMIT_MEM_SIZE);
+    hlsnap_snapshot_info info;
+    b->nop = find(b, sb, "nop", "i32(i32)");
+    b->touch = find(b, sb, "touch", "void(u32)");
+    b->scatter = find(b, sb, "scatter", "void(u32)");
+    b->hostcalls = find(b, sb, "hostcalls", "u32(u32)");
+    b->compute = find(b, sb, "compute", "u64()");
+    b->first = find(b, sb, "first", "u64(u64)");
+    invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
+    if (hlsnap_sandbox_snapshot(sb, &b->snapshot, &b->err)) bad(b, "snapshot");
+    hlsnap_sandbox_destroy(sb);
+    if (hlsnap_oci_save(b->store, "v1", b->snapshot, NULL, NULL, &b->err)) bad(b, "oci_save");
+    hlsnap_snapshot_get_info(b->snapshot, &info);
+    b->child_bytes = (char *)malloc(32);
+    snprintf(b->child_bytes, 32, "%llu", (unsigned long long)info.stored_pages * 4096);
+    if (limit_set_bytes(&b->limit, info.stored_pages * 4096) != 0) bad(b, "limit_set_bytes");
+    printf("# stored by the snapshot: %llu pages\n", (unsigned long long)info.stored_pages);
+    on_fake.hypervisor = &fake;
+    b->fake = create(b, &on_fake, 0);
+    b->fake_nop = find(b, b->fake, "nop", "i32(i32)");
+}
+
+static int child(bench *b, const char *what, const char *bytes) {
+    const int own = strcmp(what, "--load") == 0;
+    const double ns = own ? child_hlsnap(b) : limit_load_child(&b->limit, b->dir, strtoul(bytes, NULL, 10));
+    if (ns < 0) bad(b, what);
+    printf("%.0f\n", ns);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    static bench b;
+    static const char *only;
+    const hlsnap_function functions[] = {{"tick", "u32(u32)", on_tick, &b}};
+    const int is_child = argc > 3 && argv[1][0] == '-';
+    int rounds = argc > 4 ? atoi(argv[4]) : 21;
+    b.desc.hypervisor = hlsnap_kvm();
+    b.desc.functions = functions;
+    b.desc.num_functions = HLSNAP_COUNT(functions);
+    if (argc < 4) return fprintf(stderr, "usage: bench guest_bench dir header [rounds [row]]\n"), 1;
+    only = argc > 5 ? argv[5] : NULL;
+    b.self = "/proc/self/exe";
+    b.dir = argv[2];
+    b.store = limit_join(argv[2], "store");
+    if (is_child) return child(&b, argv[1], argv[3]);
+    b.guest = argv[1];
+    if (limit_open(&b.limit, b.dir) != 0) {
+        fprintf(stderr, "bench: %s\n", b.limit.error);
+        return access("/dev/kvm", R_OK | W_OK) != 0 ? 77 : 1;
+    }
+    b.limit.header = argv[3];
+    rounds = rounds < 1 ? 1 : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
+    print_header(rounds);
+    prepare(&b);
+    for (size_t i = 0; i < HLSNAP_COUNT(rows); i++)
+        if (!only || strcmp(rows[i].name, only) == 0) run_row(&b, &rows[i], rounds);
+    hlsnap_sandbox_destroy(b.fake);
+    hlsnap_snapshot_release(b.snapshot);
+    limit_close(&b.limit);
+    return 0;
+}

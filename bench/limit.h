@@ -67,8 +67,7 @@ enum {
     LIMIT_MFD_ALLOW_SEALING = 2,
     LIMIT_F_ADD_SEALS = 1033,
     LIMIT_SEALS = 1 | 2 | 4 | 8, /* SEAL SHRINK GROW WRITE */
-    LIMIT_MADV_POPULATE_WRITE = 23,
-    LIMIT_SYNC_FILE_RANGE_WRITE = 2
+    LIMIT_MADV_POPULATE_WRITE = 23
 };
 
 /* Pages of guest memory. Code, data, message and stack lie within one aligned group of 8, so that
@@ -697,9 +696,8 @@ LIMIT_FN void limit_close(limit_ctx *c)
     free(c->dir);
 }
 
-/* dir: an existing directory for the files of oci_* and include; figures with fsync are those of
-   its file system. Returns 0, or -1 with c->error; then everything is already closed. */
-LIMIT_FN int limit_open(limit_ctx *c, const char *dir)
+/* What touches no KVM. dir: an existing directory for files; figures with fsync are those of its file system. */
+LIMIT_FN int limit_init(limit_ctx *c, const char *dir)
 {
     memset(c, 0, sizeof *c);
     c->kvm = c->image = -1;
@@ -709,9 +707,15 @@ LIMIT_FN int limit_open(limit_ctx *c, const char *dir)
     c->blob_path = limit_join(dir, "limit.blob");
     c->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     c->hash = EVP_MD_CTX_new();
-    if (c->dir && c->blob_path && c->sha256 && c->hash && limit_open_kvm(c) == 0 &&
-        limit_set_bytes(c, 1 << 20) == 0 && limit_make_image(c) == 0 &&
-        limit_vm_create(c, &c->vm, c->image) == 0 && limit_vm_check(c, &c->vm) == 0)
+    return c->dir && c->blob_path && c->sha256 && c->hash ? 0 : (int)limit_fail(c, "limit_init");
+}
+
+/* Returns 0, or -1 with c->error; then everything is already closed. */
+LIMIT_FN int limit_open(limit_ctx *c, const char *dir)
+{
+    if (limit_init(c, dir) == 0 && limit_open_kvm(c) == 0 && limit_set_bytes(c, 1 << 20) == 0 &&
+        limit_make_image(c) == 0 && limit_vm_create(c, &c->vm, c->image) == 0 &&
+        limit_vm_check(c, &c->vm) == 0)
         return 0;
     limit_fail(c, "limit_open");
     limit_close(c);
@@ -800,36 +804,6 @@ LIMIT_FN double limit_restore_call(limit_ctx *c, size_t pages, int iterations)
     return limit_median(s, iterations);
 }
 
-LIMIT_FN double limit_restore_call_0(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 0, iterations);
-}
-
-LIMIT_FN double limit_restore_call_1(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 1, iterations);
-}
-
-LIMIT_FN double limit_restore_call_16(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 16, iterations);
-}
-
-LIMIT_FN double limit_restore_call_64(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 64, iterations);
-}
-
-LIMIT_FN double limit_restore_call_256(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 256, iterations);
-}
-
-LIMIT_FN double limit_restore_call_1024(limit_ctx *c, int iterations)
-{
-    return limit_restore_call(c, 1024, iterations);
-}
-
 /* ==== >>snapshot ==== */
 
 /* A sealed memfd of every second page of the window; the fd is the snapshot. */
@@ -860,39 +834,26 @@ LIMIT_FN int limit_make_snapshot(limit_ctx *c, int pages)
     return fd;
 }
 
-LIMIT_FN double limit_op_snapshot_16(limit_ctx *c)
+/* N scattered pages into a sealed memfd, and its close. The guest writes them first, uncounted: the
+   thing under test needs that, and caches are left in the same state. */
+LIMIT_FN double limit_snapshot(limit_ctx *c, int pages, int iterations)
 {
-    double t = limit_now();
-    int fd = limit_make_snapshot(c, 16);
+    double *s = limit_begin(c, iterations);
 
-    if (fd < 0)
+    if (!s)
         return -1.0;
-    close(fd);
-    return limit_now() - t;
-}
-
-/* 16 scattered pages into a sealed memfd, and its close. */
-LIMIT_FN double limit_snapshot_16(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 3, limit_op_snapshot_16);
-}
-
-LIMIT_FN double limit_op_snapshot_16_open(limit_ctx *c)
-{
-    double t = limit_now(), ns;
-    int fd = limit_make_snapshot(c, 16);
-
-    if (fd < 0)
-        return -1.0;
-    ns = limit_now() - t;
-    close(fd);
-    return ns;
-}
-
-/* The same without the close: for comparison with an operation that keeps its snapshot. */
-LIMIT_FN double limit_snapshot_16_open(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 3, limit_op_snapshot_16_open);
+    for (int i = -3; i < iterations; i++) {
+        int fd = limit_touch(c, (size_t)pages * 2, (uint64_t)(i + 4)) == 0 ? 0 : -1;
+        double t = limit_now();
+        if (fd == 0)
+            fd = limit_make_snapshot(c, pages);
+        if (fd < 0)
+            return -1.0;
+        close(fd);
+        if (i >= 0)
+            s[i] = limit_now() - t;
+    }
+    return limit_median(s, iterations);
 }
 
 /* ==== >>spawn ==== */
@@ -933,25 +894,6 @@ LIMIT_FN double limit_destroy(limit_ctx *c, int iterations)
     return limit_block(c, iterations, 1, limit_op_destroy);
 }
 
-LIMIT_FN double limit_op_process_facts(limit_ctx *c)
-{
-    double t = limit_now();
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), r;
-
-    if (fd < 0)
-        return limit_fail(c, "open /dev/kvm");
-    r = limit_get_cpuid(c);
-    t = limit_now() - t;
-    close(fd);
-    return r == 0 ? t : -1.0;
-}
-
-/* What a fresh process pays once before its first spawn: open /dev/kvm, KVM_GET_SUPPORTED_CPUID. */
-LIMIT_FN double limit_process_facts(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 1, limit_op_process_facts);
-}
-
 /* ==== >>oci ==== */
 
 /* One SHA-256 digest; the caller says nothing of its value, the cost is what counts. */
@@ -963,24 +905,7 @@ LIMIT_FN int limit_sha256(limit_ctx *c, const uint8_t *p, size_t size, uint8_t d
     return 0;
 }
 
-LIMIT_FN double limit_op_sha256(limit_ctx *c)
-{
-    uint8_t digest[32];
-    double t = limit_now();
-
-    if (limit_sha256(c, c->blob, c->blob_size, digest) != 0)
-        return -1.0;
-    return limit_now() - t;
-}
-
-/* SHA-256 of the blob, in one piece. */
-LIMIT_FN double limit_hash(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 1, limit_op_sha256);
-}
-
-/* With overlap the device writes while the processor hashes. */
-LIMIT_FN int limit_save_file(limit_ctx *c, const char *path, int overlap)
+LIMIT_FN int limit_save_file(limit_ctx *c, const char *path)
 {
     uint8_t digest[32];
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r;
@@ -988,9 +913,6 @@ LIMIT_FN int limit_save_file(limit_ctx *c, const char *path, int overlap)
     if (fd < 0)
         return (int)limit_fail(c, path);
     r = limit_write_all(c, fd, c->blob, c->blob_size);
-    if (r == 0 && overlap &&
-        syscall(SYS_sync_file_range, fd, 0L, 0L, (long)LIMIT_SYNC_FILE_RANGE_WRITE) != 0)
-        r = (int)limit_fail(c, "sync_file_range");
     if (r == 0)
         r = limit_sha256(c, c->blob, c->blob_size, digest);
     if (r == 0 && fsync(fd) != 0)
@@ -999,11 +921,11 @@ LIMIT_FN int limit_save_file(limit_ctx *c, const char *path, int overlap)
     return r;
 }
 
-LIMIT_FN double limit_time_save(limit_ctx *c, int overlap)
+LIMIT_FN double limit_op_save(limit_ctx *c)
 {
     char *path = limit_join(c->dir, "limit.save");
     double t = limit_now();
-    int r = path ? limit_save_file(c, path, overlap) : -1;
+    int r = path ? limit_save_file(c, path) : -1;
 
     t = limit_now() - t;
     if (path)
@@ -1012,27 +934,10 @@ LIMIT_FN double limit_time_save(limit_ctx *c, int overlap)
     return r == 0 ? t : -1.0;
 }
 
-LIMIT_FN double limit_op_save(limit_ctx *c)
-{
-    return limit_time_save(c, 0);
-}
-
 /* Write of the blob to a new file, SHA-256, fsync of the file. The unlink is not counted. */
 LIMIT_FN double limit_oci_save(limit_ctx *c, int iterations)
 {
     return limit_block(c, iterations, 1, limit_op_save);
-}
-
-LIMIT_FN double limit_op_save_overlap(limit_ctx *c)
-{
-    return limit_time_save(c, 1);
-}
-
-/* The same with write-back started before the hash: the lower figure where storage is slower than
-   memory. */
-LIMIT_FN double limit_oci_save_overlap(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 1, limit_op_save_overlap);
 }
 
 /* Copies the blob's file into fd and hashes each chunk while it is in the cache. */
@@ -1073,26 +978,24 @@ LIMIT_FN int limit_load_image(limit_ctx *c)
     return r == 0 ? fd : -1;
 }
 
-LIMIT_FN double limit_op_load(limit_ctx *c)
+/* For a fresh process with an unused context: from opening /dev/kvm over the blob (in the page cache; read, SHA-256 of each
+   64 KiB, sealed memfd) to the first exit of a VM on it. dir holds the blob that limit_set_bytes wrote. */
+LIMIT_FN double limit_load_child(limit_ctx *c, const char *dir, size_t bytes)
 {
     limit_vm v = limit_vm_none();
-    double t = limit_now();
-    int fd = limit_load_image(c), r = fd < 0 ? -1 : limit_vm_create(c, &v, fd);
+    double t;
+    int fd;
 
-    t = limit_now() - t;
-    if (r == 0)
-        r = limit_vm_check(c, &v);
-    limit_vm_destroy(c, &v);
-    if (fd >= 0)
-        close(fd);
-    return r == 0 ? t : -1.0;
-}
-
-/* The blob from the page cache into a sealed memfd, SHA-256 of each 64 KiB, raw spawn on it to the
-   first exit. */
-LIMIT_FN double limit_oci_load(limit_ctx *c, int iterations)
-{
-    return limit_block(c, iterations, 1, limit_op_load);
+    if (limit_init(c, dir) != 0) /* OpenSSL reads its configuration here: not counted */
+        return -1.0;
+    c->blob_size = bytes;
+    t = limit_now();
+    if (limit_open_kvm(c) != 0)
+        return -1.0;
+    fd = limit_load_image(c);
+    if (fd < 0 || limit_vm_create(c, &v, fd) != 0)
+        return -1.0;
+    return limit_now() - t;
 }
 
 /* ==== >>compute ==== */
