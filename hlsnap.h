@@ -300,7 +300,8 @@ typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *us
 typedef struct hlsnap_sandbox_desc {
     uint32_t _start_canary;
     int32_t log_level;         /* 1 error, 2 warning, 3 info, 4 debug: higher ones stay in the guest; 0 = errors; -1 = none */
-    int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGRTMIN + 3 */
+    int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGRTMIN + 3. One signal for
+                                  sandboxes whose host functions call each other */
     const hlsnap_hypervisor *hypervisor; /* required, such as hlsnap_kvm() */
     hlsnap_pool *pool;         /* NULL = none (pools are not there yet: anything else is HLSNAP_ERR_UNSUPPORTED) */
     const hlsnap_function *functions; size_t num_functions; /* host functions; copied, user pointers kept */
@@ -5291,9 +5292,11 @@ static uint32_t hlsnap__out_offset(const hlsnap_sandbox *sb) { return HLSNAP__IN
 static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t end, hlsnap_error *err) {
     const uint64_t first = (uint64_t)(sb->mailbox - sb->memory.mem) / HLSNAP__PAGE;
     while ((uint64_t)sb->mailbox_hot * HLSNAP__PAGE < end) {
-        hlsnap__bit_set(sb->memory.pinned, first + sb->mailbox_hot);
-        if (hlsnap__hot_add(&sb->memory, first + sb->mailbox_hot, err)) return HLSNAP_ERR_MEMORY;
-        sb->mailbox_hot++;
+        if (hlsnap__hot_add(&sb->memory, first + sb->mailbox_hot, err)) {
+            sb->memory.grown = true; /* it may have been written already: let a scan find it */
+            return HLSNAP_ERR_MEMORY;
+        }
+        hlsnap__bit_set(sb->memory.pinned, first + sb->mailbox_hot++);
     }
     return HLSNAP_OK;
 }
@@ -5451,7 +5454,6 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     hlsnap__call_run(&call, f->fn, f->user);
     sb->in_host = false;
     r = hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + call.used, err);
-    if (!r && sb->destroyed) r = hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "a host function destroyed the sandbox");
     return r;
 }
 
@@ -5479,6 +5481,7 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
+    if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
     if (sb->deadline && hlsnap__now_ns() >= sb->deadline)

@@ -308,7 +308,8 @@ struct hlsnap__shell {
     bool armed;        /* a signal can end the call in progress */
     uint64_t deadline;
     int32_t tid;              /* of the thread in a call */
-    int32_t timer, timer_tid; /* kernel timer and the thread it signals; tid 0 = none */
+    int32_t timer;     /* kernel timer of the call in progress */
+    bool timer_made;
     bool kicked;              /* a cancel sent a signal during this call */
 };
 
@@ -365,7 +366,6 @@ static void hlsnap__kvm_sregs_set(hlsnap__kvm_sregs *s, const hlsnap__kvm_facts 
 }
 
 static void hlsnap__kvm_destroy(hlsnap__shell *shell, bool forked) {
-    if (shell->timer_tid && !forked) syscall(SYS_timer_delete, shell->timer);
     if (shell->run && !forked) munmap(shell->run, shell->run_size);
     if (shell->vcpu >= 0) close(shell->vcpu);
     if (shell->vm >= 0) close(shell->vm);
@@ -475,38 +475,31 @@ static bool hlsnap__kvm_drain(hlsnap__shell *shell) {
     return outer;
 }
 
-/* One timer per shell, signalling the thread that makes the call. */
+/* A timer that signals this thread, made anew for each call: one kept would be silent on another thread, and also on one
+   that was given the number of a thread that ended. */
 static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap_error *err) {
+    const uint64_t second = 1000000000u, most = (uint64_t)INT64_MAX / second / 2;
+    hlsnap__kvm_sigevent e;
     struct itimerspec when;
+    memset(&e, 0, sizeof(e));
     memset(&when, 0, sizeof(when));
-    if (shell->timer_tid != shell->tid) {
-        hlsnap__kvm_sigevent e;
-        if (shell->timer_tid) syscall(SYS_timer_delete, shell->timer);
-        shell->timer_tid = 0;
-        memset(&e, 0, sizeof(e));
-        e.value = (uint64_t)(uintptr_t)shell;
-        e.signo = shell->signal;
-        e.notify = 4; /* SIGEV_THREAD_ID */
-        e.tid = shell->tid;
-        if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &e, &shell->timer))
-            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_create: errno %d", errno);
-        shell->timer_tid = shell->tid;
-    }
-    when.it_value.tv_sec =
-        (time_t)(shell->deadline / 1000000000u > INT64_MAX / 2000000000 ? INT64_MAX / 2000000000
-                                                                        : shell->deadline / 1000000000u);
-    when.it_value.tv_nsec = (long)(shell->deadline % 1000000000u);
+    e.value = (uint64_t)(uintptr_t)shell;
+    e.signo = shell->signal;
+    e.notify = 4; /* SIGEV_THREAD_ID */
+    e.tid = shell->tid;
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &e, &shell->timer))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_create: errno %d", errno);
+    shell->timer_made = true;
+    when.it_value.tv_sec = (time_t)(shell->deadline / second < most ? shell->deadline / second : most);
+    when.it_value.tv_nsec = (long)(shell->deadline % second);
     if (syscall(SYS_timer_settime, shell->timer, TIMER_ABSTIME, &when, NULL) == 0) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_settime: errno %d", errno);
 }
 
 static void hlsnap__kvm_end(hlsnap__shell *shell) {
     if (!shell->armed) return;
-    if (shell->deadline && shell->timer_tid) {
-        struct itimerspec off;
-        memset(&off, 0, sizeof(off));
-        syscall(SYS_timer_settime, shell->timer, 0, &off, NULL);
-    }
+    if (shell->timer_made) syscall(SYS_timer_delete, shell->timer);
+    shell->timer_made = false;
     /* what was sent is pending by now: the timer cannot fire early, a cancel returned before the call could end */
     if (shell->kicked || (shell->deadline && hlsnap__now_ns() >= shell->deadline)) hlsnap__kvm_drain(shell);
     shell->kicked = shell->armed = false;
@@ -710,7 +703,8 @@ static void hlsnap__kvm_run_to_exit(hlsnap__shell *shell, const hlsnap__entry *e
 
 static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *x) {
     hlsnap__kvm_run_to_exit(shell, entry, x);
-    if (!hlsnap__kvm_in_gate(x) || !shell->gate_scrubs) return;
+    /* Only a fresh entry may be tried again: it sets the segments too, and this one left the vCPU at CPL 0 in a stub. */
+    if (!hlsnap__kvm_in_gate(x) || !shell->gate_scrubs || !entry || !entry->fresh) return;
     shell->gate_scrubs = false; /* this CPU does not take the compacted XRSTOR after all */
     memset(x, 0, sizeof(*x));
     hlsnap__kvm_run_to_exit(shell, entry, x);
