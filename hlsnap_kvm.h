@@ -457,8 +457,8 @@ static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, uint32_t slot, uint64
 
 static uint64_t hlsnap__kvm_signal_bit(const hlsnap__shell *shell) { return 1ull << (shell->signal - 1); }
 
-static void hlsnap__kvm_sigmask(int how, uint64_t mask, uint64_t *old) {
-    syscall(SYS_rt_sigprocmask, how, &mask, old, sizeof(mask));
+static void hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old) {
+    syscall(SYS_rt_sigprocmask, how, mask, old, sizeof(*mask));
 }
 
 /* Consumes the pending cancel signals of this thread. true when one came from the timer of another shell: the time limit
@@ -506,7 +506,7 @@ static void hlsnap__kvm_end(hlsnap__shell *shell) {
     shell->deadline = 0;
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
     if (!(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
-        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, shell->old_mask, NULL);
+        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL);
 }
 
 /* Tells KVM which signals to block while the guest runs: the thread's own, less the cancel signal. */
@@ -523,13 +523,18 @@ static hlsnap_result hlsnap__kvm_mask_set(hlsnap__shell *shell, hlsnap_error *er
     return HLSNAP_OK;
 }
 
-/* Signals are prepared only for a call that one can end; once KVM has a mask, it must be kept the thread's. */
-static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable,
-                                       hlsnap_error *err) {
+/* Signals are prepared only for a call that one can end: it has a time limit, or a handle to cancel it is out, or it is made
+   inside such a call of another sandbox, whose signal is blocked on this thread. Once KVM has a mask, it is kept up to date. */
+static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable, hlsnap_error *err) {
+    const uint64_t bit = hlsnap__kvm_signal_bit(shell);
     hlsnap_result r;
-    if (shell->armed || (!deadline_ns && !cancellable && !shell->mask_set)) return HLSNAP_OK;
+    if (shell->armed) return HLSNAP_OK;
+    if (!deadline_ns && !cancellable && !shell->mask_set) {
+        hlsnap__kvm_sigmask(0, NULL, &shell->old_mask);
+        if (!(shell->old_mask & bit)) return HLSNAP_OK;
+    }
     shell->armed = true;
-    hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, hlsnap__kvm_signal_bit(shell), &shell->old_mask);
+    hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, &bit, &shell->old_mask);
     shell->tid = (int32_t)syscall(SYS_gettid);
     shell->deadline = deadline_ns;
     r = hlsnap__kvm_mask_set(shell, err);
