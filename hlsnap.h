@@ -1926,15 +1926,6 @@ static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size
     return o.len > __INT_MAX__ ? -1 : (int)o.len;
 }
 
-static HLSNAP__UNUSED HLSNAP__RT_PRINTF(4) int hlsnap__rt_format(char *to, size_t cap, const char *fmt, ...) {
-    va_list ap;
-    int n;
-    va_start(ap, fmt);
-    n = hlsnap__rt_vformat(to, cap, fmt, ap);
-    va_end(ap);
-    return n;
-}
-
 /* ---- >>rt_heap ---- */
 
 /* The region is [struct heap][blocks ...][untouched tail]. Blocks lie back to back from base to top

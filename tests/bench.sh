@@ -1,0 +1,33 @@
+#!/bin/sh
+# bench.sh DIR - bench/run --quick ends in time and prints every row with its limit and ratio. It does not judge the figures:
+# machines are noisy, and docs/performance.md says what they were. TAP.
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1" && cd "$1" || exit 1
+n=0 passed=0 failed=0
+check() {
+    what=$1
+    shift
+    n=$((n + 1))
+    if "$@"; then passed=$((passed + 1)) && echo "ok $n - $what"; else failed=$((failed + 1)) && echo "not ok $n - $what"; fi
+}
+# shellcheck source=tests/need.sh
+. "$top/tests/need.sh"
+if [ -n "$(kvm_problem)" ]; then echo "ok 1 - bench # SKIP $(kvm_problem)"; echo "0 passed, 0 failed, 1 skipped"; exit 77; fi
+
+started=$(date +%s)
+"$top/bench/run" --quick >rows.tsv 2>errors
+check "bench/run --quick exits 0" [ $? = 0 ]
+check "within 40 s, and 20 more to compile on a busy machine" [ $(($(date +%s) - started)) -le 60 ]
+row() { # name, unit, then positive numbers: value, limit, ratio
+    awk -F'\t' -v name="$1" '$1 == name && $3 > 0 && $4 > 0 && $5 > 0 { found = 1 } END { exit !found }' rows.tsv
+}
+for name in call host_call restore_call_0 restore_call_1 restore_call_16 restore_call_64 restore_call_256 restore_call_1024 \
+    snapshot_16 spawn oci_save oci_load_first_call compute include_ms; do
+    check "row $name" row "$name"
+done
+sed 's/^/# /' rows.tsv
+[ "$failed" = 0 ] || cat errors
+echo "1..$n"
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]
