@@ -4206,6 +4206,8 @@ static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *
         if (r) return r;
     }
     r = hlsnap__file_read(e->self ? path : desc->path, HLSNAP__MAX_FILE, owned, &e->size, err);
+    if (r == HLSNAP_ERR_OS && e->self)
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, errno, "the file of guest.self cannot be read; was it replaced? %.256s", path);
     if (r) return r;
     e->data = *owned;
     if (e->self && strcmp(path, "/proc/self/exe") == 0) {
@@ -5928,12 +5930,12 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     g->features = hlsnap__cpu_features();
     if (!r) r = hlsnap__guest_check(g, HLSNAP_ERR_PROTOCOL, err);
     if (!r) r = hlsnap__bind_imports(&g->contract, sb->functions, sb->num_functions, &sb->binding, err);
-    g->initialized = true;
-    g->id = hlsnap__guest_id(g);
     if (r) {
         hlsnap__guest_release(g);
         return r;
     }
+    g->initialized = true;
+    g->id = hlsnap__guest_id(g);
     hlsnap__guest_release(sb->guest);
     sb->guest = g;
     return HLSNAP_OK;
