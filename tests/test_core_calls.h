@@ -1,0 +1,764 @@
+/* test_core_calls.h - part of test_core.c: calls, batches, failures, host functions, hostile guests, faults, logs, limits. */
+
+/* ---- batches ---- */
+
+typedef struct batch { hlsnap_sandbox *sb; hlsnap_invocation *calls; hlsnap_value *args, *outs; size_t num; } batch;
+
+/* num calls of one-argument exports, taken in turn from names[]; argument k of type i32 is k. */
+static batch batch_create(hlsnap_sandbox *sb, const char *const *names, size_t num_names, size_t num) {
+    batch b = {sb, (hlsnap_invocation *)calloc(num, sizeof(hlsnap_invocation)),
+               (hlsnap_value *)calloc(num, sizeof(hlsnap_value)), (hlsnap_value *)calloc(num, sizeof(hlsnap_value)), num};
+    size_t i;
+    for (i = 0; i < num; i++) {
+        CHECK_EQ(hlsnap_sandbox_find(sb, names[i % num_names], NULL, &b.calls[i].target, &err), HLSNAP_OK);
+        b.args[i] = strstr(names[i % num_names], "str") ? hlsnap_str("a string result") : hlsnap_i32((int32_t)i);
+        b.calls[i].args = &b.args[i];
+        b.calls[i].num_args = 1;
+    }
+    return b;
+}
+static void batch_destroy(batch *b) {
+    free(b->calls);
+    free(b->args);
+    free(b->outs);
+}
+
+/* The first n results are there and right. */
+static void batch_check(const batch *b, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        const bool ok = b->args[i].type == HLSNAP_STR ? same_value(&b->outs[i], &b->args[i])
+                                                      : b->outs[i].type == HLSNAP_I32 && b->outs[i].as.i32 == 2 * (int32_t)i;
+        if (!CHECK(ok)) return;
+    }
+}
+
+static void batches(void) {
+    static const char *const scalars[] = {"twice"}, *const mixed[] = {"twice", "e_str", "twice", "r_str"};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    batch b = batch_create(sb, scalars, 1, 3000);
+    hlsnap_stats stats;
+    size_t done = 9;
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, b.num, b.outs, &done, &err), HLSNAP_OK);
+    CHECK_EQ(done, b.num);
+    batch_check(&b, done);
+    hlsnap_sandbox_get_stats(sb, &stats);
+    CHECK(stats.exits > 2 && stats.exits < 10); /* init, then entries of ~1,000 calls each */
+    CHECK_EQ(stats.calls, b.num);
+    b.args[2999] = hlsnap_f32(0); /* all are checked before the first runs */
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, b.num, b.outs, &done, &err), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(done, 0);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, 2, NULL, NULL, NULL), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, 0, b.outs, &done, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, NULL, 1, b.outs, &done, &err), HLSNAP_ERR_ARG);
+    batch_destroy(&b);
+    b = batch_create(sb, mixed, 4, 400);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, b.num, b.outs, &done, &err), HLSNAP_OK);
+    CHECK_EQ(done, b.num);
+    batch_check(&b, done); /* str results of all entries live together */
+    batch_destroy(&b);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* A failure in the middle: num_done says where, what was done before stands, and the sandbox stays ready or not. */
+static void batches_fail(void) {
+    static const struct { const char *name; hlsnap_value arg; hlsnap_result code; hlsnap_state state; } rows[] = {
+        {"code", {HLSNAP_I32, NULL, NULL, 0, {.i32 = HLSNAP_ERR_MEMORY}}, HLSNAP_ERR_FUNCTION, HLSNAP_READY},
+        {"refuse", {HLSNAP_I32, NULL, NULL, 0, {.i32 = HLSNAP_ERR_LIMIT}}, HLSNAP_ERR_LIMIT, HLSNAP_READY},
+        {"beyond", {HLSNAP_I32, NULL, NULL, 0, {.i32 = 0}}, HLSNAP_ERR_SIGNATURE, HLSNAP_READY},
+        {"peek", {HLSNAP_U64, NULL, NULL, 0, {.u64 = 0}}, HLSNAP_ERR_FAULT, HLSNAP_POISONED}};
+    static const char *const names[] = {"twice", "e_str", "twice", "twice"};
+    static const size_t places[] = {0, 1, 2, 57, 399};
+    hlsnap_snapshot *s;
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    size_t i, k, done;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        for (k = 0; k < HLSNAP_COUNT(places); k++) {
+            batch b = batch_create(sb, names, 4, 400);
+            CHECK_EQ(hlsnap_sandbox_find(sb, rows[i].name, NULL, &b.calls[places[k]].target, &err), HLSNAP_OK);
+            b.args[places[k]] = rows[i].arg;
+            CHECK_EQ(hlsnap_sandbox_invoke(sb, b.calls, b.num, b.outs, &done, &err), rows[i].code);
+            CHECK_EQ(err.code, rows[i].code);
+            CHECK_EQ(hlsnap_sandbox_get_state(sb), rows[i].state);
+            if (rows[i].state == HLSNAP_READY) CHECK_EQ(done, places[k]);
+            else CHECK(done <= places[k]); /* a poisoned guest says no more than what was collected */
+            batch_check(&b, done);
+            batch_destroy(&b);
+            CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- failures of functions, on both sides ---- */
+
+static void failures(void) {
+    static const struct { const char *name; int32_t arg; hlsnap_result code; int32_t user_code; } rows[] = {
+        {"code", HLSNAP_OK, HLSNAP_ERR_SIGNATURE, 0},          /* OK without a result */
+        {"code", HLSNAP_ERR_MEMORY, HLSNAP_ERR_FUNCTION, 0},   /* any other code fails the call */
+        {"code", HLSNAP_ERR_FAULT, HLSNAP_ERR_FUNCTION, 0},    /* ... and claims nothing */
+        {"code", HLSNAP_ERR_FUNCTION, HLSNAP_ERR_FUNCTION, 0},
+        {"code", -1, HLSNAP_ERR_FUNCTION, 0},
+        {"code", HLSNAP_ERR_LIMIT, HLSNAP_ERR_LIMIT, 0},
+        {"refuse", HLSNAP_ERR_SIGNATURE, HLSNAP_ERR_SIGNATURE, 0},
+        {"refuse", HLSNAP_ERR_TIMEOUT, HLSNAP_ERR_FUNCTION, 0},
+        {"refuse", 0, HLSNAP_ERR_FUNCTION, 0},
+        {"beyond", 5, HLSNAP_ERR_SIGNATURE, 0},
+        {"r_beyond", 5, HLSNAP_ERR_SIGNATURE, 0},
+        {"r_code", HLSNAP_ERR_MEMORY, HLSNAP_ERR_FUNCTION, 0},
+        {"r_code", HLSNAP_ERR_STATE, HLSNAP_ERR_FUNCTION, 0},
+        {"r_code", HLSNAP_OK, HLSNAP_ERR_SIGNATURE, 0}};
+    static const char *const without[] = {"wrong", "nothing", "inner_nul", "fmt_nul", "fmt_i32", "r_wrong", "r_nothing"};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_value out;
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        if (!CHECK_EQ(hlsnap_sandbox_call(sb, rows[i].name, HLSNAP_ARGS(hlsnap_i32(rows[i].arg)), &out, &err), rows[i].code))
+            printf("# row %zu: %s(%d)\n", i, rows[i].name, rows[i].arg);
+        CHECK_EQ(err.user_code, rows[i].user_code);
+        CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+    }
+    for (i = 0; i < HLSNAP_COUNT(without); i++) CHECK_EQ(call0(sb, without[i]), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "last", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, 2);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "fmt", HLSNAP_ARGS(hlsnap_i32(-5)), &out, &err), HLSNAP_OK);
+    CHECK_STR(out.str, "<-5|text>");
+    CHECK_EQ(call0(sb, "fail_null"), HLSNAP_ERR_FUNCTION);
+    CHECK_EQ(err.user_code, 3);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* hlsnap_call_fail from an export, and from a host function through the guest: code and (cut) text arrive. */
+static void failure_texts(void) {
+    static const char *const names[] = {"fail", "r_fail"};
+    static char longer[4096];
+    static const int32_t codes[] = {0, 1, -1, INT32_MIN, INT32_MAX};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    size_t i, k, n;
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[0] = '\x1b';
+    for (i = 0; i < 2; i++) {
+        for (k = 0; k < HLSNAP_COUNT(codes); k++) {
+            CHECK_EQ(hlsnap_sandbox_call(sb, names[i], HLSNAP_ARGS(hlsnap_i32(codes[k]), hlsnap_str("why")), NULL, &err),
+                     HLSNAP_ERR_FUNCTION);
+            CHECK_EQ(err.user_code, codes[k]);
+            CHECK(strstr(err.msg, "why") != NULL);
+        }
+        CHECK_EQ(hlsnap_sandbox_call(sb, names[i], HLSNAP_ARGS(hlsnap_i32(1), hlsnap_str(longer)), NULL, &err), HLSNAP_ERR_FUNCTION);
+        for (n = 0; err.msg[n]; n++) CHECK(err.msg[n] >= 0x20 && err.msg[n] < 0x7f);
+        CHECK(n > 300 && n < sizeof(err.msg));
+    }
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* ---- hostile guests: one field of what the guest sends is changed ---- */
+
+enum { IN_HEADER, IN_MESSAGE };
+#define ANY (-1)               /* OK or PROTOCOL, but no crash */
+#define FIELD(type, field) (uint32_t)offsetof(type, field)
+#define ROW_AT(i, field) (uint32_t)(sizeof(hlsnap_abi_message) + (i) * sizeof(hlsnap_abi_value) + offsetof(hlsnap_abi_value, field))
+
+typedef struct lie { const char *call; int where; uint32_t offset, width; uint64_t value; int code; } lie;
+static const lie *lying;
+static hlsnap__exit_kind lie_at; /* the exit at which it is told */
+
+static void tell_lie(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    uint8_t *at = (uint8_t *)m;
+    if (!lying || cpu->exit->kind != lie_at || cpu->resumed) return;
+    if (lying->where == IN_MESSAGE) at += lie_at == HLSNAP__EXIT_CALL ? m->request : m->out_offset;
+    memcpy(at + lying->offset, &lying->value, lying->width);
+}
+
+#define P HLSNAP_ERR_PROTOCOL
+#define HALF 32736u            /* of a mailbox of 64 KiB */
+#define MSG(field, value) IN_MESSAGE, FIELD(hlsnap_abi_message, field), 4, value
+#define BOX(field, value) IN_HEADER, FIELD(hlsnap_abi_mailbox, field), 4, value
+#define TYPE(i, value) IN_MESSAGE, ROW_AT(i, type), 4, value
+#define SIZE(i, value) IN_MESSAGE, ROW_AT(i, size), 4, value
+#define BITS(i, value) IN_MESSAGE, ROW_AT(i, bits), 8, value
+
+static const lie result_lies[] = {
+    {"e_i32", BOX(num_done, 0), P}, {"e_i32", BOX(num_done, 2), P}, {"e_i32", BOX(num_done, UINT32_MAX), P},
+    {"e_i32", BOX(magic, 0), 0}, {"e_i32", BOX(in_offset, UINT32_MAX), 0}, {"e_i32", BOX(out_offset, 7), 0},
+    {"e_i32", BOX(out_size, UINT32_MAX), 0}, {"e_i32", BOX(request, UINT32_MAX), 0}, {"e_i32", BOX(num_calls, 99), 0},
+    {"e_i32", MSG(size, 0), P}, {"e_i32", MSG(size, 8), P}, {"e_i32", MSG(size, 15), P}, {"e_i32", MSG(size, 16), P},
+    {"e_i32", MSG(size, 24), P}, {"e_i32", MSG(size, 33), P}, {"e_i32", MSG(size, 40), 0}, {"e_i32", MSG(size, HALF), 0},
+    {"e_i32", MSG(size, HALF + 8), P}, {"e_i32", MSG(size, 0x80000000u), P}, {"e_i32", MSG(size, 0xfffffff8u), P},
+    {"e_i32", MSG(num_values, 0), P}, {"e_i32", MSG(num_values, 2), P}, {"e_i32", MSG(num_values, 3), P},
+    {"e_i32", MSG(num_values, 0x10000001u), P}, {"e_i32", MSG(num_values, UINT32_MAX), P}, {"nop", MSG(num_values, 1), P},
+    {"e_i32", MSG(status, 1), P}, {"e_i32", MSG(status, 2), P}, {"e_i32", MSG(status, UINT32_MAX), P},
+    {"e_i32", MSG(function, UINT32_MAX), 0},
+    {"e_i32", TYPE(0, HLSNAP_VOID), P}, {"e_i32", TYPE(0, HLSNAP_U32), P}, {"e_i32", TYPE(0, HLSNAP_STR), P},
+    {"e_i32", TYPE(0, HLSNAP_BYTES), P}, {"e_i32", TYPE(0, 10), P}, {"e_i32", TYPE(0, UINT32_MAX), P},
+    {"e_i32", SIZE(0, 1), P}, {"e_i32", BITS(0, 1ull << 32), P}, {"e_u32", BITS(0, UINT64_MAX), P},
+    {"e_f32", BITS(0, 1ull << 63), P}, {"e_bool", BITS(0, 2), P}, {"e_bool", BITS(0, 256), P}, {"e_i64", BITS(0, UINT64_MAX), 0},
+    {"e_str", BITS(0, 4), P}, {"e_str", BITS(0, 33), P}, {"e_str", BITS(0, UINT64_MAX), P}, {"e_str", BITS(0, UINT64_MAX - 7), P},
+    {"e_str", BITS(0, 1ull << 32), P}, {"e_str", BITS(0, 48), P}, {"e_str", BITS(0, 40), P}, {"e_str", BITS(0, 0), P},
+    {"e_str", SIZE(0, 6), P}, {"e_str", SIZE(0, 8), P}, {"e_str", SIZE(0, 16), P}, {"e_str", SIZE(0, UINT32_MAX), P},
+    {"e_str", SIZE(0, 0x7fffffff), P}, {"e_str", SIZE(0, 0), P},
+    {"e_bytes", BITS(0, 0), 0}, {"e_bytes", BITS(0, 16), 0}, {"e_bytes", BITS(0, 40), P}, {"e_bytes", SIZE(0, 9), P},
+    {"e_bytes", SIZE(0, UINT32_MAX), P}, {"e_bytes", SIZE(0, 0), 0}, {"e_bytes", TYPE(0, HLSNAP_STR), P},
+    {"fail", TYPE(0, HLSNAP_U32), P}, {"fail", TYPE(1, HLSNAP_BYTES), P}, {"fail", MSG(num_values, 1), P},
+    {"fail", MSG(num_values, 3), P}, {"fail", MSG(status, 0), P}, {"fail", SIZE(1, 77), P}};
+
+static const lie request_lies[] = {
+    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 64), P}, {"r_i32", BOX(request, 32796), P}, {"r_i32", BOX(request, 32804), P},
+    {"r_i32", BOX(request, 65536), P}, {"r_i32", BOX(request, 65536 - 8), P}, {"r_i32", BOX(request, 65536 - 16), P},
+    {"r_i32", BOX(request, UINT32_MAX), P}, {"r_i32", BOX(request, 0xfffffff8u), P}, {"r_i32", BOX(request, 40000), P},
+    {"r_i32", MSG(function, NUM_IMPORTS), P}, {"r_i32", MSG(function, I_STR), P}, {"r_i32", MSG(function, I_HOOK), P},
+    {"r_i32", MSG(function, 0x7fffffff), P}, {"r_i32", MSG(function, HLSNAP_ABI_FN_LOG - 1), P},
+    {"r_i32", MSG(function, HLSNAP_ABI_FN_LOG), P}, {"r_i32", MSG(function, HLSNAP_ABI_FN_ABORT), P},
+    {"r_i32", MSG(function, HLSNAP_ABI_FN_ABORT + 1), P}, {"r_i32", MSG(function, UINT32_MAX), P}, {"r_i32", MSG(status, 1), ANY},
+    {"r_i32", MSG(num_values, 0), P}, {"r_i32", MSG(num_values, 2), P}, {"r_i32", MSG(num_values, 33), P},
+    {"r_i32", MSG(size, 16), P}, {"r_i32", MSG(size, 0), P}, {"r_i32", MSG(size, HALF), 0}, {"r_i32", MSG(size, HALF + 8), P},
+    {"r_i32", TYPE(0, HLSNAP_U32), P}, {"r_i32", TYPE(0, HLSNAP_STR), P}, {"r_i32", BITS(0, 1ull << 32), P},
+    {"r_str", BITS(0, 20), P}, {"r_str", BITS(0, UINT64_MAX - 7), P}, {"r_str", SIZE(0, UINT32_MAX), P}, {"r_str", SIZE(0, 3), P},
+    {"r_str", TYPE(0, HLSNAP_BYTES), P}, {"r_str", TYPE(0, 99), P}, {"r_bytes", BITS(0, 0), 0},
+    {"log", TYPE(0, HLSNAP_U32), P}, {"log", TYPE(1, HLSNAP_BYTES), P}, {"log", MSG(num_values, 1), P}, {"log", BITS(0, 5), P},
+    {"log", BITS(0, UINT32_MAX), P}, {"log", SIZE(1, 1024), P}, {"log", SIZE(1, 3), P}, {"abort", TYPE(0, HLSNAP_I64), P},
+    {"abort", SIZE(1, 0x7fffffff), P}, {"abort", MSG(num_values, 0), P}};
+
+/* A call of any of these exports with fitting arguments; strings have 7 bytes. */
+static hlsnap_result call_sample(hlsnap_sandbox *sb, const char *name) {
+    const char *type = strchr(name, '_') ? strchr(name, '_') + 1 : "";
+    hlsnap_value v[2], out;
+    v[0] = hlsnap_i32(1);
+    v[1] = strcmp(name, "fail") == 0 ? hlsnap_str("1234567") : hlsnap_bytes("1234567", 7);
+    if (strcmp(type, "u32") == 0) v[0] = hlsnap_u32(5);
+    if (strcmp(type, "f32") == 0) v[0] = hlsnap_f32(5);
+    if (strcmp(type, "i64") == 0) v[0] = hlsnap_i64(5);
+    if (strcmp(type, "bool") == 0) v[0] = hlsnap_bool(true);
+    if (strcmp(type, "str") == 0) v[0] = hlsnap_str("1234567");
+    if (strcmp(type, "bytes") == 0) v[0] = hlsnap_bytes("1234567", 7);
+    return hlsnap_sandbox_call(sb, name, v, strcmp(name, "nop") == 0 ? 0 : *type ? 1 : 2, &out, &err);
+}
+
+static void tell_lies(const lie *rows, size_t num, hlsnap__exit_kind at) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    size_t i;
+    CHECK_EQ(hlsnap__half(sb), HALF);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    hv.hook = tell_lie;
+    lie_at = at;
+    for (i = 0; i < num; i++) {
+        hlsnap_result r;
+        lying = &rows[i];
+        r = call_sample(sb, rows[i].call);
+        if (!CHECK(rows[i].code == ANY ? r == HLSNAP_OK || r == P : (int)r == rows[i].code))
+            printf("# row %zu: %s, field at %u = 0x%llx: %s, %s\n", i, rows[i].call, rows[i].offset,
+                   (unsigned long long)rows[i].value, hlsnap_result_name(r), err.msg);
+        CHECK_EQ(hlsnap_sandbox_get_state(sb), r == HLSNAP_OK ? HLSNAP_READY : HLSNAP_POISONED);
+        if (r) CHECK_EQ(err.code, r);
+        lying = NULL;
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(call_sample(sb, "r_i32"), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+static void hostile_results(void) { tell_lies(result_lies, HLSNAP_COUNT(result_lies), HLSNAP__EXIT_RETURN); }
+static void hostile_requests(void) { tell_lies(request_lies, HLSNAP_COUNT(request_lies), HLSNAP__EXIT_CALL); }
+
+/* A guest that scribbles all over the mailbox before it leaves. */
+static void scribble(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    uint8_t *p = (uint8_t *)m;
+    uint32_t i;
+    (void)cpu;
+    for (i = 0; i < 65536; i++) p[i] = (uint8_t)random_below(256);
+    if (random_below(2)) m->num_done = 1;
+    if (random_below(2)) m->request = 32800 + 8 * random_below(4096);
+    for (i = 32800; i < 65536; i += 1u << random_below(12)) /* some plausible words */
+        if (i % 4 == 0) hlsnap__put64(p + (i & ~7u), random_below(64));
+}
+
+static void hostile_scribbles(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    long i, n = operations(3000);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    hv.hook = scribble;
+    for (i = 0; i < n; i++) {
+        static const char *const names[] = {"nop", "e_i32", "e_str", "e_bytes", "r_i32", "r_str", "log"};
+        call_sample(sb, names[random_below(7)]);
+        if (hlsnap_sandbox_get_state(sb) != HLSNAP_READY) CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    hv.hook = NULL;
+    hv.bad = 0; /* the fake's own runtime trips over what it scribbled */
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(call_sample(sb, "r_str"), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* A thread that flips what the guest sent while the host reads it: the mailbox's out fields, the first message. */
+static uint8_t *flip_at;
+static int32_t flip_stop;
+static void *flip(void *user) {
+    uint32_t i = 1;
+    (void)user;
+    while (!__atomic_load_n(&flip_stop, __ATOMIC_RELAXED)) {
+        uint32_t n;
+        i = i * 1664525u + 1013904223u;
+        n = i >> 24 & 1 ? 32800 + (i >> 8) % 48 : 40 + (i >> 8) % 8; /* message; num_done and request */
+        if (__atomic_exchange_n(&hv.locked, 1, __ATOMIC_ACQUIRE)) continue;
+        __atomic_store_n(flip_at + n, (uint8_t)(i >> 16 & 0x3f), __ATOMIC_RELAXED);
+        __atomic_store_n(&hv.locked, 0, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+static void hostile_flips(void) {
+    static const char *const names[] = {"e_i32", "e_str", "e_bytes", "r_i32", "r_str", "log", "fail"};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    pthread_t thread;
+    long i, n = operations(20000), right = 0;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    flip_at = sb->mailbox;
+    flip_stop = 0;
+    CHECK_EQ(pthread_create(&thread, NULL, flip, NULL), 0);
+    for (i = 0; i < n; i++) {
+        right += call_sample(sb, names[random_below(7)]) == HLSNAP_OK;
+        if (hlsnap_sandbox_get_state(sb) != HLSNAP_READY) CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    __atomic_store_n(&flip_stop, 1, __ATOMIC_RELAXED);
+    pthread_join(thread, NULL);
+    printf("# %ld of %ld calls came through\n", right, n);
+    sb->memory.grown = true; /* no vCPU writes from another thread */
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(call_sample(sb, "r_str"), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* The same without luck: the message changes while the host makes room for it, after its header was checked. */
+static const lie *lie_between;
+static hlsnap_sandbox *lie_to;
+static void tell_lie_between(void) {
+    memcpy(lie_to->mailbox + 32800 + lie_between->offset, &lie_between->value, lie_between->width);
+}
+
+static void hostile_double_reads(void) {
+    static const lie rows[] = { /* the header is the one that was checked; the rest is read once */
+        {"e_str", MSG(size, 0), 0}, {"e_str", MSG(size, UINT32_MAX), 0}, {"e_str", MSG(num_values, UINT32_MAX), 0},
+        {"e_str", MSG(status, 1), 0}, {"e_str", TYPE(0, HLSNAP_I32), P}, {"e_str", SIZE(0, UINT32_MAX), P},
+        {"e_bytes", BITS(0, UINT64_MAX - 7), P}, {"r_str", MSG(size, UINT32_MAX), 0}, {"r_str", MSG(function, 1u << 20), 0},
+        {"r_str", MSG(num_values, 33), 0}, {"r_str", SIZE(0, UINT32_MAX), P}, {"r_str", TYPE(0, 77), P}};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        lie_to = start(GUEST_ALL, 16);
+        hlsnap__free(lie_to->results.data); /* so that each message needs room */
+        memset(&lie_to->results, 0, sizeof(lie_to->results));
+        lie_between = &rows[i];
+        inject.on_alloc = tell_lie_between;
+        if (!CHECK_EQ(call_sample(lie_to, rows[i].call), rows[i].code)) printf("# row %zu\n", i);
+        inject.on_alloc = NULL;
+        hlsnap_sandbox_destroy(lie_to);
+    }
+}
+
+/* ---- hostile guests: init ---- */
+
+static const lie init_lies[] = {
+    {NULL, BOX(guest_abi, 1), HLSNAP_ERR_ABI}, {NULL, BOX(guest_abi, UINT32_MAX), HLSNAP_ERR_ABI},
+    {NULL, BOX(num_exports, UINT32_MAX), P}, {NULL, BOX(num_exports, 1000), P}, {NULL, BOX(num_exports, 60), P},
+    {NULL, BOX(num_done, UINT32_MAX), 0}, {NULL, BOX(out_offset, UINT32_MAX), 0},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_TEXT, 0},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_TEXT + 4095, 0},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_TEXT + 4096, P},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_DATA, P},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, 1, P},
+    {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, UINT64_MAX, P},
+    {NULL, MSG(size, 0), P}, {NULL, MSG(size, 16), P}, {NULL, MSG(size, HALF + 8), P}, {NULL, MSG(size, UINT32_MAX), P},
+    {NULL, MSG(num_values, 0), P}, {NULL, MSG(num_values, 7), P}, {NULL, MSG(num_values, 5000), P},
+    {NULL, MSG(num_values, UINT32_MAX), P}, {NULL, MSG(num_values, UINT32_MAX - 1), P}, {NULL, MSG(num_values, 2048), P},
+    {NULL, TYPE(0, HLSNAP_BYTES), P}, {NULL, TYPE(3, HLSNAP_I32), P}, {NULL, TYPE(0, 77), P}, {NULL, BITS(0, UINT64_MAX - 7), P},
+    {NULL, BITS(2, 4), P}, {NULL, SIZE(0, UINT32_MAX), P}, {NULL, SIZE(1, 1u << 20), P}, {NULL, SIZE(0, 2), P}};
+
+static void init_refused(hlsnap_result code, const hlsnap_guest_desc *g) {
+    const balance was = balance_now();
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = NULL;
+    const hlsnap_result r = hlsnap_sandbox_create(g, &d, &sb, &err);
+    if (!CHECK_EQ(r, code)) printf("# %s\n", r ? err.msg : "");
+    CHECK_EQ(!sb, r != HLSNAP_OK);
+    if (r) CHECK_EQ(err.code, code);
+    hlsnap_sandbox_destroy(sb);
+    CHECK_EQ(balance_now().live, was.live);
+}
+
+static void hostile_init(void) {
+    hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    size_t i;
+    hv.hook = tell_lie;
+    lie_at = HLSNAP__EXIT_RETURN;
+    for (i = 0; i < HLSNAP_COUNT(init_lies); i++) {
+        lying = &init_lies[i];
+        init_refused((hlsnap_result)init_lies[i].code, &g);
+        if (test_bad) printf("# init row %zu\n", i);
+    }
+    lying = NULL;
+    hv.hook = NULL;
+}
+
+static char list_names[HLSNAP_MAX_FUNCTIONS + 1][8];
+static fake_function list_exports[HLSNAP_MAX_FUNCTIONS + 1];
+static hlsnap_function list_imports[HLSNAP_MAX_FUNCTIONS + 1];
+
+/* Lists of functions that no honest compiler would make. */
+static void hostile_lists(void) {
+    static const struct { uint32_t exports, imports; const char *name, *signature; hlsnap_result code; } rows[] = {
+        {0, 0, NULL, NULL, HLSNAP_OK}, {1, 0, "ok", "void()", HLSNAP_OK}, {2, 0, "f1", "void()", HLSNAP_ERR_DUPLICATE},
+        {0, 2, "f1", "void()", HLSNAP_ERR_DUPLICATE}, {1, 0, "", "void()", HLSNAP_ERR_ARG}, {1, 0, "a b", "void()", HLSNAP_ERR_ARG},
+        {1, 0, "\x1b[2J", "void()", HLSNAP_ERR_ARG}, {1, 0, X32("i64"), "void()", HLSNAP_ERR_ARG},
+        {1, 0, "a", "", HLSNAP_ERR_SIGNATURE}, {1, 0, "a", "void(\x07)", HLSNAP_ERR_SIGNATURE},
+        {1, 0, "a", "i64(" X32("i64") ",i64)", HLSNAP_ERR_SIGNATURE}, {0, 1, "a", "i32(void)", HLSNAP_ERR_SIGNATURE},
+        {HLSNAP_MAX_FUNCTIONS, 0, NULL, NULL, HLSNAP_OK}, {HLSNAP_MAX_FUNCTIONS + 1, 0, NULL, NULL, P},
+        {0, HLSNAP_MAX_FUNCTIONS, NULL, NULL, HLSNAP_ERR_CONTRACT}, {0, HLSNAP_MAX_FUNCTIONS + 1, NULL, NULL, P},
+        {1, 1, NULL, NULL, HLSNAP_ERR_CONTRACT}};
+    fake_program program = {fake_runtime, list_exports, 0, list_imports, 0};
+    hlsnap_guest_desc g = fake_guest(0, 16);
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(list_exports); i++) {
+        snprintf(list_names[i], sizeof(list_names[i]), "f%zu", i);
+        list_exports[i].name = list_imports[i].name = list_names[i];
+        list_exports[i].signature = list_imports[i].signature = "void()";
+        list_exports[i].fn = g_nop;
+    }
+    g.mailbox_size = 256u << 10;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        program.num_exports = rows[i].exports;
+        program.num_imports = rows[i].imports;
+        hv.programs = &program;
+        list_exports[0].name = list_imports[0].name = rows[i].name ? rows[i].name : "f0";
+        list_exports[0].signature = list_imports[0].signature = rows[i].signature ? rows[i].signature : "void()";
+        init_refused(rows[i].code, &g);
+        if (test_bad) printf("# list %zu\n", i);
+    }
+}
+
+/* What else init may do: ask for an import before there are any, fault, abort, loop, log. */
+static hlsnap__exit_kind init_leaves;
+static uint32_t init_function;
+static void leave_init(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    hlsnap_value v[2];
+    if (m->op != HLSNAP_ABI_OP_INIT || cpu->resumed) return;
+    v[0] = hlsnap_i32(1);
+    v[1] = hlsnap_str("from init");
+    cpu->out = m->out_offset;
+    if (init_leaves == HLSNAP__EXIT_CALL) fake_request(cpu, init_function, v, 2);
+    else if (init_leaves == HLSNAP__EXIT_FAULT) fake_fault(cpu, 13, FAKE_TEXT, 0, 0);
+    else if (init_leaves == HLSNAP__EXIT_KICKED) b_spin(cpu);
+    else fake_leave(cpu, init_leaves, "init");
+}
+
+static void init_misbehaves(void) {
+    static const struct { hlsnap__exit_kind kind; uint32_t function; hlsnap_result code; } rows[] = {
+        {HLSNAP__EXIT_CALL, 0, P}, {HLSNAP__EXIT_CALL, I_FAIL, P}, {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_LOG, HLSNAP_OK},
+        {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_ABORT, HLSNAP_ERR_ABORT}, {HLSNAP__EXIT_FAULT, 0, HLSNAP_ERR_FAULT},
+        {HLSNAP__EXIT_PROTOCOL, 0, P}, {HLSNAP__EXIT_DEAD, 0, HLSNAP_ERR_HYPERVISOR}, {HLSNAP__EXIT_KICKED, 0, HLSNAP_ERR_TIMEOUT}};
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb, *kept = start(GUEST_FEW, 16);
+    hlsnap_snapshot *pre, *s;
+    size_t i;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(kept, &s, &err), HLSNAP_OK);
+    hv.hook = leave_init;
+    d.timeout_ns = 20000000;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        init_leaves = rows[i].kind;
+        init_function = rows[i].function;
+        if (!CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), rows[i].code)) printf("# row %zu\n", i);
+        hlsnap_sandbox_destroy(sb);
+        if (rows[i].kind == HLSNAP__EXIT_KICKED) continue; /* `kept` has no time limit */
+        CHECK_EQ(hlsnap_sandbox_restore(kept, pre, &err), rows[i].code);
+        CHECK_EQ(hlsnap_sandbox_get_state(kept), rows[i].code ? HLSNAP_POISONED : HLSNAP_READY);
+        CHECK_EQ(hlsnap_sandbox_restore(kept, s, &err), HLSNAP_OK);
+        CHECK_EQ(call0(kept, "nop"), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(kept);
+    hlsnap_snapshot_release(pre);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- faults and other exits ---- */
+
+static void faults(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    const uint64_t stack = region_gva(sb, HLSNAP__STACK), heap = region_gva(sb, HLSNAP__HEAP);
+    const struct { uint32_t vector; uint64_t rip, cr2; uint32_t code; const char *region; } rows[] = {
+        {14, FAKE_TEXT, 0, 6, "null"}, {14, FAKE_TEXT, 0xffff, 4, "null"}, {14, FAKE_TEXT, 0x10000, 20, "unresolved"},
+        {14, FAKE_TEXT, 0x100000, 7, "supervisor"}, {14, FAKE_TEXT, 0x17ffff, 7, "supervisor"}, {14, FAKE_TEXT, 0x180000, 6, "unmapped"},
+        {14, FAKE_TEXT, stack - 8, 6, "guard"}, {14, FAKE_TEXT, heap - 1, 6, "guard"}, {14, FAKE_TEXT, FAKE_TEXT, 7, "text"},
+        {14, FAKE_TEXT, FAKE_DATA, 21, "data"}, {14, FAKE_TEXT, stack, 21, "stack"}, {14, FAKE_TEXT, heap, 21, "heap"},
+        {14, FAKE_TEXT, region_gva(sb, HLSNAP__IDENTITY), 7, "identity"}, {14, FAKE_TEXT, region_gva(sb, HLSNAP__MAILBOX), 21, "mailbox"},
+        {14, FAKE_TEXT, heap + 16 * 4096, 6, "unmapped"}, {14, 0, UINT64_MAX, 6, "unmapped"}, {13, FAKE_TEXT + 9, 0, 0, "text"},
+        {0, FAKE_TEXT, 5, 0, "text"}, {6, FAKE_TEXT + 4095, 0, 0, "text"}, {6, UINT64_MAX, 0, 0, "unmapped"}, {8, 0, 0, 0, "null"},
+        {14, HLSNAP__SYSCALL_GVA, HLSNAP__SYSCALL_GVA, 20, "supervisor"}, {31, FAKE_DATA, 0, 0, "data"}, {UINT32_MAX, heap, 0, 0, "heap"}};
+    hlsnap_snapshot *s;
+    size_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        memset(&err, 0x55, sizeof(err));
+        CHECK_EQ(hlsnap_sandbox_call(sb, "fault", HLSNAP_ARGS(hlsnap_u32(rows[i].vector), hlsnap_u64(rows[i].rip),
+                 hlsnap_u64(rows[i].cr2), hlsnap_u32(rows[i].code)), NULL, &err), HLSNAP_ERR_FAULT);
+        CHECK_EQ(err.code, HLSNAP_ERR_FAULT);
+        CHECK(err.vector == rows[i].vector && err.rip == rows[i].rip && err.cr2 == rows[i].cr2 && err.error_code == rows[i].code);
+        CHECK_STR(err.region, rows[i].region);
+        CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_POISONED);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, NULL), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_call(sb, "peek", HLSNAP_ARGS(hlsnap_u64(8)), NULL, NULL), HLSNAP_ERR_FAULT);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+static void exits(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    hlsnap_value out;
+    const long shells = hv.calls[FAKE_CREATE];
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_KICKED), hlsnap_u32(5)), NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_PROTOCOL), hlsnap_u32(1)), NULL, &err), P);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hv.calls[FAKE_CREATE], shells); /* the VM is kept */
+    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_DEAD), hlsnap_u32(1)), NULL, &err), HLSNAP_ERR_HYPERVISOR);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hv.calls[FAKE_CREATE], shells + 1); /* a dead one is replaced */
+    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(99), hlsnap_u32(1)), NULL, &err), HLSNAP_ERR_HYPERVISOR);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    hv.fail[FAKE_BEGIN] = 1;
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_ERR_HYPERVISOR);
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY); /* nothing ran */
+    CHECK_EQ(hlsnap_sandbox_call(sb, "scratch", HLSNAP_ARGS(hlsnap_u64(77)), &out, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "scratch", HLSNAP_ARGS(hlsnap_u64(78)), &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.u64, 77);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "scratch", HLSNAP_ARGS(hlsnap_u64(0)), &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.u64, 0); /* no register survives a restore */
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- log and abort ---- */
+
+static int log_lines, log_last_level;
+static char log_last[8192];
+static size_t log_last_size;
+static void log_line(int level, const char *text, size_t size, void *user) {
+    log_lines++;
+    log_last_level = level;
+    log_last_size = size;
+    CHECK(user == log_last && size < sizeof(log_last) && strlen(text) == size);
+    memcpy(log_last, text, size + 1);
+}
+
+static hlsnap_result say(hlsnap_sandbox *sb, const char *how, int32_t level, const void *text, size_t size) {
+    return hlsnap_sandbox_call(sb, how, HLSNAP_ARGS(hlsnap_i32(level), hlsnap_bytes(text, size)), NULL, &err);
+}
+
+/* The level lives in the sandbox, not in the snapshot: it is another one after create_from. */
+static void log_levels(void) {
+    static const int32_t levels[] = {-1, 0, 1, 2, 3, 4};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    hlsnap_value out;
+    size_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, -1); /* no log function */
+    CHECK_EQ(say(sb, "log", 1, "dropped", 7), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    for (i = 0; i < HLSNAP_COUNT(levels); i++) {
+        const int32_t level = levels[i] ? levels[i] : 1;
+        hlsnap_sandbox_desc d = host_desc();
+        int32_t k;
+        d.log = log_line;
+        d.log_user = log_last;
+        d.log_level = levels[i];
+        CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &sb, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+        CHECK_EQ(out.as.i32, level);
+        for (k = 0; k <= 4; k++) {
+            log_lines = 0;
+            CHECK_EQ(say(sb, "log", k, "text", 4), HLSNAP_OK);
+            CHECK_EQ(log_lines, k <= level);
+            if (k <= level) CHECK_EQ(log_last_level, k);
+        }
+        hlsnap_sandbox_destroy(sb);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+static void log_text(void) {
+    static const struct { const char *in; size_t size; const char *out; } rows[] = {
+        {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\n\tb"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
+        {"back\\slash", 10, "back\\x5cslash"}, {"\x7f\x80\xff\r", 4, "\\x7f\\x80\\xff\\x0d"}};
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb;
+    hlsnap_snapshot *s;
+    char longest[1024];
+    size_t i;
+    d.log = log_line;
+    d.log_user = log_last;
+    d.log_level = 4;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        CHECK_EQ(say(sb, "log", 3, rows[i].in, rows[i].size), HLSNAP_OK);
+        CHECK_STR(log_last, rows[i].out);
+        CHECK_EQ(log_last_size, strlen(rows[i].out));
+        CHECK_EQ(say(sb, "abort", -7 - (int32_t)i, rows[i].in, rows[i].size), HLSNAP_ERR_ABORT);
+        CHECK(err.code == HLSNAP_ERR_ABORT && err.user_code == -7 - (int32_t)i && !strpbrk(err.msg, "\n\t\x1b\x7f"));
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    memset(longest, 1, sizeof(longest));
+    CHECK_EQ(say(sb, "log", 4, longest, 1023), HLSNAP_OK);
+    CHECK_EQ(log_last_size, 4 * 1023);
+    CHECK_EQ(say(sb, "log", 4, longest, 1024), P);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(say(sb, "log", 4, "a\0b", 3), P);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(say(sb, "log", 5, "x", 1), P);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(say(sb, "log", INT32_MIN, "x", 1), P);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    log_lines = 0;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "flood", HLSNAP_ARGS(hlsnap_u32(10000)), NULL, &err), HLSNAP_OK);
+    CHECK_EQ(log_lines, 10000);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- cancellation and time ---- */
+
+static void *cancel_when_spinning(void *user) {
+    static const struct timespec moment = {0, 100000};
+    while (!__atomic_load_n(&hv.spinning, __ATOMIC_ACQUIRE)) nanosleep(&moment, NULL);
+    CHECK(hlsnap_interrupt_cancel((hlsnap_interrupt *)user));
+    hlsnap_interrupt_cancel((hlsnap_interrupt *)user);
+    return NULL;
+}
+
+static hlsnap_interrupt *hooked;
+static void cancel_hooked(void) { CHECK(hlsnap_interrupt_cancel(hooked) && hlsnap_interrupt_cancel(hooked)); }
+static void cancel_in_run(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    if (m->op == HLSNAP_ABI_OP_CALL && cpu->exit->kind == HLSNAP__EXIT_RETURN) CHECK(hlsnap_interrupt_cancel(hooked));
+}
+static void cancel_late(void) { /* a handle taken only now must work as well */
+    hlsnap_interrupt *h = hlsnap_sandbox_get_interrupt(self);
+    CHECK(hlsnap_interrupt_cancel(h));
+    hlsnap_interrupt_release(h);
+}
+
+static void cancels(void) {
+    hlsnap_interrupt *h;
+    hlsnap_snapshot *s;
+    pthread_t thread;
+    long runs;
+    int i;
+    self = start(GUEST_ALL, 16);
+    h = hooked = hlsnap_sandbox_get_interrupt(self);
+    CHECK_EQ(hlsnap_sandbox_snapshot(self, &s, &err), HLSNAP_OK);
+    CHECK(!hlsnap_interrupt_cancel(h)); /* before: no effect, now or later */
+    CHECK_EQ(call0(self, "nop"), HLSNAP_OK);
+    for (i = 0; i < 20; i++) {
+        hv.spinning = 0;
+        CHECK_EQ(pthread_create(&thread, NULL, cancel_when_spinning, h), 0);
+        CHECK_EQ(call0(self, "spin"), HLSNAP_ERR_CANCELLED);
+        pthread_join(thread, NULL);
+        CHECK_EQ(hlsnap_sandbox_get_state(self), HLSNAP_POISONED);
+        CHECK(!hlsnap_interrupt_cancel(h)); /* after */
+        CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+        CHECK_EQ(call0(self, "nop"), HLSNAP_OK);
+    }
+    on_hook = cancel_hooked; /* in a host function: nothing of the guest runs after it */
+    runs = hv.calls[FAKE_RUN];
+    CHECK_EQ(call0(self, "hook"), HLSNAP_ERR_CANCELLED);
+    CHECK_EQ(hv.calls[FAKE_RUN], runs + 1);
+    CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+    hv.hook = cancel_in_run; /* answered true, so it shows, even when the guest was done */
+    CHECK_EQ(call0(self, "nop"), HLSNAP_ERR_CANCELLED);
+    CHECK_EQ(hlsnap_sandbox_call(self, "fail", HLSNAP_ARGS(hlsnap_i32(1), hlsnap_str("")), NULL, &err), HLSNAP_ERR_STATE);
+    hv.hook = NULL;
+    hlsnap_interrupt_release(h);
+    on_hook = cancel_late;
+    CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+    CHECK_EQ(call0(self, "hook"), HLSNAP_ERR_CANCELLED);
+    h = hlsnap_sandbox_get_interrupt(self);
+    hlsnap_sandbox_destroy(self);
+    CHECK(!hlsnap_interrupt_cancel(h));
+    hlsnap_interrupt_release(h);
+    hlsnap_snapshot_release(s);
+}
+
+static uint64_t seen_deadline, seen_now;
+static void see_deadline(void) {
+    seen_deadline = self->shell->deadline;
+    seen_now = hlsnap__now_ns();
+}
+static void sleep_5ms(void) {
+    static const struct timespec moment = {0, 5000000};
+    nanosleep(&moment, NULL);
+}
+
+/* The time limit of `hook` in a batch with another call, as the hypervisor sees it. */
+static void batch_limits(hlsnap_sandbox *sb, uint64_t of_sandbox) {
+    static const struct { uint64_t a, b, sum; } rows[] = { /* seconds; 0 = the sandbox's */
+        {10, 20, 30}, {0, 20, 0}, {20, 0, 0}, {0, 0, 0}, {UINT64_MAX, 20, UINT64_MAX}};
+    hlsnap_invocation calls[2];
+    size_t i;
+    memset(calls, 0, sizeof(calls));
+    CHECK_EQ(hlsnap_sandbox_find(sb, "hook", NULL, &calls[0].target, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "nop", NULL, &calls[1].target, &err), HLSNAP_OK);
+    on_hook = see_deadline;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const uint64_t s = 1000000000u, a = rows[i].a ? rows[i].a : of_sandbox, b = rows[i].b ? rows[i].b : of_sandbox;
+        calls[0].timeout_ns = rows[i].a == UINT64_MAX ? UINT64_MAX : rows[i].a * s;
+        calls[1].timeout_ns = rows[i].b * s;
+        CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 2, NULL, NULL, &err), HLSNAP_OK);
+        if (!a || !b) CHECK_EQ(seen_deadline, 0);
+        else if (a == UINT64_MAX) CHECK(seen_deadline == UINT64_MAX);
+        else CHECK(seen_deadline - seen_now <= (a + b) * s && seen_deadline - seen_now > (a + b - 5) * s);
+    }
+}
+
+static void time_limits(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_snapshot *s;
+    uint64_t from;
+    self = start(GUEST_ALL, 16);
+    batch_limits(self, 0);
+    hlsnap_sandbox_destroy(self);
+    d.timeout_ns = 7000000000u;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &self, &err), HLSNAP_OK);
+    batch_limits(self, 7);
+    CHECK_EQ(hlsnap_sandbox_snapshot(self, &s, &err), HLSNAP_OK);
+    hlsnap_sandbox_destroy(self);
+    d.timeout_ns = 2000000;
+    CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &self, &err), HLSNAP_OK);
+    from = hlsnap__now_ns();
+    CHECK_EQ(call0(self, "spin"), HLSNAP_ERR_TIMEOUT);
+    CHECK(hlsnap__now_ns() - from >= 2000000);
+    CHECK_EQ(hlsnap_sandbox_get_state(self), HLSNAP_POISONED);
+    CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+    CHECK_EQ(call0(self, "nop"), HLSNAP_OK);
+    on_hook = sleep_5ms; /* host functions are included */
+    CHECK_EQ(call0(self, "hook"), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(hlsnap_sandbox_get_state(self), HLSNAP_POISONED);
+    hlsnap_sandbox_destroy(self);
+    hlsnap_snapshot_release(s);
+}
+
+#define TESTS_CALLS(X) \
+    X(batches) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
+    X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) X(log_levels) X(log_text) X(cancels) \
+    X(time_limits)

@@ -1,0 +1,610 @@
+/* test_core_snapshots.h - part of test_core.c: snapshots, restores, the reset proof, failed restores, fork, memory access. */
+
+/* ---- a model of guest memory, kept by the test ---- */
+
+#define MODEL_GUESTS 3         /* the first two have one layout, the third another */
+static const struct { uint32_t program; uint64_t heap; } model_guests[MODEL_GUESTS] = {
+    {GUEST_ALL, 40}, {GUEST_FEW, 40}, {GUEST_OTHER, 67}};
+
+typedef struct shot { hlsnap_snapshot *s; uint8_t *bytes; uint32_t guest; } shot;
+#define SHOTS 12
+
+typedef struct model {
+    hlsnap_sandbox *sb;
+    uint8_t *now;              /* the whole window; regions that are not stored stay zero */
+    uint32_t guest;
+    hlsnap__layout layouts[MODEL_GUESTS];
+    shot shots[SHOTS];         /* the first MODEL_GUESTS are pristine and never replaced */
+    long differ;               /* pages found wrong */
+    uint64_t generation;
+} model;
+
+static size_t model_size(const hlsnap__layout *l) { return (size_t)(l->pages * 4096); }
+
+/* Every stored region byte by byte, and the mailbox, which must be zero after a restore. */
+static void model_compare(model *m, bool wiped) {
+    const hlsnap__layout *l = &m->layouts[m->guest];
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++) {
+        const hlsnap__region *r = &l->regions[i];
+        const size_t at = (size_t)(r->gva - l->base);
+        uint64_t page;
+        if (r->kind == HLSNAP__IDENTITY || (r->kind == HLSNAP__MAILBOX && !wiped)) continue;
+        for (page = 0; page < r->pages; page++)
+            m->differ += memcmp(m->sb->memory.mem + at + page * 4096, m->now + at + page * 4096, 4096) != 0;
+    }
+    if (!CHECK_EQ(m->differ, 0)) m->differ = 0;
+}
+
+/* Text and data as fake_elf made them; everything else zero. */
+static void model_image(uint8_t *to, const hlsnap__layout *l, uint32_t program) {
+    memset(to, 0, model_size(l));
+    memcpy(to + (FAKE_TEXT - l->base), fake_elf(program) + 4096, 4096);
+    memcpy(to + (FAKE_DATA - l->base), fake_elf(program) + 8192, FAKE_DATA_PAGES * 4096);
+}
+
+static void shot_drop(shot *s) {
+    hlsnap_snapshot_release(s->s);
+    free(s->bytes);
+    memset(s, 0, sizeof(*s));
+}
+
+static model *model_create(void) {
+    model *m = (model *)calloc(1, sizeof(*m));
+    uint32_t i;
+    for (i = 0; i < MODEL_GUESTS; i++) {
+        hlsnap_sandbox *sb = start(model_guests[i].program, model_guests[i].heap);
+        m->layouts[i] = sb->memory.layout;
+        m->shots[i].guest = i;
+        m->shots[i].bytes = (uint8_t *)malloc(model_size(&m->layouts[i]));
+        model_image(m->shots[i].bytes, &m->layouts[i], model_guests[i].program);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &m->shots[i].s, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+    }
+    m->now = (uint8_t *)calloc(1, model_size(&m->layouts[MODEL_GUESTS - 1]) + model_size(&m->layouts[0]));
+    memcpy(m->now, m->shots[0].bytes, model_size(&m->layouts[0]));
+    m->sb = start(model_guests[0].program, model_guests[0].heap);
+    model_compare(m, false);
+    return m;
+}
+
+static void model_destroy(model *m) {
+    uint32_t i;
+    for (i = 0; i < SHOTS; i++) shot_drop(&m->shots[i]);
+    hlsnap_sandbox_destroy(m->sb);
+    free(m->now);
+    free(m);
+}
+
+/* A random range inside one stored region; writable by the guest where asked. Often small, sometimes pages long. */
+static uint64_t model_place(const model *m, bool guest, size_t *n) {
+    const hlsnap__layout *l = &m->layouts[m->guest];
+    const hlsnap__region *r;
+    uint64_t at;
+    do r = &l->regions[random_below(l->num_regions)];
+    while (!hlsnap__kind_stored(r->kind) || (guest && !hlsnap__kind_writable(r->kind)));
+    at = random_below((uint32_t)r->pages * 4096);
+    *n = random_below(4) ? 1 + random_below(64) : 1 + random_below(9000);
+    if (*n > r->pages * 4096 - at) *n = (size_t)(r->pages * 4096 - at);
+    return r->gva + at;
+}
+
+static void model_write(model *m, bool guest) {
+    static uint8_t data[9000];
+    size_t i, n;
+    const uint64_t gva = model_place(m, guest, &n);
+    const bool zeros = random_below(5) == 0;
+    if (!guest && gva < FAKE_TEXT + 64) return; /* the program's number stays */
+    for (i = 0; i < n; i++) data[i] = zeros ? 0 : (uint8_t)random_below(256);
+    if (guest) CHECK_EQ(hlsnap_sandbox_call(m->sb, "poke", HLSNAP_ARGS(hlsnap_u64(gva), hlsnap_bytes(data, n)), NULL, &err), HLSNAP_OK);
+    else CHECK_EQ(hlsnap_sandbox_write(m->sb, gva, data, n, &err), HLSNAP_OK);
+    memcpy(m->now + (gva - m->layouts[m->guest].base), data, n);
+}
+
+static void model_snapshot(model *m) {
+    shot *s = &m->shots[MODEL_GUESTS + random_below(SHOTS - MODEL_GUESTS)];
+    shot_drop(s);
+    CHECK_EQ(hlsnap_sandbox_snapshot(m->sb, &s->s, &err), HLSNAP_OK);
+    s->guest = m->guest;
+    s->bytes = (uint8_t *)malloc(model_size(&m->layouts[m->guest]));
+    memcpy(s->bytes, m->now, model_size(&m->layouts[m->guest]));
+}
+
+static void model_restore(model *m, const shot *s) {
+    CHECK_EQ(hlsnap_sandbox_restore(m->sb, s->s, &err), HLSNAP_OK);
+    m->guest = s->guest;
+    memcpy(m->now, s->bytes, model_size(&m->layouts[s->guest]));
+    model_compare(m, true);
+    CHECK(m->sb->generation > m->generation && m->sb->generation > s->s->generation);
+    m->generation = m->sb->generation;
+}
+
+/* A new sandbox in place of the old one, from a snapshot. */
+static void model_replace(model *m, const shot *s) {
+    const hlsnap_sandbox_desc d = host_desc();
+    const int pagemap = m->sb->memory.pagemap;
+    hlsnap_sandbox_destroy(m->sb);
+    CHECK_EQ(hlsnap_sandbox_create_from(s->s, &d, &m->sb, &err), HLSNAP_OK);
+    if (pagemap == -2) m->sb->memory.pagemap = -2;
+    m->generation = 0;
+    m->guest = s->guest;
+    memcpy(m->now, s->bytes, model_size(&m->layouts[s->guest]));
+    model_compare(m, true);
+}
+
+static void *model_poke_elsewhere(void *user) {
+    model_write((model *)user, true);
+    return NULL;
+}
+
+static void model_step(model *m) {
+    const uint32_t what = random_below(100);
+    const shot *s = &m->shots[random_below(SHOTS)];
+    pthread_t thread;
+    if (what < 38) model_write(m, true);
+    else if (what < 52) model_write(m, false);
+    else if (what < 55 && pthread_create(&thread, NULL, model_poke_elsewhere, m) == 0) pthread_join(thread, NULL);
+    else if (what < 58) CHECK_EQ(call0(m->sb, "nop"), HLSNAP_OK);
+    else if (what < 72) model_snapshot(m);
+    else if (what < 75) model_compare(m, false);
+    else if (what < 77 && s->s) model_replace(m, s);
+    else if (what < 85) { /* a fault, then only a restore helps */
+        while (!s->s) s = &m->shots[random_below(SHOTS)];
+        CHECK_EQ(hlsnap_sandbox_call(m->sb, "poke", HLSNAP_ARGS(hlsnap_u64(8), hlsnap_bytes("x", 1)), NULL, &err), HLSNAP_ERR_FAULT);
+        model_restore(m, s);
+    } else if (s->s) model_restore(m, s);
+}
+
+static void reset_proof(long steps, int pagemap) {
+    model *m = model_create();
+    if (pagemap == -2) m->sb->memory.pagemap = -2;
+    while (steps-- && !test_bad) model_step(m);
+    CHECK_EQ(m->sb->memory.pagemap == -2, pagemap == -2);
+    model_destroy(m);
+}
+
+static void resets(void) { reset_proof(operations(10000), -1); }
+static void resets_without_scan(void) {
+    inject.no_scan = true; /* PAGEMAP_SCAN is there from Linux 6.7 on */
+    reset_proof(operations(5000), -1);
+    inject.no_scan = false;
+}
+static void resets_without_proc(void) { reset_proof(operations(5000), -2); }
+
+/* ---- which way a restore goes ---- */
+
+static hlsnap_result dirty(hlsnap_sandbox *sb, uint64_t first_page, uint32_t pages, uint32_t seed) {
+    return hlsnap_sandbox_call(sb, "dirty", HLSNAP_ARGS(hlsnap_u64(region_gva(sb, HLSNAP__HEAP) + first_page * 4096),
+                               hlsnap_u32(pages), hlsnap_u32(seed)), NULL, &err);
+}
+static uint64_t heap_word(hlsnap_sandbox *sb, uint64_t page) {
+    uint64_t v = 0;
+    CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP) + page * 4096, &v, 8, &err), HLSNAP_OK);
+    return v;
+}
+
+/* Up to 1,024 new private pages the mapping stays and pages are copied; from there on the other snapshot is mapped. */
+static void retarget_or_remap(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *a = start(GUEST_ALL, 4096), *b;
+    hlsnap_snapshot *origin, *little, *lots;
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &origin, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(a, 10, 100, 5), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &little, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(a, 500, HLSNAP__IN_PLACE_PAGES + 50, 9), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &lots, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create_from(origin, &d, &b, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(b, little, &err), HLSNAP_OK);
+    CHECK(b->memory.base == origin && b->memory.target == little); /* in place */
+    CHECK(heap_word(b, 10) == 5 && heap_word(b, 109) == 5 + 99 * 0x100000001ull && heap_word(b, 110) == 0);
+    CHECK_EQ(hlsnap_sandbox_restore(b, lots, &err), HLSNAP_OK);
+    CHECK(b->memory.base == lots && b->memory.target == lots);     /* mapped */
+    CHECK(heap_word(b, 10) == 5 && heap_word(b, 500) == 9 && heap_word(b, 499) == 0);
+    CHECK_EQ(hlsnap_sandbox_restore(b, little, &err), HLSNAP_OK);
+    CHECK(b->memory.base == little && heap_word(b, 500) == 0 && heap_word(b, 10) == 5);
+    CHECK_EQ(hlsnap_sandbox_restore(b, origin, &err), HLSNAP_OK);
+    CHECK(b->memory.base == little && b->memory.target == origin && heap_word(b, 10) == 0);
+    CHECK_EQ(call0(b, "nop"), HLSNAP_OK);
+    hlsnap_sandbox_destroy(a);
+    hlsnap_sandbox_destroy(b);
+    hlsnap_snapshot_release(origin);
+    hlsnap_snapshot_release(little);
+    hlsnap_snapshot_release(lots);
+}
+
+/* Pages that no call touches for 16 restores are given back, and found again when they are written. */
+static void idle_pages(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 1024);
+    hlsnap_snapshot *s;
+    hlsnap_stats before_drop, after;
+    uint32_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(sb, 0, 600, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &before_drop);
+    CHECK(before_drop.hot_pages >= 600 && before_drop.copied_bytes >= 600 * 4096);
+    for (i = 0; i < HLSNAP__IDLE_RESETS + 1; i++) {
+        CHECK_EQ(dirty(sb, 0, 3, i + 2), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    hlsnap_sandbox_get_stats(sb, &after);
+    CHECK(after.hot_pages < 100 && hlsnap__bit(sb->memory.is_hot, region_gva(sb, HLSNAP__HEAP) / 4096 - sb->memory.layout.base / 4096));
+    CHECK_EQ(dirty(sb, 0, 600, 77), HLSNAP_OK);
+    CHECK_EQ(heap_word(sb, 599), 77 + 599 * 0x100000001ull);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    for (i = 0; i < 600; i++) CHECK_EQ(heap_word(sb, i), 0);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* Dropping while the target is not what is mapped: such pages must stay. */
+static void idle_pages_of_another_target(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *a = start(GUEST_ALL, 512), *b;
+    hlsnap_snapshot *origin, *s;
+    uint32_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &origin, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(a, 0, 200, 3), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create_from(origin, &d, &b, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(b, 200, 100, 4), HLSNAP_OK); /* these can go: zero in both */
+    for (i = 0; i < 3 * HLSNAP__IDLE_RESETS; i++) CHECK_EQ(hlsnap_sandbox_restore(b, s, &err), HLSNAP_OK);
+    CHECK(b->memory.base == origin && b->memory.num_hot >= 200 && b->memory.num_hot < 300);
+    for (i = 0; i < 300; i++) CHECK_EQ(heap_word(b, i), i < 200 ? 3 + i * 0x100000001ull : 0);
+    CHECK_EQ(hlsnap_sandbox_restore(b, origin, &err), HLSNAP_OK);
+    for (i = 0; i < 300; i++) CHECK_EQ(heap_word(b, i), 0);
+    hlsnap_sandbox_destroy(a);
+    hlsnap_sandbox_destroy(b);
+    hlsnap_snapshot_release(origin);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- what a snapshot stores ---- */
+
+static hlsnap_snapshot_info info_of(const hlsnap_snapshot *s) {
+    hlsnap_snapshot_info info;
+    hlsnap_snapshot_get_info(s, &info);
+    return info;
+}
+
+static void stored_pages(void) {
+    static const uint8_t zeros[8192];
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 256);
+    hlsnap_sandbox *sb = start(GUEST_ALL, 256);
+    hlsnap_snapshot *s[5];
+    uint32_t i;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &s[0], &err), HLSNAP_OK);
+    CHECK_EQ(info_of(s[0]).stored_pages, 1 + FAKE_DATA_PAGES); /* text and data; bss, stack and heap are zero */
+    CHECK_EQ(info_of(s[0]).layers, 1);
+    CHECK_STR(info_of(s[0]).guest_name, "");
+    CHECK_STR(info_of(s[0]).build_id, "00000000");
+    CHECK_EQ(info_of(s[0]).pages, 1 + FAKE_DATA_PAGES + 1 + 16 + 1 + 16 + 256);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[1], &err), HLSNAP_OK); /* unchanged: no layer of its own */
+    CHECK(s[1]->num_layers == 1 && s[1]->layers[0] == sb->memory.base->layers[0] && s[1]->num_extents == s[0]->num_extents);
+    CHECK_EQ(dirty(sb, 0, 50, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[2], &err), HLSNAP_OK); /* the delta, over the same parent */
+    CHECK(s[2]->num_layers == 2 && s[2]->layers[0] == s[1]->layers[0]);
+    CHECK_EQ(s[2]->layers[1]->pages, 50);
+    CHECK_EQ(info_of(s[2]).stored_pages, info_of(s[1]).stored_pages + 50);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[3], &err), HLSNAP_OK); /* unchanged again */
+    CHECK(s[3]->num_layers == 2 && s[3]->layers[1] == s[2]->layers[1]);
+    for (i = 0; i < 50; i += 2) /* zero again: nothing is stored, and what was is not listed */
+        CHECK_EQ(hlsnap_sandbox_write(sb, region_gva(sb, HLSNAP__HEAP) + i * 4096, zeros, 4096, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_write(sb, FAKE_DATA, zeros, 4096, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[4], &err), HLSNAP_OK);
+    CHECK(s[4]->num_layers == 2 && s[4]->layers[1] == s[2]->layers[1]);
+    CHECK_EQ(info_of(s[4]).stored_pages, info_of(s[1]).stored_pages + 25 - 1);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s[2], &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s[4], &err), HLSNAP_OK);
+    for (i = 0; i < 50; i++) CHECK_EQ(heap_word(sb, i), i % 2 ? 1 + i * 0x100000001ull : 0);
+    hlsnap_sandbox_destroy(sb); /* snapshots outlive their sandbox */
+    for (i = 0; i < 5; i++) CHECK_EQ(hlsnap_snapshot_retain(s[i]) == s[i], true);
+    for (i = 0; i < 10; i++) hlsnap_snapshot_release(s[i % 5]);
+}
+
+/* A thousand snapshots: the chain of layers stays short, in one sandbox and from sandbox to sandbox. */
+static void chains(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64), *next;
+    hlsnap_snapshot *s = NULL, *last = NULL;
+    uint32_t i, most = 0, in_heap[64] = {0};
+    const uint32_t n = (uint32_t)operations(1000), layers = sb->memory.base->num_layers;
+    for (i = 0; i < n; i++) {
+        CHECK_EQ(dirty(sb, i % 64, 1, i + 1), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+        if (s->num_layers > most) most = s->num_layers;
+        hlsnap_snapshot_release(last);
+        last = s;
+    }
+    CHECK(most > 2 && most <= layers + HLSNAP__TAKE_DEPTH);
+    for (i = most = 0; i < n; i++) { /* every snapshot starts the next sandbox */
+        in_heap[i % 64] = 5000 + i;
+        CHECK_EQ(hlsnap_sandbox_create_from(last, &d, &next, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        sb = next;
+        CHECK_EQ(dirty(sb, i % 64, 1, 5000 + i), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+        if (s->num_layers > most) most = s->num_layers;
+        hlsnap_snapshot_release(last);
+        last = s;
+    }
+    CHECK(most > HLSNAP__TAKE_DEPTH && most <= HLSNAP__TAKE_LAYERS);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, last, &err), HLSNAP_OK);
+    for (i = 0; i < 64; i++) CHECK(!in_heap[i] || heap_word(sb, i) == in_heap[i]);
+    hlsnap_snapshot_release(last);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* So large that layers are files (memfds) that sandboxes map, and shared by all of them. */
+static void large_layers(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = start(GUEST_ALL, 1024), *many[5];
+    hlsnap_snapshot *s;
+    uint32_t i;
+    CHECK_EQ(dirty(sb, 0, 1000, 11), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK(s->layers[s->num_layers - 1]->fd >= 0 && s->layers[s->num_layers - 1]->sealed);
+    CHECK(pwrite(s->layers[s->num_layers - 1]->fd, "x", 1, 0) < 0 && ftruncate(s->layers[s->num_layers - 1]->fd, 0) < 0);
+    for (i = 0; i < 5; i++) {
+        CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &many[i], &err), HLSNAP_OK);
+        CHECK_EQ(dirty(many[i], i * 100, 100, 1000 * i), HLSNAP_OK);
+    }
+    for (i = 0; i < 5; i++) { /* what one writes the others do not see */
+        CHECK(heap_word(many[i], i * 100) == 1000 * i && heap_word(many[(i + 1) % 5], i * 100) == 11 + i * 100 * 0x100000001ull);
+        CHECK_EQ(hlsnap_sandbox_restore(many[i], s, &err), HLSNAP_OK);
+        CHECK_EQ(heap_word(many[i], i * 100), 11 + i * 100 * 0x100000001ull);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s); /* sandboxes retain what they are mapped from */
+    for (i = 0; i < 5; i++) {
+        CHECK_EQ(heap_word(many[i], 999), 11 + 999 * 0x100000001ull);
+        hlsnap_sandbox_destroy(many[i]);
+    }
+}
+
+static uint64_t generation_of(hlsnap_sandbox *sb) {
+    hlsnap_value out = hlsnap_u64(0);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "generation", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    return out.as.u64;
+}
+
+static void generations(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *a = start(GUEST_ALL, 16), *b;
+    hlsnap_snapshot *early, *late;
+    hlsnap_abi_identity x, y;
+    const uint64_t first = generation_of(a), identity = region_gva(a, HLSNAP__IDENTITY) + HLSNAP_ABI_IDENTITY_OFFSET;
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &early, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(a, early, &err), HLSNAP_OK);
+    CHECK(generation_of(a) > first);
+    CHECK_EQ(hlsnap_sandbox_restore(a, early, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(a, &late, &err), HLSNAP_OK);
+    CHECK_EQ(late->generation, generation_of(a));
+    CHECK_EQ(hlsnap_sandbox_create_from(late, &d, &b, &err), HLSNAP_OK);
+    CHECK(generation_of(b) > generation_of(a));
+    CHECK_EQ(hlsnap_sandbox_restore(b, early, &err), HLSNAP_OK); /* an older snapshot does not turn it back */
+    CHECK(generation_of(b) > late->generation + 1);
+    CHECK_EQ(hlsnap_sandbox_read(a, identity, &x, sizeof(x), &err), HLSNAP_OK); /* clones differ, restores differ */
+    CHECK_EQ(hlsnap_sandbox_read(b, identity, &y, sizeof(y), &err), HLSNAP_OK);
+    CHECK(memcmp(x.id, y.id, sizeof(x.id)) != 0 && memcmp(x.entropy, y.entropy, sizeof(x.entropy)) != 0);
+    CHECK_EQ(hlsnap_sandbox_restore(a, late, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_read(a, identity, &y, sizeof(y), &err), HLSNAP_OK);
+    CHECK(memcmp(x.id, y.id, sizeof(x.id)) != 0 && memcmp(x.entropy, y.entropy, sizeof(x.entropy)) != 0);
+    CHECK(y.magic == HLSNAP_ABI_MAGIC && y.heap == region_gva(a, HLSNAP__HEAP) && y.heap_size == 16 * 4096 && !y.module);
+    late->generation = UINT64_MAX / 2 + 1; /* as a forged file may say */
+    CHECK_EQ(hlsnap_sandbox_restore(a, late, &err), HLSNAP_ERR_LIMIT);
+    late->guest->features |= 1ull << 63;
+    late->generation = 1;
+    CHECK_EQ(hlsnap_sandbox_restore(a, late, &err), HLSNAP_ERR_CPU);
+    CHECK_EQ(hlsnap_sandbox_get_state(a), HLSNAP_READY);
+    hlsnap_sandbox_destroy(a);
+    hlsnap_sandbox_destroy(b);
+    hlsnap_snapshot_release(early);
+    hlsnap_snapshot_release(late);
+}
+
+/* A pre-init snapshot runs init, again at every restore. */
+static void pre_init(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_FEW, 16);
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_snapshot *pre;
+    hlsnap_sandbox *sb;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(sb, 0, 10, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, pre, &err), HLSNAP_OK);
+    CHECK_EQ(heap_word(sb, 0), 0);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    hv.fail[FAKE_RUN] = 1;
+    CHECK_EQ(hlsnap_sandbox_restore(sb, pre, &err), HLSNAP_ERR_HYPERVISOR);
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_POISONED);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, pre, &err), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(pre);
+}
+
+/* ---- failed restores ---- */
+
+/* After a failure of any kind the sandbox is poisoned, and the next restore brings everything back. */
+static void failed_restore(hlsnap_sandbox *sb, hlsnap_snapshot *from, hlsnap_snapshot *to, int op, long nth, long sys) {
+    hlsnap_result r;
+    bool hit;
+    CHECK_EQ(hlsnap_sandbox_restore(sb, from, &err), HLSNAP_OK);
+    if (op < FAKE_NUM_OPS) hv.fail[op] = nth;
+    inject_arm(-1, sys);
+    r = hlsnap_sandbox_restore(sb, to, &err);
+    hit = inject_disarm();
+    memset(hv.fail, 0, sizeof(hv.fail));
+    if (op < FAKE_NUM_OPS && (to->guest != from->guest || op == FAKE_RUN)) CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_HYPERVISOR);
+    CHECK(r == HLSNAP_OK || hit || op < FAKE_NUM_OPS);
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), r ? HLSNAP_POISONED : HLSNAP_READY);
+    if (r) CHECK_EQ(call0(sb, "nop"), HLSNAP_ERR_STATE);
+    if (r) CHECK_EQ(hlsnap_sandbox_restore(sb, to, &err), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+}
+
+static uint8_t *window_copy(hlsnap_sandbox *sb, size_t *n) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    uint8_t *copy = (uint8_t *)calloc(1, model_size(l));
+    uint32_t i;
+    *n = model_size(l);
+    for (i = 0; i < l->num_regions; i++)
+        if (hlsnap__kind_stored(l->regions[i].kind))
+            CHECK_EQ(hlsnap_sandbox_read(sb, l->regions[i].gva, copy + (l->regions[i].gva - l->base),
+                                         (size_t)l->regions[i].pages * 4096, &err), HLSNAP_OK);
+    return copy;
+}
+
+static bool window_same(hlsnap_sandbox *sb, const uint8_t *want, size_t n) {
+    size_t have;
+    uint8_t *copy = window_copy(sb, &have);
+    const bool same = have == n && memcmp(copy, want, n) == 0;
+    free(copy);
+    return same;
+}
+
+/* From one snapshot to its sibling in place, to a far one that is mapped, and to another guest's. */
+static void failed_restores(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 2048), *other = start(GUEST_OTHER, 100);
+    hlsnap_snapshot *s[4];
+    uint8_t *want[4];
+    size_t size[4];
+    uint32_t i, op;
+    long k;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[0], &err), HLSNAP_OK);
+    want[0] = window_copy(sb, &size[0]);
+    CHECK_EQ(dirty(sb, 5, 40, 3), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[1], &err), HLSNAP_OK);
+    want[1] = window_copy(sb, &size[1]);
+    CHECK_EQ(dirty(sb, 100, 1500, 8), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[2], &err), HLSNAP_OK);
+    want[2] = window_copy(sb, &size[2]);
+    CHECK_EQ(dirty(other, 0, 30, 6), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(other, &s[3], &err), HLSNAP_OK);
+    want[3] = window_copy(other, &size[3]);
+    for (i = 0; i < 16; i++) {
+        hlsnap_snapshot *from = s[i / 4], *to = s[i % 4];
+        for (op = 0; op < FAKE_NUM_OPS; op++)
+            for (k = 1; k <= 4; k++) failed_restore(sb, from, to, (int)op, k, -1);
+        CHECK(window_same(sb, want[i % 4], size[i % 4]));
+        for (k = 0, inject.hits = 1; inject.hits && k < 100; k++) {
+            failed_restore(sb, from, to, FAKE_NUM_OPS, 0, k);
+            if (!CHECK(window_same(sb, want[i % 4], size[i % 4]))) printf("# %u to %u, system call %ld\n", i / 4, i % 4, k);
+        }
+        CHECK(k < 100);
+    }
+    for (i = 0; i < 4; i++) {
+        hlsnap_snapshot_release(s[i]);
+        free(want[i]);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+}
+
+/* ---- reading and writing guest memory ---- */
+
+static void memory_access(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    const uint64_t stack = region_gva(sb, HLSNAP__STACK), heap = region_gva(sb, HLSNAP__HEAP), box = region_gva(sb, HLSNAP__MAILBOX);
+    const uint64_t identity = region_gva(sb, HLSNAP__IDENTITY), end = heap + 16 * 4096;
+    const struct { uint64_t gva; size_t n; hlsnap_result read, write; } rows[] = {
+        {heap, 16 * 4096, HLSNAP_OK, HLSNAP_OK}, {heap + 100, 16 * 4096 - 99, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {end - 1, 1, HLSNAP_OK, HLSNAP_OK}, {end - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {end, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {end, 0, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 128, 100, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT, 4097, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {FAKE_DATA, 4 * 4096, HLSNAP_OK, HLSNAP_OK}, {FAKE_DATA, 4 * 4096 + 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {stack - 1, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {identity, 4096, HLSNAP_OK, HLSNAP_ERR_ARG},
+        {identity + 4090, 20, HLSNAP_OK, HLSNAP_ERR_ARG}, /* on into the mailbox, which follows */
+        {box, 65536, HLSNAP_OK, HLSNAP_OK}, {0, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {UINT64_MAX, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {UINT64_MAX, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {heap, SIZE_MAX, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {HLSNAP__SYS_GVA, 8, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}};
+    static uint8_t bytes[65536], back[65536];
+    hlsnap_snapshot *s;
+    size_t i, n;
+    uint8_t *want = window_copy(sb, &n);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < sizeof(bytes); i++) bytes[i] = (uint8_t)(i * 13 + 1);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        if (!CHECK_EQ(hlsnap_sandbox_write(sb, rows[i].gva, bytes, rows[i].n, &err), rows[i].write)) printf("# row %zu\n", i);
+        if (!CHECK_EQ(hlsnap_sandbox_read(sb, rows[i].gva, back, rows[i].n, &err), rows[i].read)) printf("# row %zu\n", i);
+        if (!rows[i].write && !rows[i].read) CHECK(memcmp(bytes, back, rows[i].n) == 0);
+    }
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK); /* undone everywhere, text included */
+    CHECK(window_same(sb, want, n));
+    CHECK_EQ(hlsnap_sandbox_write(sb, FAKE_TEXT + 128, bytes, 8, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK); /* and kept by a snapshot */
+    CHECK_EQ(hlsnap_sandbox_write(sb, FAKE_TEXT + 128, back + 100, 8, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_read(sb, FAKE_TEXT + 128, back, 8, &err), HLSNAP_OK);
+    CHECK(memcmp(back, bytes, 8) == 0);
+    free(want);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void statistics(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_snapshot *s;
+    hlsnap_stats a, b;
+    hlsnap_sandbox_get_stats(sb, &a);
+    CHECK(a.calls == 0 && a.exits == 1 && a.restores == 0); /* init */
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "hook"), HLSNAP_OK);
+    CHECK_EQ(dirty(sb, 0, 20, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, NULL, &err), HLSNAP_ERR_ARG);
+    hlsnap_sandbox_get_stats(sb, &b);
+    CHECK(b.calls == 3 && b.exits == 1 + 4 && b.restores == 1);
+    CHECK(b.hot_pages >= 20 && b.copied_bytes >= a.copied_bytes + 20 * 4096 && b.guest_ns >= a.guest_ns);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- fork ---- */
+
+/* In the child: nothing works but destroy, and destroy touches nothing that is mapped there by now. */
+static int child(hlsnap_snapshot *s) {
+    const uint32_t num = HLSNAP_COUNT(state_ops);
+    const size_t n = model_size(&self->memory.layout);
+    uint8_t *mine = self->memory.mem, *sys = self->sys, bad = 0;
+    const int fds = count_fds();
+    uint32_t i;
+    own = s;
+    for (i = 0; i < num; i++)
+        if (state_ops[i].run != op_retire && state_ops[i].run != op_cancel) bad |= state_ops[i].run() != HLSNAP_ERR_STATE;
+    bad |= mmap(mine, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != mine;
+    bad |= mmap(sys, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != sys;
+    if (bad) return 1;
+    memset(mine, 7, n);
+    sys[0] = 7;
+    hlsnap_sandbox_destroy(self);
+    for (i = 0; i < n; i++) bad |= mine[i] != 7;
+    return bad || sys[0] != 7 || hv.forked != 1 || hv.bad ? 2 : count_fds() > fds ? 3 : 0;
+}
+
+static void forks(void) {
+    hlsnap_snapshot *s;
+    int status = -1, i;
+    self = start(GUEST_ALL, 16);
+    CHECK_EQ(hlsnap_sandbox_snapshot(self, &s, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(self, 0, 10, 5), HLSNAP_OK);
+    for (i = 0; i < 2; i++) {
+        const pid_t pid = fork();
+        if (!pid) _exit(child(s));
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+        CHECK_EQ(status, 0);
+        CHECK_EQ(heap_word(self, 9), 5 + 9 * 0x100000001ull);
+        CHECK_EQ(call0(self, "nop"), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+        CHECK_EQ(heap_word(self, 9), 0);
+        CHECK_EQ(dirty(self, 0, 10, 5), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(self);
+    hlsnap_snapshot_release(s);
+}
+
+#define TESTS_SNAPSHOTS(X) \
+    X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
+    X(stored_pages) X(chains) X(large_layers) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)

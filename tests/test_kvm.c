@@ -1,0 +1,2368 @@
+/* test_kvm.c - everything that needs /dev/kvm: calls, faults, ports, reset, cancel, time limits, signals, threads.
+   cc: cc -std=gnu11 -O2 -I.. test_kvm.c -o test_kvm          (-lpthread where the C library wants it)
+   run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf lie in GUEST_DIR
+   -DGUEST_ELF='"file"' takes the guest into the program, for machines with nothing else on them.
+   LONG=1: 100,000 operations of the reset proof; OPS=n: that many; SEED=n: the same run again; SVM=1: slow machine, no timing
+   is judged. What differs between software KVM (kvm-pvm) and hardware is accepted either way and noted ("# note: ..."). */
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#include "hlsnap_kvm.h"
+#include "guest_kvm.h"
+#include "test.h"
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+typedef hlsnap_sandbox sandbox;
+typedef hlsnap_snapshot snapshot;
+
+/* ---- >>bench: what all tests stand on ---- */
+
+static const hlsnap_hypervisor *hv;    /* in use: hlsnap_kvm() or a copy with quirks */
+static bool is_slow;                   /* SVM=1 */
+static uint64_t seed;
+static char guest_file[512], cpp_file[512];
+
+static uint64_t env_number(const char *name, uint64_t otherwise) {
+    const char *s = getenv(name);
+    return s && *s ? strtoull(s, NULL, 0) : otherwise;
+}
+
+static uint64_t rnd_state = 1;
+static uint64_t rnd(void) {
+    uint64_t z = rnd_state += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+static uint64_t below(uint64_t n) { return rnd() % n; }
+
+static uint64_t now(void) { return hlsnap__now_ns(); }
+static void nap_us(uint64_t us) {
+    struct timespec t;
+    t.tv_sec = (time_t)(us / 1000000);
+    t.tv_nsec = (long)(us % 1000000 * 1000);
+    nanosleep(&t, NULL);
+}
+static void spin_ns(uint64_t ns) {
+    const uint64_t end = now() + ns;
+    while (now() < end) { }
+}
+
+#ifdef GUEST_ELF
+__asm__(".section .rodata\n.balign 16\nguest_elf: .incbin " "\"" GUEST_ELF "\"" "\nguest_elf_end:\n.previous\n");
+extern const uint8_t guest_elf[], guest_elf_end[];
+#endif
+
+static hlsnap_result host_echo(hlsnap_call *call, void *user) {
+    (void)user;
+    return hlsnap_call_return(call, hlsnap_call_arg(call, 0));
+}
+static hlsnap_result host_args32(hlsnap_call *call, void *user) {
+    uint64_t h = 0;
+    size_t i;
+    (void)user;
+    for (i = 0; i < HLSNAP_MAX_ARGS; i++) h = h * 31 + hlsnap_call_arg(call, i).as.u64;
+    return hlsnap_call_return(call, hlsnap_u64(h));
+}
+static hlsnap_result host_fails(hlsnap_call *call, void *user) {
+    (void)user;
+    return hlsnap_call_fail(call, 77, "as asked");
+}
+typedef struct hook { void (*fn)(void *); void *user; } hook;
+static hlsnap_result host_void(hlsnap_call *call, void *user) { /* user: a hook, or NULL */
+    const hook *h = (const hook *)user;
+    (void)call;
+    if (h && h->fn) h->fn(h->user);
+    return HLSNAP_OK;
+}
+
+#define U64x8 "u64,u64,u64,u64,u64,u64,u64,u64"
+#define NUM_FUNCTIONS 12
+static const hlsnap_function host_functions[NUM_FUNCTIONS] = {
+    {"host_void", "void()", host_void, NULL}, {"host_bool", "bool(bool)", host_echo, NULL}, {"host_i32", "i32(i32)", host_echo, NULL},
+    {"host_u32", "u32(u32)", host_echo, NULL}, {"host_i64", "i64(i64)", host_echo, NULL}, {"host_u64", "u64(u64)", host_echo, NULL},
+    {"host_f32", "f32(f32)", host_echo, NULL}, {"host_f64", "f64(f64)", host_echo, NULL}, {"host_str", "str(str)", host_echo, NULL},
+    {"host_bytes", "bytes(bytes)", host_echo, NULL}, {"host_args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", host_args32, NULL},
+    {"host_fails", "void()", host_fails, NULL}};
+
+typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp; } options;
+
+static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox_desc *d) {
+    static const hlsnap_sandbox_desc zero = HLSNAP_ZERO;
+    *d = zero;
+    memcpy(functions, host_functions, sizeof(host_functions));
+    functions[0].user = o->hook;
+    d->hypervisor = hv;
+    d->functions = functions;
+    d->num_functions = NUM_FUNCTIONS;
+    d->timeout_ns = o->timeout_ns;
+    d->log = o->log;
+    d->log_user = o->log_user;
+    d->log_level = o->log_level;
+    d->cancel_signal = o->cancel_signal;
+}
+
+static const options plain;
+static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false};
+
+static hlsnap_result load(const options *o, snapshot **out) {
+    hlsnap_guest_desc g = HLSNAP_ZERO;
+    hlsnap_error err;
+    hlsnap_result r;
+    g.heap_size = o->heap;
+    g.stack_size = o->stack;
+    g.mailbox_size = o->mailbox;
+    g.path = o->cpp ? cpp_file : guest_file;
+#ifdef GUEST_ELF
+    g.path = NULL;
+    g.data = guest_elf;
+    g.data_size = (size_t)(guest_elf_end - guest_elf);
+#endif
+    r = hlsnap_snapshot_from_guest(&g, out, &err);
+    if (r) printf("# %s\n", err.msg);
+    return r;
+}
+
+static sandbox *from(snapshot *s, const options *o) {
+    hlsnap_function functions[NUM_FUNCTIONS];
+    hlsnap_sandbox_desc d;
+    hlsnap_error err;
+    sandbox *sb = NULL;
+    desc_of(o, functions, &d);
+    if (hlsnap_sandbox_create_from(s, &d, &sb, &err)) {
+        printf("# %s: %s\n", hlsnap_result_name(err.code), err.msg);
+        test_bad++;
+    }
+    return sb;
+}
+
+/* A sandbox of the C guest that has run its init. */
+static sandbox *start(const options *o) {
+    snapshot *s = NULL;
+    sandbox *sb;
+    if (load(o, &s)) {
+        test_bad++;
+        return NULL;
+    }
+    sb = from(s, o);
+    hlsnap_snapshot_release(s);
+    return sb;
+}
+
+static snapshot *take(sandbox *sb) {
+    snapshot *s = NULL;
+    hlsnap_error err;
+    if (hlsnap_sandbox_snapshot(sb, &s, &err)) printf("# %s\n", err.msg);
+    CHECK(s != NULL);
+    return s;
+}
+
+static hlsnap_value void_value(void) {
+    hlsnap_value v;
+    memset(&v, 0, sizeof(v));
+    return v;
+}
+#define VOID_VALUE void_value()
+
+/* One call; the error, if any, goes to last. */
+static hlsnap_error last;
+static hlsnap_result call(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, hlsnap_value *out) {
+    last.code = HLSNAP_OK;
+    last.msg[0] = 0;
+    return hlsnap_sandbox_call(sb, name, args, num, out, &last);
+}
+static uint64_t call_u64(sandbox *sb, const char *name) {
+    hlsnap_value v = VOID_VALUE;
+    if (call(sb, name, HLSNAP_NO_ARGS, &v)) return UINT64_MAX;
+    return v.as.u64;
+}
+static hlsnap_result call_limited(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, uint64_t ns) {
+    hlsnap_invocation one;
+    if (hlsnap_sandbox_find(sb, name, NULL, &one.target, &last)) return last.code;
+    one.args = args;
+    one.num_args = num;
+    one.timeout_ns = ns;
+    return hlsnap_sandbox_invoke(sb, &one, 1, NULL, NULL, &last);
+}
+static hlsnap_result restore(sandbox *sb, snapshot *s) {
+    const hlsnap_result r = hlsnap_sandbox_restore(sb, s, &last);
+    if (r) printf("# restore: %s\n", last.msg);
+    return r;
+}
+static bool addresses_of(sandbox *sb, guest_addresses *a) {
+    hlsnap_value v;
+    if (call(sb, "addresses", HLSNAP_NO_ARGS, &v) || v.size != sizeof(*a)) return false;
+    memcpy(a, v.bytes, sizeof(*a));
+    return true;
+}
+static uint64_t gva_of(const sandbox *sb, uint32_t kind) { return hlsnap__layout_find(&sb->memory.layout, kind)->gva; }
+static bool poisoned(const sandbox *sb) { return hlsnap_sandbox_get_state(sb) == HLSNAP_POISONED; }
+static bool ready(const sandbox *sb) { return hlsnap_sandbox_get_state(sb) == HLSNAP_READY; }
+
+static const char *kvm_missing(void) {
+    static hlsnap_error err;
+    if (hlsnap_kvm_probe(&err)) return err.msg;
+#ifndef GUEST_ELF
+    if (access(guest_file, R_OK)) return "no guest_kvm.elf in GUEST_DIR";
+#endif
+    return NULL;
+}
+#define NEED_KVM do { const char *missing_ = kvm_missing(); if (missing_) SKIP(missing_); } while (0)
+#define NEED(sb) do { if (!CHECK((sb) != NULL)) return; } while (0)
+
+/* Each thing that differs between kinds of KVM is said once. */
+static void note(const char *what, const char *seen) {
+    static char said[64][64];
+    static unsigned n;
+    unsigned i;
+    char line[64];
+    snprintf(line, sizeof(line), "%.30s: %.30s", what, seen);
+    for (i = 0; i < n; i++)
+        if (strcmp(said[i], line) == 0) return;
+    if (n < 64) memcpy(said[n++], line, sizeof(line));
+    printf("# note: %s\n", line);
+}
+
+/* ---- >>numbers: hlsnap_kvm.h carries its own ---- */
+
+#define SAME(ours, theirs) CHECK_EQ(ours, theirs)
+static void abi_numbers(void) {
+    SAME(HLSNAP__KVM_GET_API_VERSION, KVM_GET_API_VERSION);
+    SAME(HLSNAP__KVM_CREATE_VM, KVM_CREATE_VM);
+    SAME(HLSNAP__KVM_CHECK_EXTENSION, KVM_CHECK_EXTENSION);
+    SAME(HLSNAP__KVM_GET_VCPU_MMAP_SIZE, KVM_GET_VCPU_MMAP_SIZE);
+    SAME(HLSNAP__KVM_GET_SUPPORTED_CPUID, KVM_GET_SUPPORTED_CPUID);
+    SAME(HLSNAP__KVM_CREATE_VCPU, KVM_CREATE_VCPU);
+    SAME(HLSNAP__KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION);
+    SAME(HLSNAP__KVM_RUN, KVM_RUN);
+    SAME(HLSNAP__KVM_GET_REGS, KVM_GET_REGS);
+    SAME(HLSNAP__KVM_SET_REGS, KVM_SET_REGS);
+    SAME(HLSNAP__KVM_GET_SREGS, KVM_GET_SREGS);
+    SAME(HLSNAP__KVM_SET_SREGS, KVM_SET_SREGS);
+    SAME(HLSNAP__KVM_SET_MSRS, KVM_SET_MSRS);
+    SAME(HLSNAP__KVM_SET_SIGNAL_MASK, KVM_SET_SIGNAL_MASK);
+    SAME(HLSNAP__KVM_SET_CPUID2, KVM_SET_CPUID2);
+    SAME(HLSNAP__KVM_SET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS);
+    SAME(HLSNAP__KVM_SET_XSAVE, KVM_SET_XSAVE);
+    SAME(HLSNAP__KVM_SET_XCRS, KVM_SET_XCRS);
+    SAME(HLSNAP__KVM_CAP_SYNC_REGS, KVM_CAP_SYNC_REGS);
+    SAME(HLSNAP__KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IMMEDIATE_EXIT);
+    SAME(HLSNAP__KVM_EXIT_IO, KVM_EXIT_IO);
+    SAME(HLSNAP__KVM_EXIT_MMIO, KVM_EXIT_MMIO);
+    SAME(HLSNAP__KVM_EXIT_SHUTDOWN, KVM_EXIT_SHUTDOWN);
+    SAME(HLSNAP__KVM_EXIT_FAIL_ENTRY, KVM_EXIT_FAIL_ENTRY);
+    SAME(HLSNAP__KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTERNAL_ERROR);
+    SAME(HLSNAP__KVM_SYNC_REGS, KVM_SYNC_X86_REGS);
+    SAME(HLSNAP__KVM_SYNC_SREGS, KVM_SYNC_X86_SREGS);
+    SAME(HLSNAP__KVM_SYNC_EVENTS, KVM_SYNC_X86_EVENTS);
+    SAME(1, KVM_EXIT_IO_OUT);
+}
+
+#define AT(ours, a, theirs, b) CHECK_EQ(offsetof(ours, a), offsetof(theirs, b))
+static void abi_layouts(void) {
+    CHECK_EQ(sizeof(hlsnap__kvm_regs), sizeof(struct kvm_regs));
+    CHECK_EQ(sizeof(hlsnap__kvm_segment), sizeof(struct kvm_segment));
+    CHECK_EQ(sizeof(hlsnap__kvm_dtable), sizeof(struct kvm_dtable));
+    CHECK_EQ(sizeof(hlsnap__kvm_sregs), sizeof(struct kvm_sregs));
+    CHECK_EQ(sizeof(hlsnap__kvm_events), sizeof(struct kvm_vcpu_events));
+    CHECK_EQ(sizeof(hlsnap__kvm_memory), sizeof(struct kvm_userspace_memory_region));
+    CHECK_EQ(sizeof(hlsnap__kvm_cpuid_entry), sizeof(struct kvm_cpuid_entry2));
+    CHECK_EQ(sizeof(hlsnap__kvm_xcrs), sizeof(struct kvm_xcrs));
+    CHECK_EQ(sizeof(hlsnap__kvm_msr), sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry));
+    AT(hlsnap__kvm_regs, rsi, struct kvm_regs, rsi);
+    AT(hlsnap__kvm_regs, rsp, struct kvm_regs, rsp);
+    AT(hlsnap__kvm_regs, r8, struct kvm_regs, r8);
+    AT(hlsnap__kvm_regs, r15, struct kvm_regs, r15);
+    AT(hlsnap__kvm_regs, rip, struct kvm_regs, rip);
+    AT(hlsnap__kvm_regs, rflags, struct kvm_regs, rflags);
+    AT(hlsnap__kvm_segment, type, struct kvm_segment, type);
+    AT(hlsnap__kvm_segment, l, struct kvm_segment, l);
+    AT(hlsnap__kvm_segment, unusable, struct kvm_segment, unusable);
+    AT(hlsnap__kvm_sregs, ss, struct kvm_sregs, ss);
+    AT(hlsnap__kvm_sregs, ldt, struct kvm_sregs, ldt);
+    AT(hlsnap__kvm_sregs, idt, struct kvm_sregs, idt);
+    AT(hlsnap__kvm_sregs, cr0, struct kvm_sregs, cr0);
+    AT(hlsnap__kvm_sregs, efer, struct kvm_sregs, efer);
+    AT(hlsnap__kvm_sregs, apic_base, struct kvm_sregs, apic_base);
+    AT(hlsnap__kvm_run, immediate_exit, struct kvm_run, immediate_exit);
+    AT(hlsnap__kvm_run, exit_reason, struct kvm_run, exit_reason);
+    AT(hlsnap__kvm_run, exit.io.direction, struct kvm_run, io.direction);
+    AT(hlsnap__kvm_run, exit.io.size, struct kvm_run, io.size);
+    AT(hlsnap__kvm_run, exit.io.port, struct kvm_run, io.port);
+    AT(hlsnap__kvm_run, exit.io.count, struct kvm_run, io.count);
+    AT(hlsnap__kvm_run, exit.internal.suberror, struct kvm_run, internal.suberror);
+    AT(hlsnap__kvm_run, exit.fail_entry.hardware_entry_failure_reason, struct kvm_run, fail_entry.hardware_entry_failure_reason);
+    AT(hlsnap__kvm_run, valid_regs, struct kvm_run, kvm_valid_regs);
+    AT(hlsnap__kvm_run, dirty_regs, struct kvm_run, kvm_dirty_regs);
+    AT(hlsnap__kvm_run, regs, struct kvm_run, s.regs.regs);
+    AT(hlsnap__kvm_run, sregs, struct kvm_run, s.regs.sregs);
+    AT(hlsnap__kvm_run, events, struct kvm_run, s.regs.events);
+    AT(hlsnap__kvm_memory, gpa, struct kvm_userspace_memory_region, guest_phys_addr);
+    AT(hlsnap__kvm_memory, size, struct kvm_userspace_memory_region, memory_size);
+    AT(hlsnap__kvm_memory, hva, struct kvm_userspace_memory_region, userspace_addr);
+    AT(hlsnap__kvm_cpuid_entry, edx, struct kvm_cpuid_entry2, edx);
+    AT(hlsnap__kvm_cpuid, rows, struct kvm_cpuid2, entries);
+    AT(hlsnap__kvm_xcrs, rows, struct kvm_xcrs, xcrs);
+    AT(hlsnap__kvm_mask, bits, struct kvm_signal_mask, sigset);
+    CHECK_EQ(offsetof(hlsnap__kvm_msr, value), sizeof(struct kvm_msrs) + offsetof(struct kvm_msr_entry, data));
+    AT(hlsnap__kvm_sigevent, signo, struct sigevent, sigev_signo);
+    AT(hlsnap__kvm_sigevent, notify, struct sigevent, sigev_notify);
+    CHECK_EQ(offsetof(hlsnap__kvm_sigevent, tid), 16);
+}
+
+/* ---- >>types ---- */
+
+static bool same_value(const hlsnap_value *a, const hlsnap_value *b) {
+    if (a->type != b->type || a->size != b->size) return false;
+    if (a->type == HLSNAP_STR) return a->str && memcmp(a->str, b->str, a->size + 1) == 0;
+    if (a->type == HLSNAP_BYTES) return a->bytes && memcmp(a->bytes, b->bytes, a->size) == 0;
+    if (a->type == HLSNAP_BOOL) return a->as.b == b->as.b;
+    return a->type == HLSNAP_F32 || a->type == HLSNAP_I32 || a->type == HLSNAP_U32 ? a->as.u32 == b->as.u32 : a->as.u64 == b->as.u64;
+}
+
+static void round_trip(sandbox *sb, const char *type, hlsnap_value v) { /* through the guest, and on through the host */
+    static const char *const ways[] = {"echo", "pass"};
+    char name[32];
+    int i;
+    for (i = 0; i < 2; i++) {
+        hlsnap_value out = VOID_VALUE;
+        snprintf(name, sizeof(name), "%s_%s", ways[i], type);
+        if (CHECK_EQ(call(sb, name, &v, 1, &out), HLSNAP_OK) && CHECK(same_value(&out, &v))) continue;
+        printf("# %s %s\n", name, last.msg);
+    }
+}
+
+static void types_in(sandbox *sb) {
+    static const uint64_t bits[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff,
+                                    0x3ff0000000000000, 0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000001, 0x7f800000, 0x7fc00001, 0x00000001};
+    static uint8_t big[40000];
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(bits); i++) {
+        hlsnap_value f = hlsnap_f32(0), d = hlsnap_f64(0);
+        f.as.u32 = (uint32_t)bits[i];
+        d.as.u64 = bits[i];
+        round_trip(sb, "bool", hlsnap_bool(bits[i] & 1));
+        round_trip(sb, "i32", hlsnap_i32((int32_t)bits[i]));
+        round_trip(sb, "u32", hlsnap_u32((uint32_t)bits[i]));
+        round_trip(sb, "i64", hlsnap_i64((int64_t)bits[i]));
+        round_trip(sb, "u64", hlsnap_u64(bits[i]));
+        round_trip(sb, "f32", f);
+        round_trip(sb, "f64", d);
+    }
+    for (i = 0; i < sizeof(big); i++) big[i] = (uint8_t)(i * 7 + i / 256);
+    for (i = 0; i <= 20; i++) round_trip(sb, "bytes", hlsnap_bytes(big, i));
+    round_trip(sb, "bytes", hlsnap_bytes(big, 10000));
+    round_trip(sb, "str", hlsnap_str(""));
+    round_trip(sb, "str", hlsnap_str(NULL));
+    round_trip(sb, "str", hlsnap_str("gr\xc3\xbc\xc3\x9f\x01\x7f\xff"));
+    for (i = 0; i < 9000; i++) big[i] = 'x';
+    big[9000] = 0;
+    round_trip(sb, "str", hlsnap_str((const char *)big));
+}
+
+static void types(void) {
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    types_in(sb);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void large_messages(void) {
+    static uint8_t big[1 << 20];
+    hlsnap_value v, out = VOID_VALUE;
+    sandbox *sb;
+    size_t i, n;
+    NEED_KVM;
+    sb = start(&plain); /* 64 KiB of mailbox: 32 KiB a half, some of it kept free */
+    NEED(sb);
+    for (i = 0; i < sizeof(big); i++) big[i] = (uint8_t)(i * 13 + i / 4096);
+    for (n = 0, i = 16384; i <= 40000; i += 8) {
+        v = hlsnap_bytes(big, i);
+        if (call(sb, "echo_bytes", &v, 1, &out)) break;
+        n = i;
+        i += 1000;
+    }
+    CHECK(n >= 28000 && n < 32768);
+    CHECK_EQ(last.code, HLSNAP_ERR_LIMIT);
+    CHECK(ready(sb));
+    v = hlsnap_bytes(big, sizeof(big));
+    CHECK_EQ(call(sb, "echo_bytes", &v, 1, &out), HLSNAP_ERR_LIMIT);
+    v = hlsnap_bytes(big, 100);
+    CHECK_EQ(call(sb, "echo_bytes", &v, 1, &out), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void arguments(void) {
+    hlsnap_value v[HLSNAP_MAX_ARGS + 1], out = VOID_VALUE, mixed[9];
+    uint64_t h = 0, first = 0xfedcba9876543210ull;
+    sandbox *sb;
+    uint32_t i;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    for (i = 0; i < HLSNAP_MAX_ARGS; i++) v[i] = hlsnap_u64(first + i), h = h * 31 + first + i;
+    v[HLSNAP_MAX_ARGS] = v[0];
+    CHECK_EQ(call(sb, "args32", v, 32, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.u64, h);
+    CHECK_EQ(call(sb, "host32", v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.u64, h);
+    CHECK_EQ(call(sb, "args32", v, 31, &out), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(call(sb, "args32", v, 33, &out), HLSNAP_ERR_SIGNATURE);
+    v[5] = hlsnap_i64(1);
+    CHECK_EQ(call(sb, "args32", v, 32, &out), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(call(sb, "no_such", v, 0, &out), HLSNAP_ERR_NOT_FOUND);
+    mixed[0] = hlsnap_bool(true), mixed[1] = hlsnap_i32(INT32_MIN), mixed[2] = hlsnap_u32(UINT32_MAX), mixed[3] = hlsnap_i64(INT64_MIN);
+    mixed[4] = hlsnap_u64(UINT64_MAX), mixed[5] = hlsnap_f32(1.5f), mixed[6] = hlsnap_f64(0.1), mixed[7] = hlsnap_str("s"), mixed[8] = hlsnap_bytes("\1\2\3", 3);
+    if (CHECK_EQ(call(sb, "mixed", mixed, 9, &out), HLSNAP_OK))
+        CHECK_STR(out.str, "1 -2147483648 4294967295 -9223372036854775808 18446744073709551615 1.5 0.10000000000000001 [s] 3 03");
+    CHECK(ready(sb));
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void host_calls(void) {
+    hlsnap_value v = hlsnap_i32(100), out = VOID_VALUE, a[2];
+    hlsnap_stats st;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    CHECK_EQ(call(sb, "host_loop", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, 4950);
+    hlsnap_sandbox_get_stats(sb, &st);
+    CHECK_EQ(st.exits, 102); /* init, 100 host calls, return */
+    v = hlsnap_str("host_fails");
+    CHECK_EQ(call(sb, "host_error", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, HLSNAP_ERR_FUNCTION * 1000 + 77);
+    v = hlsnap_str("no_such");
+    CHECK_EQ(call(sb, "host_error", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, HLSNAP_ERR_NOT_FOUND * 1000);
+    v = hlsnap_str("host_i32");
+    CHECK_EQ(call(sb, "host_error", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, HLSNAP_ERR_SIGNATURE * 1000);
+    a[0] = hlsnap_i32(-5), a[1] = hlsnap_str("why");
+    CHECK_EQ(call(sb, "fail", a, 2, &out), HLSNAP_ERR_FUNCTION);
+    CHECK_EQ(last.user_code, -5);
+    CHECK(ready(sb));
+    CHECK_EQ(call(sb, "host_void", HLSNAP_NO_ARGS, &out), HLSNAP_OK);
+    CHECK_EQ(out.type, HLSNAP_VOID);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* Handles and batches. */
+static void batches(void) {
+    enum { N = 500 };
+    static hlsnap_invocation calls[N];
+    static hlsnap_value args[N], outs[N], fail[2];
+    hlsnap_export echo, count, strs, failing;
+    hlsnap_stats before, after;
+    size_t i, done = 9;
+    sandbox *sb, *other;
+    NEED_KVM;
+    sb = start(&plain);
+    other = start(&small);
+    NEED(sb && other ? sb : NULL);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "echo_i32", "i32(i32)", &echo, NULL), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "echo_i32", "i32(u32)", &count, NULL), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "count", "u64()", &count, NULL), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "echo_str", NULL, &strs, NULL), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "fail", NULL, &failing, NULL), HLSNAP_OK);
+    for (i = 0; i < N; i++) {
+        args[i] = hlsnap_i32((int32_t)i);
+        calls[i].target = i % 2 ? count : echo;
+        calls[i].args = i % 2 ? NULL : &args[i];
+        calls[i].num_args = i % 2 ? 0 : 1;
+    }
+    hlsnap_sandbox_get_stats(sb, &before);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, N, outs, &done, &last), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &after);
+    CHECK_EQ(done, N);
+    CHECK_EQ(after.calls - before.calls, N);
+    CHECK_EQ(after.exits - before.exits, 1);
+    for (i = 0; i < N; i++) CHECK_EQ(outs[i].as.u64, i % 2 ? 7 + i / 2 : i);
+    args[1] = hlsnap_str("a string"), calls[1].target = strs, calls[1].args = &args[1], calls[1].num_args = 1;
+    fail[0] = hlsnap_i32(3), fail[1] = hlsnap_str(""), calls[20].target = failing, calls[20].args = fail, calls[20].num_args = 2;
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, N, outs, &done, &last), HLSNAP_ERR_FUNCTION);
+    CHECK_EQ(done, 20);
+    CHECK_STR(outs[1].str, "a string");
+    CHECK_EQ(outs[19].as.u64, 7 + 250 + 8); /* one count fewer than before: call 1 is a string now */
+    CHECK(ready(sb));
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 0, NULL, &done, &last), HLSNAP_OK);
+    calls[20].num_args = 1; /* all are checked before the first runs */
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, N, outs, &done, &last), HLSNAP_ERR_SIGNATURE);
+    CHECK_EQ(done, 0);
+    calls[0].target.id ^= 1ull << 40;
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 1, outs, &done, &last), HLSNAP_ERR_NOT_FOUND);
+    calls[0].target = calls[2].target; /* the same guest in another layout */
+    CHECK_EQ(hlsnap_sandbox_invoke(other, calls, 1, outs, &done, &last), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+}
+
+/* ---- >>runtime ---- */
+
+typedef struct seen { int levels[8]; char text[200]; } seen;
+static void on_log(int level, const char *text, size_t size, void *user) {
+    seen *s = (seen *)user;
+    s->levels[level & 7]++;
+    if (size < sizeof(s->text)) memcpy(s->text, text, size + 1);
+}
+static void say(sandbox *sb, int level) {
+    hlsnap_value a[2];
+    a[0] = hlsnap_i32(level), a[1] = hlsnap_str("li\x01ne");
+    CHECK_EQ(call(sb, "log", a, 2, NULL), HLSNAP_OK);
+}
+
+static void logs(void) {
+    static const int levels[] = {-1, 0, 1, 2, 3, 4};
+    snapshot *s = NULL;
+    sandbox *sb;
+    size_t i;
+    int k;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    say(sb, 1); /* nobody listens */
+    s = take(sb);
+    hlsnap_sandbox_destroy(sb);
+    for (i = 0; i < HLSNAP_COUNT(levels) && s; i++) { /* levels are the sandbox's, also of one started from a snapshot */
+        options o = plain;
+        seen got;
+        const int level = levels[i] ? levels[i] : 1;
+        memset(&got, 0, sizeof(got));
+        o.log = on_log, o.log_user = &got, o.log_level = levels[i];
+        sb = from(s, &o);
+        NEED(sb);
+        for (k = 0; k <= 4; k++) say(sb, k);
+        for (k = 0; k <= 4; k++) CHECK_EQ(got.levels[k], k <= level);
+        if (level >= 0) CHECK_STR(got.text, "li\\x01ne");
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        for (k = 0; k <= 4; k++) say(sb, k);
+        for (k = 0; k <= 4; k++) CHECK_EQ(got.levels[k], 2 * (k <= level));
+        hlsnap_sandbox_destroy(sb);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+static void aborts(void) {
+    hlsnap_value a[2], out;
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    s = take(sb);
+    a[0] = hlsnap_i32(-99), a[1] = hlsnap_str("enough");
+    CHECK_EQ(call(sb, "abort", a, 2, NULL), HLSNAP_ERR_ABORT);
+    CHECK_EQ(last.user_code, -99);
+    CHECK(poisoned(sb));
+    CHECK_EQ(call(sb, "count", HLSNAP_NO_ARGS, &out), HLSNAP_ERR_STATE);
+    CHECK_EQ(hlsnap_sandbox_read(sb, gva_of(sb, HLSNAP__HEAP), a, 8, NULL), HLSNAP_ERR_STATE);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    CHECK_EQ(call(sb, "bad_free", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_ABORT);
+    CHECK_EQ(last.user_code, HLSNAP__ABORT_HEAP);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    hlsnap_sandbox_retire(sb);
+    CHECK_EQ(call(sb, "count", HLSNAP_NO_ARGS, &out), HLSNAP_ERR_STATE);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+static void randomness_and_generation(void) {
+    uint8_t all[40][32];
+    uint64_t generation = 0;
+    hlsnap_value out = VOID_VALUE;
+    snapshot *s;
+    sandbox *sb, *clone;
+    int i, k;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    memset(all, 0, sizeof(all));
+    s = take(sb);
+    clone = from(s, &plain);
+    NEED(clone);
+    for (i = 0; i < 40; i++) { /* twice in a row, in clones, after restores */
+        sandbox *who = i % 4 < 2 ? sb : clone;
+        if (CHECK_EQ(call(who, "random", HLSNAP_NO_ARGS, &out), HLSNAP_OK) && CHECK_EQ(out.size, 32)) memcpy(all[i], out.bytes, 32);
+        for (k = 0; k < i; k++) CHECK(memcmp(all[i], all[k], 32) != 0);
+        if (i % 4 == 3) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        if (i % 4 == 3) CHECK_EQ(restore(clone, s), HLSNAP_OK);
+    }
+    for (i = 0; i < 6; i++) {
+        const uint64_t g = call_u64(sb, "generation");
+        CHECK(g > generation && g != UINT64_MAX);
+        generation = g;
+        if (i == 3) { /* a snapshot carries it on */
+            snapshot *newer = take(sb);
+            sandbox *heir = from(newer, &plain);
+            if (CHECK(heir != NULL)) CHECK(call_u64(heir, "generation") > generation);
+            hlsnap_sandbox_destroy(heir);
+            hlsnap_snapshot_release(newer);
+        }
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(clone);
+    hlsnap_snapshot_release(s);
+}
+
+static void heap(void) {
+    hlsnap_value v = hlsnap_u32(40), out = VOID_VALUE;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    for (i = 0; i < 20; i++) {
+        v = hlsnap_u32((uint32_t)i * 16);
+        CHECK_EQ(call(sb, "heap", &v, 1, &out), HLSNAP_OK);
+        CHECK_EQ(out.as.u32, 64);
+    }
+    v = hlsnap_u32(2000); /* 4 MB in all: does not fit, and nothing is lost over it */
+    for (i = 0; i < 3; i++) {
+        CHECK_EQ(call(sb, "heap", &v, 1, &out), HLSNAP_OK);
+        CHECK(out.as.u32 > 25 && out.as.u32 < 40);
+    }
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void formatting(void) {
+    static const double numbers[] = {0.0, -0.0, 1.0, 0.1, 1e300, 5e-324, 2.2250738585072014e-308, 3.141592653589793, 123456789.5, 1e21, 1e-7, 0.5, 1.5, 2.5};
+    static const char *const formats[] = {"%f", "%.3f", "%g", "%.17g", "%e", "%10.4e|", "%-12.2f|", "%+.0f", "%#g", "%G", "%.20f"};
+    hlsnap_value v[2], out = VOID_VALUE;
+    size_t i, k;
+    char want[512];
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    for (i = 0; i < HLSNAP_COUNT(numbers); i++)
+        for (k = 0; k < HLSNAP_COUNT(formats); k++) {
+            v[0] = hlsnap_str(formats[k]), v[1] = hlsnap_f64(numbers[i]);
+            snprintf(want, sizeof(want), formats[k], numbers[i]);
+            if (CHECK_EQ(call(sb, "number", v, 2, &out), HLSNAP_OK)) CHECK_STR(out.str, want);
+        }
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void thread_local_storage(void) {
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    CHECK_EQ(call_u64(sb, "tls"), 42001);
+    CHECK_EQ(call_u64(sb, "tls"), 43002);
+    s = take(sb);
+    CHECK_EQ(call_u64(sb, "tls"), 44003);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "tls"), 44003);
+    CHECK_EQ(call_u64(sb, "constructed"), 1234);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+static void stack_protector(void) {
+    hlsnap_value v = hlsnap_u32(0), out = VOID_VALUE;
+    hlsnap_result r;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    CHECK_EQ(call(sb, "smash", &v, 1, &out), HLSNAP_OK);
+    v = hlsnap_u32(200);
+    r = call(sb, "smash", &v, 1, NULL);
+    if (out.as.i32) CHECK_EQ(r, HLSNAP_ERR_ABORT);
+    else note("stack protector", "not in this guest");
+    if (r == HLSNAP_ERR_ABORT) CHECK_EQ(last.user_code, HLSNAP__ABORT_STACK);
+    else CHECK_EQ(r, HLSNAP_ERR_FAULT);
+    CHECK(poisoned(sb));
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void cpp_guest(void) {
+    options o = plain;
+    sandbox *sb;
+    NEED_KVM;
+    if (access(cpp_file, R_OK)) SKIP("no guest_kvm_cpp.elf in GUEST_DIR");
+    o.cpp = true;
+    sb = start(&o);
+    NEED(sb);
+    CHECK_EQ(call_u64(sb, "constructed"), 1234);
+    CHECK_EQ(call_u64(sb, "tls"), 42001);
+    types_in(sb);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* ---- >>faults ---- */
+
+enum place { /* where a row of the table points; resolved against the guest */
+    AT_NUMBER, AT_TEXT, AT_RODATA, AT_DATA, AT_BSS, AT_TLS, AT_STACK, AT_HEAP, AT_MAILBOX, AT_IDENTITY, AT_GUARD_STACK, AT_GUARD_HEAP, AT_END
+};
+enum fault_flag { F_MAY_PASS = 1, F_RIP_IS_TARGET = 2, F_NO_CR2 = 4, F_ANY_RIP = 8, F_ANY_CODE = 16, F_CR2_GUARD = 32 };
+typedef struct fault_row {
+    uint32_t kind, place;
+    uint64_t number;           /* AT_NUMBER: the address or port; else added to the place */
+    uint32_t vector, code;
+    const char *region;        /* NULL = not looked at */
+    uint32_t flags;
+    uint32_t vector2, code2;   /* another answer some KVM gives; vector2 0 = none */
+} fault_row;
+
+#define SYS(page) HLSNAP__SYS_AT(page)
+static const fault_row fault_rows[] = {
+    {FAULT_DIV, 0, 0, 0, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_UD, 0, 0, 6, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_READ, 0, 0, 14, 4, "null", 0, 0, 0},
+    {FAULT_WRITE, 0, 8, 14, 6, "null", 0, 0, 0},
+    {FAULT_EXEC, 0, 0, 14, 0x14, "null", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, 0, 0x10000, 14, 4, "unresolved", 0, 0, 0},
+    {FAULT_EXEC, 0, 0x10010, 14, 0x14, "unresolved", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, 0, 0x700000000000, 14, 4, "unmapped", 0, 0, 0},
+    {FAULT_WRITE, 0, 0x700000000000, 14, 6, "unmapped", 0, 0, 0},
+    {FAULT_EXEC, 0, 0x700000000000, 14, 0x14, "unmapped", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, 0, 0x7ffffffffff8, 14, 4, "unmapped", 0, 0, 0},
+    {FAULT_READ, 0, 0xffff800000000000, 14, 4, "unmapped", 0, 14, 0xd}, /* kvm-pvm: reserved bit, in its own half */
+    {FAULT_READ, 0, 0xfffffffffffffff8, 14, 4, "unmapped", 0, 0, 0},
+    {FAULT_WRITE, AT_TEXT, 0, 14, 7, "text", 0, 0, 0},
+    {FAULT_WRITE, AT_RODATA, 0, 14, 7, "rodata", 0, 0, 0},
+    {FAULT_WRITE, AT_IDENTITY, 0, 14, 7, "identity", 0, 0, 0},
+    {FAULT_WRITE, AT_IDENTITY, 0x28, 14, 7, "identity", 0, 0, 0},
+    {FAULT_EXEC, AT_RODATA, 0, 14, 0x15, "rodata", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_DATA, 0, 14, 0x15, "data", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_BSS, 0, 14, 0x15, "data", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_TLS, 0, 14, 0x15, "tls", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_STACK, 0, 14, 0x15, "stack", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_HEAP, 0, 14, 0x15, "heap", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_MAILBOX, 0, 14, 0x15, "mailbox", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, AT_IDENTITY, 0, 14, 0x15, "identity", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, AT_GUARD_STACK, 0, 14, 4, "guard", 0, 0, 0},
+    {FAULT_WRITE, AT_GUARD_HEAP, 0, 14, 6, "guard", 0, 0, 0},
+    {FAULT_READ, AT_END, 0, 14, 4, "unmapped", 0, 0, 0},
+    {FAULT_READ, 0, SYS(HLSNAP__SYS_TABLES), 14, 5, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_TABLES) + 0x168, 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_TABLES), 14, 0x15, "supervisor", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, 0, SYS(HLSNAP__SYS_IDT), 14, 5, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_IDT), 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_READ, 0, SYS(HLSNAP__SYS_STUBS), 14, 5, "supervisor", 0, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_STUBS), 14, 0x15, "supervisor", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_STACK), 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_IST), 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_GATE), 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_XSAVE), 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_XSAVE), 14, 0x15, "supervisor", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_READ, 0, SYS(HLSNAP__SYS_PAGING), 14, 4, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_PAGING), 14, 6, "supervisor", 0, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_PAGING + 3), 14, 6, "supervisor", 0, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_PAGING), 14, 0x14, "supervisor", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_GATE, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_SCRUB, 14, 4, "null", F_ANY_RIP, 13, 0},
+    {FAULT_GATE, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_ENTER, 14, 0x14, "null", F_ANY_RIP, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_GATE) + 64, 13, 0, "supervisor", F_NO_CR2 | F_ANY_RIP, 0, 0}, /* HLT fills the gate page */
+    {FAULT_STACK, 0, 0, 14, 6, "guard", F_CR2_GUARD, 0, 0},
+    {FAULT_RSP, 0, 0, 12, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_READ, 0, 0x8000000000000000, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_WRITE, 0, 0x0000800000000000, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_EXEC, 0, 0x8000000000000000, 13, 0, NULL, F_NO_CR2 | F_ANY_RIP, 0, 0},
+    {FAULT_HLT, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_CLI, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_STI, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_IN, 0, 0x20, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_IN, 0, 0xdf, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x20, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x2e, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0xe2, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x80, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x7e, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x100, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x1e0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0x3f8, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT, 0, 0xffff, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT16, 0, 0xe1, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_OUT16, 0, 0xdf, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_MOV_CR0, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_MOV_CR3, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_LGDT, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_INT3, 0, 0, 3, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_INT_N, 0, 0, 13, 0x80 * 8 + 2, "text", F_NO_CR2, 6, 0},
+    {FAULT_INT_14, 0, 0, 13, 14 * 8 + 2, "text", F_NO_CR2, 6, 0},
+    {FAULT_ICEBP, 0, 0, 1, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_ALIGN, 0, 0, 17, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_SSE_ALIGN, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_SYSCALL, 0, 0, 6, 0, NULL, F_NO_CR2 | F_ANY_RIP | F_ANY_CODE, 14, 0},
+    {FAULT_SYSENTER, 0, 0, 13, 0, NULL, F_NO_CR2, 6, 0},
+    {FAULT_RDMSR, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_WRMSR, 0, 0, 13, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_CPUID, 0, 0, 255, 0, NULL, F_MAY_PASS, 0, 0},
+    {FAULT_SWAPGS, 0, 0, 13, 0, "text", F_NO_CR2, 6, 0},
+    {FAULT_WRFSBASE, 0, 0x12345000, 6, 0, "text", F_MAY_PASS | F_NO_CR2, 0, 0},
+    {FAULT_WRGSBASE, 0, 0x12345000, 6, 0, "text", F_MAY_PASS | F_NO_CR2, 0, 0},
+    {FAULT_VMCALL, 0, 0, 6, 0, "text", F_MAY_PASS | F_NO_CR2, 14, 7},
+    {FAULT_VMMCALL, 0, 0, 6, 0, "text", F_MAY_PASS | F_NO_CR2, 14, 7},
+    {FAULT_SIMD, 0, 0, 19, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_X87, 0, 0, 16, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_TF, 0, 0, 1, 0, "text", F_NO_CR2, 0, 0},
+    {FAULT_IRET, 0, 0, 13, 8, "text", F_NO_CR2 | F_ANY_CODE, 0, 0},
+};
+
+static uint64_t place_of(const sandbox *sb, const guest_addresses *a, const fault_row *row) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    switch (row->place) {
+    case AT_TEXT: return a->text + row->number;
+    case AT_RODATA: return a->rodata + row->number;
+    case AT_DATA: return a->data + row->number;
+    case AT_BSS: return a->bss + row->number;
+    case AT_TLS: return a->tls + row->number;
+    case AT_STACK: return a->stack + row->number;
+    case AT_HEAP: return a->heap + row->number;
+    case AT_MAILBOX: return gva_of(sb, HLSNAP__MAILBOX) + row->number;
+    case AT_IDENTITY: return gva_of(sb, HLSNAP__IDENTITY) + row->number;
+    case AT_GUARD_STACK: return gva_of(sb, HLSNAP__STACK) - 8;
+    case AT_GUARD_HEAP: return heap->gva - 8;
+    case AT_END: return heap->gva + heap->pages * 4096;
+    default: return row->number;
+    }
+}
+
+static bool in_text(const sandbox *sb, uint64_t gva) {
+    const hlsnap__region *r = hlsnap__layout_at(&sb->memory.layout, gva);
+    return r && r->kind == HLSNAP__TEXT;
+}
+
+static const char *vector_text(uint32_t vector, uint32_t code) {
+    static char text[32];
+    snprintf(text, sizeof(text), "vector %u code 0x%x", vector, code);
+    return text;
+}
+
+/* What the error of one row must say. */
+static bool fault_as_said(const sandbox *sb, const fault_row *row, uint64_t at, bool other) {
+    const uint32_t vector = other ? row->vector2 : row->vector, code = other ? row->code2 : row->code;
+    int bad = test_bad;
+    CHECK_EQ(last.vector, vector);
+    if (!(row->flags & F_ANY_CODE)) CHECK_EQ(last.error_code, code);
+    if (row->kind == FAULT_SYSCALL) CHECK(other ? last.rip == HLSNAP__SYSCALL_GVA && last.cr2 == last.rip : in_text(sb, last.rip));
+    else if (row->flags & F_RIP_IS_TARGET) CHECK_EQ(last.rip, at);
+    else if (!(row->flags & F_ANY_RIP)) CHECK(in_text(sb, last.rip));
+    if (vector == 14 && row->flags & F_CR2_GUARD) CHECK(gva_of(sb, HLSNAP__STACK) - last.cr2 - 1 < 4096);
+    else if (vector == 14 && !(row->flags & (F_NO_CR2 | F_ANY_RIP))) CHECK_EQ(last.cr2, at);
+    if (row->region && !(other && vector == 14)) CHECK_STR(last.region, row->region);
+    return bad == test_bad;
+}
+
+static void fault_row_check(sandbox *sb, const fault_row *row, const guest_addresses *a, snapshot *s, uint64_t text_sum) {
+    hlsnap_value v[2], out = VOID_VALUE;
+    const uint64_t at = place_of(sb, a, row);
+    char name[40];
+    hlsnap_result r;
+    bool ok = true;
+    snprintf(name, sizeof(name), "fault %u 0x%llx", row->kind, (unsigned long long)row->number);
+    v[0] = hlsnap_u32(row->kind), v[1] = hlsnap_u64(at);
+    call_u64(sb, "count"); /* so that a reset has something to undo */
+    r = call(sb, "fault", v, 2, &out);
+    if (row->flags & F_MAY_PASS && r == HLSNAP_OK) {
+        if (row->kind != FAULT_CPUID) note(name, "no fault");
+        CHECK(ready(sb));
+    } else {
+        const bool other = row->vector2 && last.vector == row->vector2 && (last.vector != row->vector || last.error_code == row->code2);
+        ok = CHECK_EQ(r, HLSNAP_ERR_FAULT) && fault_as_said(sb, row, at, other);
+        if (row->vector2 || row->flags & (F_MAY_PASS | F_ANY_CODE)) note(name, vector_text(last.vector, last.error_code));
+        CHECK(poisoned(sb));
+        CHECK_EQ(hlsnap_sandbox_call(sb, "count", HLSNAP_NO_ARGS, NULL, NULL), HLSNAP_ERR_STATE);
+    }
+    if (!ok) printf("# in %s: %s\n", name, last.msg);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    v[0] = hlsnap_u64(a->text & ~4095ull), v[1] = hlsnap_u64(4096);
+    CHECK(call(sb, "sum", v, 2, &out) == HLSNAP_OK && out.as.u64 == text_sum);
+}
+
+static void faults(void) {
+    hlsnap_value v[2], out = VOID_VALUE;
+    guest_addresses a;
+    snapshot *s;
+    sandbox *sb;
+    size_t i;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    s = take(sb);
+    if (CHECK(addresses_of(sb, &a))) {
+        v[0] = hlsnap_u64(a.text & ~4095ull), v[1] = hlsnap_u64(4096);
+        CHECK_EQ(call(sb, "sum", v, 2, &out), HLSNAP_OK);
+        for (i = 0; i < HLSNAP_COUNT(fault_rows); i++) fault_row_check(sb, &fault_rows[i], &a, s, out.as.u64);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>ports: IN, string forms and wide OUTs reach the allowed ports too, and must be no call ---- */
+
+static void port_attack(sandbox *sb, uint32_t kind, uint32_t number) {
+    hlsnap_value v[2];
+    hlsnap_result r;
+    v[0] = hlsnap_u32(kind), v[1] = hlsnap_u32(number);
+    r = call(sb, "port", v, 2, NULL);
+    if (r == HLSNAP_ERR_FAULT) { /* forms that reach beyond the two ports */
+        CHECK(kind == PORT_IN32 || kind == PORT_OUT32 || (number == HLSNAP_ABI_PORT_CALL && (kind == PORT_IN16 || kind == PORT_OUT16 || kind == PORT_REP_OUTSW)));
+        CHECK_EQ(last.vector, 13);
+    } else if (!CHECK_EQ(r, HLSNAP_ERR_PROTOCOL)) {
+        printf("# port form %u at 0x%x: %s\n", kind, number, last.msg);
+    }
+    CHECK(poisoned(sb));
+}
+
+static void ports(void) {
+    options bigger = small;
+    uint64_t entry;
+    snapshot *s, *t;
+    sandbox *sb, *other;
+    uint32_t i, rounds = is_slow ? 5 : 20;
+    NEED_KVM;
+    bigger.heap = 512 << 10; /* another layout, the same code at the same addresses */
+    sb = start(&small);
+    other = start(&bigger);
+    NEED(sb && other ? sb : NULL);
+    call_u64(other, "count");
+    s = take(sb);
+    t = take(other);
+    CHECK_EQ(s->guest->entry, t->guest->entry);
+    entry = s->guest->entry;
+    for (i = 0; i < rounds * PORT_NUM; i++) { /* the pending completion of one tenant must not hit the next one's first call */
+        port_attack(sb, i % PORT_NUM, i / PORT_NUM % 2 ? HLSNAP_ABI_PORT_CALL : HLSNAP_ABI_PORT_RETURN);
+        CHECK_EQ(restore(sb, i % 3 ? t : s), HLSNAP_OK);
+        CHECK_EQ(sb->guest->entry, entry);
+        CHECK_EQ(call_u64(sb, "count"), i % 3 ? 8 : 7);
+        CHECK_EQ(call_u64(sb, "tls"), 42001);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(t);
+}
+
+/* Raw guests, made by hand: init lists one export f: u64() and names a second entry, 256 bytes into the text, whose code differs. */
+#define RAW_HEAD(name) ".balign 64\n" #name ":\n" \
+    "movl 24(%rdi),%eax\n lea (%rdi,%rax),%rdx\n mov %rdi,%r8\n lea 8f(%rip),%rsi\n mov %rdx,%rdi\n mov $9,%ecx\n rep movsq\n mov %r8,%rdi\n" \
+    "movl $1,60(%rdi)\n movl $0,56(%rdi)\n movl $1,40(%rdi)\n lea 7f(%rip),%rax\n mov %rax,48(%rdi)\n" \
+    "6: outb %al,$0xe0\n jmp 6b\n" \
+    ".balign 8\n8: .long 72, 0, 0, 2, 8, 1\n .quad 48\n .long 8, 5\n .quad 56\n .asciz \"f\"\n .balign 8\n .asciz \"u64()\"\n .balign 8\n" \
+    ".org " #name "+256, 0xcc\n7:\n"
+#define RAW_END(name) "\n.org " #name "+512, 0xcc\n"
+/* a proper answer: rax as it was at entry, every other register that should be zero added in */
+#define RAW_ANSWER \
+    "or %rbx,%rax\n or %rcx,%rax\n or %rdx,%rax\n or %rsi,%rax\n or %rbp,%rax\n or %r8,%rax\n or %r9,%rax\n or %r10,%rax\n" \
+    "movl 24(%rdi),%ecx\n add %rdi,%rcx\n movl $32,(%rcx)\n movl $1,12(%rcx)\n movl $5,16(%rcx)\n movl $0,20(%rcx)\n" \
+    "add $1000,%rax\n mov %rax,24(%rcx)\n movq $0,4(%rcx)\n movl $1,40(%rdi)\n 5: outb %al,$0xe0\n jmp 5b\n"
+__asm__(".section .rodata\n"
+        RAW_HEAD(raw_answer) RAW_ANSWER RAW_END(raw_answer)
+        RAW_HEAD(raw_out) "outb %al,$0xe0\n ud2\n" RAW_END(raw_out)
+        RAW_HEAD(raw_call) "outb %al,$0xe1\n ud2\n" RAW_END(raw_call)
+        RAW_HEAD(raw_out16) "outw %ax,$0xe0\n ud2\n" RAW_END(raw_out16)
+        RAW_HEAD(raw_in) "inb $0xe0,%al\n ud2\n" RAW_END(raw_in)
+        RAW_HEAD(raw_ins) "mov %rsp,%rdi\n sub $64,%rdi\n mov $0xe0,%edx\n insb\n ud2\n" RAW_END(raw_ins)
+        RAW_HEAD(raw_outs) "mov $3,%ecx\n mov $0xe0,%edx\n mov %rdi,%rsi\n rep outsb\n ud2\n" RAW_END(raw_outs)
+        RAW_HEAD(raw_mid) "nop\n nop\n inb $0xe0,%al\n ud2\n" RAW_END(raw_mid)
+        ".previous\n");
+extern const uint8_t raw_answer[512], raw_out[512], raw_call[512], raw_out16[512], raw_in[512], raw_ins[512], raw_outs[512], raw_mid[512];
+
+static snapshot *raw_guest(const uint8_t *code, sandbox **out) {
+    static uint8_t file[4096 + 512];
+    hlsnap_guest_desc g = HLSNAP_ZERO;
+    hlsnap_sandbox_desc d = HLSNAP_ZERO;
+    hlsnap_error err;
+    snapshot *s;
+    Elf64_Ehdr h;
+    Elf64_Phdr p;
+    memset(file, 0, sizeof(file));
+    memset(&h, 0, sizeof(h));
+    memset(&p, 0, sizeof(p));
+    memcpy(h.e_ident, ELFMAG, SELFMAG);
+    h.e_ident[EI_CLASS] = ELFCLASS64, h.e_ident[EI_DATA] = ELFDATA2LSB, h.e_ident[EI_VERSION] = EV_CURRENT;
+    h.e_type = ET_EXEC, h.e_machine = EM_X86_64, h.e_version = EV_CURRENT, h.e_entry = 0x400000;
+    h.e_phoff = sizeof(h), h.e_ehsize = sizeof(h), h.e_phentsize = sizeof(p), h.e_phnum = 1;
+    p.p_type = PT_LOAD, p.p_flags = PF_R | PF_X, p.p_offset = 4096, p.p_vaddr = 0x400000, p.p_filesz = p.p_memsz = 512, p.p_align = 4096;
+    memcpy(file, &h, sizeof(h));
+    memcpy(file + sizeof(h), &p, sizeof(p));
+    memcpy(file + 4096, code, 512);
+    g.data = file, g.data_size = sizeof(file);
+    g.heap_size = 4096, g.stack_size = 8192, g.mailbox_size = 8192;
+    d.hypervisor = hv;
+    *out = NULL;
+    if (hlsnap_sandbox_create(&g, &d, out, &err)) {
+        printf("# raw guest: %s\n", err.msg);
+        test_bad++;
+        return NULL;
+    }
+    s = take(*out);
+    return s;
+}
+
+static void pending_completion(void) {
+    static const uint8_t *const codes[] = {raw_answer, raw_out, raw_call, raw_out16, raw_in, raw_ins, raw_outs, raw_mid};
+    enum { N = 8 };
+    snapshot *s[N];
+    sandbox *sb[N];
+    uint32_t i, k, n, rounds = is_slow ? 40 : 200;
+    NEED_KVM;
+    for (i = 0; i < N; i++) s[i] = raw_guest(codes[i], &sb[i]);
+    for (i = 0; i < N; i++) NEED(s[i]);
+    for (i = 0; i < N; i++) CHECK_EQ(s[i]->guest->entry, 0x400100);
+    for (k = 1; k < N; k++)
+        for (n = 0; n < rounds; n++) {
+            const hlsnap_result r = call(sb[0], "f", HLSNAP_NO_ARGS, NULL);
+            CHECK_EQ(r, HLSNAP_OK); /* raw_answer stands first */
+            CHECK_EQ(restore(sb[0], s[k]), HLSNAP_OK);
+            CHECK_EQ(call(sb[0], "f", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_PROTOCOL); /* never the UD2 behind it */
+            CHECK(poisoned(sb[0]));
+            if (n % 2) { /* the same guest again: its entry is the instruction that was left by */
+                CHECK_EQ(restore(sb[0], s[k]), HLSNAP_OK);
+                CHECK_EQ(call(sb[0], "f", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_PROTOCOL);
+            }
+            if (n % 3 == 0) {
+                CHECK_EQ(restore(sb[0], s[1 + (k + n) % (N - 1)]), HLSNAP_OK);
+                CHECK_EQ(call(sb[0], "f", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_PROTOCOL);
+            }
+            CHECK_EQ(restore(sb[0], s[0]), HLSNAP_OK);
+            CHECK_EQ(call_u64(sb[0], "f"), 1000);
+            if (test_bad > 20) break;
+        }
+    for (i = 0; i < N; i++) {
+        hlsnap_sandbox_destroy(sb[i]);
+        hlsnap_snapshot_release(s[i]);
+    }
+}
+
+/* ---- >>cancel ---- */
+
+typedef struct turn { /* one thread does, the other answers, round by round */
+    int32_t go, ready, done, stop, answer;
+    uint64_t delay_ns;
+    hlsnap_interrupt *h;
+} turn;
+
+static int32_t load32(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static void store32(int32_t *p, int32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+static void *canceller(void *user) {
+    turn *t = (turn *)user;
+    int32_t round = 0;
+    for (;;) {
+        while (load32(&t->go) == round && !load32(&t->stop)) sched_yield();
+        if (load32(&t->stop)) return NULL;
+        round = load32(&t->go);
+        store32(&t->ready, round);
+        if (round % 4) nap_us(t->delay_ns / 1000); /* leaves the core to the call, where there are few */
+        else spin_ns(t->delay_ns);
+        store32(&t->answer, hlsnap_interrupt_cancel(t->h));
+        store32(&t->done, round);
+    }
+}
+
+typedef struct neighbour { sandbox *sb; int32_t stop; uint64_t calls, bad; } neighbour;
+static void *neighbour_calls(void *user) {
+    neighbour *n = (neighbour *)user;
+    hlsnap_value v = hlsnap_i32(3), out;
+    while (!load32(&n->stop)) {
+        const bool host = n->calls % 3 == 0;
+        if (hlsnap_sandbox_call(n->sb, host ? "host_loop" : "echo_i32", &v, 1, &out, NULL) || out.as.i32 != 3) n->bad++;
+        n->calls++;
+    }
+    return NULL;
+}
+
+typedef struct signals { sigset_t mask, pending; } signals;
+static void signals_get(signals *s) {
+    memset(s, 0, sizeof(*s));
+    pthread_sigmask(SIG_BLOCK, NULL, &s->mask);
+    sigpending(&s->pending);
+}
+static bool signals_same(const signals *before) {
+    signals s;
+    int i;
+    signals_get(&s);
+    for (i = 1; i < SIGRTMAX; i++)
+        if (sigismember(&s.mask, i) != sigismember(&before->mask, i) || sigismember(&s.pending, i) != sigismember(&before->pending, i)) return false;
+    return true;
+}
+
+static void cancel_rounds(sandbox *sb, snapshot *s, turn *t, uint32_t after, uint32_t last_round, uint32_t *hits) {
+    uint32_t i;
+    signals before;
+    signals_get(&before);
+    for (i = after + 1; i <= last_round && test_bad < 10; i++) {
+        hlsnap_value v = hlsnap_u64(1 + below(is_slow ? 30000 : 400000)), n = hlsnap_i32((int32_t)below(12)), out;
+        const bool host = i % 4 == 0;
+        hlsnap_result r;
+        t->delay_ns = below(400000);
+        store32(&t->go, (int32_t)i);
+        while (load32(&t->ready) != (int32_t)i) sched_yield();
+        if (i % 5 == 0) spin_ns(below(100000)); /* so that some come before */
+        r = host ? call(sb, "host_loop", &n, 1, &out) : call(sb, "spin", &v, 1, &out);
+        if (r && r != HLSNAP_ERR_CANCELLED) printf("# %s\n", last.msg);
+        while (load32(&t->done) != (int32_t)i) sched_yield();
+        CHECK_EQ(r, load32(&t->answer) ? HLSNAP_ERR_CANCELLED : HLSNAP_OK);
+        CHECK_EQ(poisoned(sb), r != HLSNAP_OK);
+        *hits += r != HLSNAP_OK;
+        CHECK(signals_same(&before));
+        if (r || i % 7 == 0) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+}
+
+static void cancel_random(void) {
+    const uint32_t rounds = is_slow ? 100 : 2000;
+    uint32_t hits = 0;
+    pthread_t thread, other;
+    neighbour n;
+    snapshot *s;
+    sandbox *sb;
+    turn t;
+    NEED_KVM;
+    sb = start(&small);
+    memset(&n, 0, sizeof(n));
+    memset(&t, 0, sizeof(t));
+    n.sb = start(&small);
+    NEED(sb && n.sb ? sb : NULL);
+    s = take(sb);
+    t.h = hlsnap_sandbox_get_interrupt(sb);
+    CHECK(!hlsnap_interrupt_cancel(t.h));
+    pthread_create(&thread, NULL, canceller, &t);
+    cancel_rounds(sb, s, &t, 0, rounds * 3 / 4, &hits);
+    pthread_create(&other, NULL, neighbour_calls, &n);
+    cancel_rounds(sb, s, &t, rounds * 3 / 4, rounds, &hits);
+    store32(&t.stop, 1);
+    store32(&n.stop, 1);
+    pthread_join(thread, NULL);
+    pthread_join(other, NULL);
+    printf("# cancel: %u of %u calls hit; neighbour: %llu calls\n", hits, rounds, (unsigned long long)n.calls);
+    CHECK(hits > 0 && hits < rounds);
+    CHECK_EQ(n.bad, 0);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(n.sb);
+    CHECK(!hlsnap_interrupt_cancel(t.h)); /* outlives the sandbox */
+    hlsnap_interrupt_release(t.h);
+    hlsnap_interrupt_release(NULL);
+    hlsnap_snapshot_release(s);
+}
+
+/* An endless loop, cancelled from another thread; time from the cancel to the return. */
+static void cancel_endless(void) {
+    enum { N = 50 };
+    hlsnap_value forever = hlsnap_u64(0);
+    uint64_t worst = 0;
+    pthread_t thread;
+    snapshot *s;
+    sandbox *sb;
+    turn t;
+    int i;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    memset(&t, 0, sizeof(t));
+    t.h = hlsnap_sandbox_get_interrupt(sb);
+    pthread_create(&thread, NULL, canceller, &t);
+    for (i = 1; i <= N; i++) {
+        uint64_t start_ns = now();
+        hlsnap_result r;
+        t.delay_ns = 2000000;
+        store32(&t.go, i);
+        r = call(sb, "spin", &forever, 1, NULL);
+        start_ns = now() - start_ns;
+        worst = start_ns > worst ? start_ns : worst;
+        while (load32(&t.done) != i) sched_yield();
+        CHECK(load32(&t.answer));
+        CHECK_EQ(r, HLSNAP_ERR_CANCELLED);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_u64(sb, "count"), 7);
+    }
+    store32(&t.stop, 1);
+    pthread_join(thread, NULL);
+    CHECK(worst < 5000000000u);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_interrupt_release(t.h);
+    hlsnap_snapshot_release(s);
+}
+
+/* From inside a host function: nothing of the guest runs after it. */
+typedef struct inside { sandbox *sb; hlsnap_interrupt *h; snapshot *s; bool answer, destroy; hlsnap_result results[6]; } inside;
+static void cancel_inside(void *user) {
+    inside *in = (inside *)user;
+    snapshot *s = NULL;
+    uint64_t word = 0;
+    if (!in->sb) return;
+    in->results[0] = hlsnap_sandbox_call(in->sb, "count", HLSNAP_NO_ARGS, NULL, NULL);
+    in->results[1] = hlsnap_sandbox_snapshot(in->sb, &s, NULL);
+    in->results[2] = hlsnap_sandbox_restore(in->sb, in->s, NULL);
+    in->results[3] = hlsnap_sandbox_read(in->sb, gva_of(in->sb, HLSNAP__HEAP), &word, 8, NULL);
+    in->results[4] = hlsnap_sandbox_write(in->sb, gva_of(in->sb, HLSNAP__HEAP) + 8192, &word, 8, NULL);
+    in->results[5] = (hlsnap_result)hlsnap_sandbox_get_state(in->sb);
+    if (in->destroy) hlsnap_sandbox_destroy(in->sb);
+    else in->answer = hlsnap_interrupt_cancel(in->h);
+}
+
+static void cancel_in_host_function(void) {
+    options o = small;
+    inside in;
+    hook h = {cancel_inside, &in};
+    sandbox *sb;
+    NEED_KVM;
+    memset(&in, 0, sizeof(in));
+    o.hook = &h;
+    sb = start(&o);
+    NEED(sb);
+    in.s = take(sb);
+    in.h = hlsnap_sandbox_get_interrupt(sb);
+    in.sb = sb;
+    CHECK_EQ(call(sb, "host_void", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_CANCELLED);
+    CHECK(in.answer);
+    CHECK_EQ(in.results[0], HLSNAP_ERR_STATE);
+    CHECK_EQ(in.results[1], HLSNAP_ERR_STATE);
+    CHECK_EQ(in.results[2], HLSNAP_ERR_STATE);
+    CHECK_EQ(in.results[3], HLSNAP_OK);
+    CHECK_EQ(in.results[4], HLSNAP_OK);
+    CHECK_EQ(in.results[5], HLSNAP_BUSY);
+    CHECK(poisoned(sb));
+    CHECK(!hlsnap_interrupt_cancel(in.h));
+    CHECK_EQ(restore(sb, in.s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    in.destroy = true;
+    CHECK_EQ(call(sb, "host_void", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_CANCELLED); /* and sb is gone */
+    CHECK(!hlsnap_interrupt_cancel(in.h));
+    hlsnap_interrupt_release(in.h);
+    hlsnap_snapshot_release(in.s);
+}
+
+/* ---- >>time-limits ---- */
+
+static int by_number(const void *a, const void *b) {
+    uint64_t x, y;
+    memcpy(&x, a, 8);
+    memcpy(&y, b, 8);
+    return x < y ? -1 : x > y;
+}
+
+static void time_limit(void) {
+    enum { N = 100 };
+    uint64_t took[N];
+    hlsnap_value forever = hlsnap_u64(0), v = hlsnap_i32(5), out;
+    signals before;
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    signals_get(&before);
+    for (i = 0; i < N; i++) {
+        const uint64_t start_ns = now();
+        CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
+        took[i] = now() - start_ns;
+        CHECK(took[i] >= 1000000);
+        CHECK(poisoned(sb));
+        CHECK(signals_same(&before));
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, 10000000000u), HLSNAP_OK);
+        CHECK_EQ(call(sb, "echo_i32", &v, 1, &out), HLSNAP_OK);
+    }
+    qsort(took, N, sizeof(took[0]), by_number);
+    printf("# a limit of 1 ms: median %.3f ms, worst %.3f ms\n", (double)took[N / 2] * 1e-6, (double)took[N - 1] * 1e-6);
+    if (!is_slow) CHECK(took[N / 2] <= 2000000);
+    CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, UINT64_MAX), HLSNAP_OK); /* no overflow of the deadline */
+    CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, 1), HLSNAP_ERR_TIMEOUT);
+    hlsnap_sandbox_destroy(sb);
+    o.timeout_ns = 2000000; /* the sandbox's own */
+    sb = from(s, &o);
+    NEED(sb);
+    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    v = hlsnap_u64(is_slow ? 1000 : 100000);
+    CHECK_EQ(call_limited(sb, "spin", &v, 1, 10000000000u), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* Host functions count: the call ends when the function returns. */
+static void sleep_inside(void *user) { nap_us(*(const uint64_t *)user); }
+static void time_limit_in_host(void) {
+    uint64_t us = 20000;
+    hook h = {sleep_inside, &us};
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    o.hook = &h;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, 2000000), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, 10000000000u), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* A sandbox called from another one's host function, endless: the outer limit ends both. */
+typedef struct nested { sandbox *inner; hlsnap_result got; uint64_t inner_limit, rounds; } nested;
+static void call_inner(void *user) {
+    nested *n = (nested *)user;
+    hlsnap_value v = hlsnap_u64(n->rounds);
+    n->got = call_limited(n->inner, "spin", &v, 1, n->inner_limit);
+}
+
+static void nested_limits(void) {
+    const uint64_t ms = is_slow ? 50000000 : 5000000;
+    nested n;
+    hook h = {call_inner, &n};
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    o.hook = &h;
+    memset(&n, 0, sizeof(n));
+    sb = start(&o);
+    n.inner = start(&small);
+    NEED(sb && n.inner ? sb : NULL);
+    s = take(sb);
+    for (i = 0; i < 30; i++) {
+        n.got = HLSNAP_OK;
+        n.rounds = 0;
+        n.inner_limit = i % 3 == 0 ? 0 : i % 3 == 1 ? 1000 * ms : ms / 5;
+        CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, i % 3 == 2 ? 2000 * ms : ms), i % 3 == 2 ? HLSNAP_OK : HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(n.got, HLSNAP_ERR_TIMEOUT);
+        CHECK(poisoned(n.inner));
+        CHECK_EQ(poisoned(sb), i % 3 != 2);
+        CHECK_EQ(restore(n.inner, s), HLSNAP_OK);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        n.rounds = 100; /* short and in time: neither ends */
+        n.inner_limit = 1000 * ms;
+        CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, 1000 * ms), HLSNAP_OK);
+        CHECK_EQ(n.got, HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(n.inner);
+    hlsnap_snapshot_release(s);
+}
+
+/* Sandboxes with timers side by side on one thread: no limit of one ends the other. */
+static void two_timers(void) {
+    const uint64_t ms = is_slow ? 20000000 : 2000000;
+    hlsnap_value forever = hlsnap_u64(0), v = hlsnap_i32(5);
+    snapshot *s;
+    sandbox *a, *b;
+    int i;
+    NEED_KVM;
+    a = start(&small);
+    NEED(a);
+    s = take(a);
+    b = from(s, &small);
+    NEED(b);
+    for (i = 0; i < 30; i++) {
+        CHECK_EQ(call_limited(a, "spin", &forever, 1, ms / 2), HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(call_limited(b, "echo_i32", &v, 1, 1000 * ms), HLSNAP_OK);
+        CHECK_EQ(restore(a, s), HLSNAP_OK);
+        CHECK_EQ(call_limited(b, "spin", &forever, 1, ms / 2), HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(call(a, "echo_i32", &v, 1, NULL), HLSNAP_OK);
+        CHECK_EQ(restore(b, s), HLSNAP_OK);
+        CHECK_EQ(call_limited(b, "echo_i32", &v, 1, 1000 * ms), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(a);
+    hlsnap_sandbox_destroy(b);
+    hlsnap_snapshot_release(s);
+}
+
+typedef struct timed { sandbox *sb; hlsnap_result got; uint64_t limit; pid_t tid; } timed;
+static void *timed_call(void *user) {
+    timed *t = (timed *)user;
+    hlsnap_value forever = hlsnap_u64(0);
+    hlsnap_error err;
+    hlsnap_invocation one;
+    t->tid = (pid_t)syscall(SYS_gettid);
+    t->got = hlsnap_sandbox_find(t->sb, "spin", NULL, &one.target, &err);
+    one.args = &forever;
+    one.num_args = 1;
+    one.timeout_ns = t->limit;
+    if (!t->got) t->got = hlsnap_sandbox_invoke(t->sb, &one, 1, NULL, NULL, &err);
+    return NULL;
+}
+
+/* A timer belongs to a thread; another thread with the same number later is another thread. */
+static void timer_after_thread_reuse(void) {
+    hlsnap_interrupt *h;
+    timed t;
+    pthread_t thread;
+    snapshot *s;
+    pid_t first;
+    int fd, tries;
+    NEED_KVM;
+    fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) SKIP("needs root and /proc/sys/kernel/ns_last_pid");
+    t.sb = start(&small);
+    NEED(t.sb);
+    s = take(t.sb);
+    h = hlsnap_sandbox_get_interrupt(t.sb);
+    t.limit = 2000000;
+    pthread_create(&thread, NULL, timed_call, &t);
+    pthread_join(thread, NULL);
+    CHECK_EQ(t.got, HLSNAP_ERR_TIMEOUT);
+    first = t.tid;
+    for (t.tid = 0, tries = 0; tries < 200 && t.tid != first; tries++) {
+        char text[16];
+        uint64_t end;
+        const int n = snprintf(text, sizeof(text), "%d", (int)first - 1);
+        CHECK_EQ(restore(t.sb, s), HLSNAP_OK);
+        nap_us(200); /* the last one must be gone */
+        CHECK_EQ(pwrite(fd, text, (size_t)n, 0), n);
+        pthread_create(&thread, NULL, timed_call, &t);
+        for (end = now() + 2000000000u; hlsnap_sandbox_get_state(t.sb) != HLSNAP_POISONED && now() < end;) nap_us(100);
+        if (!CHECK(now() < end)) hlsnap_interrupt_cancel(h);
+        pthread_join(thread, NULL);
+        CHECK_EQ(t.got, HLSNAP_ERR_TIMEOUT);
+        if (test_bad) break;
+    }
+    if (t.tid != first) note("thread id", "never reused");
+    close(fd);
+    hlsnap_sandbox_destroy(t.sb);
+    hlsnap_interrupt_release(h);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>signals ---- */
+
+static volatile sig_atomic_t alarms;
+static void on_alarm(int n) {
+    (void)n;
+    alarms++;
+}
+
+static void with_alarms(uint64_t us, void (*run)(sandbox *, snapshot *)) {
+    struct sigaction mine, old;
+    struct itimerval every, off;
+    snapshot *s;
+    sandbox *sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    memset(&mine, 0, sizeof(mine));
+    memset(&off, 0, sizeof(off));
+    mine.sa_handler = on_alarm;
+    mine.sa_flags = SA_RESTART;
+    alarms = 0;
+    sigaction(SIGALRM, &mine, &old);
+    every.it_interval.tv_sec = every.it_value.tv_sec = 0;
+    every.it_interval.tv_usec = every.it_value.tv_usec = (suseconds_t)us;
+    setitimer(ITIMER_REAL, &every, NULL);
+    run(sb, s);
+    setitimer(ITIMER_REAL, &off, NULL);
+    sigaction(SIGALRM, &old, NULL);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* Handlers of the application run while the guest does, and the call goes on. */
+static void long_call(sandbox *sb, snapshot *s) {
+    hlsnap_value v = hlsnap_u64(is_slow ? 3000000 : 30000000), a = VOID_VALUE, b = VOID_VALUE;
+    (void)s;
+    CHECK_EQ(call(sb, "spin", &v, 1, &a), HLSNAP_OK);
+    CHECK(alarms > 2);
+    CHECK_EQ(call(sb, "spin", &v, 1, &b), HLSNAP_OK);
+    CHECK_EQ(a.as.u64, b.as.u64);
+}
+static void alarm_handler(void) {
+    NEED_KVM;
+    with_alarms(1000, long_call);
+}
+
+static void storm(sandbox *sb, snapshot *s) {
+    const uint64_t end = now() + 1000000000u;
+    hlsnap_value v, out, forever = hlsnap_u64(0);
+    uint64_t calls = 0;
+    while (now() < end && test_bad < 5) {
+        v = hlsnap_i32(7);
+        CHECK_EQ(call(sb, "host_loop", &v, 1, &out), HLSNAP_OK);
+        CHECK_EQ(out.as.i32, 21);
+        CHECK_EQ(call(sb, "count", HLSNAP_NO_ARGS, &out), HLSNAP_OK);
+        if (++calls % 16 == 0) CHECK_EQ(call_limited(sb, "spin", &forever, 1, is_slow ? 50000000 : 1000000), HLSNAP_ERR_TIMEOUT);
+        if (calls % 16 == 0 || calls % 3 == 0) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    printf("# storm: %llu calls, %d alarms\n", (unsigned long long)calls, (int)alarms);
+    CHECK(alarms > 10 && calls > 0);
+}
+static void alarm_storm(void) {
+    NEED_KVM;
+    with_alarms(is_slow ? 5000 : 60, storm);
+}
+
+/* Blocked and pending signals of the thread stay blocked and pending, also the cancel signal itself. */
+static void signals_kept(void) {
+    hlsnap_value v = hlsnap_i32(5), forever = hlsnap_u64(0), out;
+    struct timespec zero = {0, 0};
+    signals before;
+    sigset_t set, old;
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGRTMIN + 7);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
+    pthread_kill(pthread_self(), SIGUSR1); /* pending for good: must not end any call */
+    o.cancel_signal = SIGRTMIN + 7;        /* blocked by the application already */
+    signals_get(&before);
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    CHECK_EQ(call(sb, "echo_i32", &v, 1, &out), HLSNAP_OK);
+    CHECK(signals_same(&before));
+    CHECK_EQ(call_limited(sb, "spin", &forever, 1, 2000000), HLSNAP_ERR_TIMEOUT);
+    CHECK(signals_same(&before));
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, 10000000000u), HLSNAP_OK);
+    CHECK(signals_same(&before));
+    hlsnap_sandbox_destroy(sb);
+    o.cancel_signal = 0;
+    sb = from(s, &o);
+    NEED(sb);
+    CHECK_EQ(call(sb, "echo_i32", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(sigtimedwait(&set, NULL, &zero), SIGUSR1);
+    pthread_sigmask(SIG_SETMASK, &old, NULL); /* another mask from now on */
+    signals_get(&before);
+    CHECK_EQ(call_limited(sb, "spin", &forever, 1, 2000000), HLSNAP_ERR_TIMEOUT);
+    CHECK(signals_same(&before));
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>reset-proof: after each restore everything is as the snapshot has it ---- */
+
+#define MAX_SHOTS 14
+typedef struct shot { snapshot *s; uint8_t *shadow; uint32_t guest; } shot; /* shadow: all stored regions, one after the other */
+typedef struct world {
+    sandbox *sb[2];
+    shot shots[MAX_SHOTS];
+    uint32_t num_shots, num_guests;
+    guest_addresses at;        /* the same program in all guests */
+    uint64_t next_entry, timeout_ns;
+    uint8_t id[16];            /* identity of the last start of any sandbox */
+    probe_dump base[3];        /* per guest: the registers at the first instruction of a sandbox that was never used */
+    struct kvm_sregs sregs[3];
+    uint64_t msrs[3][8];
+    bool has_base[3];
+    uint32_t ops, restores, probes, poisons, takes;
+    char history[16][64];      /* the last operations, for a failure's report */
+} world;
+
+static size_t stored_size(const hlsnap__layout *l) {
+    size_t n = 0;
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++)
+        if (hlsnap__kind_stored(l->regions[i].kind)) n += (size_t)l->regions[i].pages * 4096;
+    return n;
+}
+
+static void stored_read(sandbox *sb, uint8_t *to) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    uint32_t i;
+    for (i = 0; i < l->num_regions; i++) {
+        const size_t n = (size_t)l->regions[i].pages * 4096;
+        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
+        CHECK_EQ(hlsnap_sandbox_read(sb, l->regions[i].gva, to, n, NULL), HLSNAP_OK);
+        to += n;
+    }
+}
+
+/* Guest memory against a shadow copy; says where the first difference lies. */
+static bool stored_same(sandbox *sb, const uint8_t *shadow) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    static uint8_t page[4096];
+    uint32_t i;
+    uint64_t k, j;
+    for (i = 0; i < l->num_regions; i++) {
+        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
+        for (k = 0; k < l->regions[i].pages; k++, shadow += 4096) {
+            const uint64_t gva = l->regions[i].gva + k * 4096;
+            if (hlsnap_sandbox_read(sb, gva, page, 4096, NULL)) return false;
+            if (memcmp(page, shadow, 4096) == 0) continue;
+            for (j = 0; page[j] == shadow[j]; j++) { }
+            printf("# %s page %llu, byte %llu: 0x%02x, not 0x%02x\n", hlsnap__kind_names[l->regions[i].kind], (unsigned long long)k,
+                   (unsigned long long)j, page[j], shadow[j]);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool mailbox_zero(sandbox *sb) {
+    const hlsnap__region *r = hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX);
+    static uint8_t page[4096];
+    uint64_t k;
+    for (k = 0; k < r->pages; k++)
+        if (hlsnap_sandbox_read(sb, r->gva + k * 4096, page, 4096, NULL) || !hlsnap__all_zero(page, 4096)) return false;
+    return true;
+}
+
+static void history_add(world *w, const char *what, uint64_t a, uint64_t b) {
+    snprintf(w->history[w->ops % 16], sizeof(w->history[0]), "%u %s 0x%llx 0x%llx", w->ops, what, (unsigned long long)a, (unsigned long long)b);
+}
+
+/* ---- >>probe: registers at the guest's first instruction, before any compiled code ---- */
+
+static void vcpu_state(const sandbox *sb, struct kvm_sregs *sregs, uint64_t *msrs) {
+    static const uint32_t numbers[8] = {0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0x174, 0x175, 0x176}; /* STAR .. KERNEL_GS_BASE, SYSENTER */
+    struct { uint32_t nmsrs, pad; struct kvm_msr_entry rows[8]; } m; /* kvm_msrs */
+    struct kvm_debugregs d;
+    struct kvm_vcpu_events e;
+    struct kvm_xcrs x;
+    int i;
+    memset(sregs, 0, sizeof(*sregs));
+    memset(&m, 0, sizeof(m));
+    CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_SREGS, (uintptr_t)sregs), 0);
+    m.nmsrs = 8;
+    for (i = 0; i < 8; i++) m.rows[i].index = numbers[i];
+    if (hlsnap__ioctl(sb->shell->vcpu, KVM_GET_MSRS, (uintptr_t)&m) != 8) note("MSRs", "not all can be read");
+    for (i = 0; i < 8; i++) msrs[i] = m.rows[i].data;
+    CHECK_EQ(msrs[1], HLSNAP__SYSCALL_GVA);
+    CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_DEBUGREGS, (uintptr_t)&d), 0);
+    CHECK(d.db[0] == 0 && d.db[1] == 0 && d.db[2] == 0 && d.db[3] == 0 && (d.dr7 & ~0x400ull) == 0);
+    CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_VCPU_EVENTS, (uintptr_t)&e), 0);
+    CHECK(!e.exception.injected && !e.exception.pending && !e.interrupt.injected && !e.nmi.injected && !e.nmi.pending);
+    if (hlsnap__ioctl(sb->shell->vcpu, KVM_GET_XCRS, (uintptr_t)&x) == 0 && x.nr_xcrs) CHECK_EQ(x.xcrs[0].value & ~0xe7ull, 0);
+    sregs->cr2 = 0; /* where the last page fault was; the guest cannot read it */
+}
+
+static void vector_state_print(const uint8_t *a, const uint8_t *b, size_t n) {
+    size_t i;
+    for (i = 0; i < n && a[i] == b[i]; i++) { }
+    if (i < n) printf("# vector state differs at byte %zu: 0x%02x, not 0x%02x\n", i, a[i], b[i]);
+}
+
+/* Runs from the probe; the dump is read whatever became of the call. */
+static bool probe_run(sandbox *sb, const guest_addresses *at, probe_dump *to) {
+    static const probe_dump zero;
+    const uint64_t entry = sb->guest->entry, limit = sb->timeout_ns;
+    static uint8_t flag;
+    if (hlsnap_sandbox_write(sb, at->dump, &zero, sizeof(zero), NULL)) return false;
+    flag = sb->shell->sregs.cr4 >> 18 & 1; /* OSXSAVE */
+    if (hlsnap_sandbox_write(sb, at->xsave_flag, &flag, 1, NULL)) return false;
+    sb->guest->entry = at->probe;
+    sb->timeout_ns = 2000000000; /* what follows the probe may loop, if this snapshot is of a guest that was overwritten */
+    call(sb, "nop", HLSNAP_NO_ARGS, NULL);
+    sb->timeout_ns = limit;
+    sb->guest->entry = entry;
+    memcpy(to, sb->memory.mem + (at->dump - sb->memory.layout.base), sizeof(*to));
+    return to->magic == PROBE_MAGIC;
+}
+
+static void probe_check(world *w, sandbox *sb, uint32_t guest) {
+    static probe_dump d;
+    struct kvm_sregs sregs;
+    uint64_t msrs[8];
+    size_t i;
+    if (!CHECK(probe_run(sb, &w->at, &d))) {
+        printf("# probe: %s\n", last.msg);
+        return;
+    }
+    w->probes++;
+    if (!sb->shell) return;
+    vcpu_state(sb, &sregs, msrs);
+    memset(d.xsave + 512, 0, 8); /* XSTATE_BV: which components are in use, not what they hold */
+    if (!w->has_base[guest]) {
+        w->base[guest] = d;
+        w->sregs[guest] = sregs;
+        memcpy(w->msrs[guest], msrs, sizeof(msrs));
+        w->has_base[guest] = true;
+    }
+    for (i = 0; i < 16; i++) CHECK_EQ(d.gpr[i], w->base[guest].gpr[i]);
+    CHECK_EQ(d.flags & ~0x44ull, w->base[guest].flags & ~0x44ull); /* ZF and PF are the gate's, where it clears vector state */
+    CHECK_EQ(d.fs0, gva_of(sb, HLSNAP__IDENTITY));
+    for (i = 0; i < 6; i++) CHECK_EQ(d.segments[i], w->base[guest].segments[i]);
+    if (!CHECK(memcmp(d.xsave, w->base[guest].xsave, sizeof(d.xsave)) == 0)) vector_state_print(d.xsave, w->base[guest].xsave, sizeof(d.xsave));
+    CHECK(poisoned(sb) || memcmp(&sregs, &w->sregs[guest], sizeof(sregs)) == 0);
+    CHECK(memcmp(msrs, w->msrs[guest], sizeof(msrs)) == 0);
+}
+
+/* ---- >>reset-operations ---- */
+
+static const uint32_t writable_kinds[] = {HLSNAP__DATA, HLSNAP__TLS, HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX};
+
+/* An address the guest may write. Mostly not where its own frames and the runtime's state are, so that calls go on working. */
+static uint64_t random_place(const sandbox *sb, uint64_t *room) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const bool wild = below(10) == 0;
+    for (;;) {
+        const hlsnap__region *r = &l->regions[below(l->num_regions)];
+        uint64_t size = r->pages * 4096, from = 0;
+        size_t i;
+        for (i = 0; i < HLSNAP_COUNT(writable_kinds) && writable_kinds[i] != r->kind; i++) { }
+        if (i == HLSNAP_COUNT(writable_kinds)) continue;
+        if (!wild && r->kind == HLSNAP__STACK) size -= 8192;
+        if (!wild && r->kind == HLSNAP__HEAP) from = 32768;
+        if (!wild && r->kind == HLSNAP__DATA) from = size > 40960 ? 8192 : size / 2;
+        from += below(size - from);
+        *room = size - from;
+        return r->gva + from;
+    }
+}
+
+static void op_poke(world *w, sandbox *sb) {
+    uint64_t room, at = random_place(sb, &room);
+    hlsnap_value v[4];
+    if (below(3)) {
+        v[0] = hlsnap_u64(at), v[1] = hlsnap_u64(rnd()), v[2] = hlsnap_u32((uint32_t)below(9));
+        history_add(w, "poke", at, v[1].as.u64);
+        call(sb, "poke", v, 3, NULL);
+        return;
+    }
+    v[0] = hlsnap_u64(at), v[2] = hlsnap_u64(rnd()), v[3] = hlsnap_u32(below(2) ? 4096 : 1);
+    v[1] = hlsnap_u64(1 + below(room < 65536 || v[3].as.u32 > 1 ? room : 65536));
+    history_add(w, "fill", at, v[1].as.u64);
+    call(sb, "fill", v, 4, NULL);
+}
+
+/* true: the guest's code or constants were changed */
+static bool op_host_write(world *w, sandbox *sb) {
+    static uint8_t bytes[8192];
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__region *r = &l->regions[below(l->num_regions)];
+    uint64_t room = r->pages * 4096, from = below(room), n = 1 + below(room - from < 8192 ? room - from : 8192);
+    size_t i;
+    bool fixed = !hlsnap__kind_writable(r->kind);
+    if (fixed && below(8)) return false;
+    if (r->kind != HLSNAP__DATA && !fixed) from = random_place(sb, &room), n = 1 + below(room < 8192 ? room : 8192), from -= r->gva;
+    for (i = 0; i < n; i++) bytes[i] = (uint8_t)rnd();
+    history_add(w, "host write", r->gva + from, n);
+    CHECK_EQ(hlsnap_sandbox_write(sb, r->gva + from, bytes, (size_t)n, NULL), r->kind == HLSNAP__IDENTITY ? HLSNAP_ERR_ARG : HLSNAP_OK);
+    return fixed || r->kind == HLSNAP__DATA;
+}
+
+static void op_fault(world *w, sandbox *sb) {
+    const fault_row *row = &fault_rows[below(HLSNAP_COUNT(fault_rows))];
+    hlsnap_value v[2];
+    v[0] = hlsnap_u32(row->kind), v[1] = hlsnap_u64(place_of(sb, &w->at, row));
+    history_add(w, "fault", row->kind, v[1].as.u64);
+    call(sb, "fault", v, 2, NULL);
+}
+
+static void op_leave(world *w, sandbox *sb) {
+    hlsnap_value v = hlsnap_u32((uint32_t)below(2048));
+    if (below(20)) v.as.u32 &= ~(uint32_t)LEAVE_LOOP;
+    history_add(w, "leave", v.as.u32, 0);
+    CHECK(call_limited(sb, "leave", &v, 1, 2000000) != HLSNAP_OK);
+    CHECK(poisoned(sb) || last.code == HLSNAP_ERR_STATE);
+}
+
+static void op_call(world *w, sandbox *sb) {
+    static const char *const names[] = {"count", "tls", "random", "generation", "nop"};
+    hlsnap_value v[2];
+    const uint64_t which = below(10);
+    history_add(w, "call", which, 0);
+    if (which < 5) call(sb, names[which], HLSNAP_NO_ARGS, NULL);
+    else if (which < 6) v[0] = hlsnap_u32((uint32_t)below(60)), call(sb, "heap", v, 1, NULL);
+    else if (which < 7) v[0] = hlsnap_i32((int32_t)below(4)), call(sb, "host_loop", v, 1, NULL);
+    else if (which < 8) v[0] = hlsnap_i32(1), v[1] = hlsnap_str("x"), call(sb, below(4) ? "fail" : "abort", v, 2, NULL);
+    else if (which < 9) v[0] = hlsnap_u32((uint32_t)below(PORT_NUM)), v[1] = hlsnap_u32(0xe0 + (uint32_t)below(2)), call(sb, "port", v, 2, NULL);
+    else v[0] = hlsnap_u32((uint32_t)below(32)), call(sb, "dirty", v, 1, NULL);
+}
+
+static void op_take(world *w, sandbox *sb, uint32_t guest) {
+    shot *to = w->num_shots < MAX_SHOTS ? &w->shots[w->num_shots] : &w->shots[w->num_guests + below(MAX_SHOTS - w->num_guests)];
+    uint8_t *shadow = (uint8_t *)malloc(stored_size(&sb->memory.layout));
+    history_add(w, "take", (uint64_t)(to - w->shots), guest);
+    if (shadow) stored_read(sb, shadow);
+    if (to == &w->shots[w->num_shots]) w->num_shots++;
+    else hlsnap_snapshot_release(to->s), free(to->shadow);
+    to->s = take(sb);
+    to->shadow = shadow;
+    to->guest = guest;
+    w->takes++;
+    CHECK(stored_same(sb, shadow)); /* taking one changes nothing */
+}
+
+/* The heart: any state -> restore -> all of it is the snapshot's. */
+static void op_restore(world *w, sandbox *sb, const shot *to) {
+    uint8_t page[4096], *id = page + HLSNAP_ABI_IDENTITY_OFFSET + offsetof(hlsnap_abi_identity, id);
+    w->restores++;
+    w->poisons += poisoned(sb);
+    if (!CHECK_EQ(restore(sb, to->s), HLSNAP_OK)) return;
+    CHECK(stored_same(sb, to->shadow));
+    CHECK(mailbox_zero(sb));
+    CHECK_EQ(hlsnap_sandbox_read(sb, gva_of(sb, HLSNAP__IDENTITY), page, sizeof(page), NULL), HLSNAP_OK);
+    CHECK(memcmp(id, w->id, 16) != 0);
+    memcpy(w->id, id, 16);
+    if (below(2)) {
+        probe_check(w, sb, to->guest);
+        if (below(2)) return;
+        CHECK_EQ(restore(sb, to->s), HLSNAP_OK);
+        CHECK(stored_same(sb, to->shadow));
+    }
+}
+
+/* A sibling straight from a snapshot. */
+static void op_clone(world *w, const options *o) {
+    const shot *at = &w->shots[below(w->num_shots)];
+    sandbox *sb = from(at->s, o);
+    history_add(w, "clone", (uint64_t)(at - w->shots), 0);
+    if (!sb) return;
+    CHECK(stored_same(sb, at->shadow));
+    CHECK(mailbox_zero(sb));
+    probe_check(w, sb, at->guest);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* Two guests of one program: alike, with another heap, and a second copy of the first, whose layers are other ones. */
+static bool world_open(world *w, const options *o) {
+    uint32_t g;
+    for (g = 0; g < 3; g++) {
+        options mine = *o;
+        sandbox *sb;
+        mine.heap = g == 1 ? 640 << 10 : o->heap;
+        sb = start(&mine);
+        if (!CHECK(sb != NULL)) return false;
+        if (!CHECK(addresses_of(sb, &w->at))) return false;
+        op_take(w, sb, g);
+        w->num_guests++;
+        if (g < 2) w->sb[g] = sb;
+        else hlsnap_sandbox_destroy(sb);
+        sb = from(w->shots[g].s, o); /* never used before: what it finds in its registers is right by definition */
+        if (!CHECK(sb != NULL)) return false;
+        probe_check(w, sb, g);
+        hlsnap_sandbox_destroy(sb);
+    }
+    return true;
+}
+
+static void world_step(world *w, const options *o, uint32_t *guest, bool *tainted) {
+    const uint32_t which = (uint32_t)below(2);
+    sandbox *sb = w->sb[which];
+    const uint64_t dice = below(100);
+    if (dice >= 98) op_clone(w, o);
+    else if (!ready(sb) || dice < 25) {
+        const uint32_t to = (uint32_t)below(w->num_shots);
+        history_add(w, which ? "restore b" : "restore a", to, poisoned(sb));
+        op_restore(w, sb, &w->shots[to]);
+        guest[which] = w->shots[to].guest;
+        tainted[which] = false;
+    } else if (dice < 45) op_poke(w, sb);
+    else if (dice < 55) tainted[which] = op_host_write(w, sb) || tainted[which];
+    else if (dice < 65) op_fault(w, sb);
+    else if (dice < 75) op_leave(w, sb);
+    else if (dice < 92) op_call(w, sb);
+    else if (!tainted[which]) op_take(w, sb, guest[which]);
+}
+
+static void world_run(uint64_t ops) {
+    static world w;
+    options o = small;
+    uint32_t guest[2] = {0, 1}, i;
+    bool tainted[2] = {false, false};
+    const int bad = test_bad;
+    memset(&w, 0, sizeof(w));
+    o.timeout_ns = is_slow ? 1000000000 : 20000000; /* a guest whose code or stack was overwritten may loop */
+    rnd_state = seed;
+    if (world_open(&w, &o))
+        for (w.ops = 0; w.ops < ops && test_bad == bad; w.ops++) world_step(&w, &o, guest, tainted);
+    printf("# SEED=0x%llx: %u operations, %u restores (%u from poisoned), %u probes, %u snapshots\n", (unsigned long long)seed, w.ops, w.restores, w.poisons,
+           w.probes, w.takes);
+    for (i = 0; i < 16 && test_bad != bad; i++) printf("# %s\n", w.history[(w.ops + i) % 16]);
+    for (i = 0; i < w.num_shots; i++) hlsnap_snapshot_release(w.shots[i].s), free(w.shots[i].shadow);
+    hlsnap_sandbox_destroy(w.sb[0]);
+    hlsnap_sandbox_destroy(w.sb[1]);
+}
+
+static void reset_proof(void) {
+    NEED_KVM;
+    world_run(env_number("OPS", env_number("LONG", 0) ? 100000 : is_slow ? 300 : 5000));
+}
+
+/* ---- >>quirks: the slower ways, as an older kernel or another CPU would take them ---- */
+
+static void quirk(uint32_t bits) {
+    const hlsnap_hypervisor *usual = hv;
+    hlsnap_hypervisor copy = *hlsnap_kvm();
+    copy.quirks = bits;
+    hv = &copy;
+    types();
+    host_calls();
+    faults();
+    ports();
+    pending_completion();
+    time_limit_in_host();
+    world_run(env_number("LONG", 0) ? 20000 : is_slow ? 50 : 500);
+    hv = usual;
+}
+static void quirk_no_sync(void) {
+    NEED_KVM;
+    quirk(HLSNAP__KVM_NO_SYNC);
+}
+static void quirk_no_gate_scrub(void) {
+    NEED_KVM;
+    quirk(HLSNAP__KVM_NO_GATE_SCRUB);
+}
+static void quirk_both(void) {
+    NEED_KVM;
+    quirk(HLSNAP__KVM_NO_SYNC | HLSNAP__KVM_NO_GATE_SCRUB);
+}
+
+/* ---- >>tracking: what the fault counters cannot see ---- */
+
+/* Sum of a field of smaps over the window, KiB; -1 where there is no smaps. */
+static long smaps_kib(const sandbox *sb, const char *field) {
+    const uint64_t from_at = (uint64_t)(uintptr_t)sb->memory.mem, to_at = from_at + sb->memory.layout.pages * 4096;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    bool inside_window = false;
+    char line[512];
+    long sum = 0;
+    if (!f) return -1;
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long long a, b;
+        if (sscanf(line, "%llx-%llx ", &a, &b) == 2) inside_window = a >= from_at && b <= to_at;
+        else if (inside_window && strncmp(line, field, strlen(field)) == 0) sum += strtol(line + strlen(field), NULL, 10);
+    }
+    fclose(f);
+    return sum;
+}
+
+/* khugepaged must not turn tracked memory into huge pages: it would give the guest private pages without a fault. Asked for
+   by MADV_COLLAPSE, which does at once what khugepaged does in its own time. */
+static void no_huge_pages(void) {
+    const uint64_t huge = 2 << 20;
+    options o = plain;
+    hlsnap_value v[4];
+    snapshot *s;
+    sandbox *sb;
+    uint8_t *at, *mine;
+    int r;
+    NEED_KVM;
+    if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK)) SKIP("a kernel without transparent huge pages");
+    mine = (uint8_t *)mmap(NULL, 4 * huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* could it be done at all? */
+    memset(mine, 1, 4 * huge);
+    r = madvise((void *)(((uintptr_t)mine + huge) & ~(uintptr_t)(huge - 1)), huge, 25 /* MADV_COLLAPSE */);
+    if (r) note("MADV_COLLAPSE", errno == EINVAL ? "not in this kernel" : "fails on ordinary memory too");
+    munmap(mine, 4 * huge);
+    o.heap = 8 << 20;
+    sb = start(&o);
+    NEED(sb);
+    v[0] = hlsnap_u64(gva_of(sb, HLSNAP__HEAP) + huge), v[1] = hlsnap_u64(2 * huge), v[2] = hlsnap_u64(1), v[3] = hlsnap_u32(8192);
+    CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK); /* every other page */
+    s = take(sb);
+    CHECK(sb->memory.gate);
+    at = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP)));
+    CHECK(madvise(at + huge, 2 * huge, 25) != 0);
+    nap_us(is_slow ? 1000 : 20000);
+    CHECK(smaps_kib(sb, "AnonHugePages:") <= 0);
+    v[2] = hlsnap_u64(9), v[3] = hlsnap_u32(4096);
+    CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+    CHECK(smaps_kib(sb, "AnonHugePages:") <= 0);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* A page that becomes private behind the counters' back is found when the gate is off, and only then. */
+static void gate_off(void) {
+    uint8_t *shadow, *page;
+    uint64_t n;
+    snapshot *s;
+    sandbox *sb;
+    int gate;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    shadow = (uint8_t *)malloc(stored_size(&sb->memory.layout));
+    NEED(shadow);
+    stored_read(sb, shadow);
+    CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    for (gate = 1, n = 20; gate >= 0; gate--, n++) {
+        page = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP)) + n);
+        sb->memory.gate = gate != 0;
+        page[5] ^= 0x77; /* no call, no hlsnap_sandbox_write, and no fault of this thread: as khugepaged would */
+        sb->memory.grown = false;
+        sb->memory.faults = hlsnap__thread_faults();
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(stored_same(sb, shadow), gate == 0);
+        if (gate) sb->memory.grown = true; /* repaired for the second round */
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK(stored_same(sb, shadow));
+    }
+    free(shadow);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* A reset of a used sandbox copies what changed, not more, and steady state does not scan. */
+static void steady_state(void) {
+    hlsnap_stats a, b;
+    snapshot *s;
+    sandbox *sb;
+    int i, quiet = 0;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < 40; i++) call_u64(sb, "count"), CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &a);
+    for (i = 0; i < 100; i++) {
+        CHECK_EQ(call_u64(sb, "count"), 7);
+        quiet += sb->memory.faults == hlsnap__thread_faults();
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    hlsnap_sandbox_get_stats(sb, &b);
+    CHECK(quiet > 50); /* the gate is shut: no fault was taken, nothing is scanned */
+    CHECK(b.hot_pages < 64);
+    CHECK((b.copied_bytes - a.copied_bytes) / 100 <= 6 * 4096);
+    CHECK_EQ(b.restores - a.restores, 100);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>threads ---- */
+
+typedef struct worker { sandbox *sb; snapshot *s; uint64_t rounds, bad; int id; int32_t *gate; } worker;
+
+static void *moved_call(void *user) {
+    worker *w = (worker *)user;
+    hlsnap_value v = hlsnap_i32(9), out;
+    uint64_t i;
+    for (i = 0; i < w->rounds; i++)
+        if (hlsnap_sandbox_call(w->sb, "host_loop", &v, 1, &out, NULL) || out.as.i32 != 36 || hlsnap_sandbox_restore(w->sb, w->s, NULL)) w->bad++;
+    return NULL;
+}
+
+/* One sandbox, used by one thread after another: with dirty memory, poisoned, with other signal masks. */
+static void move_between_threads(void) {
+    hlsnap_value forever = hlsnap_u64(0);
+    worker w;
+    pthread_t thread;
+    sigset_t some, old;
+    int i;
+    NEED_KVM;
+    memset(&w, 0, sizeof(w));
+    w.sb = start(&small);
+    NEED(w.sb);
+    w.s = take(w.sb);
+    w.rounds = 5;
+    sigemptyset(&some);
+    sigaddset(&some, SIGUSR2);
+    for (i = 0; i < 40; i++) {
+        if (i % 3 == 0) pthread_sigmask(SIG_BLOCK, &some, &old);
+        pthread_create(&thread, NULL, moved_call, &w);
+        if (i % 3 == 0) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        pthread_join(thread, NULL);
+        CHECK_EQ(call_u64(w.sb, "count"), 7);
+        if (i % 4 == 0) CHECK_EQ(call_limited(w.sb, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(restore(w.sb, w.s), HLSNAP_OK);
+    }
+    CHECK_EQ(w.bad, 0);
+    hlsnap_sandbox_destroy(w.sb);
+    hlsnap_snapshot_release(w.s);
+}
+
+static void *own_sandboxes(void *user) {
+    worker *w = (worker *)user;
+    hlsnap_error err;
+    uint64_t i, k;
+    while (w->gate && !load32(w->gate)) sched_yield();
+    for (i = 0; i < w->rounds; i++) {
+        hlsnap_function functions[NUM_FUNCTIONS];
+        hlsnap_sandbox_desc d;
+        hlsnap_value v = hlsnap_u32((uint32_t)(w->id * 10)), forever = hlsnap_u64(0), out;
+        hlsnap_invocation one = {{0}, &forever, 1, 3000000};
+        sandbox *sb;
+        desc_of(&small, functions, &d);
+        if (hlsnap_sandbox_create_from(w->s, &d, &sb, &err)) {
+            w->bad++;
+            continue;
+        }
+        for (k = 0; k < 4; k++) {
+            w->bad += hlsnap_sandbox_call(sb, "heap", &v, 1, &out, &err) != HLSNAP_OK;
+            w->bad += hlsnap_sandbox_call(sb, "count", HLSNAP_NO_ARGS, &out, &err) != HLSNAP_OK || out.as.u64 != 7;
+            w->bad += hlsnap_sandbox_restore(sb, w->s, &err) != HLSNAP_OK;
+        }
+        w->bad += hlsnap_sandbox_find(sb, "spin", NULL, &one.target, &err) != HLSNAP_OK;
+        if (i % 2) w->bad += hlsnap_sandbox_invoke(sb, &one, 1, NULL, NULL, &err) != HLSNAP_ERR_TIMEOUT;
+        hlsnap_sandbox_destroy(sb);
+    }
+    return NULL;
+}
+
+static void run_workers(worker *w, pthread_t *threads, int n) {
+    int i;
+    for (i = 0; i < n; i++) pthread_create(&threads[i], NULL, own_sandboxes, &w[i]);
+    if (w[0].gate) store32(w[0].gate, 1);
+    for (i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    for (i = 0; i < n; i++) CHECK_EQ(w[i].bad, 0);
+}
+
+static void eight_threads(void) {
+    worker w[8];
+    pthread_t threads[8];
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    memset(w, 0, sizeof(w));
+    for (i = 0; i < 8; i++) w[i].s = s, w[i].rounds = is_slow ? 3 : 20, w[i].id = i;
+    run_workers(w, threads, 8);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* The first sandboxes of a process, all at once: the facts about the machine are published by one of them. */
+static void facts_race(void) {
+    worker w[8];
+    pthread_t threads[8];
+    int32_t gate;
+    snapshot *s;
+    sandbox *sb;
+    int round, i;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    for (round = 0; round < (is_slow ? 2 : 20); round++) {
+        memset(&hlsnap__kvm_facts_published, 0, sizeof(hlsnap__kvm_facts_published));
+        store32(&hlsnap__kvm_facts_state, 0);
+        store32(&gate, 0);
+        memset(w, 0, sizeof(w));
+        for (i = 0; i < 8; i++) w[i].s = s, w[i].rounds = 1, w[i].id = i, w[i].gate = &gate;
+        run_workers(w, threads, 8);
+        CHECK_EQ(load32(&hlsnap__kvm_facts_state), 2);
+        CHECK(hlsnap__kvm_facts_published.run_size >= sizeof(hlsnap__kvm_run) && hlsnap__kvm_facts_published.cpuid.num > 4);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+static void many_sandboxes(void) {
+    enum { N = 200 };
+    static sandbox *sb[N];
+    const int n = is_slow ? 20 : N;
+    hlsnap_value v[3];
+    guest_addresses a;
+    snapshot *s;
+    int i, round;
+    NEED_KVM;
+    sb[0] = start(&small);
+    NEED(sb[0]);
+    s = take(sb[0]);
+    CHECK(addresses_of(sb[0], &a));
+    for (i = 1; i < n; i++) {
+        sb[i] = from(s, &small);
+        NEED(sb[i]);
+    }
+    for (i = 0; i < n; i++) { /* each diverges by copy-on-write */
+        v[0] = hlsnap_u64(a.bss), v[1] = hlsnap_u64((uint64_t)i), v[2] = hlsnap_u32(2);
+        CHECK_EQ(call(sb[i], "poke", v, 3, NULL), HLSNAP_OK);
+    }
+    for (round = 0; round < 2; round++)
+        for (i = 0; i < n; i++) {
+            uint16_t got = 0xffff;
+            CHECK_EQ(hlsnap_sandbox_read(sb[i], a.bss, &got, 2, NULL), HLSNAP_OK);
+            CHECK_EQ(got, round ? 0 : i);
+            CHECK_EQ(call_u64(sb[i], "count"), 7);
+            CHECK_EQ(restore(sb[i], s), HLSNAP_OK);
+        }
+    for (i = 0; i < n; i++) hlsnap_sandbox_destroy(sb[(i * 7) % n]);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>fork: the child can free its copy, and the parent's sandbox is none the worse ---- */
+
+static int in_child(sandbox *sb, snapshot *s) {
+    uint64_t word;
+    hlsnap_interrupt *h;
+    sandbox *own = NULL;
+    if (hlsnap_sandbox_call(sb, "count", HLSNAP_NO_ARGS, NULL, NULL) != HLSNAP_ERR_STATE) return 2;
+    if (hlsnap_sandbox_restore(sb, s, NULL) != HLSNAP_ERR_STATE) return 3;
+    if (hlsnap_sandbox_read(sb, gva_of(sb, HLSNAP__HEAP), &word, 8, NULL) != HLSNAP_ERR_STATE) return 4;
+    h = hlsnap_sandbox_get_interrupt(sb);
+    if (hlsnap_interrupt_cancel(h)) return 5;
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_interrupt_release(h);
+    own = from(s, &small); /* snapshots live on in the child */
+    if (!own || call_u64(own, "count") != 7) return 6;
+    hlsnap_sandbox_destroy(own);
+    hlsnap_snapshot_release(s);
+    return 0;
+}
+
+static void fork_child(void) {
+    hlsnap_value forever = hlsnap_u64(0);
+    snapshot *s;
+    sandbox *sb;
+    int i, status;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < 4; i++) {
+        pid_t child;
+        if (i % 2) CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
+        fflush(stdout);
+        child = fork();
+        if (child == 0) {
+            status = in_child(sb, s);
+            fflush(stdout);
+            _exit(status);
+        }
+        CHECK_EQ(waitpid(child, &status, 0), child);
+        CHECK(WIFEXITED(status));
+        CHECK_EQ(WEXITSTATUS(status), 0);
+        if (i % 2) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_u64(sb, "count"), 7);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>layouts: one sandbox for guests of every shape ---- */
+
+static void other_layouts(void) {
+    static const options shapes[] = {
+        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false},
+        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false}};
+    enum { N = 5 };
+    const uint64_t all = is_slow ? 40 : 300;
+    snapshot *s[N];
+    sandbox *sb, *raw;
+    uint64_t i, k;
+    NEED_KVM;
+    for (i = 0; i < 4; i++) {
+        sb = start(&shapes[i]);
+        NEED(sb);
+        for (k = 0; k < i; k++) call_u64(sb, "count");
+        s[i] = take(sb);
+        if (i < 3) hlsnap_sandbox_destroy(sb);
+    }
+    s[4] = raw_guest(raw_answer, &raw);
+    NEED(s[4]);
+    hlsnap_sandbox_destroy(raw);
+    for (i = 0; i < all; i++) {
+        const uint64_t to = below(N);
+        if (below(4) == 0) { /* the VM is gone: the restore makes a new one */
+            sb->shell_dead = true;
+            hlsnap_sandbox_retire(sb);
+        }
+        CHECK_EQ(restore(sb, s[to]), HLSNAP_OK);
+        if (to == 4) CHECK_EQ(call_u64(sb, "f"), 1000);
+        else CHECK_EQ(call_u64(sb, "count"), 7 + to);
+        if (to == 2) round_trip(sb, "str", hlsnap_str("after a change of layout"));
+    }
+    hlsnap_sandbox_destroy(sb);
+    for (i = 0; i < N; i++) hlsnap_snapshot_release(s[i]);
+}
+
+/* A VM whose vCPU is closed behind our back: a typed error, and the next restore builds another. */
+static void dead_vm(void) {
+    snapshot *s;
+    sandbox *sb;
+    hlsnap_result r;
+    int i;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < 5; i++) {
+        const int fd = sb->shell->vcpu, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        CHECK_EQ(syscall(SYS_dup3, null, fd, O_CLOEXEC), fd);
+        close(null);
+        r = i % 2 ? restore(sb, s) : HLSNAP_OK;
+        if (!r) r = call(sb, "count", HLSNAP_NO_ARGS, NULL);
+        CHECK(r == HLSNAP_ERR_HYPERVISOR || r == HLSNAP_ERR_OS);
+        for (r = HLSNAP_ERR_OS; r && hlsnap_sandbox_restore(sb, s, NULL) == HLSNAP_OK && i < 5; ) r = call(sb, "count", HLSNAP_NO_ARGS, NULL);
+        CHECK_EQ(r, HLSNAP_OK);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>leaks: descriptors and mappings before and after everything ---- */
+
+static int count_fds(void) {
+    int fd, n = 0;
+    for (fd = 0; fd < 4096; fd++) n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+static int count_maps(const char *what) { /* lines of /proc/self/maps that hold `what` */
+    FILE *f = fopen("/proc/self/maps", "r");
+    char line[512];
+    int n = 0;
+    if (!f) return -1;
+    while (fgets(line, sizeof(line), f)) n += strstr(line, what) != NULL;
+    fclose(f);
+    return n;
+}
+
+static int fds_at_start;
+static void leaks(void) {
+    int maps = 0, fds = 0, i;
+    NEED_KVM;
+    CHECK_EQ(count_fds(), fds_at_start); /* after all tests before this one */
+    CHECK_EQ(count_maps("kvm-vcpu"), 0);
+    CHECK_EQ(count_maps("memfd:"), 0);
+    for (i = 0; i < 12; i++) {
+        sandbox *sb = start(&small), *clone;
+        snapshot *s, *t;
+        hlsnap_value forever = hlsnap_u64(0);
+        NEED(sb);
+        s = take(sb);
+        clone = from(s, &small);
+        call(sb, "nop", HLSNAP_NO_ARGS, NULL);
+        t = take(sb);
+        CHECK_EQ(restore(clone, t), HLSNAP_OK);
+        CHECK_EQ(call_limited(clone, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
+        CHECK_EQ(restore(clone, s), HLSNAP_OK);
+        hlsnap_snapshot_release(s);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_sandbox_destroy(clone);
+        hlsnap_snapshot_release(t);
+        if (i == 3) maps = count_maps(""), fds = count_fds();
+    }
+    CHECK_EQ(count_maps(""), maps);
+    CHECK_EQ(count_fds(), fds);
+    CHECK_EQ(fds, fds_at_start);
+}
+
+/* ---- >>main ---- */
+
+static const test_row tests[] = {
+    TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(logs), TEST(aborts),
+    TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(cpp_guest),
+    TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
+    TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
+    TEST(signals_kept), TEST(reset_proof), TEST(quirk_no_sync), TEST(quirk_no_gate_scrub), TEST(quirk_both), TEST(no_huge_pages), TEST(gate_off),
+    TEST(steady_state), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
+    TEST(dead_vm), TEST(leaks)};
+
+int main(int argc, char **argv) {
+    const char *dir = getenv("GUEST_DIR");
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    snprintf(guest_file, sizeof(guest_file), "%s/guest_kvm.elf", dir ? dir : ".");
+    snprintf(cpp_file, sizeof(cpp_file), "%s/guest_kvm_cpp.elf", dir ? dir : ".");
+    hv = hlsnap_kvm();
+    is_slow = env_number("SVM", 0) != 0;
+    seed = env_number("SEED", now() ^ (uint64_t)getpid());
+    fds_at_start = count_fds();
+    return TEST_MAIN(tests, argc, argv);
+}

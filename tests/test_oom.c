@@ -1,0 +1,286 @@
+/* test_oom.c - the k-th allocation, then the k-th system call of every public function fails, for rising k, until a run
+   finds nothing left to fail. After each failure the objects are usable or can be destroyed, and nothing is left behind:
+   no block, no descriptor, no mapping.
+   cc:  cc -std=gnu11 -I.. test_oom.c -o test_oom
+   run: ./test_oom [name]      prints the failures injected; QUICK=1 tries every seventh only */
+#define HLSNAP_IMPLEMENTATION
+#include "guest_fake.h"
+#include "test.h"
+
+/* One scenario: set up and check outside of the injection, `run` inside it. */
+typedef struct world {
+    hlsnap_sandbox *sb;        /* READY when `run` starts */
+    hlsnap_snapshot *own, *sibling, *far, *foreign, *pre; /* of sb, of sb changed little, changed much, of another guest */
+    hlsnap_sandbox *made;      /* by run; NULL on failure */
+    hlsnap_snapshot *taken;    /* by run; NULL on failure */
+    hlsnap_snapshot *wanted;   /* what sb was to be restored to, NULL = none */
+} world;
+
+typedef struct scenario { const char *name; hlsnap_result (*run)(world *w); int min_allocs, min_calls; } scenario;
+
+static hlsnap_result dirty(hlsnap_sandbox *sb, uint32_t first, uint32_t pages, uint32_t seed) {
+    return hlsnap_sandbox_call(sb, "dirty", HLSNAP_ARGS(hlsnap_u64(region_gva(sb, HLSNAP__HEAP) + first * 4096ull),
+                               hlsnap_u32(pages), hlsnap_u32(seed)), NULL, &err);
+}
+
+/* ---- the scenarios: every public function that allocates ---- */
+
+static hlsnap_result s_from_guest(world *w) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    return hlsnap_snapshot_from_guest(&g, &w->taken, &err);
+}
+static hlsnap_result s_from_path(world *w) {
+    hlsnap_guest_desc g = HLSNAP_ZERO;
+    g.path = "/proc/self/exe"; /* refused, since it is linked dynamically, but only after it was read */
+    return hlsnap_snapshot_from_guest(&g, &w->taken, &err);
+}
+static hlsnap_result s_create(world *w) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create(&g, &d, &w->made, &err);
+}
+static hlsnap_result s_create_from(world *w) {
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create_from(w->far, &d, &w->made, &err);
+}
+static hlsnap_result s_create_pre(world *w) {
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create_from(w->pre, &d, &w->made, &err);
+}
+static hlsnap_result s_call(world *w) {
+    hlsnap_value out;
+    const hlsnap_result r = hlsnap_sandbox_call(w->sb, "big", HLSNAP_ARGS(hlsnap_u32(30000)), &out, &err);
+    CHECK(r || (out.size == 30000 && out.bytes[7] == 7 * 31));
+    return r;
+}
+static hlsnap_result s_call_host(world *w) {
+    static uint8_t data[15000];
+    hlsnap_value out;
+    const hlsnap_result r = hlsnap_sandbox_call(w->sb, "r_bytes", HLSNAP_ARGS(hlsnap_bytes(data, sizeof(data))), &out, &err);
+    CHECK(r || out.size == sizeof(data));
+    return r;
+}
+static hlsnap_result s_invoke(world *w) {
+    static hlsnap_invocation calls[1500];
+    static hlsnap_value args[1500], outs[1500];
+    size_t i, done = 0;
+    hlsnap_result r;
+    hlsnap_export twice, str;
+    hlsnap_sandbox_find(w->sb, "twice", NULL, &twice, NULL);
+    hlsnap_sandbox_find(w->sb, "e_str", NULL, &str, NULL);
+    for (i = 0; i < HLSNAP_COUNT(calls); i++) {
+        args[i] = i == 700 ? hlsnap_str("seven hundred") : hlsnap_i32((int32_t)i);
+        calls[i].target = i == 700 ? str : twice;
+        calls[i].args = &args[i];
+        calls[i].num_args = 1;
+    }
+    r = hlsnap_sandbox_invoke(w->sb, calls, HLSNAP_COUNT(calls), outs, &done, &err);
+    CHECK(r ? done < HLSNAP_COUNT(calls) : done == HLSNAP_COUNT(calls));
+    for (i = 0; i < done; i++) CHECK(i == 700 ? outs[i].type == HLSNAP_STR : outs[i].as.i32 == 2 * (int32_t)i);
+    return r;
+}
+static hlsnap_result s_snapshot(world *w) { return hlsnap_sandbox_snapshot(w->sb, &w->taken, &err); }
+static hlsnap_result s_snapshot_little(world *w) {
+    const hlsnap_result r = dirty(w->sb, 3, 50, 8);
+    return r ? r : hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+}
+static hlsnap_result s_snapshot_much(world *w) {
+    const hlsnap_result r = dirty(w->sb, 100, 600, 9);
+    return r ? r : hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+}
+static hlsnap_result restore(world *w, hlsnap_snapshot *to) { return hlsnap_sandbox_restore(w->sb, w->wanted = to, &err); }
+static hlsnap_result s_restore(world *w) {
+    const hlsnap_result r = dirty(w->sb, 0, 100, 1);
+    return r ? r : restore(w, w->own);
+}
+static hlsnap_result s_restore_sibling(world *w) { return restore(w, w->sibling); }
+static hlsnap_result s_restore_far(world *w) { return restore(w, w->far); }
+static hlsnap_result s_restore_foreign(world *w) { return restore(w, w->foreign); }
+static hlsnap_result s_restore_pre(world *w) { return restore(w, w->pre); }
+static hlsnap_result s_bind(world *w) {
+    return hlsnap_sandbox_bind(w->sb, host_functions, HLSNAP_COUNT(host_functions), &err);
+}
+static hlsnap_result s_write(world *w) {
+    static uint8_t data[300 * 4096];
+    memset(data, 5, sizeof(data));
+    return hlsnap_sandbox_write(w->sb, region_gva(w->sb, HLSNAP__HEAP) + 100, data, sizeof(data) - 200, &err);
+}
+static hlsnap_result s_find(world *w) {
+    hlsnap_export e;
+    hlsnap_interrupt_release(hlsnap_sandbox_get_interrupt(w->sb));
+    return hlsnap_sandbox_find(w->sb, "nop", "void()", &e, &err);
+}
+
+/* X(name, allocations, system calls): how many points of failure there are at least */
+#define SCENARIOS(X) \
+    X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
+    X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) \
+    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 6) \
+    X(bind, 2, 0) X(write, 1, 0) X(find, 0, 0)
+
+/* ---- the loop ---- */
+
+static uint64_t word_at(hlsnap_sandbox *sb, uint32_t page) {
+    uint64_t v = UINT64_MAX;
+    CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP) + page * 4096ull, &v, 8, NULL), HLSNAP_OK);
+    return v;
+}
+
+static world world_create(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 2048);
+    world w = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    hlsnap_sandbox *other = start(GUEST_OTHER, 100);
+    w.sb = start(GUEST_ALL, 2048);
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &w.pre, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(other, 0, 70, 4), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(other, &w.foreign, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.own, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(w.sb, 0, 70, 2), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.sibling, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(w.sb, 0, 1500, 3), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.far, &err), HLSNAP_OK);
+    hlsnap_sandbox_destroy(w.sb); /* a fresh one: its buffers and its hot set are still small */
+    hlsnap_sandbox_destroy(other);
+    { const hlsnap_sandbox_desc d = host_desc();
+      CHECK_EQ(hlsnap_sandbox_create_from(w.own, &d, &w.sb, &err), HLSNAP_OK); }
+    return w;
+}
+
+/* What the sandbox must hold at one of the world's snapshots: the first words of the heap's pages. */
+static void world_check(world *w, hlsnap_snapshot *at) {
+    const uint32_t seed = at == w->sibling ? 2 : at == w->far ? 3 : at == w->foreign ? 4 : 0;
+    const uint32_t pages = !seed ? 0 : at == w->far ? 1500 : 70, last = at == w->foreign ? 99 : 2047;
+    CHECK_EQ(word_at(w->sb, 0), seed);
+    CHECK_EQ(word_at(w->sb, 69), pages ? seed + 69 * 0x100000001ull : 0);
+    CHECK_EQ(word_at(w->sb, 70), pages > 70 ? seed + 70 * 0x100000001ull : 0);
+    CHECK_EQ(word_at(w->sb, last), 0);
+}
+
+/* Usable or destroyable: a call where READY, a restore in any case, everything that was there, and destroy. */
+static void world_use(world *w, hlsnap_result r) {
+    if (r) CHECK(!w->made && !w->taken);
+    if (w->wanted) {
+        CHECK_EQ(hlsnap_sandbox_get_state(w->sb) == HLSNAP_READY || r, true);
+        CHECK_EQ(hlsnap_sandbox_restore(w->sb, w->wanted, &err), HLSNAP_OK);
+        world_check(w, w->wanted);
+    }
+    if (hlsnap_sandbox_get_state(w->sb) == HLSNAP_READY) CHECK_EQ(call0(w->sb, "nop"), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(w->sb, w->own, &err), HLSNAP_OK);
+    world_check(w, w->own);
+    CHECK_EQ(hlsnap__all_zero(w->sb->mailbox, (size_t)w->sb->mailbox_size), true);
+    CHECK_EQ(call0(w->sb, "nop"), HLSNAP_OK);
+    if (w->made) CHECK_EQ(call0(w->made, "nop"), HLSNAP_OK);
+    if (w->taken && w->taken->guest->initialized) CHECK_EQ(hlsnap_sandbox_restore(w->sb, w->taken, &err), HLSNAP_OK);
+}
+
+static void world_destroy(world *w) {
+    hlsnap_snapshot *s[] = {w->own, w->sibling, w->far, w->foreign, w->pre, w->taken};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(s); i++) hlsnap_snapshot_release(s[i]);
+    hlsnap_sandbox_destroy(w->sb);
+    hlsnap_sandbox_destroy(w->made);
+}
+
+/* What fails: allocations, and system calls with each of these. */
+static const int errnos[] = {0, ENOMEM, EINVAL, EINTR};
+
+/* One run with allocation or system call k failing; false when there was none left to fail. */
+static bool attempt(const scenario *s, size_t kind, long k) {
+    const balance was = balance_now();
+    balance is;
+    world w = world_create();
+    hlsnap_result r;
+    bool hit;
+    memset(&err, 0, sizeof(err));
+    inject.sys_errno = errnos[kind];
+    inject_arm(kind ? -1 : k, kind ? k : -1);
+    r = s->run(&w);
+    hit = inject_disarm();
+    if (s->run != s_from_path) CHECK(hit ? r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_OS : r == HLSNAP_OK);
+    if (r) CHECK_EQ(err.code, r);
+    world_use(&w, r);
+    world_destroy(&w);
+    is = balance_now();
+    CHECK_EQ(is.live, was.live);
+    CHECK_EQ(is.maps, was.maps);
+    CHECK_EQ(is.shells, was.shells);
+    CHECK_EQ(is.fds, was.fds);
+    CHECK_EQ(is.memfds, was.memfds);
+    CHECK_EQ(hv.bad, 0);
+    if (test_bad) printf("# %s: %s %ld, %s: %s\n", s->name, kind ? "system call" : "allocation", k, hlsnap_result_name(r), err.msg);
+    return hit;
+}
+
+static long total;
+static void loop(const scenario *s) {
+    const long step = getenv("QUICK") ? 7 : 1;
+    long points[HLSNAP_COUNT(errnos)];
+    size_t kind;
+    int lines;
+    fake_reset();
+    attempt(s, 0, -1); /* what libc maps once, it has mapped now */
+    lines = count_lines("/proc/self/maps", "");
+    for (kind = 0; kind < HLSNAP_COUNT(errnos); kind++) {
+        long k = 0;
+        while (!test_bad && k < 5000 && attempt(s, kind, k)) k += step;
+        points[kind] = k / step;
+        total += points[kind];
+        CHECK(k < 5000);
+    }
+    CHECK(count_lines("/proc/self/maps", "") <= lines + 8); /* libc's own come and go, ours would be hundreds */
+    printf("# %s: %ld allocations and %ld system calls failed\n", s->name, points[0], points[1]);
+    CHECK(points[0] * step >= s->min_allocs && points[1] * step >= s->min_calls);
+}
+
+#define RUN(name, min_allocs, min_calls) \
+    static void run_##name(void) { \
+        static const scenario s = {#name, s_##name, min_allocs, min_calls}; \
+        loop(&s); \
+    }
+SCENARIOS(RUN)
+
+/* What libc says must be noticed too, with the real allocator: a limit on address space makes mmap fail. */
+static void address_space(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    SKIP("a sanitizer needs the address space");
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+    SKIP("a sanitizer needs the address space");
+#endif
+#endif
+    {
+        const hlsnap_guest_desc big = fake_guest(GUEST_FEW, 1u << 20); /* 4 GiB */
+        const hlsnap_sandbox_desc d = host_desc();
+        const struct rlimit limit = {1ull << 30, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
+        hlsnap_sandbox *sb, *other;
+        hlsnap_snapshot *s, *large;
+        fake_reset();
+        CHECK_EQ(hlsnap_sandbox_create(&big, &d, &other, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(other, &large, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(other);
+        sb = start(GUEST_FEW, 16);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+        CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+        CHECK_EQ(hlsnap_sandbox_create(&big, &d, &other, &err), HLSNAP_ERR_MEMORY);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, large, &err), HLSNAP_ERR_MEMORY);
+        CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_POISONED);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+        CHECK_EQ(setrlimit(RLIMIT_AS, &none), 0);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, large, &err), HLSNAP_OK);
+        CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(large);
+        CHECK_EQ(inject.live, 0);
+    }
+}
+
+#define MIN_POINTS 420         /* of a full run; fewer mean that the injection no longer reaches the library */
+#define ROW(name, min_allocs, min_calls) {#name, run_##name},
+static const test_row tests[] = {SCENARIOS(ROW) TEST(address_space)};
+int main(int argc, char **argv) {
+    const int bad = TEST_MAIN(tests, argc, argv);
+    printf("# %ld failures injected\n", total);
+    return bad ? bad : argc < 2 && !getenv("QUICK") && total < MIN_POINTS;
+}
