@@ -3565,21 +3565,23 @@ static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_
     return hlsnap__region_add(l, kind, from, to, err);
 }
 
-/* image | guard | stack | guard | tls | identity | mailbox | guard | heap. What every call touches lies together, so
-   that one page table and one prefetch of the hypervisor cover it. */
+/* image | guard | stack | tls | identity | mailbox | guard | heap. What every call touches lies together, from the stack's
+   top page on, in one aligned group of 8 pages and one page table: software KVM then maps all of it in one fault. */
 static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l,
                                         hlsnap_error *err) {
     const uint64_t heap = desc->heap_size ? desc->heap_size : 1u << 20,
                    stack = desc->stack_size ? desc->stack_size : 64u << 10;
-    const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20;
+    const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20,
+                   group = 8 * HLSNAP__PAGE;
     uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
     l->base = (e->image_start + e->base) & ~(huge - 1);
     for (i = 0; i < e->num_segments && !r; i++) r = hlsnap__elf_region(e, &e->segments[i], l, err);
     if (r) return r;
+    at += group - (at + stack - HLSNAP__PAGE) % group;
     r = hlsnap__region_add(l, HLSNAP__STACK, at, at + stack, err);
-    at += stack + HLSNAP__PAGE;
+    at += stack;
     if (!r && e->tls.memsz) {
         uint64_t size = (e->tls.memsz + e->tls_align + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
         r = hlsnap__region_add(l, HLSNAP__TLS, at, at + size, err);
@@ -3589,7 +3591,6 @@ static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest
     at += HLSNAP__PAGE;
     if (!r) r = hlsnap__region_add(l, HLSNAP__MAILBOX, at, at + mailbox, err);
     at += mailbox + HLSNAP__PAGE;
-    if (heap >= huge) at = (at + huge - 1) & ~(huge - 1); /* whole 2 MiB page-table entries */
     if (!r) r = hlsnap__region_add(l, HLSNAP__HEAP, at, at + heap, err);
     l->pages = (at + heap - l->base) / HLSNAP__PAGE;
     return r ? r : hlsnap__layout_check(l, HLSNAP_ERR_ELF_SEGMENT, err);
@@ -4207,7 +4208,8 @@ static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *
     }
     r = hlsnap__file_read(e->self ? path : desc->path, HLSNAP__MAX_FILE, owned, &e->size, err);
     if (r == HLSNAP_ERR_OS && e->self)
-        return hlsnap__fail(err, HLSNAP_ERR_SELF, errno, "the file of guest.self cannot be read; was it replaced? %.256s", path);
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, errno,
+                            "the file of guest.self cannot be read; was it replaced? %.256s", path);
     if (r) return r;
     e->data = *owned;
     if (e->self && strcmp(path, "/proc/self/exe") == 0) {
@@ -4270,10 +4272,14 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
 
 /* ---- >>machine: the supervisor area, made by the host at every start and never part of a snapshot ---- */
 
-/* GPA 1 MiB up; GVA the same. Guest page p has GPA 4 GiB + p * 4096: clear of every legacy hole below 4 GiB. */
+/* Guest page p has GPA 4 GiB + 2 MiB + p * 4096: clear of every legacy hole below 4 GiB. The supervisor area lies right below
+   page 0, in guest-physical addresses as on the host, so that one memory slot holds both: each slot costs the kernel a grace
+   period. What the guest can reach is decided by the page tables alone. */
 #define HLSNAP__SYS_GVA 0x100000ull
 #define HLSNAP__SYS_PAGES 128u
-#define HLSNAP__MEM_GPA (4ull << 30)
+#define HLSNAP__SYS_SIZE (HLSNAP__SYS_PAGES * HLSNAP__PAGE)
+#define HLSNAP__MEM_GPA ((4ull << 30) + (2ull << 20))
+#define HLSNAP__SYS_GPA (HLSNAP__MEM_GPA - HLSNAP__SYS_SIZE)
 enum hlsnap__sys_page {
     HLSNAP__SYS_TABLES,
     HLSNAP__SYS_IDT,
@@ -4285,6 +4291,7 @@ enum hlsnap__sys_page {
     HLSNAP__SYS_PAGING /* PML4 first, then whatever tables it takes */
 };
 #define HLSNAP__SYS_AT(page) (HLSNAP__SYS_GVA + (uint64_t)(page)*HLSNAP__PAGE)
+#define HLSNAP__SYS_PHYS(page) (HLSNAP__SYS_GPA + (uint64_t)(page)*HLSNAP__PAGE)
 
 /* LSTAR points here: not mapped, so where software KVM jumps on SYSCALL whatever EFER says, the fault can be told. */
 #define HLSNAP__SYSCALL_GVA (HLSNAP__SYS_AT(HLSNAP__SYS_PAGES) - 0x100)
@@ -4334,9 +4341,9 @@ static uint8_t *hlsnap__pte(hlsnap__paging *p, uint64_t gva, int level) {
         if (i == level) return entry;
         if (!hlsnap__get64(entry)) {
             HLSNAP_ASSERT(p->used < HLSNAP__SYS_PAGES);
-            hlsnap__put64(entry, HLSNAP__SYS_AT(p->used++) | HLSNAP__PTE_TABLE);
+            hlsnap__put64(entry, HLSNAP__SYS_PHYS(p->used++) | HLSNAP__PTE_TABLE);
         }
-        table = ((hlsnap__get64(entry) & 0x000ffffffffff000ull) - HLSNAP__SYS_GVA) / HLSNAP__PAGE;
+        table = ((hlsnap__get64(entry) & 0x000ffffffffff000ull) - HLSNAP__SYS_GPA) / HLSNAP__PAGE;
     }
 }
 
@@ -4428,7 +4435,7 @@ static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
         if (i == HLSNAP__SYS_STACK || i == HLSNAP__SYS_IST) bits |= HLSNAP__PTE_W;
         if (i == HLSNAP__SYS_GATE || i == HLSNAP__SYS_XSAVE) bits |= HLSNAP__PTE_U;
         if (i != HLSNAP__SYS_GATE && i != HLSNAP__SYS_STUBS) bits |= HLSNAP__PTE_NX;
-        hlsnap__put64(hlsnap__pte(&p, HLSNAP__SYS_AT(i), 0), HLSNAP__SYS_AT(i) | bits);
+        hlsnap__put64(hlsnap__pte(&p, HLSNAP__SYS_AT(i), 0), HLSNAP__SYS_PHYS(i) | bits);
     }
     for (i = 0; i < l->num_regions; i++) hlsnap__paging_region(&p, l, &l->regions[i]);
     return p.used;
@@ -4469,9 +4476,8 @@ struct hlsnap_hypervisor {
                                   hlsnap_error *err);
     /* forked: in the child of a fork, where only file descriptors may be closed and heap memory freed */
     void (*shell_destroy)(hlsnap__shell *shell, bool forked);
-    /* Slot 0 is the supervisor area, slot 1 guest memory. size 0 removes the slot. */
-    hlsnap_result (*map)(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size,
-                         hlsnap_error *err);
+    /* The VM's memory, from GPA HLSNAP__SYS_GPA on: the supervisor area, then guest memory. size 0 takes it away. */
+    hlsnap_result (*map)(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err);
     /* A call begins and ends on one thread; deadline_ns is absolute CLOCK_MONOTONIC, 0 = none. Without `cancellable`
        nobody will call cancel; begin may be called again during the call to change that. */
     hlsnap_result (*begin)(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable, hlsnap_error *err);
@@ -4492,7 +4498,8 @@ typedef struct hlsnap__hot { /* a page that is, or may be, private to this sandb
 } hlsnap__hot;
 
 typedef struct hlsnap__memory {
-    uint8_t *mem; /* host address of the window, 2 MiB aligned; NULL = none */
+    uint8_t *mem;      /* host address of the window, 2 MiB aligned; NULL = none */
+    uint32_t sys_used; /* pages of the supervisor area, which lies right below mem, that are not zero */
     void *reservation;
     size_t reserved;         /* bytes */
     hlsnap__layout layout;   /* of what is mapped */
@@ -4617,9 +4624,10 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     const size_t huge = 2u << 20, words = (size_t)(l->pages + 63) / 64;
     uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
-    const size_t reserved = (size_t)(l->pages * HLSNAP__PAGE) + huge;
-    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-                               : MAP_FAILED;
+    const size_t reserved = HLSNAP__SYS_SIZE + (size_t)(l->pages * HLSNAP__PAGE) + huge;
+    void *p = is_hot && pinned
+                  ? mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                  : MAP_FAILED;
     if (p == MAP_FAILED) {
         if (is_hot && pinned)
             hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
@@ -4634,13 +4642,14 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     m->pinned = pinned;
     m->reservation = p;
     m->reserved = reserved;
-    m->mem = (uint8_t *)(((uintptr_t)p + huge - 1) & ~(uintptr_t)(huge - 1));
+    m->mem = (uint8_t *)(((uintptr_t)p + HLSNAP__SYS_SIZE + huge - 1) & ~(uintptr_t)(huge - 1));
+    m->sys_used = 0;
     m->layout = *l;
     return HLSNAP_OK;
 }
 
-/* One extent into the window. Short runs of writable memory will be written again: a copy now is cheaper than a fault
-   and a copy later. Read-only ones are always mapped, so that any number of sandboxes share them. */
+/* One extent into the window. Long runs are mapped, and shared between all sandboxes; short ones are copied: the guest's
+   first touch of a mapped page costs a fault of its own, while software KVM maps private pages eight at a time. */
 static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
                                            hlsnap_error *err) {
     const hlsnap__layer *layer = s->layers[e->layer];
@@ -4648,7 +4657,7 @@ static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snaps
     uint8_t *at = hlsnap__memory_at(m, e->page);
     hlsnap_result r;
     uint32_t i;
-    if (layer->fd >= 0 && (e->pages >= HLSNAP__MAP_RUN || !hlsnap__kind_writable(region->kind))) {
+    if (layer->fd >= 0 && e->pages >= HLSNAP__MAP_RUN) {
         void *p =
             mmap(at, (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
                  layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
@@ -4661,22 +4670,30 @@ static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snaps
     r = hlsnap__layer_read(layer, e->layer_page, e->pages, at, err);
     for (i = 0; i < e->pages && !r; i++) {
         hlsnap__bit_set(m->pinned, e->page + i);
-        r = hlsnap__hot_add(m, e->page + i, err);
+        /* the guest cannot change the others, and a host write adds them */
+        if (hlsnap__kind_writable(region->kind)) r = hlsnap__hot_add(m, e->page + i, err);
     }
     return r;
+}
+
+/* Makes the pages of a run of neighbouring extents that will be copied private in one system call, not by a fault each. */
+static void hlsnap__memory_populate(hlsnap__memory *m, const hlsnap_snapshot *s, uint32_t i) {
+    const hlsnap__extent *first = &s->extents[i], *e = first;
+    uint32_t end = first->page + first->pages;
+    if (first->pages >= HLSNAP__MAP_RUN || (i && e[-1].pages < HLSNAP__MAP_RUN && e[-1].page + e[-1].pages == e->page))
+        return;
+    while (++i < s->num_extents && (++e)->page == end && e->pages < HLSNAP__MAP_RUN) end += e->pages;
+    madvise(hlsnap__memory_at(m, first->page), (size_t)(end - first->page) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
 /* What every call writes is made private in one go: the guest's first touch of each page then costs no host fault. */
 static void hlsnap__memory_prefault(hlsnap__memory *m) {
     const hlsnap__layout *l = &m->layout;
-    const hlsnap__region *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX),
-                         *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
-    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
-    const uint64_t top = hlsnap__region_page(l, stack) + stack->pages, box = hlsnap__region_page(l, mailbox);
-    const uint64_t from = stack->pages > 2 ? top - 2 : top - 1;
+    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK), *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    const uint64_t from = hlsnap__region_page(l, stack) + stack->pages - 1;
+    const uint64_t box = hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__MAILBOX));
     if (box > from && box - from < 64)
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
-    madvise(hlsnap__memory_at(m, box + mailbox->pages / 2), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     madvise(hlsnap__memory_at(m, hlsnap__region_page(l, heap)), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
@@ -4686,10 +4703,11 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     const size_t size = (size_t)(l->pages * HLSNAP__PAGE), words = (size_t)(l->pages + 63) / 64;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    if (!m->mem || memcmp(l, &m->layout, sizeof(*l)) != 0) r = hlsnap__memory_reserve(m, l, err);
+    const bool again = m->mem && memcmp(l, &m->layout, sizeof(*l)) == 0;
+    if (!again) r = hlsnap__memory_reserve(m, l, err);
     if (r) return r;
-    memset(m->is_hot, 0, words * 8);
-    memset(m->pinned, 0, words * 8);
+    if (again) memset(m->is_hot, 0, words * 8);
+    if (again) memset(m->pinned, 0, words * 8);
     m->num_hot = 0;
     m->valid = false;
     m->trusted = true;
@@ -4699,10 +4717,11 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     hlsnap_snapshot_release(m->base);
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
-    if (mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
-        MAP_FAILED)
+    if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                      0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
     for (i = 0; i < s->num_extents; i++) {
+        hlsnap__memory_populate(m, s, i);
         r = hlsnap__memory_extent(m, s, &s->extents[i], err);
         if (r) return r;
     }
@@ -5203,15 +5222,12 @@ typedef struct hlsnap__buffer {
 } hlsnap__buffer;
 
 struct hlsnap_sandbox {
-    int32_t state;  /* hlsnap_state; atomic, written by the owning thread only */
-    int pid;        /* the process it works in */
-    uint8_t *alive; /* a byte that fork() turns to 0 in the child; NULL where the kernel cannot */
+    int32_t state; /* hlsnap_state; atomic, written by the owning thread only */
+    int pid;       /* the process it works in */
     const hlsnap_hypervisor *hv;
     hlsnap__shell *shell; /* NULL: the next restore makes a new one */
     bool shell_dead;      /* to be replaced by the next restore */
     bool shell_mapped;    /* its slots show the memory below */
-    uint8_t *sys;         /* supervisor area */
-    uint32_t sys_used;    /* pages of it */
     hlsnap__memory memory;
     hlsnap__guest *guest;
     hlsnap__host_function *functions;
@@ -5228,7 +5244,6 @@ struct hlsnap_sandbox {
     bool destroyed;   /* by that host function: freed when the call ends */
     uint8_t *mailbox; /* host addresses */
     uint64_t mailbox_size;
-    uint32_t mailbox_hot;            /* pages of it that the host writes, known to the hot set */
     uint32_t in_used;                /* bytes of calls in the in half */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
     hlsnap_stats stats;
@@ -5247,8 +5262,14 @@ static const char *hlsnap__state_name(const hlsnap_sandbox *sb) {
     return names[hlsnap_sandbox_get_state(sb)];
 }
 
-/* true in the child of a fork: neither memory nor VM came along. */
-static bool hlsnap__forked(const hlsnap_sandbox *sb) { return sb->alive ? !*sb->alive : sb->pid != getpid(); }
+static uint8_t *hlsnap__sys(const hlsnap_sandbox *sb) { return sb->memory.mem - HLSNAP__SYS_SIZE; }
+
+/* true in the child of a fork: neither memory nor VM came along. The supervisor area tells without a system call: the
+   kernel wipes it there, GDT and all (MADV_WIPEONFORK). */
+static bool hlsnap__forked(const hlsnap_sandbox *sb) {
+    if (sb->memory.sys_used && hlsnap__get64(hlsnap__sys(sb) + HLSNAP__SEL_CODE0)) return false;
+    return sb->pid != getpid();
+}
 
 /* The sandbox is in the state that `what` needs, and in its own process. */
 static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, bool ok, const char *what, hlsnap_error *err) {
@@ -5279,17 +5300,22 @@ static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_
 static uint32_t hlsnap__half(const hlsnap_sandbox *sb) {
     return (uint32_t)(sb->mailbox_size - HLSNAP__IN_OFFSET) / 2 & ~7u;
 }
-static uint32_t hlsnap__out_offset(const hlsnap_sandbox *sb) { return HLSNAP__IN_OFFSET + hlsnap__half(sb); }
+/* Header, calls, then results and requests (half of what is left of the mailbox), then the response: what a small call
+   needs lies in the first page. */
+static uint32_t hlsnap__out_offset(const hlsnap_sandbox *sb) { return HLSNAP__IN_OFFSET + sb->in_used; }
+static uint32_t hlsnap__response_offset(const hlsnap_sandbox *sb) { return hlsnap__out_offset(sb) + hlsnap__half(sb); }
 
-/* The host is about to write the first `end` bytes of the mailbox. */
-static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t end, hlsnap_error *err) {
+/* The host is about to write, or has written, bytes [at, end) of the mailbox. */
+static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t at, uint64_t end, hlsnap_error *err) {
     const uint64_t first = (uint64_t)(sb->mailbox - sb->memory.mem) / HLSNAP__PAGE;
-    while ((uint64_t)sb->mailbox_hot * HLSNAP__PAGE < end) {
-        if (hlsnap__hot_add(&sb->memory, first + sb->mailbox_hot, err)) {
+    uint64_t page;
+    for (page = first + at / HLSNAP__PAGE; page < first + (end + HLSNAP__PAGE - 1) / HLSNAP__PAGE; page++) {
+        if (hlsnap__bit(sb->memory.pinned, page)) continue;
+        if (hlsnap__hot_add(&sb->memory, page, err)) {
             sb->memory.grown = true; /* it may have been written already: let a scan find it */
             return HLSNAP_ERR_MEMORY;
         }
-        hlsnap__bit_set(sb->memory.pinned, first + sb->mailbox_hot++);
+        hlsnap__bit_set(sb->memory.pinned, page);
     }
     return HLSNAP_OK;
 }
@@ -5297,16 +5323,17 @@ static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t end, hls
 /* Writes the header afresh: the guest may have scribbled over it. */
 static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint32_t num_calls, hlsnap_error *err) {
     hlsnap_abi_mailbox m;
-    hlsnap_result r = hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used, err);
+    hlsnap_result r = hlsnap__mailbox_touch(sb, 0, hlsnap__out_offset(sb), err);
     memset(&m, 0, sizeof(m));
     m.magic = HLSNAP_ABI_MAGIC;
     m.abi_version = HLSNAP_ABI_VERSION;
     m.op = op;
     m.in_offset = HLSNAP__IN_OFFSET;
-    m.in_size = m.out_size = hlsnap__half(sb);
+    m.in_size = (uint32_t)sb->mailbox_size - HLSNAP__IN_OFFSET;
+    m.out_size = hlsnap__half(sb);
     m.out_offset = hlsnap__out_offset(sb);
     m.num_calls = num_calls;
-    m.response = HLSNAP__IN_OFFSET + sb->in_used;
+    m.response = hlsnap__response_offset(sb);
     if (!r) memcpy(sb->mailbox, &m, sizeof(m));
     return r;
 }
@@ -5428,6 +5455,7 @@ static hlsnap_result hlsnap__guest_abort(const hlsnap_value *v, hlsnap_error *er
 static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args,
                                          hlsnap_error *err) {
     const hlsnap__host_function *f;
+    const uint32_t response = hlsnap__response_offset(sb);
     hlsnap_call call;
     hlsnap_result r;
     if (!sb->guest->initialized || head->function >= sb->guest->contract.num_imports)
@@ -5441,12 +5469,12 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     call.args = args;
     call.signature = &f->decl.signature;
     call.function = head->function;
-    call.out = sb->mailbox + HLSNAP__IN_OFFSET + sb->in_used;
-    call.out_size = hlsnap__half(sb) - sb->in_used;
+    call.out = sb->mailbox + response;
+    call.out_size = (size_t)sb->mailbox_size - response;
     sb->in_host = true;
     hlsnap__call_run(&call, f->fn, f->user);
     sb->in_host = false;
-    r = hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + call.used, err);
+    r = hlsnap__mailbox_touch(sb, response, response + call.used, err);
     return r;
 }
 
@@ -5611,7 +5639,7 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
         const bool alone = !hlsnap__is_scalar(sb->guest->contract.exports[at].signature.result);
         const size_t size = hlsnap__message_size(calls[n].args, calls[n].num_args);
         if ((n && alone) || size > room - sb->in_used) break;
-        if (hlsnap__mailbox_touch(sb, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
+        if (hlsnap__mailbox_touch(sb, 0, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
         sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK,
                                                        calls[n].args, calls[n].num_args);
         n++;
@@ -5782,42 +5810,28 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     return HLSNAP_OK;
 }
 
-/* Builds the supervisor area for the mapped layout and shows both areas to the VM. */
+/* Builds the supervisor area for the mapped layout and shows it and the window to the VM. */
 static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
-    const hlsnap__layout *l = &sb->memory.layout;
-    const size_t size = HLSNAP__SYS_PAGES * HLSNAP__PAGE;
-    hlsnap_result r = HLSNAP_OK;
-    if (!sb->sys) {
-        void *p =
-            mmap(NULL, size + HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "supervisor area: errno %d", errno);
-        sb->sys = (uint8_t *)p;
-        sb->alive = sb->sys + size;
-        *sb->alive = 1;
-        if (madvise(sb->alive, HLSNAP__PAGE, HLSNAP__MADV_WIPEONFORK)) {
-            munmap(sb->alive, HLSNAP__PAGE);
-            sb->alive = NULL;
-        }
-        if (madvise(p, size, MADV_DONTFORK))
-            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
-        madvise(p, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
-    } else if (sb->sys_used) {
-        memset(sb->sys, 0, (size_t)sb->sys_used * HLSNAP__PAGE);
-    }
-    sb->sys_used = hlsnap__machine_build(sb->sys, l);
-    r = sb->hv->map(sb->shell, 0, HLSNAP__SYS_GVA, sb->sys, size, err);
-    if (!r) r = sb->hv->map(sb->shell, 1, HLSNAP__MEM_GPA, sb->memory.mem, l->pages * HLSNAP__PAGE, err);
+    hlsnap__memory *m = &sb->memory;
+    uint8_t *sys = hlsnap__sys(sb);
+    hlsnap_result r;
+    if (m->sys_used)
+        memset(sys, 0, (size_t)m->sys_used * HLSNAP__PAGE);
+    else if (madvise(sys, HLSNAP__SYS_SIZE, HLSNAP__MADV_WIPEONFORK))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_WIPEONFORK: errno %d", errno);
+    else
+        madvise(sys, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+    m->sys_used = hlsnap__machine_build(sys, &m->layout);
+    r = sb->hv->map(sb->shell, sys, HLSNAP__SYS_SIZE + m->layout.pages * HLSNAP__PAGE, err);
     sb->shell_mapped = !r;
     return r;
 }
 
-/* Takes the slots away, before their memory moves or their tables change. */
+/* Takes the memory away from the VM, before it moves or its tables change. */
 static hlsnap_result hlsnap__detach(hlsnap_sandbox *sb, hlsnap_error *err) {
-    hlsnap_result r;
     if (!sb->shell || !sb->shell_mapped) return HLSNAP_OK;
     sb->shell_mapped = false;
-    r = sb->hv->map(sb->shell, 1, HLSNAP__MEM_GPA, NULL, 0, err);
-    return r ? r : sb->hv->map(sb->shell, 0, HLSNAP__SYS_GVA, NULL, 0, err);
+    return sb->hv->map(sb->shell, NULL, 0, err);
 }
 
 static void hlsnap__shell_drop(hlsnap_sandbox *sb, bool forked) {
@@ -5846,7 +5860,6 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     sb->mailbox = hlsnap__memory_at(
         &sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)));
     sb->mailbox_size = hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)->pages * HLSNAP__PAGE;
-    sb->mailbox_hot = 0;
     sb->in_used = 0;
     sb->generation = generation + 1;
     sb->fresh = true;
@@ -5992,8 +6005,6 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     const bool forked = hlsnap__forked(sb);
     hlsnap__shell_drop(sb, forked);
-    if (sb->sys && !forked) munmap(sb->sys, HLSNAP__SYS_PAGES * HLSNAP__PAGE);
-    if (sb->alive) munmap(sb->alive, HLSNAP__PAGE);
     hlsnap__memory_free(&sb->memory, forked);
     hlsnap__guest_release(sb->guest);
     hlsnap__free(sb->functions);

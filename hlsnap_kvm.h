@@ -238,7 +238,7 @@ static bool hlsnap__kvm_xrstor_scrubs(void) {
     vendor = r[1];
     if (r[0] < 0xd) return false;
     hlsnap__cpuid(0xd, 1, r);
-    if (!(r[0] >> 1 & 1)) return false; /* XSAVEC */
+    if (!(r[0] >> 1 & 1)) return false;     /* XSAVEC */
     if (vendor == 0x756e6547u) return true; /* GenuineIntel */
     hlsnap__cpuid(0x80000008u, 0, r);
     return r[1] >> 2 & 1;
@@ -305,12 +305,13 @@ struct hlsnap__shell {
     uint64_t mask; /* signals blocked while the guest runs, as KVM was told */
     bool mask_set;
     uint64_t old_mask; /* of the thread, during a call */
+    bool used;         /* a guest has run on it */
     bool armed;        /* a signal can end the call in progress */
     uint64_t deadline;
-    int32_t tid;              /* of the thread in a call */
-    int32_t timer;     /* kernel timer of the call in progress */
+    int32_t tid;   /* of the thread in a call */
+    int32_t timer; /* kernel timer of the call in progress */
     bool timer_made;
-    bool kicked;              /* a cancel sent a signal during this call */
+    bool kicked; /* a cancel sent a signal during this call */
 };
 
 static int hlsnap__kvm_open(hlsnap_error *err) {
@@ -359,7 +360,7 @@ static void hlsnap__kvm_sregs_set(hlsnap__kvm_sregs *s, const hlsnap__kvm_facts 
     s->idt.base = HLSNAP__SYS_AT(HLSNAP__SYS_IDT);
     s->idt.limit = HLSNAP__NUM_VECTORS * 16 - 1;
     s->cr0 = 0x80050033u; /* PG AM WP NE ET MP PE */
-    s->cr3 = HLSNAP__SYS_AT(HLSNAP__SYS_PAGING);
+    s->cr3 = HLSNAP__SYS_PHYS(HLSNAP__SYS_PAGING);
     s->cr4 = f->cr4;
     s->efer = 0xd00; /* NXE LMA LME; SCE off */
     s->apic_base = 0xfee00900u;
@@ -415,8 +416,9 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
 
 static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
                                         hlsnap_error *err) {
-    hlsnap__kvm_facts *own = (hlsnap__kvm_facts *)hlsnap__alloc(1, sizeof(*own), err);
-    hlsnap__shell *shell = own ? (hlsnap__shell *)hlsnap__alloc(1, sizeof(*shell), err) : NULL;
+    const bool known = __atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2;
+    hlsnap__kvm_facts *own = known ? NULL : (hlsnap__kvm_facts *)hlsnap__alloc(1, sizeof(*own), err);
+    hlsnap__shell *shell = known || own ? (hlsnap__shell *)hlsnap__alloc(1, sizeof(*shell), err) : NULL;
     const hlsnap__kvm_facts *f = NULL;
     hlsnap_result r = shell ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     const int kvm = r ? -1 : hlsnap__kvm_open(err);
@@ -439,18 +441,17 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
     return r;
 }
 
-static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, uint32_t slot, uint64_t gpa, void *hva, uint64_t size,
-                                     hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err) {
     hlsnap__kvm_memory m;
-    m.slot = slot;
+    m.slot = 0;
     m.flags = 0;
-    m.gpa = gpa;
+    m.gpa = HLSNAP__SYS_GPA;
     m.size = size;
     m.hva = (uint64_t)(uintptr_t)hva;
-    if (slot == 0) shell->sys = (const uint8_t *)hva;
+    shell->sys = (const uint8_t *)hva;
     if (hlsnap__ioctl(shell->vm, HLSNAP__KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "memory slot %u of 0x%llx bytes at 0x%llx: errno %d", slot,
-                        (unsigned long long)size, (unsigned long long)gpa, errno);
+    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, errno, "a memory slot of 0x%llx bytes at 0x%llx: errno %d",
+                        (unsigned long long)size, (unsigned long long)m.gpa, errno);
 }
 
 /* ---- >>kvm-signals: cancel and time limit, without a handler ---- */
@@ -525,7 +526,8 @@ static hlsnap_result hlsnap__kvm_mask_set(hlsnap__shell *shell, hlsnap_error *er
 
 /* Signals are prepared only for a call that one can end: it has a time limit, or a handle to cancel it is out, or it is made
    inside such a call of another sandbox, whose signal is blocked on this thread. Once KVM has a mask, it is kept up to date. */
-static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable,
+                                       hlsnap_error *err) {
     const uint64_t bit = hlsnap__kvm_signal_bit(shell);
     hlsnap_result r;
     if (shell->armed) return HLSNAP_OK;
@@ -566,10 +568,11 @@ static bool hlsnap__kvm_scrub(hlsnap__shell *shell) {
 }
 
 /* Registers for an entry through the gate. A fresh one rewrites everything a guest can have changed. */
-static bool hlsnap__kvm_set(hlsnap__shell *shell, const hlsnap__entry *e, bool scrub) {
+static bool hlsnap__kvm_set(hlsnap__shell *shell, const hlsnap__entry *e, bool gate, bool scrub) {
     hlsnap__kvm_regs own, *regs = shell->sync ? &shell->run->regs : &own;
     memset(regs, 0, sizeof(*regs));
-    regs->rip = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + (scrub ? HLSNAP__GATE_SCRUB : HLSNAP__GATE_ENTER);
+    regs->rip = e->rip;
+    if (gate) regs->rip = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + (scrub ? HLSNAP__GATE_SCRUB : HLSNAP__GATE_ENTER);
     regs->rsp = e->rsp;
     regs->rdi = e->rdi;
     regs->r11 = e->rip;
@@ -683,13 +686,15 @@ static bool hlsnap__kvm_in_gate(const hlsnap__exit *x) {
 }
 
 static void hlsnap__kvm_run_to_exit(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *x) {
-    const bool scrub = entry && entry->fresh && shell->gate_scrubs;
+    const bool used = shell->used; /* a new vCPU has no vector state to clear and no exit to complete: no gate */
+    const bool scrub = entry && entry->fresh && used && shell->gate_scrubs;
     int r;
-    if (entry && entry->fresh && !scrub && !hlsnap__kvm_scrub(shell)) {
+    shell->used = true;
+    if (entry && entry->fresh && used && !scrub && !hlsnap__kvm_scrub(shell)) {
         hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, errno, "KVM_SET_XSAVE, errno", (uint64_t)errno);
         return;
     }
-    if (entry && !hlsnap__kvm_set(shell, entry, scrub)) {
+    if (entry && !hlsnap__kvm_set(shell, entry, used, scrub)) {
         hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, errno, "setting registers, errno", (uint64_t)errno);
         return;
     }

@@ -1,13 +1,10 @@
-/* limit_check.c - runs every limit of limit.h alone, each beside an independent figure for the same
-   work.
+/* limit_check.c - the limits of limit.h, each beside an independent figure for the same work.
 
-   cc:  cc -std=gnu11 -O2 limit_check.c -lcrypto -o limit_check
-   run: ./limit_check [dir [rounds [header]]]      dir: where files go, default "."; rounds: default
-   5; header: measured by include_header prints one TSV row per limit: name  unit  value  min  max
-   check  ratio  what the check is value, check and ratio are medians over the rounds, min and max
-   are the lowest and highest round. A limit and its check run one after the other in every round;
-   ratio is the median of value / check within a round. Exit 0, 1 on failure, 77 without /dev/kvm.
- */
+   cc:  see ./run
+   run: ./limit_check dir [rounds]     dir: where files go
+
+   A row per limit: name, unit, value, check, ratio, what the check is. Medians over the rounds; in each round a limit and its
+   check run one after the other. Exit 0, 1 on failure, 77 without /dev/kvm. */
 #include "limit.h"
 
 enum { MAX_ROUNDS = 99 };
@@ -16,14 +13,13 @@ typedef struct check_ctx {
     limit_ctx *c;
     limit_vm vm;         /* a second VM, driven without sync regs */
     double sha_rate;     /* bytes per nanosecond by openssl speed; 0: not measured yet */
-    const char *program; /* the compiled compute process */
 } check_ctx;
 
 typedef struct row {
     const char *name;
-    double (*limit)(limit_ctx *, int);
+    double (*limit)(limit_ctx *, const struct row *);
     int iterations;
-    size_t arg; /* pages, or bytes of the blob for oci rows */
+    size_t arg; /* pages, or bytes of the blob */
     double (*check)(check_ctx *, const struct row *);
     const char *what;
 } row;
@@ -127,11 +123,9 @@ static double check_snapshot_once(check_ctx *k, const row *r)
     for (int i = 0; i < FILES; i++)
         if (limit_seal(k->c, fd[i]) != 0)
             return -1.0;
-    if (r->limit == limit_snapshot_16_open)
-        t = limit_now() - t;
     for (int i = 0; i < FILES; i++)
         close(fd[i]);
-    return (r->limit == limit_snapshot_16_open ? t : limit_now() - t) / FILES;
+    return (limit_now() - t) / FILES;
 }
 
 static double check_snapshot(check_ctx *k, const row *r)
@@ -178,44 +172,6 @@ static double check_spawn(check_ctx *k, const row *r)
     return sum;
 }
 
-static double check_op_cycle(limit_ctx *c)
-{
-    limit_vm v = limit_vm_none();
-    double t = limit_now();
-    int r = limit_vm_create(c, &v, c->image);
-
-    limit_vm_destroy(c, &v);
-    return r == 0 ? limit_now() - t : -1.0;
-}
-
-/* The median of create + first call + destroy, less the median spawn, taken in turns. */
-static double check_destroy(check_ctx *k, const row *r)
-{
-    enum { MAX = 200 };
-    double cycle[MAX], spawn[MAX];
-    int n = r->iterations < MAX ? r->iterations : MAX;
-
-    for (int i = 0; i < n; i++) {
-        cycle[i] = check_op_cycle(k->c);
-        spawn[i] = limit_op_spawn(k->c);
-        if (cycle[i] < 0 || spawn[i] < 0)
-            return limit_fail(k->c, "cycle");
-    }
-    return limit_median(cycle, n) - limit_median(spawn, n);
-}
-
-static double check_process_facts(check_ctx *k, const row *r)
-{
-    double t = limit_now();
-
-    for (int i = 0; i < r->iterations; i++) {
-        k->c->cpuid->nent = LIMIT_MAX_CPUID;
-        if (ioctl(k->c->kvm, KVM_GET_SUPPORTED_CPUID, k->c->cpuid) != 0)
-            return limit_fail(k->c, "KVM_GET_SUPPORTED_CPUID");
-    }
-    return (limit_now() - t) / r->iterations;
-}
-
 /* ---- >>files ---- */
 
 /* The last line of a command's output that holds `key`, or an empty string. */
@@ -232,7 +188,8 @@ static void check_output(const char *command, const char *key, char *line, int s
         pclose(f);
 }
 
-static double check_sha256(check_ctx *k, const row *r)
+/* What openssl itself says about SHA-256. */
+static int check_rate(check_ctx *k)
 {
     char line[512];
     const char *rate;
@@ -242,7 +199,7 @@ static double check_sha256(check_ctx *k, const row *r)
     rate = strrchr(line, ':');
     errno = 0;
     k->sha_rate = rate ? strtod(rate + 1, NULL) / 1e9 : 0;
-    return k->sha_rate > 0 ? (double)r->arg / k->sha_rate : limit_fail(k->c, "openssl speed");
+    return k->sha_rate > 0 ? 0 : (int)limit_fail(k->c, "openssl speed");
 }
 
 /* The seconds that dd itself reports for a copy of the blob, in nanoseconds: the median of 5 runs.
@@ -274,209 +231,85 @@ static double check_oci_save(check_ctx *k, const row *r)
     return ns < 0 ? ns : ns + (double)r->arg / k->sha_rate;
 }
 
-static double check_oci_load(check_ctx *k, const row *r)
-{
-    char to[64];
-    double ns, spawn = limit_spawn(k->c, r->iterations);
-
-    snprintf(to, sizeof to, "/dev/shm/limit.%ld", (long)getpid());
-    ns = check_dd(k, to, "");
-    return ns < 0 || spawn < 0 ? -1.0 : ns + spawn + (double)r->arg / k->sha_rate;
-}
-
-/* ---- >>processes ---- */
-
-/* Another program, compiled on its own, timing the same header with clock(). */
-static int check_build_compute(check_ctx *k, const char *here)
-{
-    const char *cc = getenv("CC");
-    char command[2048];
-    char *source = limit_join(k->c->dir, "limit_compute.c");
-    FILE *f = source ? fopen(source, "w") : NULL;
-
-    k->program = limit_join(k->c->dir, "limit_compute");
-    if (!f || !k->program) {
-        free(source);
-        return (int)limit_fail(k->c, "limit_compute.c");
-    }
-    fputs(
-        "#include <stdio.h>\n#include <time.h>\n#include \"compute.h\"\n"
-        "int main(int argc, char **argv)\n{\n"
-        "    clock_t t = clock();\n    uint64_t x = 0;\n"
-        "    for (int i = 0; i < 10; i++)\n"
-        "        x ^= compute_run((uint64_t)argc + 2 * (uint64_t)i);\n"
-        "    t = clock() - t;\n"
-        "    printf(\"ns %f %s %d\\n\", (double)t / CLOCKS_PER_SEC * 1e8, argv[0], (int)(x & 1));\n"
-        "    return 0;\n}\n",
-        f);
-    fclose(f);
-    snprintf(command, sizeof command, "%s -std=gnu11 -O2 -I'%s' '%s' -o '%s'",
-             cc && cc[0] ? cc : "cc", here, source, k->program);
-    errno = 0;
-    if (system(command) != 0) {
-        free(source);
-        return (int)limit_fail(k->c, command);
-    }
-    unlink(source);
-    free(source);
-    return 0;
-}
-
-static double check_compute(check_ctx *k, const row *r)
-{
-    char line[512];
-
-    (void)r;
-    check_output(k->program, "ns ", line, sizeof line);
-    errno = 0;
-    return line[0] ? strtod(line + 3, NULL) : limit_fail(k->c, k->program);
-}
-
-/* A shell that runs the compiler ten times, less one that runs `true` ten times as an external
-   program. */
-static double check_include(check_ctx *k, const row *r)
-{
-    const char *header = r->limit == limit_include_header ? k->c->header : NULL;
-    char command[2][2048], file[512];
-    double t[2];
-
-    snprintf(file, sizeof file, "%.400s/limit_sh.c", k->c->dir);
-    snprintf(
-        command[0], sizeof command[0],
-        "printf '#include <%%s>\\n' stdbool.h stddef.h stdint.h >'%s'; echo 'typedef int nothing;' "
-        ">>'%s'; "
-        "for i in 1 2 3 4 5 6 7 8 9 10; do ${CC:-cc} -fsyntax-only %s%.400s%s '%s' || exit 1; done",
-        file, file, header ? "-include '" : "", header ? header : "", header ? "'" : "", file);
-    snprintf(command[1], sizeof command[1],
-             "for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true || exit 1; done");
-    for (int i = 0; i < 2; i++) {
-        t[i] = limit_now();
-        errno = 0;
-        if (system(command[i]) != 0)
-            return limit_fail(k->c, command[i]);
-        t[i] = limit_now() - t[i];
-    }
-    unlink(file);
-    return (t[0] - t[1]) / 10;
-}
-
 /* ---- >>main ---- */
 
-#define KIB(n) ((size_t)(n) << 10)
+static double do_exit(limit_ctx *c, const row *r)
+{
+    return limit_exit(c, r->iterations);
+}
+
+static double do_host_call(limit_ctx *c, const row *r)
+{
+    return limit_host_call(c, r->iterations);
+}
+
+static double do_restore_call(limit_ctx *c, const row *r)
+{
+    return limit_restore_call(c, r->arg, r->iterations);
+}
+
+static double do_snapshot(limit_ctx *c, const row *r)
+{
+    return limit_snapshot(c, (int)r->arg, r->iterations);
+}
+
+static double do_spawn(limit_ctx *c, const row *r)
+{
+    return limit_spawn(c, r->iterations);
+}
+
+static double do_oci_save(limit_ctx *c, const row *r)
+{
+    return limit_oci_save(c, r->iterations);
+}
 
 static const row rows[] = {
-    { "exit", limit_exit, 300, 0, check_exit, "SET_REGS+RUN+GET_REGS loop less the two ioctls" },
-    { "host_call", limit_host_call, 300, 0, check_host_call, "KVM_RUN loop without sync regs" },
-    { "restore_call_0", limit_restore_call_0, 200, 0, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "restore_call_1", limit_restore_call_1, 200, 1, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "restore_call_16", limit_restore_call_16, 200, 16, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "restore_call_64", limit_restore_call_64, 200, 64, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "restore_call_256", limit_restore_call_256, 100, 256, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "restore_call_1024", limit_restore_call_1024, 100, 1024, check_restore_call,
-      "heap memcpy loop + KVM_RUN loop" },
-    { "snapshot_16", limit_snapshot_16, 200, 16, check_snapshot,
-      "the same calls in phases over 8 memfds" },
-    { "snapshot_16_open", limit_snapshot_16_open, 200, 16, check_snapshot,
-      "the same calls in phases over 8 memfds" },
-    { "spawn", limit_spawn, 50, 0, check_spawn, "sum of the medians of the four steps" },
-    { "destroy", limit_destroy, 50, 0, check_destroy, "create+destroy cycle less spawn" },
-    { "process_facts", limit_process_facts, 20, 0, check_process_facts,
-      "KVM_GET_SUPPORTED_CPUID loop" },
-    { "sha256_1m", limit_hash, 20, KIB(1024), check_sha256, "openssl speed" },
-    { "oci_save_64k", limit_oci_save, 20, KIB(64), check_oci_save,
-      "dd conv=fsync + openssl speed" },
-    { "oci_save_1m", limit_oci_save, 10, KIB(1024), check_oci_save,
-      "dd conv=fsync + openssl speed" },
-    { "oci_save_1m_overlap", limit_oci_save_overlap, 10, KIB(1024), check_oci_save,
-      "dd conv=fsync + openssl speed" },
-    { "oci_save_16m", limit_oci_save, 5, KIB(16384), check_oci_save,
-      "dd conv=fsync + openssl speed" },
-    { "oci_save_16m_overlap", limit_oci_save_overlap, 5, KIB(16384), check_oci_save,
-      "dd conv=fsync + openssl speed" },
-    { "oci_load_64k", limit_oci_load, 20, KIB(64), check_oci_load,
-      "dd to /dev/shm + openssl speed + spawn" },
-    { "oci_load_1m", limit_oci_load, 20, KIB(1024), check_oci_load,
-      "dd to /dev/shm + openssl speed + spawn" },
-    { "oci_load_16m", limit_oci_load, 5, KIB(16384), check_oci_load,
-      "dd to /dev/shm + openssl speed + spawn" },
-    { "compute", limit_compute, 10, 0, check_compute, "a separately compiled process, clock()" },
-    { "include", limit_include, 10, 0, check_include, "sh loop of $CC less sh loop of true" },
-    { "include_header", limit_include_header, 10, 0, check_include,
-      "sh loop of $CC less sh loop of true" }
+    { "exit", do_exit, 300, 0, check_exit, "SET_REGS+RUN+GET_REGS loop less the two ioctls" },
+    { "host_call", do_host_call, 300, 0, check_host_call, "KVM_RUN loop without sync regs" },
+    { "restore_call_16", do_restore_call, 200, 16, check_restore_call, "memcpy loop + KVM_RUN loop" },
+    { "restore_call_1024", do_restore_call, 50, 1024, check_restore_call,
+      "memcpy loop + KVM_RUN loop" },
+    { "snapshot_16", do_snapshot, 200, 16, check_snapshot, "the same calls in phases over 8 memfds" },
+    { "spawn", do_spawn, 50, 0, check_spawn, "sum of the medians of the four steps" },
+    { "oci_save_1m", do_oci_save, 10, 1 << 20, check_oci_save, "dd conv=fsync + openssl speed" }
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0] };
-
-static int is_blob_row(const row *r)
-{
-    return r->arg >= KIB(64);
-}
-
-/* One limit and its check, once. */
-static int run_row(check_ctx *k, const row *r, double *value, double *check, double *ratio)
-{
-    if (is_blob_row(r) && k->c->blob_size != r->arg && limit_set_bytes(k->c, r->arg) != 0)
-        return -1;
-    *value = r->limit(k->c, r->iterations);
-    if (*value < 0)
-        return -1;
-    *check = r->check(k, r);
-    *ratio = *check > 0 ? *value / *check : 0; /* a check that is a difference can drown in noise */
-    return k->c->error[0] ? -1 : 0;
-}
 
 static int run_all(check_ctx *k, int rounds)
 {
     static double value[ROWS][MAX_ROUNDS], check[ROWS][MAX_ROUNDS], ratio[ROWS][MAX_ROUNDS];
 
     for (int i = 0; i < rounds; i++)
-        for (int j = 0; j < ROWS; j++)
-            if ((rows[j].limit != limit_include_header || k->c->header) &&
-                run_row(k, &rows[j], &value[j][i], &check[j][i], &ratio[j][i]) != 0) {
-                fprintf(stderr, "limit_check: %s: %s\n", rows[j].name, k->c->error);
-                return 1;
-            }
-    printf("name\tunit\tvalue\tmin\tmax\tcheck\tratio\twhat the check is\n");
-    for (int j = 0; j < ROWS; j++) {
-        double median = limit_median(value[j], rounds);
-        if (median > 0)
-            printf("%s\tns\t%.0f\t%.0f\t%.0f\t%.0f\t%.3f\t%s\n", rows[j].name, median, value[j][0],
-                   value[j][rounds - 1], limit_median(check[j], rounds),
-                   limit_median(ratio[j], rounds), rows[j].what);
-    }
+        for (int j = 0; j < ROWS; j++) {
+            value[j][i] = rows[j].limit(k->c, &rows[j]);
+            check[j][i] = value[j][i] < 0 ? -1.0 : rows[j].check(k, &rows[j]);
+            if (check[j][i] < 0)
+                return (int)limit_fail(k->c, rows[j].name);
+            ratio[j][i] = value[j][i] / check[j][i];
+        }
+    printf("# name\tunit\tvalue\tcheck\tratio\twhat the check is\n");
+    for (int j = 0; j < ROWS; j++)
+        printf("# limit_%s\tns\t%.0f\t%.0f\t%.3f\t%s\n", rows[j].name, limit_median(value[j], rounds),
+               limit_median(check[j], rounds), limit_median(ratio[j], rounds), rows[j].what);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
     static limit_ctx c;
-    check_ctx k = { &c, limit_vm_none(), 0, NULL };
-    int rounds = argc > 2 ? atoi(argv[2]) : 5;
-    int status = 1;
-    char here[] = __FILE__, *slash = strrchr(here, '/');
+    check_ctx k = { &c, limit_vm_none(), 0 };
+    int rounds = argc > 2 ? atoi(argv[2]) : 5, status;
 
     if (limit_open(&c, argc > 1 ? argv[1] : ".") != 0) {
-        int skip = access("/dev/kvm", R_OK | W_OK) != 0;
-        fprintf(stderr, "limit_check: %s%s\n", skip ? "SKIP: " : "", c.error);
-        return skip ? 77 : 1;
+        fprintf(stderr, "limit_check: %s\n", c.error);
+        return access("/dev/kvm", R_OK | W_OK) != 0 ? 77 : 1;
     }
-    if (slash)
-        *slash = 0;
-    c.header = argc > 3 ? argv[3] : NULL;
     rounds = rounds < 1 ? 1 : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
-    if (check_build_compute(&k, slash ? here : ".") == 0 && check_open_vm(&k) == 0)
-        status = run_all(&k, rounds);
-    if (c.error[0])
+    status = check_open_vm(&k) == 0 && check_rate(&k) == 0 ? run_all(&k, rounds) : 1;
+    if (status)
         fprintf(stderr, "limit_check: %s\n", c.error);
     limit_vm_destroy(&c, &k.vm);
-    if (k.program)
-        unlink(k.program);
-    free((void *)(uintptr_t)k.program);
     limit_close(&c);
-    return status;
+    return status != 0;
 }

@@ -38,6 +38,18 @@
 #endif
 #ifndef VALGRIND_MAKE_MEM_DEFINED
 #define VALGRIND_MAKE_MEM_DEFINED(p, n) ((void)(p), (void)(n))
+#define RUNNING_ON_VALGRIND 0
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1            /* ASan maps and unmaps for itself */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
 #endif
 
 /* ---- injection ---- */
@@ -172,8 +184,8 @@ typedef struct fake {
 
 struct hlsnap__shell {         /* one VM with one vCPU */
     fake *hv;
-    uint8_t *slot[2];          /* supervisor area, guest memory */
-    uint64_t slot_size[2];
+    uint8_t *sys, *mem;        /* supervisor area, guest memory */
+    uint64_t mem_size;
     bool begun, cancellable, started;
     int32_t cancelled;         /* atomic */
     uint64_t deadline;
@@ -210,12 +222,13 @@ static void fake_destroy(fake_cpu *cpu, bool forked) {
     free(cpu);
 }
 
-static hlsnap_result fake_map(fake_cpu *cpu, uint32_t slot, uint64_t gpa, void *hva, uint64_t size, hlsnap_error *err) {
-    cpu->hv->bad += slot > 1 || gpa != (slot ? HLSNAP__MEM_GPA : HLSNAP__SYS_GVA) || size % 4096 || !hva != !size;
-    cpu->hv->bad += cpu->begun || !cpu->slot[slot] == !size; /* a slot in use is removed before it is set again */
+static hlsnap_result fake_map(fake_cpu *cpu, void *hva, uint64_t size, hlsnap_error *err) {
+    cpu->hv->bad += size % 4096 || !hva != !size || (size && size <= HLSNAP__SYS_SIZE);
+    cpu->hv->bad += cpu->begun || !cpu->sys == !size; /* memory in use is taken away before it is set again */
     if (fake_fails(cpu->hv, FAKE_MAP)) return fake_refuse(err);
-    cpu->slot[slot] = (uint8_t *)hva;
-    cpu->slot_size[slot] = size;
+    cpu->sys = (uint8_t *)hva;
+    cpu->mem = hva ? cpu->sys + HLSNAP__SYS_SIZE : NULL;
+    cpu->mem_size = hva ? size - HLSNAP__SYS_SIZE : 0;
     return HLSNAP_OK;
 }
 
@@ -246,19 +259,19 @@ static bool fake_kicked(fake_cpu *cpu) {
 
 /* The page of gva as the host's tables show it to user code, or NULL; need: bits that every entry must have. */
 static uint8_t *fake_page(const fake_cpu *cpu, uint64_t gva, uint64_t need, bool execute) {
-    uint64_t table = HLSNAP__SYS_AT(HLSNAP__SYS_PAGING), entry, size, gpa;
+    uint64_t table = HLSNAP__SYS_PHYS(HLSNAP__SYS_PAGING), entry, size, gpa;
     int level = 3;
     need |= HLSNAP__PTE_P | HLSNAP__PTE_U;
     for (;; level--) {
-        entry = hlsnap__get64(cpu->slot[0] + (table - HLSNAP__SYS_GVA) + (gva >> (12 + 9 * level) & 511) * 8);
+        entry = hlsnap__get64(cpu->sys + (table - HLSNAP__SYS_GPA) + (gva >> (12 + 9 * level) & 511) * 8);
         if ((entry & need) != need || (execute && entry & HLSNAP__PTE_NX)) return NULL;
         if (!level || entry & HLSNAP__PTE_PS) break;
         table = entry & 0x000ffffffffff000ull;
     }
     size = 1ull << (12 + 9 * level);
     gpa = (entry & 0x000ffffffffff000ull & ~(size - 1)) | (gva & (size - 1) & ~0xfffull);
-    if (gpa < HLSNAP__MEM_GPA || gpa - HLSNAP__MEM_GPA >= cpu->slot_size[1]) return NULL;
-    return cpu->slot[1] + (gpa - HLSNAP__MEM_GPA);
+    if (gpa < HLSNAP__MEM_GPA || gpa - HLSNAP__MEM_GPA >= cpu->mem_size) return NULL;
+    return cpu->mem + (gpa - HLSNAP__MEM_GPA);
 }
 
 /* n bytes of guest memory that the guest may read (and write), or NULL. */
@@ -295,7 +308,7 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     uint32_t number = UINT32_MAX;
     cpu->exit = out;
     cpu->resumed = !entry && cpu->started;
-    hv->bad += !cpu->begun || !cpu->slot[0] || !cpu->slot[1] || (!entry && !cpu->started);
+    hv->bad += !cpu->begun || !cpu->mem || (!entry && !cpu->started);
     if (entry) {
         cpu->entry = *entry;
         cpu->started = false;

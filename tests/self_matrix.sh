@@ -1,256 +1,193 @@
 #!/bin/sh
 # Builds tests/self_guest.c in every way that changes what a program's image looks like, and runs it as its own guest.
-# usage: self_matrix.sh [BUILD_DIR]     honours CC and CXX (then only those), CFLAGS; JOBS (2) at a time
+# usage: self_matrix.sh [BUILD_DIR]     honours CC and CXX (then only those; cc and c++ mean all that are found) and CFLAGS; JOBS (2) at a time
 # One TAP line each; ends with `N passed, N failed, N skipped`; exit 0, 1, or 77 when all were skipped.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 build=${1:-$top/build/self_matrix}
-CCS=${CC:-gcc clang} CXXS=${CXX:-g++ clang++} CFLAGS=${CFLAGS:-} JOBS=${JOBS:-2}
+CCS=${CC:-cc} CXXS=${CXX:-c++} CFLAGS=${CFLAGS:-}
+[ "$CCS" != cc ] || CCS="gcc clang"
+[ "$CXXS" != c++ ] || CXXS="g++ clang++"
+export top CFLAGS
 mkdir -p "$build" && cd "$build" || exit 1
-rm -rf ./*.d
+rm -rf ./*.so* ./*.o ./*.exe ./fifo.*
+# shellcheck source=tests/jobs.sh
+. "$top/tests/jobs.sh"
+
+cat >prelude.sh <<'END'
 src=$top/tests/self_guest.c
-number=0
-lane=0
-
-# Work goes to files job.N.d/cmd, and is run below, JOBS at a time: N is its TAP number.
-job() { # name, shell text; the text ends with 0 = ok, 77 = skip, else = not ok
-    number=$((number + 1))
-    mkdir -p "job.$number.d"
-    printf '%s\n' "$1" >"job.$number.d/name"
-    printf '%s\n' "$2" >"job.$number.d/cmd"
-}
-
-# A failure to build counts as a skip when the flags do not even build an empty program here.
-cat >lib.sh <<'END'
-compile() { # out, command...: prints it; 77 = this toolchain cannot do that at all
-    out=$1; shift
-    echo "$* -I.. tests/self_guest.c -o $out"
-    "$@" $CFLAGS -I"$top" "$src" -o "$out" && return 0
+# Says "skip" for what this toolchain cannot do even to an empty program.
+unable() {
     first=$1; shift
-    case " $* " in *" c++ "*) lang=c++ ;; *) lang=c ;; esac
-    echo 'int main(void) { return 0; }' >"$out.probe"
-    "$first" -x $lang "$out.probe" -o "$out.exe" $(drop_x "$@") >/dev/null 2>&1 || return 77
-    return 1
-}
-drop_x() {
+    lang=c
     for a; do
         shift
-        case $a in -x | c++) ;; -shared | -DSELF_SO) ;; *) echo "$a" ;; esac
+        case $a in -x | -shared | -DSELF_SO | -c) ;; c++) lang=c++ ;; *) set -- "$@" "$a" ;; esac
     done
+    echo 'int main(void) { return 0; }' >"probe.$$"
+    "$first" -x $lang "probe.$$" -x none "$@" -o "probe.$$.exe" >/dev/null 2>&1 && "./probe.$$.exe"
+    rc=$?
+    rm -f "probe.$$" "probe.$$.exe"
+    [ $rc != 0 ] && echo "# not on this system"
 }
-link_run() { # out, object, command...
+compile() { # OUT, command
+    out=$1; shift
+    echo "$* -I.. tests/self_guest.c -o $out" >&2
+    "$@" $CFLAGS -I"$top" "$src" -o "$out" && return 0
+    unable "$@" && exit 77
+    exit 1
+}
+link() { # OUT, OBJECT, command
     out=$1 object=$2; shift 2
-    echo "$* $(basename "$object") -o $out"
-    "$@" $CFLAGS "$object" -o "$out" || return 1
-    "$out"
+    echo "$* $object -o $out" >&2
+    "$@" $CFLAGS "$object" -o "$out" && return 0
+    unable "$@" && exit 77
+    exit 1
 }
-END
-export top src CFLAGS
-
-# Every compiler, optimization and kind of executable; one object serves two kinds of link.
-for cc in $CCS; do
-    command -v "$cc" >/dev/null 2>&1 || continue
-    for o in -O0 -O1 -O2 -O3 -Os; do
-        for pic in "-fPIE" "-fno-pie"; do
-            tag=$(basename "$cc")$o$pic
-            kinds="-pie|-static-pie"
-            [ "$pic" = -fno-pie ] && kinds="-no-pie|-static"
-            # shellcheck disable=SC2016
-            job "$cc $o ${kinds%|*}" 'compile ./'"$tag.o $cc $o $pic -c"' || exit
-                link_run ./'"$tag.exe1 ./$tag.o $cc $o ${kinds%|*}"
-            job "$cc $o ${kinds#*|}" '@object
-                link_run ./'"$tag.exe2 ./$tag.o $cc $o ${kinds#*|}"
-        done
-    done
-done
-
-# What else a build may ask for.
-variant() { # compiler, flags
-    number_text=$((number + 1))
-    job "$1 $2" "compile ./v$number_text $1 $2 || exit; ./v$number_text"
-}
-for cc in $CCS; do
-    command -v "$cc" >/dev/null 2>&1 || continue
-    while read -r flags; do
-        [ -n "$flags" ] && variant "$cc" "$flags"
-    done <<'END'
--O2 -s
--O1 -g
--O2 -march=native
--O3 -march=native -static
--O2 -ffunction-sections -fdata-sections -Wl,--gc-sections -s
--O1 -Wl,-z,now
--O1 -Wl,-z,relro -Wl,-z,lazy
--O1 -Wl,-z,norelro
--O1 -Wl,-z,norelro -static
--O1 -Wl,-z,noseparate-code
--O1 -Wl,-z,max-page-size=0x200000
--O1 -Wl,-z,pack-relative-relocs
--O1 -Wl,-z,pack-relative-relocs -static-pie -fPIE
--O1 -fcf-protection=full
--O1 -fcf-protection=none -fno-plt
--O0 -fstack-protector-all
--O2 -fstack-protector-all
--O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2
--O2 -fstack-protector-strong -D_FORTIFY_SOURCE=3
--O2 -D_FORTIFY_SOURCE=2 -static
--O1 -fstack-protector-all -static
--O0 --coverage
--O1 -Wl,--build-id=none
--O1 -Wl,--build-id=none -static -s
--O1 -Wl,--build-id=0x0123
--O1 -fuse-ld=lld
--O1 -fuse-ld=lld -no-pie -fno-pie
--O1 -fuse-ld=lld -static
--O1 -fuse-ld=lld -Wl,--pack-dyn-relocs=relr
--O1 -fuse-ld=gold
--O2 -flto -fuse-ld=lld
--O1 -fomit-frame-pointer -fno-asynchronous-unwind-tables
--O2 -fvisibility=hidden -fno-semantic-interposition
--O1 -ftrapv -fwrapv
--O1 -mcmodel=large
--std=c99 -D_GNU_SOURCE
--std=c11
-END
-done
-for cc in $CCS; do
-    case $cc in *gcc*) variant "$cc" "-O2 -flto"; variant "$cc" "-O2 -flto -static"; variant "$cc" "-O1 -mno-red-zone -mavx" ;; esac
-done
-for cxx in $CXXS; do
-    command -v "$cxx" >/dev/null 2>&1 || continue
-    for flags in "-O0 -std=c++11" "-O2 -std=c++17" "-O2 -std=c++20 -static" "-O1 -fno-exceptions -fno-rtti -no-pie -fno-pie"; do
-        variant "$cxx -x c++" "$flags"
-    done
-done
-if command -v musl-gcc >/dev/null 2>&1; then
-    for flags in "-O1 -static" "-O2 -static-pie -fPIE" "-O1"; do variant musl-gcc "-idirafter kernel-headers $flags"; done
-fi
-
-# Shared objects, and files that change under a running program. `ask` gives the program its line after the file was changed.
-cc=${CCS%% *}
-cxx=${CXXS%% *}
-# shellcheck disable=SC2016
-cat >so.sh <<'END'
-host() { [ -x ./host ] || { "$cc" -I"$top" "$top/tests/self_host.c" -o "./host.$$" -ldl && mv "./host.$$" ./host; }; }
+run() { "$@"; rc=$?; [ $rc = 127 ] && echo "# not on this system" && exit 77; return $rc; }
 so() { out=$1; shift; compile "$out" "$@" -shared -fPIC -DSELF_SO; }
 want() { # expected, actual
     [ "$1" = "$2" ] && return 0
+    [ "$2" = skip ] && exit 77
     echo "expected $1, got $2"
     return 1
 }
-# Starts "$@ wait", runs $change while it waits, then lets it go on; prints what it says last.
-while_waiting() {
+# Starts the program in mode `wait`, changes the files while it waits, lets it go on; prints what it says last.
+meanwhile() { # CHANGE, command
     change=$1; shift
-    fifo=./fifo.$$
-    rm -f "$fifo" && mkfifo "$fifo" || return 1
-    "$@" wait <"$fifo" >"$fifo.out" &
-    exec 3>"$fifo"
+    fifo=fifo.$$
+    rm -f $fifo && mkfifo $fifo && : >$fifo.out || return 1
+    "$@" wait <$fifo >$fifo.out &
+    exec 3>$fifo
     i=0
-    while [ "$(head -n 1 "$fifo.out")" = "" ] && [ $i -lt 200 ]; do sleep 0.02; i=$((i + 1)); done
+    until [ -s $fifo.out ] || [ $i -ge 200 ]; do sleep 0.02; i=$((i + 1)); done
     eval "$change"
     echo go >&3
     exec 3>&-
     wait $!
-    case $(head -n 1 "$fifo.out") in "#"*) rm -f "$fifo"; exit 77 ;; esac
-    tail -n 1 "$fifo.out"
-    rm -f "$fifo"
+    case $(head -n 1 $fifo.out) in "#"*) echo skip ;; *) tail -n 1 $fifo.out ;; esac
+    rm -f $fifo $fifo.out
 }
 END
-for cc_ in $CCS; do
-    command -v "$cc_" >/dev/null 2>&1 || continue
-    for o in -O0 -O2; do
-        b=$(basename "$cc_")$o
-        job "$cc_ $o shared object" "host; so ./$b.so $cc_ $o || exit; ./host ./$b.so"
-    done
-done
-command -v "$cxx" >/dev/null 2>&1 &&
-    job "$cxx shared object" "host; so ./cxx.so $cxx -x c++ -O1 || exit; ./host ./cxx.so"
-job "shared object with lld, stripped" "host; so ./lld.so $cc -O1 -fuse-ld=lld -s || exit; ./host ./lld.so"
-job "shared object, module of the program: HLSNAP_ERR_SELF" \
-    "host; so ./other.so $cc -O0 || exit; want HLSNAP_ERR_SELF \"\$(./host ./other.so other)\""
-job "shared object, module on the stack, at address 16: HLSNAP_ERR_SELF" \
-    "host; so ./other2.so $cc -O0 || exit; want HLSNAP_ERR_SELF \"\$(./host ./other2.so stack)\" &&
-     want HLSNAP_ERR_SELF \"\$(./host ./other2.so null)\""
-job "program deleted while it runs" \
-    "compile ./gone $cc -O0 || exit; want HLSNAP_OK \"\$(while_waiting 'rm ./gone' ./gone)\""
-job "program replaced while it runs: its own file still counts" \
-    "compile ./moved $cc -O0 || exit; want HLSNAP_OK \"\$(while_waiting 'cp /bin/sh ./new.moved; mv ./new.moved ./moved' ./moved)\""
-job "shared object renamed while it is loaded" \
-    "host; so ./named.so $cc -O0 || exit; want HLSNAP_OK \"\$(while_waiting 'mv ./named.so ./renamed.so' ./host ./named.so)\""
-job "shared object deleted: HLSNAP_ERR_SELF" \
-    "host; so ./lost.so $cc -O0 || exit; want HLSNAP_ERR_SELF \"\$(while_waiting 'rm ./lost.so' ./host ./lost.so)\""
-job "shared object replaced: HLSNAP_ERR_SELF" \
-    "host; so ./old.so $cc -O0 || exit; so ./new.so $cc -O1 || exit
-     want HLSNAP_ERR_SELF \"\$(while_waiting 'mv ./new.so ./old.so' ./host ./old.so)\""
-for id in "" -Wl,--build-id=none; do
-    t=hostile${id:+2}
-    job "another file under the name that the kernel shows: HLSNAP_ERR_SELF ${id:+(no build id)}" \
-        "host; so ./$t.so $cc -O0 $id || exit; so './$t.so (deleted)' $cc -O1 $id || exit
-         want HLSNAP_ERR_SELF \"\$(while_waiting 'rm ./$t.so' ./host ./$t.so)\""
-    job "a cut file under that name: HLSNAP_ERR_SELF or _ELF ${id:+(no build id)}" \
-        "host; so ./cut$t.so $cc -O0 $id || exit; head -c 20000 ./cut$t.so >'./cut$t.so (deleted)'
-         case \$(while_waiting 'rm ./cut$t.so' ./host ./cut$t.so) in HLSNAP_ERR_SELF|HLSNAP_ERR_ELF) ;; *) exit 1 ;; esac"
-done
+
+have() { command -v "$1" >/dev/null 2>&1; }
 
 # musl has no kernel headers of its own.
-mkdir -p kernel-headers
+mkdir -p kernel
 for d in linux asm asm-generic; do
     for from in /usr/include "/usr/include/$(uname -m)-linux-gnu"; do
-        [ -d "$from/$d" ] && ln -sfn "$from/$d" "kernel-headers/$d"
+        [ -d "$from/$d" ] && ln -sfn "$from/$d" "kernel/$d"
     done
 done
 
-one() {
-    dir=job.$1.d
-    {
-        echo "cc=$cc"
-        echo ". ./lib.sh; . ./so.sh"
-        cat "$dir/cmd"
-    } >"$dir/run"
-    sh "$dir/run" >"$dir/log" 2>&1
-    echo $? >"$dir/rc"
-}
-# A lane takes every JOBS-th pair of jobs, so that a job marked @object runs after the one that makes its object.
-work() {
-    n=$1
-    while [ "$n" -le "$number" ]; do
-        sed '1s/^@object/:/' "job.$n.d/cmd" >"job.$n.d/cmd2" && mv "job.$n.d/cmd2" "job.$n.d/cmd"
-        one "$n"
-        next=$((n + 1))
-        if [ -f "job.$next.d/cmd" ] && grep -q '^@object' "job.$next.d/cmd"; then
-            sed '1s/^@object/:/' "job.$next.d/cmd" >"job.$next.d/cmd2" && mv "job.$next.d/cmd2" "job.$next.d/cmd"
-            one "$next"
-        fi
-        n=$(claim "$n") || return
+# Objects that several links share, and the program that loads shared objects.
+first=
+for cc in $CCS; do
+    have "$cc" || continue
+    first=${first:-$cc}
+    b=$(basename "$cc")
+    for o in -O0 -O1 -O2 -O3 -Os; do
+        for pic in -fPIE -fno-pie; do job "" "compile $b$o$pic.o $cc $o $pic -c"; done
     done
-}
-claim() { # the next job that nobody has and that needs no other; mkdir is atomic
-    c=$1
-    while c=$((c + 1)) && [ "$c" -le "$number" ]; do
-        grep -q '^@object' "job.$c.d/cmd" 2>/dev/null && continue
-        [ -f "job.$c.d/rc" ] && continue
-        mkdir "job.$c.d/claim" 2>/dev/null && echo "$c" && return
-    done
-    echo $((number + 1))
-}
-while [ "$lane" -lt "$JOBS" ]; do
-    lane=$((lane + 1))
-    work "$(claim 0)" &
+    job "" "so $b.so $cc -O0; so $b-O2.so $cc -O2"
 done
-wait
+[ -n "$first" ] || { echo "1..0 # SKIP no compiler of: $CCS"; exit 77; }
+job "" "$first -I$top $top/tests/self_host.c -o host.exe -ldl"
+job "" "compile waiting.exe $first -O0"
+for id in -Wl,--build-id -Wl,--build-id=none; do job "" "so old$id.so $first -O0 $id; so new$id.so $first -O1 $id"; done
+jobs_run
 
-passed=0 failed=0 skipped=0 n=0
-while [ $n -lt $number ]; do
-    n=$((n + 1))
-    name=$(cat "job.$n.d/name")
-    rc=$(cat "job.$n.d/rc" 2>/dev/null || echo 99)
-    case $rc in
-    0) passed=$((passed + 1)); echo "ok $n - $name" ;;
-    77) skipped=$((skipped + 1)); echo "ok $n - $name # SKIP $(grep '^#' "job.$n.d/log" | head -n 1 | cut -c3-100 || :)" ;;
-    *) failed=$((failed + 1)); sed 's/^/# /' "job.$n.d/log" | head -n 12; echo "not ok $n - $name" ;;
-    esac
+for cc in $CCS; do
+    have "$cc" || continue
+    b=$(basename "$cc")
+    n=0
+    # compiler, optimization, kind of executable
+    for o in -O0 -O1 -O2 -O3 -Os; do
+        for kind in "-fPIE -pie" "-fPIE -static-pie" "-fno-pie -no-pie" "-fno-pie -static"; do
+            n=$((n + 1))
+            job "$cc $o $kind" "link $b$n.exe $b$o${kind% *}.o $cc $o ${kind#* }; run ./$b$n.exe"
+        done
+    done
+    # what only the link changes
+    while read -r pic flags; do
+        n=$((n + 1))
+        job "$cc -O1 $pic $flags" "link $b$n.exe $b-O1$pic.o $cc $flags; run ./$b$n.exe"
+    done <<'END'
+-fPIE -pie -s
+-fno-pie -static -s
+-fPIE -pie -Wl,-z,now
+-fPIE -pie -Wl,-z,lazy -Wl,-z,relro
+-fPIE -pie -Wl,-z,norelro
+-fno-pie -static -Wl,-z,norelro
+-fPIE -pie -Wl,-z,noseparate-code
+-fPIE -pie -Wl,-z,max-page-size=0x200000
+-fPIE -pie -Wl,-z,pack-relative-relocs
+-fPIE -static-pie -Wl,-z,pack-relative-relocs
+-fPIE -pie -Wl,--build-id=none
+-fno-pie -static -Wl,--build-id=none -s
+-fPIE -pie -Wl,--build-id=0x0123
+-fPIE -pie -fuse-ld=lld
+-fno-pie -no-pie -fuse-ld=lld
+-fno-pie -static -fuse-ld=lld
+-fPIE -static-pie -fuse-ld=lld
+-fPIE -pie -fuse-ld=lld -Wl,--pack-dyn-relocs=relr
+-fPIE -static-pie -fuse-ld=lld -Wl,--pack-dyn-relocs=relr
+-fPIE -pie -fuse-ld=gold
+END
+    # what the compiler does otherwise
+    while read -r flags; do
+        n=$((n + 1))
+        job "$cc $flags" "compile $b$n.exe $cc $flags; run ./$b$n.exe"
+    done <<'END'
+-O3 -march=native
+-O1 -march=native -static
+-O1 -ffunction-sections -fdata-sections -Wl,--gc-sections -s
+-O1 -fcf-protection=full
+-O1 -fcf-protection=none -fno-plt
+-O0 -fstack-protector-all
+-O1 -fstack-protector-all -static
+-O2 -fstack-protector-strong -D_FORTIFY_SOURCE=2
+-O1 -fstack-protector-strong -D_FORTIFY_SOURCE=3
+-O1 -D_FORTIFY_SOURCE=2 -static
+-O0 --coverage
+-O0 -g -std=c99
+END
+    case $cc in *clang*) lto="-O1 -flto -fuse-ld=lld" ;; *) lto="-O1 -flto" ;; esac
+    job "$cc $lto" "compile ${b}lto.exe $cc $lto; run ./${b}lto.exe"
+    job "$cc -shared" "run ./host.exe ./$b.so"
+    job "$cc -shared -O2" "run ./host.exe ./$b-O2.so"
 done
-echo "1..$number"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ] || exit 1
-[ "$passed" -gt 0 ] || exit 77
+for cxx in $CXXS; do
+    have "$cxx" || continue
+    b=$(basename "$cxx")
+    job "$cxx -std=c++11 -O0" "compile $b.exe $cxx -x c++ -std=c++11 -O0; run ./$b.exe"
+    job "$cxx -std=c++20 -O2 -static" "compile ${b}2.exe $cxx -x c++ -std=c++20 -O2 -static; run ./${b}2.exe"
+    job "$cxx -shared -O1" "so $b.so $cxx -x c++ -O1; run ./host.exe ./$b.so"
+done
+if have musl-gcc; then
+    job "musl-gcc -O1" "compile musl.exe musl-gcc -idirafter kernel -O1; run ./musl.exe"
+    job "musl-gcc -O1 -static" "compile musl2.exe musl-gcc -idirafter kernel -O1 -static; run ./musl2.exe"
+fi
+job "$first -shared with lld, stripped" "so lld.so $first -O0 -fuse-ld=lld -s; run ./host.exe ./lld.so"
+
+# Which image is meant, and whether its file is still the one in memory.
+so=./$(basename "$first").so
+job "module of the program, implementation in a shared object" "want HLSNAP_ERR_SELF \"\$(./host.exe $so other)\""
+job "module on the stack" "want HLSNAP_ERR_SELF \"\$(./host.exe $so stack)\""
+job "module at address 16" "want HLSNAP_ERR_SELF \"\$(./host.exe $so null)\""
+job "program deleted while it runs" "cp waiting.exe gone.exe; want HLSNAP_OK \"\$(meanwhile 'rm gone.exe' ./gone.exe)\""
+job "program replaced while it runs: its own file still counts" \
+    "cp waiting.exe moved.exe; cp /bin/sh sh.exe; want HLSNAP_OK \"\$(meanwhile 'mv sh.exe moved.exe' ./moved.exe)\""
+job "shared object renamed" "cp $so a1.so; want HLSNAP_OK \"\$(meanwhile 'mv a1.so b1.so' ./host.exe ./a1.so)\""
+job "shared object deleted" "cp $so a2.so; want HLSNAP_ERR_SELF \"\$(meanwhile 'rm a2.so' ./host.exe ./a2.so)\""
+for id in -Wl,--build-id -Wl,--build-id=none; do
+    t=a${#id}
+    job "shared object replaced ($id)" "cp old$id.so ${t}r.so; cp new$id.so ${t}n.so
+        want HLSNAP_ERR_SELF \"\$(meanwhile 'mv ${t}n.so ${t}r.so' ./host.exe ./${t}r.so)\""
+    job "another file under the name that the kernel shows ($id)" "cp old$id.so $t.so; cp new$id.so '$t.so (deleted)'
+        want HLSNAP_ERR_SELF \"\$(meanwhile 'rm $t.so' ./host.exe ./$t.so)\""
+    job "a cut file under that name ($id)" "cp old$id.so ${t}c.so; head -c 20000 old$id.so >'${t}c.so (deleted)'
+        want HLSNAP_ERR_ELF \"\$(meanwhile 'rm ${t}c.so' ./host.exe ./${t}c.so)\""
+done
+jobs_run
+jobs_report

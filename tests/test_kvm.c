@@ -2029,6 +2029,71 @@ static void steady_state(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* Pages that rest are given back, but only where what lies below is what the reset wants: here it is the older snapshot's. */
+static void idle_pages(void) {
+    const uint64_t pages = 300; /* enough for a layer with a file behind it, which is mapped and not copied */
+    options o = small;
+    uint8_t *shadow[2];
+    hlsnap_value v[4];
+    hlsnap_stats st;
+    snapshot *s[2];
+    sandbox *sb;
+    int i, k;
+    NEED_KVM;
+    o.heap = 2 << 20;
+    sb = start(&o);
+    NEED(sb);
+    for (i = 0; i < 2; i++) {
+        v[0] = hlsnap_u64(gva_of(sb, HLSNAP__HEAP) + 40960), v[1] = hlsnap_u64(pages * 4096), v[2] = hlsnap_u64((uint64_t)i * 77), v[3] = hlsnap_u32(64);
+        CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+        shadow[i] = (uint8_t *)malloc(stored_size(&sb->memory.layout));
+        NEED(shadow[i]);
+        stored_read(sb, shadow[i]);
+        s[i] = take(sb);
+    }
+    hlsnap_sandbox_destroy(sb);
+    sb = from(s[0], &o);
+    NEED(sb);
+    CHECK(s[0]->layers[s[0]->num_layers - 1]->fd >= 0);
+    for (k = 0; k < 4; k++) /* mapped from the older one: at the newer one, at the older, at the newer with writes between */
+        for (i = 0; i < 45; i++) {
+            if (k == 3 && i % 17 == 16) v[2] = hlsnap_u64((uint64_t)i), CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+            if (i % 9 == 1) CHECK_EQ(call_u64(sb, "count"), 7);
+            CHECK_EQ(restore(sb, s[k != 1]), HLSNAP_OK);
+            CHECK(stored_same(sb, shadow[k != 1]));
+        }
+    for (i = 0; i < 45; i++) CHECK_EQ(restore(sb, s[0]), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &st);
+    CHECK(st.hot_pages < pages + 20);
+    hlsnap_sandbox_destroy(sb);
+    for (i = 0; i < 2; i++) hlsnap_snapshot_release(s[i]), free(shadow[i]);
+}
+
+/* A cancel in the middle of an exception's delivery leaves one injected: a restore must not hand it to the next tenant. */
+static void leftover_event(void) {
+    struct kvm_vcpu_events e;
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < 10; i++) {
+        CHECK_EQ(call_u64(sb, "count"), 7);
+        CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_VCPU_EVENTS, (uintptr_t)&e), 0);
+        e.exception.injected = 1;
+        e.exception.nr = i % 2 ? 6 : 13;
+        e.exception.has_error_code = i % 2 == 0;
+        e.exception.error_code = 0;
+        CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_SET_VCPU_EVENTS, (uintptr_t)&e), 0);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
 /* ---- >>threads ---- */
 
 typedef struct worker { sandbox *sb; snapshot *s; uint64_t rounds, bad; int id; int32_t *gate; } worker;
@@ -2352,7 +2417,7 @@ static const test_row tests[] = {
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(quirk_no_sync), TEST(quirk_no_gate_scrub), TEST(quirk_both), TEST(no_huge_pages), TEST(gate_off),
-    TEST(steady_state), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
+    TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(leaks)};
 
 int main(int argc, char **argv) {
