@@ -2692,6 +2692,7 @@ static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t 
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_memcpy(to, from, n);
 }
+static void *hlsnap__rt_mempcpy(void *to, const void *from, size_t n) { return (char *)hlsnap__rt_memcpy(to, from, n) + n; }
 static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_memmove(to, from, n);
@@ -2729,7 +2730,7 @@ static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
 }
 #define HLSNAP__RT_BIND(result, name, params, args, impl) {#name, (void (*)(void))impl},
 static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
-    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"memchr", (void (*)(void))hlsnap__rt_memchr},
+    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"bcmp", (void (*)(void))hlsnap__rt_memcmp}, {"memchr", (void (*)(void))hlsnap__rt_memchr},
     {"strchr", (void (*)(void))hlsnap__rt_strchr},
     {"strrchr", (void (*)(void))hlsnap__rt_strrchr},
     {"strstr", (void (*)(void))hlsnap__rt_strstr},
@@ -3722,6 +3723,56 @@ static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
     return e->tls.memsz ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
 }
 
+/* A static glibc's copies go by thresholds that its start-up code computes; a fresh copy of the program has none of them, so
+   they run far off. Which slots are theirs shows in where this process's own lead. The names are asm labels because the
+   prototypes differ between C, C++ and feature macros. */
+extern void hlsnap__libc_memcpy(void) __asm__("memcpy");
+extern void hlsnap__libc_memmove(void) __asm__("memmove");
+extern void hlsnap__libc_mempcpy(void) __asm__("mempcpy");
+extern void hlsnap__libc_memset(void) __asm__("memset");
+#ifdef __GLIBC__
+extern void hlsnap__libc_memcpy_chk(void) __asm__("__memcpy_chk");
+extern void hlsnap__libc_memmove_chk(void) __asm__("__memmove_chk");
+extern void hlsnap__libc_mempcpy_chk(void) __asm__("__mempcpy_chk");
+extern void hlsnap__libc_memset_chk(void) __asm__("__memset_chk");
+#endif
+
+/* The function behind an address that may be a jump through a slot (endbr64? bnd? jmp *slot(%rip)) of this image. */
+static uint64_t hlsnap__elf_behind(const hlsnap__elf *e, uint64_t host) {
+    const uint8_t *p;
+    uint64_t target;
+    int32_t rel;
+    uint32_t skip;
+    if (!hlsnap__elf_at(e, host - e->host_base, 16)) return host;
+    p = (const uint8_t *)(uintptr_t)host;
+    skip = p[0] == 0xf3 && p[1] == 0x0f && p[2] == 0x1e && p[3] == 0xfa ? 4 : 0;
+    skip += p[skip] == 0xf2;
+    if (p[skip] != 0xff || p[skip + 1] != 0x25) return host;
+    memcpy(&rel, p + skip + 2, sizeof(rel));
+    target = host + skip + 6 + (uint64_t)(int64_t)rel;
+    if (!hlsnap__elf_at(e, target - e->host_base, 8)) return host;
+    memcpy(&target, (const void *)(uintptr_t)target, sizeof(target));
+    return target;
+}
+
+/* The runtime's function for one of libc's that copies or fills. */
+static bool hlsnap__elf_libc_copy(const hlsnap__elf *e, uint64_t host, uint64_t *guest) {
+    static const struct { void (*libc)(void), (*rt)(void); } rows[] = {
+#ifdef __GLIBC__
+        {hlsnap__libc_memcpy_chk, (void (*)(void))hlsnap__rt_memcpy_chk},
+        {hlsnap__libc_memmove_chk, (void (*)(void))hlsnap__rt_memmove_chk},
+        {hlsnap__libc_mempcpy_chk, (void (*)(void))hlsnap__rt_mempcpy},
+        {hlsnap__libc_memset_chk, (void (*)(void))hlsnap__rt_memset_chk},
+#endif
+        {hlsnap__libc_memcpy, (void (*)(void))hlsnap__rt_memcpy}, {hlsnap__libc_memmove, (void (*)(void))hlsnap__rt_memmove},
+        {hlsnap__libc_mempcpy, (void (*)(void))hlsnap__rt_mempcpy}, {hlsnap__libc_memset, (void (*)(void))hlsnap__rt_memset}};
+    size_t i;
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (hlsnap__elf_behind(e, (uint64_t)(uintptr_t)rows[i].libc) == host)
+            return hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)rows[i].rt, guest);
+    return false;
+}
+
 /* IRELATIVE: a self guest takes the pointer that this process resolved; others have no one to ask. */
 static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     uint64_t host;
@@ -3729,6 +3780,7 @@ static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel
         return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx",
                             (unsigned long long)rel->r_offset);
     memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
+    if (hlsnap__elf_libc_copy(e, host, value)) return HLSNAP_OK;
     return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK
                                                      : hlsnap__elf_unresolved(e, "(indirect function)", value, err);
 }

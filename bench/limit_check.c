@@ -44,37 +44,46 @@ static int check_open_vm(check_ctx *k)
     return limit_run(k->c, v);
 }
 
-/* SET_REGS + KVM_RUN + GET_REGS, less SET_REGS and GET_REGS alone: totals of a loop, not medians of
-   samples. */
+enum { CHUNKS = 15 };
+
+/* SET_REGS + KVM_RUN + GET_REGS, less SET_REGS and GET_REGS alone: the median of the totals of short loops. */
 static double check_exit(check_ctx *k, const row *r)
 {
     struct kvm_regs regs = k->vm.run->s.regs.regs;
     struct kvm_regs out;
-    double t = limit_now(), ioctls;
+    int n = r->iterations / CHUNKS;
+    double s[CHUNKS];
 
-    for (int i = 0; i < r->iterations; i++) {
-        if (ioctl(k->vm.vcpu, KVM_SET_REGS, &regs) != 0 || limit_run(k->c, &k->vm) != 0 ||
-            ioctl(k->vm.vcpu, KVM_GET_REGS, &out) != 0)
-            return limit_fail(k->c, "exit with ioctls");
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        double t = limit_now(), ioctls;
+        for (int i = 0; i < n; i++)
+            if (ioctl(k->vm.vcpu, KVM_SET_REGS, &regs) != 0 || limit_run(k->c, &k->vm) != 0 ||
+                ioctl(k->vm.vcpu, KVM_GET_REGS, &out) != 0)
+                return limit_fail(k->c, "exit with ioctls");
+        t = limit_now() - t;
+        ioctls = limit_now();
+        for (int i = 0; i < n; i++)
+            if (ioctl(k->vm.vcpu, KVM_SET_REGS, &regs) != 0 ||
+                ioctl(k->vm.vcpu, KVM_GET_REGS, &out) != 0)
+                return limit_fail(k->c, "KVM_GET_REGS");
+        s[chunk] = (t - (limit_now() - ioctls)) / n;
     }
-    t = limit_now() - t;
-    ioctls = limit_now();
-    for (int i = 0; i < r->iterations; i++)
-        if (ioctl(k->vm.vcpu, KVM_SET_REGS, &regs) != 0 ||
-            ioctl(k->vm.vcpu, KVM_GET_REGS, &out) != 0)
-            return limit_fail(k->c, "KVM_GET_REGS");
-    ioctls = limit_now() - ioctls;
-    return (t - ioctls) / r->iterations;
+    return limit_median(s, CHUNKS);
 }
 
 static double check_host_call(check_ctx *k, const row *r)
 {
-    double t = limit_now();
+    int n = r->iterations / CHUNKS;
+    double s[CHUNKS];
 
-    for (int i = 0; i < r->iterations; i++)
-        if (limit_run(k->c, &k->vm) != 0)
-            return -1.0;
-    return (limit_now() - t) / r->iterations;
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        double t = limit_now();
+        for (int i = 0; i < n; i++)
+            if (limit_run(k->c, &k->vm) != 0)
+                return -1.0;
+        s[chunk] = (limit_now() - t) / n;
+    }
+    return limit_median(s, CHUNKS);
 }
 
 /* ---- >>memory ---- */

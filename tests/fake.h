@@ -370,11 +370,11 @@ static uint32_t fake_encode(uint8_t *to, uint32_t function, uint32_t status, con
     return at;
 }
 
-/* Reads a message of the host; false when it is not what docs/abi.md promises to a guest. */
-static bool fake_decode(const uint8_t *m, hlsnap_abi_message *head, hlsnap_value *v) {
+/* Reads a message of the host in `room` bytes; false when it is not what docs/abi.md promises to a guest. */
+static bool fake_decode(const uint8_t *m, size_t room, hlsnap_abi_message *head, hlsnap_value *v) {
     uint32_t i;
     memcpy(head, m, sizeof(*head));
-    if (head->size % 8 || head->num_values > HLSNAP_MAX_ARGS) return false;
+    if (head->size % 8 || head->size > room || head->num_values > HLSNAP_MAX_ARGS) return false;
     for (i = 0; i < head->num_values; i++) {
         hlsnap_abi_value row;
         memcpy(&row, m + sizeof(*head) + i * sizeof(row), sizeof(row));
@@ -383,11 +383,11 @@ static bool fake_decode(const uint8_t *m, hlsnap_abi_message *head, hlsnap_value
         v[i].size = row.size;
         v[i].as.u64 = row.bits;
         if (row.type < HLSNAP_STR) continue;
-        if (row.bits % 8 || row.bits + row.size + (row.type == HLSNAP_STR) > head->size) return false;
+        if (row.bits % 8 || row.bits > head->size || row.size + (row.type == HLSNAP_STR) > head->size - row.bits) return false;
         v[i].as.u64 = 0;
         if (row.type == HLSNAP_BYTES) v[i].bytes = m + row.bits;
         else v[i].str = (const char *)m + row.bits;
-        if (v[i].str && strlen(v[i].str) != row.size) return false;
+        if (v[i].str && strnlen(v[i].str, row.size + 1u) != row.size) return false;
     }
     return true;
 }
@@ -396,6 +396,13 @@ static bool fake_decode(const uint8_t *m, hlsnap_abi_message *head, hlsnap_value
 
 static uint8_t *fake_box(const fake_cpu *cpu, uint32_t offset) {
     return fake_at(cpu, cpu->entry.rdi, 8, true) + offset; /* the mailbox is contiguous: it is one region */
+}
+
+/* Reads the host's message at that offset of the mailbox. */
+static bool fake_message(const fake_cpu *cpu, uint32_t offset, hlsnap_abi_message *head, hlsnap_value *v) {
+    const uint64_t size = fake_identity(cpu)->mailbox_size;
+    if (offset % 8 || offset > size - sizeof(*head)) return false;
+    return fake_decode(fake_box(cpu, offset), size - offset, head, v);
 }
 
 /* Gives the export's result: one value, none (VOID), or a failure. */
@@ -472,7 +479,7 @@ static void fake_calls(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     while (m->num_done < m->num_calls) {
         const fake_function *f;
         hlsnap_abi_message head, result;
-        const bool ok = fake_decode(fake_box(cpu, cpu->in), &head, cpu->args) && head.function < cpu->program->num_exports;
+        const bool ok = fake_message(cpu, cpu->in, &head, cpu->args) && head.function < cpu->program->num_exports;
         cpu->hv->bad += !ok;
         fake_leave(cpu, HLSNAP__EXIT_PROTOCOL, "a malformed call");
         if (!ok) return;

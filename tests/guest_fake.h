@@ -101,7 +101,7 @@ static bool b_relay(fake_cpu *cpu) { /* calls import `number` with its own argum
     hlsnap_abi_message head;
     hlsnap_value v[HLSNAP_MAX_ARGS];
     if (!cpu->step) return fake_request(cpu, import, cpu->args, cpu->num_args);
-    cpu->hv->bad += !fake_decode(fake_box(cpu, fake_mailbox(cpu)->response), &head, v) || head.function != import;
+    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.function != import;
     cpu->used = fake_encode(fake_box(cpu, cpu->out), cpu->function, head.status, v, head.num_values);
     return true;
 }
