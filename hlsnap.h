@@ -2692,7 +2692,9 @@ static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t 
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_memcpy(to, from, n);
 }
-static void *hlsnap__rt_mempcpy(void *to, const void *from, size_t n) { return (char *)hlsnap__rt_memcpy(to, from, n) + n; }
+static void *hlsnap__rt_mempcpy(void *to, const void *from, size_t n) {
+    return (char *)hlsnap__rt_memcpy(to, from, n) + n;
+}
 static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_memmove(to, from, n);
@@ -2730,7 +2732,8 @@ static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
 }
 #define HLSNAP__RT_BIND(result, name, params, args, impl) {#name, (void (*)(void))impl},
 static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
-    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"bcmp", (void (*)(void))hlsnap__rt_memcmp}, {"memchr", (void (*)(void))hlsnap__rt_memchr},
+    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"bcmp", (void (*)(void))hlsnap__rt_memcmp},
+    {"memchr", (void (*)(void))hlsnap__rt_memchr},
     {"strchr", (void (*)(void))hlsnap__rt_strchr},
     {"strrchr", (void (*)(void))hlsnap__rt_strrchr},
     {"strstr", (void (*)(void))hlsnap__rt_strstr},
@@ -3757,15 +3760,19 @@ static uint64_t hlsnap__elf_behind(const hlsnap__elf *e, uint64_t host) {
 
 /* The runtime's function for one of libc's that copies or fills. */
 static bool hlsnap__elf_libc_copy(const hlsnap__elf *e, uint64_t host, uint64_t *guest) {
-    static const struct { void (*libc)(void), (*rt)(void); } rows[] = {
+    static const struct {
+        void (*libc)(void), (*rt)(void);
+    } rows[] = {
 #ifdef __GLIBC__
         {hlsnap__libc_memcpy_chk, (void (*)(void))hlsnap__rt_memcpy_chk},
         {hlsnap__libc_memmove_chk, (void (*)(void))hlsnap__rt_memmove_chk},
         {hlsnap__libc_mempcpy_chk, (void (*)(void))hlsnap__rt_mempcpy},
         {hlsnap__libc_memset_chk, (void (*)(void))hlsnap__rt_memset_chk},
 #endif
-        {hlsnap__libc_memcpy, (void (*)(void))hlsnap__rt_memcpy}, {hlsnap__libc_memmove, (void (*)(void))hlsnap__rt_memmove},
-        {hlsnap__libc_mempcpy, (void (*)(void))hlsnap__rt_mempcpy}, {hlsnap__libc_memset, (void (*)(void))hlsnap__rt_memset}};
+        {hlsnap__libc_memcpy, (void (*)(void))hlsnap__rt_memcpy},
+        {hlsnap__libc_memmove, (void (*)(void))hlsnap__rt_memmove},
+        {hlsnap__libc_mempcpy, (void (*)(void))hlsnap__rt_mempcpy},
+        {hlsnap__libc_memset, (void (*)(void))hlsnap__rt_memset}};
     size_t i;
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (hlsnap__elf_behind(e, (uint64_t)(uintptr_t)rows[i].libc) == host)
@@ -4570,6 +4577,8 @@ typedef struct hlsnap__memory {
     uint64_t *is_hot; /* bitmaps over the window's pages */
     uint64_t *pinned; /* hot pages whose content the mapping below does not have */
     uint64_t copied_bytes;
+    uint32_t resets;
+    bool sorted; /* hot, by page */
 } hlsnap__memory;
 
 #define HLSNAP__MAP_RUN 16u     /* writable extents from this length on are mapped, shorter ones copied */
@@ -4650,6 +4659,7 @@ static hlsnap_result hlsnap__hot_add(hlsnap__memory *m, uint64_t page, hlsnap_er
     h->idle = 0;
     hlsnap__hot_source(h, m->target);
     hlsnap__bit_set(m->is_hot, page);
+    m->sorted = false;
     return HLSNAP_OK;
 }
 
@@ -4887,29 +4897,61 @@ static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
 
 /* ---- >>reset: back to a snapshot, in place ---- */
 
-/* Puts one hot page back. Below full trust nothing is compared, since reading could hit a truncated file. */
+/* Puts one hot page back where memory or layer can be truncated by a stranger: nothing is compared, no pointer followed. */
 static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap_error *err) {
-    static const uint8_t zero[HLSNAP__PAGE] = {0};
-    uint8_t bounce[HLSNAP__PAGE], *at = hlsnap__memory_at(m, h->page);
-    const uint8_t *from = !h->layer       ? zero
-                          : h->layer->map ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE
-                                          : NULL;
-    if (m->trusted && from && memcmp(at, from, HLSNAP__PAGE) == 0) {
-        h->idle++;
-        return HLSNAP_OK;
-    }
+    uint8_t bounce[HLSNAP__PAGE] = {0};
+    hlsnap_result r = HLSNAP_OK;
     h->idle = 0;
     m->copied_bytes += HLSNAP__PAGE;
-    if (m->trusted && from) {
-        memcpy(at, from, HLSNAP__PAGE);
-        return HLSNAP_OK;
+    if (h->layer) r = hlsnap__layer_read(h->layer, h->layer_page, 1, bounce, err);
+    return r ? r : hlsnap__memory_move(m, bounce, hlsnap__memory_at(m, h->page), HLSNAP__PAGE, true, err);
+}
+
+static int hlsnap__hot_order(const void *a, const void *b) {
+    const hlsnap__hot *x = (const hlsnap__hot *)a, *y = (const hlsnap__hot *)b;
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+/* Puts the hot pages back under full trust, runs of them in one copy. A page that differed last time is copied without a
+   look, but for every eighth reset, so that pages which became idle are noticed. */
+static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
+    static const uint8_t zero[HLSNAP__PAGE] = {0};
+    const bool look = (m->resets++ & 7) == 0;
+    uint8_t *to = NULL;
+    const uint8_t *source = NULL;
+    size_t n = 0;
+    uint32_t i;
+    if (!m->sorted) qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
+    m->sorted = true;
+    for (i = 0; i < m->num_hot; i++) {
+        hlsnap__hot *h = &m->hot[i];
+        uint8_t *at = hlsnap__memory_at(m, h->page);
+        const uint8_t *from = h->layer ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE : zero;
+        if ((look || h->idle) && memcmp(at, from, HLSNAP__PAGE) == 0) {
+            h->idle++;
+            continue;
+        }
+        h->idle = 0;
+        m->copied_bytes += HLSNAP__PAGE;
+        if (n && to + n == at && source + n == from) {
+            n += HLSNAP__PAGE;
+            continue;
+        }
+        if (n) memcpy(to, source, n);
+        to = at;
+        source = from;
+        n = HLSNAP__PAGE;
     }
-    if (!from) {
-        hlsnap_result r = hlsnap__layer_read(h->layer, h->layer_page, 1, bounce, err);
-        if (r) return r;
-        from = bounce;
-    }
-    return hlsnap__memory_move(m, hlsnap__unconst(from), at, HLSNAP__PAGE, true, err);
+    if (n) memcpy(to, source, n);
+}
+
+/* All hot pages' pristine content can be read in place. */
+static bool hlsnap__hot_direct(const hlsnap__memory *m) {
+    uint32_t i;
+    if (!m->trusted) return false;
+    for (i = 0; i < m->target->num_layers; i++)
+        if (!m->target->layers[i]->map) return false;
+    return true;
 }
 
 /* The mapping below the page has the content that a reset wants there. */
@@ -5009,7 +5051,10 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
     if (in_place) r = hlsnap__memory_scan(m, err);
     if (!r && in_place) r = hlsnap__memory_retarget(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
-    for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
+    if (!r && hlsnap__hot_direct(m))
+        hlsnap__hot_reset_runs(m);
+    else
+        for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
     if (r)
         m->valid = false;
     else
@@ -5018,11 +5063,6 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
 }
 
 /* ---- >>take: a snapshot of guest memory ---- */
-
-static int hlsnap__hot_order(const void *a, const void *b) {
-    const hlsnap__hot *x = (const hlsnap__hot *)a, *y = (const hlsnap__hot *)b;
-    return x->page < y->page ? -1 : x->page > y->page;
-}
 
 /* The part of extent e from page `at` on, not beyond `end`. */
 static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, uint64_t end) {

@@ -19,7 +19,7 @@
 
 #include <sys/utsname.h>
 
-enum { MAX_ROUNDS = 99, BATCH = 64, FAKE_CALLS = 2000 };
+enum { MAX_ROUNDS = 99, MAX_MORE = 6, BATCH = 64, FAKE_CALLS = 2000 };
 
 typedef struct bench {
     limit_ctx limit;
@@ -46,6 +46,7 @@ typedef struct row {
     int samples;
     uint32_t arg;
     int is_ms;
+    int more; /* times as many rounds: short blocks where the machine's state changes within a long one */
 } row;
 
 static double bad(bench *b, const char *what) {
@@ -379,35 +380,36 @@ static double own_cpu_per_call(bench *b, int n) { return block(b, n, 1, op_cpu_p
 /* ---- >>main ---- */
 
 static const row rows[] = {
-    {"call", limit_of_call, own_call, 200, 0, 0},
-    {"call_by_name", limit_of_call, own_call_by_name, 200, 0, 0},
-    {"host_call", limit_of_host_call, own_host_call, 200, 0, 0},
-    {"batch_64", limit_of_call, own_batch, 200, 0, 0},
-    {"restore_call_0", limit_of_restore_call, own_restore_call, 200, 0, 0},
-    {"restore_call_1", limit_of_restore_call, own_restore_call, 200, 1, 0},
-    {"restore_call_16", limit_of_restore_call, own_restore_call, 200, 16, 0},
-    {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, 0},
-    {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, 0},
-    {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, 0},
-    {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, 0},
-    {"spawn", limit_of_spawn, own_spawn, 25, 0, 0},
-    {"destroy", limit_of_destroy, own_destroy, 20, 0, 0},
-    {"cold_elf", limit_of_spawn, own_cold_elf, 10, 0, 0},
-    {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, 0},
-    {"oci_load_first_call", limit_of_load, own_load, 3, 0, 0},
-    {"compute", limit_of_compute, own_compute, 3, 0, 0},
-    {"include_ms", limit_of_include, own_include, 3, 0, 1},
-    {"cpu_per_call", NULL, own_cpu_per_call, 10, 0, 0},
+    {"call", limit_of_call, own_call, 200, 0, 0, 1},
+    {"call_by_name", limit_of_call, own_call_by_name, 200, 0, 0, 1},
+    {"host_call", limit_of_host_call, own_host_call, 200, 0, 0, 1},
+    {"batch_64", limit_of_call, own_batch, 200, 0, 0, 1},
+    {"restore_call_0", limit_of_restore_call, own_restore_call, 200, 0, 0, 1},
+    {"restore_call_1", limit_of_restore_call, own_restore_call, 200, 1, 0, 1},
+    {"restore_call_16", limit_of_restore_call, own_restore_call, 200, 16, 0, 1},
+    {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, 0, 1},
+    {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, 0, 1},
+    {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, 0, 1},
+    {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, 0, 1},
+    {"spawn", limit_of_spawn, own_spawn, 4, 0, 0, 6},
+    {"destroy", limit_of_destroy, own_destroy, 4, 0, 0, 5},
+    {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, 0, 3},
+    {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, 0, 1},
+    {"oci_load_first_call", limit_of_load, own_load, 3, 0, 0, 1},
+    {"compute", limit_of_compute, own_compute, 3, 0, 0, 1},
+    {"include_ms", limit_of_include, own_include, 3, 0, 1, 1},
+    {"cpu_per_call", NULL, own_cpu_per_call, 10, 0, 0, 1},
 };
 
 static double at_percent(const double *sorted, int n, int percent) { return sorted[(n - 1) * percent / 100]; }
 
 static void run_row(bench *b, const row *r, int rounds) {
-    double own[MAX_ROUNDS], limit[MAX_ROUNDS], ratio[MAX_ROUNDS];
+    static double own[MAX_ROUNDS * MAX_MORE], limit[MAX_ROUNDS * MAX_MORE], ratio[MAX_ROUNDS * MAX_MORE];
     const double unit = r->is_ms ? 1e6 : 1;
     double value;
     b->pages = r->arg;
     b->sb = spawn(b, &b->desc, b->snapshot);
+    rounds *= r->more;
     for (int i = 0; i < rounds; i++) {
         limit[i] = r->limit ? r->limit(b, r->samples) : 0;
         own[i] = r->own(b, r->samples);
@@ -437,8 +439,8 @@ static void print_header(int rounds) {
         }
     if (f) fclose(f);
     uname(&u);
-    printf("# kernel: %s %s\n# N: %d rounds of a block of the limit and a block of hlsnap; samples in a block:", u.sysname, u.release, rounds);
-    for (size_t i = 0; i < HLSNAP_COUNT(rows); i++) printf(" %s %d", rows[i].name, rows[i].samples);
+    printf("# kernel: %s %s\n# N (rounds of a block of each side x samples in a block):", u.sysname, u.release);
+    for (size_t i = 0; i < HLSNAP_COUNT(rows); i++) printf(" %s %dx%d", rows[i].name, rounds * rows[i].more, rows[i].samples);
     printf("\n# name\tunit\tvalue\tlimit\tratio\tp10..p90 of ratio\n");
 }
 

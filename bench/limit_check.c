@@ -94,7 +94,7 @@ static double check_restore_call(check_ctx *k, const row *r)
 {
     size_t size = (size_t)LIMIT_WINDOW_PAGES * LIMIT_PAGE;
     uint8_t *from = (uint8_t *)malloc(size), *to = (uint8_t *)malloc(size);
-    double t, exit_ns = check_host_call(k, r);
+    double s[CHUNKS], t, exit_ns = check_host_call(k, r);
 
     if (!from || !to || exit_ns < 0) {
         free(from);
@@ -103,13 +103,16 @@ static double check_restore_call(check_ctx *k, const row *r)
     }
     memset(from, 0x5a, size);
     memset(to, 0xa5, size);
-    t = limit_now();
-    for (int i = 0; i < r->iterations; i++)
+    for (int i = -1; i < CHUNKS; i++) {
+        t = limit_now();
         for (size_t at = 0; at < r->arg * LIMIT_PAGE; at += LIMIT_PAGE) {
             memcpy(to + at, from + at, LIMIT_PAGE);
             __asm__ volatile("" : : "r"(to) : "memory");
         }
-    t = (limit_now() - t) / r->iterations;
+        if (i >= 0)
+            s[i] = limit_now() - t;
+    }
+    t = limit_median(s, CHUNKS);
     free(from);
     free(to);
     return t + exit_ns;

@@ -2,12 +2,14 @@
 # jobs.sh - sourced by the matrix scripts: shell jobs, JOBS (2) at a time, each one TAP line.
 #   job NAME TEXT    TEXT runs in its own sh after prelude.sh; its exit code: 0 = ok, 77 = skip (why: first line with "#"), else not ok
 #   job "" TEXT      preparation: reported only when it fails
+#   ONLY=WORD        in the environment: only jobs whose name contains it, and preparation
 #   jobs_run         runs what was added since the last time and waits
 #   jobs_report      TAP lines and `N passed, N failed, N skipped`; returns 0, 1, or 77 when all were skipped
 jobs_number=0 jobs_done=0
 rm -rf jobs && mkdir jobs
 
 job() {
+    case $1 in '' | *"${ONLY:-}"*) ;; *) return ;; esac
     jobs_number=$((jobs_number + 1))
     mkdir "jobs/$jobs_number"
     printf '%s\n' "$1" >"jobs/$jobs_number/name"

@@ -267,6 +267,7 @@ static void hostile_requests(void) { tell_lies(request_lies, HLSNAP_COUNT(reques
 static void scribble(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     uint8_t *p = (uint8_t *)m;
     const uint32_t out = m->out_offset;
+    (void)cpu;
     uint32_t i;
     for (i = 0; i < 65536; i++) p[i] = (uint8_t)random_below(256);
     if (random_below(2)) m->num_done = 1;

@@ -223,7 +223,7 @@ static void idle_pages(void) {
     CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     hlsnap_sandbox_get_stats(sb, &before_drop);
     CHECK(before_drop.hot_pages >= 600 && before_drop.copied_bytes >= 600 * 4096);
-    for (i = 0; i < HLSNAP__IDLE_RESETS + 1; i++) {
+    for (i = 0; i < 2 * HLSNAP__IDLE_RESETS; i++) { /* idleness is noticed at every eighth reset */
         CHECK_EQ(dirty(sb, 0, 3, i + 2), HLSNAP_OK);
         CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     }
