@@ -516,7 +516,7 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
 
-/* ==== >>guest-runtime: callable in the guest only ==== */
+/* ==== >>guest-runtime: callable in the guest only, which has one thread ==== */
 
 #ifdef HLSNAP_GUEST
 /* In one file of a separately built guest, at file scope. */
@@ -554,17 +554,20 @@ HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __
 /* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
    level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
    fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes
+   returns   nothing; without effect when not in a guest
    cost      one exit  */
 HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* hlsnap_rt_abort -- end the call with HLSNAP_ERR_ABORT and poison the sandbox.
    user_code in     for hlsnap_error.user_code
-   text      in     copied, cut at 255 bytes; NULL = empty  */
+   text      in     copied, at most 255 bytes; NULL = empty
+   returns   never  */
 HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, const char *text);
 
 /* hlsnap_rt_random -- random bytes; seeded afresh by the host at every start and restore, so clones differ.
-   to        out    n bytes; zeros when not in a guest  */
+   to        out    n bytes; zeros when not in a guest
+   returns   nothing  */
 HLSNAP_API void hlsnap_rt_random(void *to, size_t n);
 
 /* hlsnap_rt_generation -- a number that grows with every start from and restore to a snapshot; 0 when not in a guest.

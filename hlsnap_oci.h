@@ -10,7 +10,7 @@ Do this, in the one C or C++ file that implements hlsnap:
 and include the header plainly everywhere else. It lies beside hlsnap.h, of the same release.
 
 OPTIONS             default            where to define it
-  HLSNAP_CJSON_H         <cjson/cJSON.h>   beside HLSNAP_IMPLEMENTATION; "cJSON.h" for a copy in your tree
+  HLSNAP_CJSON_H         <cjson/cJSON.h>   beside HLSNAP_IMPLEMENTATION; "cJSON.h" for a copy in your tree; 1.7.13 or later
   all options of hlsnap.h
 
 QUICK START
@@ -103,7 +103,8 @@ typedef struct hlsnap_oci_desc {
    cost      two sha256 and one write of the stored pages, fsync
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
-                                                     const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err);
+                                                     const hlsnap_oci_desc *desc, hlsnap_oci_digest *out,
+                                                     hlsnap_error *err);
 
 /* hlsnap_oci_load -- read a snapshot from a layout.
    dir       in     the layout's directory; only read, so a read-only file system will do
@@ -123,7 +124,8 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
    cost      read, sha256 and copy of the stored pages; guard NONE with disable_verify: a few small files
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
-                                                     hlsnap_snapshot **out, hlsnap_oci_digest *digest, hlsnap_error *err);
+                                                     hlsnap_snapshot **out, hlsnap_oci_digest *digest,
+                                                     hlsnap_error *err);
 
 #ifdef __cplusplus
 }
@@ -166,7 +168,7 @@ extern "C" {
 #define HLSNAP__OCI_JSON_MAX (1u << 20)  /* bytes of any JSON file */
 #define HLSNAP__OCI_MAX_EXTENTS 32768u   /* runs of pages: what one process can map and 1 MiB of config can hold */
 #define HLSNAP__OCI_CHUNK 65536u         /* bytes of a memory layer under one digest of its chunk list */
-#define HLSNAP__OCI_BATCH (16u * HLSNAP__OCI_CHUNK) /* bytes moved at a time */
+#define HLSNAP__OCI_BATCH (4u * HLSNAP__OCI_CHUNK) /* bytes moved at a time; they stay in the second-level cache */
 
 /* ---- >>sha256 ---- */
 
@@ -180,13 +182,14 @@ typedef struct hlsnap__sha256 {
 } hlsnap__sha256;
 
 static const uint32_t hlsnap__sha256_k[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
-    0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
-    0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
-    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
-    0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
-    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 static uint32_t hlsnap__sha256_rotr(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
@@ -198,7 +201,8 @@ static void hlsnap__sha256_portable(uint32_t h[8], const uint8_t *p, size_t bloc
         memcpy(v, h, sizeof(v));
         for (i = 0; i < 64; i++) {
             if (i < 16) {
-                w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+                w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
+                       p[4 * i + 3];
             } else {
                 uint32_t a = w[(i + 1) & 15], b = w[(i + 14) & 15];
                 w[i & 15] += (hlsnap__sha256_rotr(a, 7) ^ hlsnap__sha256_rotr(a, 18) ^ a >> 3) + w[(i + 9) & 15] +
@@ -226,11 +230,13 @@ static void hlsnap__sha256_portable(uint32_t h[8], const uint8_t *p, size_t bloc
     w0 = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4)), w3)
 
 /* The same with the CPU's SHA extensions, which want the state as ABEF and CDGH. */
-__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni(uint32_t h[8], const uint8_t *p, size_t blocks) {
+__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni(uint32_t h[8], const uint8_t *p,
+                                                                          size_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     const __m128i *from;
     __m128i *state = (__m128i *)(void *)h;
-    __m128i x = _mm_shuffle_epi32(_mm_loadu_si128(state), 0xb1), cdgh = _mm_shuffle_epi32(_mm_loadu_si128(state + 1), 0x1b);
+    __m128i x = _mm_shuffle_epi32(_mm_loadu_si128(state), 0xb1),
+            cdgh = _mm_shuffle_epi32(_mm_loadu_si128(state + 1), 0x1b);
     __m128i abef = _mm_alignr_epi8(x, cdgh, 8), abef0, cdgh0, w0, w1, w2, w3;
     int i;
     cdgh = _mm_blend_epi16(cdgh, x, 0xf0);
@@ -276,7 +282,8 @@ static hlsnap__sha256_lane hlsnap__sha256_pick(void) {
 }
 
 static void hlsnap__sha256_init(hlsnap__sha256 *s, hlsnap__sha256_lane lane) {
-    static const uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    static const uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     s->lane = lane;
     memcpy(s->h, h, sizeof(h));
     s->size = 0;
@@ -441,7 +448,8 @@ static bool hlsnap__json_number_scan(hlsnap__json_scan *s) {
         if (v > HLSNAP__JSON_INT_MAX) return hlsnap__json_stop(s, "number beyond 2^53");
     }
     if (s->p == from || (leading && (s->p - from > 1 || negative))) return hlsnap__json_stop(s, "not a plain integer");
-    if (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E')) return hlsnap__json_stop(s, "not a plain integer");
+    if (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E'))
+        return hlsnap__json_stop(s, "not a plain integer");
     return true;
 }
 
@@ -491,13 +499,15 @@ static bool hlsnap__json_value_scan(hlsnap__json_scan *s) {
 static hlsnap__json_scan hlsnap__json_start(const char *text, size_t size) {
     hlsnap__json_scan s;
     s.p = (const unsigned char *)text;
-    s.end = s.p + size;
+    s.end = size ? s.p + size : s.p; /* no text: NULL */
     s.depth = s.nodes = 0;
     s.why = "";
     return s;
 }
 
-static int hlsnap__json_compare(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int hlsnap__json_compare(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* A name that an object below holds twice, or NULL. names has room for all names of the document. */
 static const char *hlsnap__json_twice(const cJSON *value, const char **names) {
@@ -547,16 +557,20 @@ static hlsnap_result hlsnap__json_parse(hlsnap__json *d, hlsnap_error *err) {
     return HLSNAP_OK;
 }
 
-static const cJSON *hlsnap__json_get(const cJSON *o, const char *name) { return cJSON_GetObjectItemCaseSensitive(o, name); }
+static const cJSON *hlsnap__json_get(const cJSON *o, const char *name) {
+    return cJSON_GetObjectItemCaseSensitive(o, name);
+}
 
 /* path is where o stands, such as "layers[3].", name the member that is wrong, "" for o itself. */
 static hlsnap_result hlsnap__json_bad(const hlsnap__json *d, const char *path, const char *name, const char *expected,
                                       const cJSON *found, hlsnap_error *err) {
     char text[100] = "nothing", member[72];
     hlsnap__printable(member, sizeof(member), name, strlen(name), false);
-    if (cJSON_IsString(found)) hlsnap__printable(text, sizeof(text), found->valuestring, strlen(found->valuestring), false);
+    if (cJSON_IsString(found))
+        hlsnap__printable(text, sizeof(text), found->valuestring, strlen(found->valuestring), false);
     else if (cJSON_IsNumber(found)) hlsnap__format(text, sizeof(text), "%.0f", found->valuedouble);
-    else if (found) hlsnap__format(text, sizeof(text), cJSON_IsObject(found) ? "an object" : cJSON_IsArray(found) ? "an array" : "a word");
+    else if (cJSON_IsObject(found)) hlsnap__format(text, sizeof(text), "an object");
+    else if (found) hlsnap__format(text, sizeof(text), cJSON_IsArray(found) ? "an array" : "true, false or null");
     return hlsnap__fail(err, d->code, 0, "%s: %s%s: expected %s, found %s%s%s", d->file, path, member, expected,
                         cJSON_IsString(found) ? "'" : "", text, cJSON_IsString(found) ? "'" : "");
 }
@@ -570,8 +584,8 @@ static hlsnap_result hlsnap__json_string(const hlsnap__json *d, const cJSON *o, 
 }
 
 /* A whole number from 0 to max. */
-static hlsnap_result hlsnap__json_int(const hlsnap__json *d, const cJSON *o, const char *path, const char *name, uint64_t max,
-                                      uint64_t *out, hlsnap_error *err) {
+static hlsnap_result hlsnap__json_int(const hlsnap__json *d, const cJSON *o, const char *path, const char *name,
+                                      uint64_t max, uint64_t *out, hlsnap_error *err) {
     const cJSON *v = hlsnap__json_get(o, name);
     char expected[64];
     if (cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble <= (double)max) {
@@ -583,19 +597,20 @@ static hlsnap_result hlsnap__json_int(const hlsnap__json *d, const cJSON *o, con
 }
 
 /* A 64-bit value: "0x" and up to 16 lowercase hex digits, no needless zeros. */
-static hlsnap_result hlsnap__json_hex(const hlsnap__json *d, const cJSON *o, const char *path, const char *name, uint64_t *out,
-                                      hlsnap_error *err) {
+static hlsnap_result hlsnap__json_hex(const hlsnap__json *d, const cJSON *o, const char *path, const char *name,
+                                      uint64_t *out, hlsnap_error *err) {
     const cJSON *v = hlsnap__json_get(o, name);
     const char *s = cJSON_IsString(v) ? v->valuestring : "";
     size_t n = strlen(s);
-    if (n < 3 || n > 18 || s[0] != '0' || s[1] != 'x' || strspn(s + 2, "0123456789abcdef") != n - 2 || (s[2] == '0' && n > 3))
+    if (n < 3 || n > 18 || s[0] != '0' || s[1] != 'x' || strspn(s + 2, "0123456789abcdef") != n - 2 ||
+        (s[2] == '0' && n > 3))
         return hlsnap__json_bad(d, path, name, "a string such as \"0x1f\"", v, err);
     *out = strtoull(s + 2, NULL, 16);
     return HLSNAP_OK;
 }
 
-static hlsnap_result hlsnap__json_array(const hlsnap__json *d, const cJSON *o, const char *path, const char *name, uint32_t max,
-                                        const cJSON **first, uint32_t *num, hlsnap_error *err) {
+static hlsnap_result hlsnap__json_array(const hlsnap__json *d, const cJSON *o, const char *path, const char *name,
+                                        uint32_t max, const cJSON **first, uint32_t *num, hlsnap_error *err) {
     const cJSON *v = hlsnap__json_get(o, name);
     char expected[64];
     *num = cJSON_IsArray(v) ? (uint32_t)cJSON_GetArraySize(v) : UINT32_MAX;
@@ -606,8 +621,8 @@ static hlsnap_result hlsnap__json_array(const hlsnap__json *d, const cJSON *o, c
 }
 
 /* o is an object with exactly these members; names end with NULL. */
-static hlsnap_result hlsnap__json_exactly(const hlsnap__json *d, const cJSON *o, const char *path, const char *const *names,
-                                          hlsnap_error *err) {
+static hlsnap_result hlsnap__json_exactly(const hlsnap__json *d, const cJSON *o, const char *path,
+                                          const char *const *names, hlsnap_error *err) {
     const cJSON *c;
     size_t i;
     if (!cJSON_IsObject(o)) return hlsnap__json_bad(d, path, "", "an object", o, err);
@@ -626,6 +641,16 @@ typedef struct hlsnap__text {  /* size > cap: it did not fit */
     char *at;                  /* cap + 1 bytes */
     size_t size, cap;
 } hlsnap__text;
+
+/* Starts a text of up to cap bytes. The caller frees t->at in the end. */
+static hlsnap_result hlsnap__text_start(hlsnap__text *t, size_t cap, hlsnap_error *err) {
+    t->size = 0;
+    if (t->at && cap <= t->cap) return HLSNAP_OK;
+    hlsnap__free(t->at);
+    t->at = (char *)hlsnap__alloc(1, cap + 1, err);
+    t->cap = cap;
+    return t->at ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+}
 
 static void hlsnap__text_raw(hlsnap__text *t, const void *p, size_t n) {
     if (t->size > t->cap || n > t->cap - t->size) {
@@ -721,7 +746,8 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
 /* A failed system call on a path; what says which. Paths that lead nowhere, or to something else than a file or directory
    of our own, are the store's fault, the rest is the system's. */
 static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *what, const char *path) {
-    bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR || number == ENXIO;
+    bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR ||
+                 number == ENXIO;
     char shown[200];
     hlsnap__printable(shown, sizeof(shown), path, strlen(path), false);
     return hlsnap__fail(err, store ? HLSNAP_ERR_FILE : HLSNAP_ERR_OS, number, "%s: %s: %s (errno %d)", shown, what,
@@ -806,7 +832,8 @@ static hlsnap_result hlsnap__oci_slurp(int fd, const char *path, size_t size, ch
 }
 
 /* Reads and parses a JSON file that stands under its name; code is what a violation of its schema will return. */
-static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_result code, hlsnap__json *d, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_result code, hlsnap__json *d,
+                                           hlsnap_error *err) {
     uint64_t size;
     int fd;
     hlsnap_result r = hlsnap__oci_open(root, path, &fd, &size, err);
@@ -815,8 +842,8 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
     d->code = code;
     d->size = (size_t)size;
     if (size > HLSNAP__OCI_JSON_MAX)
-        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %u are read", path, (unsigned long long)size,
-                         HLSNAP__OCI_JSON_MAX);
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %u are read", path,
+                         (unsigned long long)size, HLSNAP__OCI_JSON_MAX);
     else r = hlsnap__oci_slurp(fd, path, d->size, &d->text, err);
     close(fd);
     return r ? r : hlsnap__json_parse(d, err);
@@ -885,7 +912,8 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, bool *stale
     if (*stale) return HLSNAP_OK;
     if (store->lock < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
     if (fstat(store->lock, &mine) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
-    if (!S_ISREG(mine.st_mode)) return hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", HLSNAP__OCI_LOCK);
+    if (!S_ISREG(mine.st_mode))
+        return hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", HLSNAP__OCI_LOCK);
     r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, F_RDLCK, err);
     if (r) return r;
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
@@ -1028,7 +1056,8 @@ static int hlsnap__oci_link(const hlsnap__oci_store *store, hlsnap__oci_blob *b,
     hlsnap__format(path, sizeof(path), "/proc/self/fd/%d", b->fd);
     if (linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW) == 0) return 0;
     if (errno != ENOENT) return -1;
-    return linkat(b->fd, "", at, name, HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
+    return linkat(b->fd, "", at, name,
+                  HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
 }
 
 /* Gives the file a name, taken or not, in one step. */
@@ -1047,23 +1076,18 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
     return HLSNAP_OK;
 }
 
-/* A small file, complete: content, size, digest, on the disk. */
-static hlsnap_result hlsnap__oci_blob_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data, size_t n,
-                                            hlsnap__sha256_lane lane, hlsnap_error *err) {
-    uint8_t sum[32];
+/* A small file, complete and on the disk. */
+static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data,
+                                            size_t n, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_blob_create(store, at, b, err);
-    if (!r) r = hlsnap__pwrite(b->fd, data, n, 0, err);
-    if (!r) r = hlsnap__oci_fsync(b->fd, "a new file", err);
-    if (r) return r;
-    hlsnap__sha256_of(lane, data, n, sum);
-    hlsnap__sha256_text(sum, b->digest);
     b->size = n;
-    return HLSNAP_OK;
+    if (!r) r = hlsnap__pwrite(b->fd, data, n, 0, err);
+    return r ? r : hlsnap__oci_fsync(b->fd, "a new file", err);
 }
 
-/* Whether an open file holds exactly the bytes of a digest. */
-static hlsnap_result hlsnap__oci_hash_file(int fd, uint64_t size, const char *digest, hlsnap__sha256_lane lane, uint8_t *buffer,
-                                           bool *equal, hlsnap_error *err) {
+/* An open file holds exactly the bytes of a digest. */
+static hlsnap_result hlsnap__oci_hash_file(int fd, uint64_t size, const char *digest, hlsnap__sha256_lane lane,
+                                           uint8_t *buffer, hlsnap_error *err) {
     hlsnap__sha256 sha;
     uint8_t sum[32];
     char text[72];
@@ -1079,8 +1103,8 @@ static hlsnap_result hlsnap__oci_hash_file(int fd, uint64_t size, const char *di
     }
     hlsnap__sha256_final(&sha, sum);
     hlsnap__sha256_text(sum, text);
-    *equal = strcmp(text, digest) == 0;
-    return HLSNAP_OK;
+    if (strcmp(text, digest) == 0) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its content is %s", digest + 7, text);
 }
 
 /* Whether st is the file that was found to be a blob's equal. */
@@ -1090,40 +1114,38 @@ static bool hlsnap__oci_blob_same(const hlsnap__oci_blob *b, const struct stat *
            (uint64_t)st->st_ctim.tv_nsec == b->ctime_ns;
 }
 
-/* Looks whether the blob is in the layout already, and sound: then b->shared. A file that is not sound is no failure. */
-static hlsnap_result hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap__sha256_lane lane,
-                                           uint8_t *buffer, hlsnap_error *err) {
-    hlsnap_result r = HLSNAP_OK;
+/* Looks whether the blob is in the layout already, and sound: then b->shared. Anything else will be replaced. */
+static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap__sha256_lane lane,
+                                  uint8_t *buffer) {
+    hlsnap_error unused;
     struct stat st;
     int fd = openat(store->sha256, b->digest + 7, HLSNAP__OCI_READ);
     b->shared = false;
-    if (fd < 0) return HLSNAP_OK;
+    if (fd < 0) return;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == b->size) {
         b->dev = (uint64_t)st.st_dev;
         b->ino = (uint64_t)st.st_ino;
         b->ctime_s = (uint64_t)st.st_ctim.tv_sec;
         b->ctime_ns = (uint64_t)st.st_ctim.tv_nsec;
-        r = hlsnap__oci_hash_file(fd, b->size, b->digest, lane, buffer, &b->shared, err);
-        if (r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_OS) r = HLSNAP_OK; /* truncated or unreadable: replace it */
+        b->shared = hlsnap__oci_hash_file(fd, b->size, b->digest, lane, buffer, &unused) == HLSNAP_OK &&
+                    hlsnap__oci_fsync(fd, b->digest, &unused) == HLSNAP_OK; /* who wrote it may not have done that */
     }
     close(fd);
-    return r;
 }
 
 /* Makes the blob's name stand for its content. Under the index lock. */
-static hlsnap_result hlsnap__oci_blob_commit(const hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap__sha256_lane lane,
-                                             uint8_t *buffer, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_blob_commit(const hlsnap__oci_store *store, hlsnap__oci_blob *b,
+                                             hlsnap__sha256_lane lane, uint8_t *buffer, hlsnap_error *err) {
     const char *name = b->digest + 7;
     struct stat st;
-    hlsnap_result r;
     if (fstatat(store->sha256, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && hlsnap__oci_blob_same(b, &st)) return HLSNAP_OK;
     if (hlsnap__oci_link(store, b, store->sha256, name) == 0) {
         b->named = true;
         return HLSNAP_OK;
     }
     if (errno != EEXIST) return hlsnap__oci_os(err, errno, "link", name);
-    r = hlsnap__oci_blob_look(store, b, lane, buffer, err); /* came meanwhile, changed, or is not sound */
-    return r || b->shared ? r : hlsnap__oci_replace(store, b, store->sha256, name, err);
+    hlsnap__oci_blob_look(store, b, lane, buffer); /* came meanwhile, changed, or is not sound */
+    return b->shared ? HLSNAP_OK : hlsnap__oci_replace(store, b, store->sha256, name, err);
 }
 
 /* ---- >>index: oci-layout, index.json, descriptors ---- */
@@ -1166,7 +1188,8 @@ static bool hlsnap__oci_digest_ok(const char *s) {
 }
 
 /* Annotations are strings, or not there. */
-static hlsnap_result hlsnap__oci_annotations_check(const hlsnap__json *d, const cJSON *o, const char *path, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_annotations_check(const hlsnap__json *d, const cJSON *o, const char *path,
+                                                   hlsnap_error *err) {
     const cJSON *a = hlsnap__json_get(o, "annotations"), *c;
     if (!a) return HLSNAP_OK;
     if (!cJSON_IsObject(a)) return hlsnap__json_bad(d, path, "annotations", "an object", a, err);
@@ -1190,15 +1213,16 @@ static hlsnap_result hlsnap__oci_ref_read(const hlsnap__json *d, const cJSON *o,
 }
 
 /* A descriptor of a file that is about to be opened: sha256, and of a size from min to max. */
-static hlsnap_result hlsnap__oci_ref_usable(const hlsnap__json *d, const char *path, const hlsnap__oci_ref *ref, uint64_t min,
-                                            uint64_t max, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_ref_usable(const hlsnap__json *d, const char *path, const hlsnap__oci_ref *ref,
+                                            uint64_t min, uint64_t max, hlsnap_error *err) {
     char shown[80];
     hlsnap__printable(shown, sizeof(shown), ref->digest, strlen(ref->digest), false);
     if (!hlsnap__sha256_text_ok(ref->digest))
-        return hlsnap__fail(err, d->code, 0, "%s: %sdigest: expected sha256:<64 lowercase hex>, found '%s'", d->file, path, shown);
+        return hlsnap__fail(err, d->code, 0, "%s: %sdigest: expected sha256:<64 lowercase hex>, found '%s'", d->file,
+                            path, shown);
     if (ref->size >= min && ref->size <= max) return HLSNAP_OK;
-    return hlsnap__fail(err, d->code, 0, "%s: %ssize: expected %llu to %llu, found %llu", d->file, path, (unsigned long long)min,
-                        (unsigned long long)max, (unsigned long long)ref->size);
+    return hlsnap__fail(err, d->code, 0, "%s: %ssize: expected %llu to %llu, found %llu", d->file, path,
+                        (unsigned long long)min, (unsigned long long)max, (unsigned long long)ref->size);
 }
 
 /* schemaVersion 2, and mediaType, where there is one, as given: what index and manifest have in common. */
@@ -1235,7 +1259,8 @@ static hlsnap_result hlsnap__oci_entries_read(int root, hlsnap__json *index, hls
     if (!r) r = hlsnap__oci_schema_check(index, HLSNAP__OCI_INDEX_TYPE, err);
     if (r) return r;
     all = hlsnap__json_get(index->root, "manifests");
-    if (!cJSON_IsArray(all) && !cJSON_IsNull(all)) return hlsnap__json_bad(index, "", "manifests", "an array", all, err);
+    if (!cJSON_IsArray(all) && !cJSON_IsNull(all))
+        return hlsnap__json_bad(index, "", "manifests", "an array", all, err);
     for (e = all->child; !r && e; e = e->next, i++) {
         hlsnap__format(path, sizeof(path), "manifests[%u].", i);
         r = hlsnap__oci_ref_read(index, e, path, &ref, err);
@@ -1289,13 +1314,13 @@ static hlsnap_result hlsnap__oci_not_found(const hlsnap__json *index, const char
         n += hlsnap__printable(tags + n, sizeof(tags) - n, tag, strlen(tag), false);
     }
     tags[n] = 0;
-    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'; tags:%s", strchr(ref, ':') ? "digest" : "tag", ref,
-                        n ? tags : " none");
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'; tags:%s",
+                        strchr(ref, ':') ? "digest" : "tag", ref, n ? tags : " none");
 }
 
 /* The entry that a tag or digest means, and its number. */
-static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const char *ref, const cJSON **entry, uint32_t *number,
-                                            hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const char *ref, const cJSON **entry,
+                                            uint32_t *number, hlsnap_error *err) {
     bool digest = strchr(ref, ':') != NULL;
     const cJSON *e;
     uint32_t i = 0;
@@ -1311,22 +1336,29 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const cha
 }
 
 /* What becomes of an entry when tag moves to manifest m. */
-typedef enum hlsnap__oci_fate { HLSNAP__OCI_KEEP, HLSNAP__OCI_IS_NEW, HLSNAP__OCI_UNTAG, HLSNAP__OCI_DROP } hlsnap__oci_fate;
+typedef enum hlsnap__oci_fate {
+    HLSNAP__OCI_KEEP,
+    HLSNAP__OCI_IS_NEW,
+    HLSNAP__OCI_UNTAG,
+    HLSNAP__OCI_DROP
+} hlsnap__oci_fate;
 
-static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *entry, const char *tag, const hlsnap__oci_blob *m,
-                                               bool have_new) {
+static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *entry, const char *tag,
+                                               const hlsnap__oci_blob *m, bool have_new) {
     const char *digest = hlsnap__oci_digest_of(entry);
     const cJSON *e;
     bool before = true;
     if (!hlsnap__oci_has_tag(entry, tag)) return HLSNAP__OCI_KEEP;
     if (strcmp(digest, m->digest) == 0) {
         const char *type = hlsnap__json_get(entry, "mediaType")->valuestring;
-        bool right = hlsnap__json_get(entry, "size")->valuedouble == (double)m->size && !strcmp(type, HLSNAP__OCI_MANIFEST_TYPE);
+        bool right =
+            hlsnap__json_get(entry, "size")->valuedouble == (double)m->size && !strcmp(type, HLSNAP__OCI_MANIFEST_TYPE);
         return right && !have_new ? HLSNAP__OCI_IS_NEW : HLSNAP__OCI_DROP;
     }
     for (e = all->child; e; e = e->next) {
         if (e == entry) before = false;
-        else if (strcmp(hlsnap__oci_digest_of(e), digest) == 0 && (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, tag))))
+        else if (strcmp(hlsnap__oci_digest_of(e), digest) == 0 &&
+                 (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, tag))))
             return HLSNAP__OCI_DROP;
     }
     return HLSNAP__OCI_UNTAG;
@@ -1352,18 +1384,20 @@ static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap_
         else hlsnap__text_raw(t, value.at, value.size);
     }
     if (!have_new)
-        hlsnap__text_add(t, "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\""
-                         HLSNAP__OCI_REF_NAME "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
+        hlsnap__text_add(t,
+                         "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
+                         "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"" HLSNAP__OCI_REF_NAME
+                         "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
                          first ? "" : ",", m->digest, (unsigned long long)m->size, tag);
     hlsnap__text_raw(t, "]", 1);
 }
 
 /* Writes the index that follows `old` (no document: the first one) when tag moves to manifest m. */
-static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, const char *tag, const hlsnap__oci_blob *m) {
+static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, const char *tag,
+                                    const hlsnap__oci_blob *m) {
     hlsnap__json_scan s = hlsnap__json_start(old->text, old->size);
     hlsnap__json_span name = {"", 0}, value = {"", 0};
     const cJSON *c;
-    t->size = 0;
     if (!old->root) {
         hlsnap__text_add(t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_INDEX_TYPE "\",\"manifests\":");
         hlsnap__oci_entries_write(t, NULL, value, tag, m);
@@ -1383,19 +1417,24 @@ static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, co
 
 #define HLSNAP__OCI_MAX_SIZE (HLSNAP__MAX_PAGES * HLSNAP__PAGE) /* bytes of a memory layer */
 
-static uint64_t hlsnap__oci_chunks_size(uint64_t bytes) { return (bytes + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32; }
+static uint64_t hlsnap__oci_chunks_size(uint64_t bytes) {
+    return (bytes + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32;
+}
 
 /* One line, this order, sorted annotations, ASCII without < > &: a fixed point of Go's marshaller. */
 static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, const hlsnap__oci_blob *memory,
                                        const hlsnap__oci_blob *chunks, const hlsnap__oci_blob *config) {
     static const char layer[] = "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\""
                                 HLSNAP__OCI_TITLE "\":\"layer0.%s\"}}";
-    t->size = 0;
-    hlsnap__text_add(t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE "\",\"artifactType\":\""
-                     HLSNAP__OCI_ARTIFACT_TYPE "\",\"config\":{\"mediaType\":\"" HLSNAP__OCI_CONFIG_TYPE
-                     "\",\"digest\":\"%s\",\"size\":%llu},\"layers\":[", config->digest, (unsigned long long)config->size);
+    hlsnap__text_add(t,
+                     "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
+                     "\",\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE
+                     "\",\"config\":{\"mediaType\":\"" HLSNAP__OCI_CONFIG_TYPE
+                     "\",\"digest\":\"%s\",\"size\":%llu},\"layers\":[",
+                     config->digest, (unsigned long long)config->size);
     hlsnap__text_add(t, layer, "", HLSNAP__OCI_MEMORY_TYPE, memory->digest, (unsigned long long)memory->size, "mem");
-    hlsnap__text_add(t, layer, ",", HLSNAP__OCI_CHUNKS_TYPE, chunks->digest, (unsigned long long)chunks->size, "chunks");
+    hlsnap__text_add(t, layer, ",", HLSNAP__OCI_CHUNKS_TYPE, chunks->digest, (unsigned long long)chunks->size,
+                     "chunks");
     hlsnap__text_add(t, "],\"annotations\":{\"dev.hlsnap.abi\":\"%d\",\"dev.hlsnap.arch\":\"" HLSNAP__OCI_ARCH "\",",
                      HLSNAP_ABI_VERSION);
     if (g->build_id[0]) hlsnap__text_add(t, "\"dev.hlsnap.build-id\":\"%s\",", g->build_id);
@@ -1410,8 +1449,8 @@ typedef struct hlsnap__oci_manifest { /* points into its document */
 } hlsnap__oci_manifest;
 
 /* Memory layer i and the chunk list behind it. */
-static hlsnap_result hlsnap__oci_layers_read(const hlsnap__json *d, const cJSON *first, uint32_t i, hlsnap__oci_manifest *m,
-                                             hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_layers_read(const hlsnap__json *d, const cJSON *first, uint32_t i,
+                                             hlsnap__oci_manifest *m, hlsnap_error *err) {
     hlsnap__oci_ref *memory = &m->memory[i], *chunks = &m->chunks[i];
     char path[32], next[32];
     hlsnap_result r;
@@ -1423,7 +1462,8 @@ static hlsnap_result hlsnap__oci_layers_read(const hlsnap__json *d, const cJSON 
     if (!r && strcmp(memory->type, HLSNAP__OCI_MEMORY_TYPE) != 0)
         r = hlsnap__json_bad(d, path, "mediaType", HLSNAP__OCI_MEMORY_TYPE, hlsnap__json_get(first, "mediaType"), err);
     if (!r && strcmp(chunks->type, HLSNAP__OCI_CHUNKS_TYPE) != 0)
-        r = hlsnap__json_bad(d, next, "mediaType", HLSNAP__OCI_CHUNKS_TYPE, hlsnap__json_get(first->next, "mediaType"), err);
+        r = hlsnap__json_bad(d, next, "mediaType", HLSNAP__OCI_CHUNKS_TYPE, hlsnap__json_get(first->next, "mediaType"),
+                             err);
     if (!r) r = hlsnap__oci_ref_usable(d, path, memory, HLSNAP__PAGE, HLSNAP__OCI_MAX_SIZE, err);
     if (!r && memory->size % HLSNAP__PAGE)
         r = hlsnap__json_bad(d, path, "size", "a multiple of 4096", hlsnap__json_get(first, "size"), err);
@@ -1448,9 +1488,11 @@ static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oc
     if (!r) r = hlsnap__json_array(d, d->root, "", "layers", 2 * HLSNAP__MAX_LAYERS, &layer, &num, err);
     if (r) return r;
     if (num == 0 || num % 2)
-        return hlsnap__fail(err, d->code, 0, "%s: layers: expected pairs of memory and chunks, found %u layers", d->file, num);
+        return hlsnap__fail(err, d->code, 0, "%s: layers: expected pairs of memory and chunks, found %u layers",
+                            d->file, num);
     m->num_layers = num / 2;
-    for (i = 0; !r && i < m->num_layers; i++, layer = layer->next->next) r = hlsnap__oci_layers_read(d, layer, i, m, err);
+    for (i = 0; !r && i < m->num_layers; i++, layer = layer->next->next)
+        r = hlsnap__oci_layers_read(d, layer, i, m, err);
     return r;
 }
 
@@ -1479,32 +1521,39 @@ static void hlsnap__oci_decls_write(hlsnap__text *t, const char *name, const hls
     hlsnap__text_raw(t, "]", 1);
 }
 
-static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, const hlsnap__extent *extents, uint32_t num,
-                                     uint64_t layer_pages) {
+/* Bytes that a config of so many extents can take. */
+static size_t hlsnap__oci_config_bound(const hlsnap__guest *g, uint32_t num_extents) {
+    return 4096 + g->layout.num_regions * (size_t)100 + num_extents * (size_t)48 +
+           ((size_t)g->contract.num_exports + g->contract.num_imports) * (sizeof(hlsnap__decl) + 32);
+}
+
+static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, const hlsnap__extent *extents,
+                                     uint32_t num, uint64_t layer_pages) {
     const hlsnap__guest *g = s->guest;
     uint32_t i;
-    t->size = 0;
-    hlsnap__text_add(t, "{\"version\":%d,\"abi\":%d,\"arch\":\"" HLSNAP__OCI_ARCH "\",\"page_size\":%u,\"library\":\""
-                     HLSNAP_VERSION_STRING "\",\"guest\":{\"name\":", HLSNAP_SNAPSHOT_VERSION, HLSNAP_ABI_VERSION, HLSNAP__PAGE);
+    hlsnap__text_add(t,
+                     "{\"version\":%d,\"abi\":%d,\"arch\":\"" HLSNAP__OCI_ARCH
+                     "\",\"page_size\":%u,\"library\":\"" HLSNAP_VERSION_STRING "\",\"guest\":{\"name\":",
+                     HLSNAP_SNAPSHOT_VERSION, HLSNAP_ABI_VERSION, HLSNAP__PAGE);
     hlsnap__text_string(t, g->name);
     hlsnap__text_add(t, ",\"build_id\":\"%s\",\"elf_entry\":\"0x%llx\",\"load_address\":\"0x%llx\"}", g->build_id,
                      (unsigned long long)g->elf_entry, (unsigned long long)g->load_address);
-    hlsnap__text_add(t, ",\"entry\":\"0x%llx\",\"module\":\"0x%llx\",\"tls_size\":\"0x%llx\"", (unsigned long long)g->entry,
-                     (unsigned long long)g->module, (unsigned long long)g->tls_size);
-    hlsnap__text_add(t, ",\"window\":{\"base\":\"0x%llx\",\"pages\":%llu},\"regions\":[", (unsigned long long)g->layout.base,
-                     (unsigned long long)g->layout.pages);
+    hlsnap__text_add(t, ",\"entry\":\"0x%llx\",\"module\":\"0x%llx\",\"tls_size\":\"0x%llx\"",
+                     (unsigned long long)g->entry, (unsigned long long)g->module, (unsigned long long)g->tls_size);
+    hlsnap__text_add(t, ",\"window\":{\"base\":\"0x%llx\",\"pages\":%llu},\"regions\":[",
+                     (unsigned long long)g->layout.base, (unsigned long long)g->layout.pages);
     for (i = 0; i < g->layout.num_regions; i++) {
         const hlsnap__region *r = &g->layout.regions[i];
-        hlsnap__text_add(t, "%s{\"kind\":\"%s\",\"gva\":\"0x%llx\",\"pages\":%llu}", i ? "," : "", hlsnap__kind_names[r->kind],
-                         (unsigned long long)r->gva, (unsigned long long)r->pages);
+        hlsnap__text_add(t, "%s{\"kind\":\"%s\",\"gva\":\"0x%llx\",\"pages\":%llu}", i ? "," : "",
+                         hlsnap__kind_names[r->kind], (unsigned long long)r->gva, (unsigned long long)r->pages);
     }
     hlsnap__text_raw(t, "]", 1);
     hlsnap__oci_decls_write(t, "exports", g->contract.exports, g->contract.num_exports);
     hlsnap__oci_decls_write(t, "imports", g->contract.imports, g->contract.num_imports);
     hlsnap__text_add(t, ",\"features\":[");
     hlsnap__oci_features_write(t, g->features);
-    hlsnap__text_add(t, "],\"generation\":\"0x%llx\",\"layers\":[%llu],\"extents\":[", (unsigned long long)s->generation,
-                     (unsigned long long)layer_pages);
+    hlsnap__text_add(t, "],\"generation\":\"0x%llx\",\"layers\":[%llu],\"extents\":[",
+                     (unsigned long long)s->generation, (unsigned long long)layer_pages);
     for (i = 0; i < num && t->size <= t->cap; i++)
         hlsnap__text_add(t, "%s[%u,%u,%u,%u]", i ? "," : "", extents[i].page, extents[i].pages, extents[i].layer,
                          extents[i].layer_page);
@@ -1528,26 +1577,29 @@ static hlsnap_result hlsnap__oci_config_gate(const hlsnap__json *d, hlsnap_error
     hlsnap_result r = hlsnap__json_int(d, d->root, "", "version", HLSNAP__JSON_INT_MAX, &version, err);
     if (!r) r = hlsnap__json_int(d, d->root, "", "abi", HLSNAP__JSON_INT_MAX, &abi, err);
     if (!r && (version != HLSNAP_SNAPSHOT_VERSION || abi != HLSNAP_ABI_VERSION))
-        r = hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: format %llu with ABI %llu, this is format %d with ABI %d", d->file,
-                         (unsigned long long)version, (unsigned long long)abi, HLSNAP_SNAPSHOT_VERSION, HLSNAP_ABI_VERSION);
+        r = hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: format %llu with ABI %llu, this is format %d with ABI %d",
+                         d->file, (unsigned long long)version, (unsigned long long)abi, HLSNAP_SNAPSHOT_VERSION,
+                         HLSNAP_ABI_VERSION);
     if (!r) r = hlsnap__json_string(d, d->root, "", "arch", &arch, err);
     if (!r) r = hlsnap__json_int(d, d->root, "", "page_size", HLSNAP__JSON_INT_MAX, &page, err);
     hlsnap__printable(shown, sizeof(shown), arch, strlen(arch), false);
     if (!r && (strcmp(arch, HLSNAP__OCI_ARCH) != 0 || page != HLSNAP__PAGE))
-        r = hlsnap__fail(err, HLSNAP_ERR_ARCH, 0, "%s: arch '%s' with pages of %llu bytes, this is " HLSNAP__OCI_ARCH " with %u",
-                         d->file, shown, (unsigned long long)page, HLSNAP__PAGE);
+        r = hlsnap__fail(err, HLSNAP_ERR_ARCH, 0,
+                         "%s: arch '%s' with pages of %llu bytes, this is " HLSNAP__OCI_ARCH " with %u", d->file, shown,
+                         (unsigned long long)page, HLSNAP__PAGE);
     return r;
 }
 
 /* Text of at most cap - 1 bytes without control characters. */
-static hlsnap_result hlsnap__oci_name_read(const hlsnap__json *d, const cJSON *o, const char *path, const char *name, char *out,
-                                           size_t cap, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_name_read(const hlsnap__json *d, const cJSON *o, const char *path, const char *name,
+                                           char *out, size_t cap, hlsnap_error *err) {
     const char *text = "", *p;
     hlsnap_result r = hlsnap__json_string(d, o, path, name, &text, err);
     if (r) return r;
     for (p = text; *p && (unsigned char)*p >= 0x20 && *p != 0x7f; p++) {}
     if (*p || strlen(text) >= cap)
-        return hlsnap__json_bad(d, path, name, "a short text without control characters", hlsnap__json_get(o, name), err);
+        return hlsnap__json_bad(d, path, name, "a short text without control characters", hlsnap__json_get(o, name),
+                                err);
     memcpy(out, text, strlen(text) + 1);
     return HLSNAP_OK;
 }
@@ -1569,15 +1621,18 @@ static hlsnap_result hlsnap__oci_guest_read(const hlsnap__json *d, hlsnap__guest
     return r ? r : hlsnap__json_hex(d, d->root, "", "tls_size", &g->tls_size, err);
 }
 
-static hlsnap_result hlsnap__oci_region_read(const hlsnap__json *d, const cJSON *o, const char *path, hlsnap__region *out,
-                                             hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_region_read(const hlsnap__json *d, const cJSON *o, const char *path,
+                                             hlsnap__region *out, hlsnap_error *err) {
     static const char *const fields[] = {"kind", "gva", "pages", NULL};
     const char *kind = "";
     hlsnap_result r = hlsnap__json_exactly(d, o, path, fields, err);
     if (!r) r = hlsnap__json_string(d, o, path, "kind", &kind, err);
     if (r) return r;
-    for (out->kind = 0; out->kind < HLSNAP__NUM_KINDS && strcmp(hlsnap__kind_names[out->kind], kind) != 0; out->kind++) {}
-    if (out->kind == HLSNAP__NUM_KINDS) return hlsnap__json_bad(d, path, "kind", "a kind of region", hlsnap__json_get(o, "kind"), err);
+    for (out->kind = 0; out->kind < HLSNAP__NUM_KINDS && strcmp(hlsnap__kind_names[out->kind], kind) != 0;
+         out->kind++) {
+    }
+    if (out->kind == HLSNAP__NUM_KINDS)
+        return hlsnap__json_bad(d, path, "kind", "a kind of region", hlsnap__json_get(o, "kind"), err);
     r = hlsnap__json_hex(d, o, path, "gva", &out->gva, err);
     return r ? r : hlsnap__json_int(d, o, path, "pages", HLSNAP__MAX_PAGES, &out->pages, err);
 }
@@ -1602,7 +1657,8 @@ static hlsnap_result hlsnap__oci_layout_read(const hlsnap__json *d, hlsnap__layo
 static hlsnap_result hlsnap__oci_refuse(const hlsnap__json *d, const char *path, hlsnap_error *err) {
     char text[400];
     hlsnap__format(text, sizeof(text), "%.399s", err->msg);
-    return hlsnap__fail(err, err->code == HLSNAP_ERR_MEMORY ? HLSNAP_ERR_MEMORY : d->code, 0, "%s: %s%s", d->file, path, text);
+    return hlsnap__fail(err, err->code == HLSNAP_ERR_MEMORY ? HLSNAP_ERR_MEMORY : d->code, 0, "%s: %s%s", d->file, path,
+                        text);
 }
 
 static hlsnap_result hlsnap__oci_decls_read(const hlsnap__json *d, const char *name, hlsnap__decl **rows, uint32_t *num,
@@ -1639,7 +1695,8 @@ static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, uint64_t *
     for (missing[0] = 0; !r && o; o = o->next) {
         const char *name = cJSON_IsString(o) ? o->valuestring : "";
         size_t size = strlen(name);
-        if (size < 1 || size > 31 || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != size || strcmp(name, last) <= 0)
+        if (size < 1 || size > 31 || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != size ||
+            strcmp(name, last) <= 0)
             return hlsnap__json_bad(d, "", "features", "names of CPU features, ascending", o, err);
         last = name;
         for (i = 0; i < HLSNAP__NUM_CPU_FEATURES && strcmp(hlsnap__cpu_feature_names[i], name) != 0; i++) {}
@@ -1655,7 +1712,8 @@ static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, uint64_t *
 static hlsnap_result hlsnap__oci_extents_read(const hlsnap__json *d, hlsnap__oci_config *c, hlsnap_error *err) {
     const cJSON *row = NULL, *v;
     uint32_t i, k, four[4];
-    hlsnap_result r = hlsnap__json_array(d, d->root, "", "extents", HLSNAP__OCI_MAX_EXTENTS, &row, &c->num_extents, err);
+    hlsnap_result r =
+        hlsnap__json_array(d, d->root, "", "extents", HLSNAP__OCI_MAX_EXTENTS, &row, &c->num_extents, err);
     if (r) return r;
     c->extents = (hlsnap__extent *)hlsnap__alloc(c->num_extents, sizeof(c->extents[0]), err);
     if (!c->extents) return HLSNAP_ERR_MEMORY;
@@ -1677,21 +1735,24 @@ static hlsnap_result hlsnap__oci_extents_read(const hlsnap__json *d, hlsnap__oci
 }
 
 /* Sizes of the layers, which must be the manifest's; every layer is there because an extent needs it. */
-static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci_config *c, const hlsnap__oci_manifest *m,
-                                              hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci_config *c,
+                                              const hlsnap__oci_manifest *m, hlsnap_error *err) {
     const cJSON *o = NULL;
     bool used[HLSNAP__MAX_LAYERS] = {false};
     uint32_t i;
     hlsnap_result r = hlsnap__json_array(d, d->root, "", "layers", HLSNAP__MAX_LAYERS, &o, &c->num_layers, err);
     if (r) return r;
     if (c->num_layers != m->num_layers)
-        return hlsnap__fail(err, d->code, 0, "%s: layers: %u, but the manifest has %u", d->file, c->num_layers, m->num_layers);
+        return hlsnap__fail(err, d->code, 0, "%s: layers: %u, but the manifest has %u", d->file, c->num_layers,
+                            m->num_layers);
     for (i = 0; i < c->num_layers; i++, o = o->next) {
         c->layer_pages[i] = m->memory[i].size / HLSNAP__PAGE;
-        if (!cJSON_IsNumber(o) || o->valuedouble < (double)c->layer_pages[i] || o->valuedouble > (double)c->layer_pages[i])
+        if (!cJSON_IsNumber(o) || o->valuedouble < (double)c->layer_pages[i] ||
+            o->valuedouble > (double)c->layer_pages[i])
             return hlsnap__json_bad(d, "", "layers", "the size of the memory layers in pages", o, err);
     }
-    if (hlsnap__extents_check(&c->guest->layout, c->layer_pages, c->num_layers, c->extents, c->num_extents, d->code, err))
+    if (hlsnap__extents_check(&c->guest->layout, c->layer_pages, c->num_layers, c->extents, c->num_extents, d->code,
+                              err))
         return hlsnap__oci_refuse(d, "extents: ", err);
     for (i = 0; i < c->num_extents; i++) used[c->extents[i].layer] = true;
     for (i = 0; i < c->num_layers; i++)
@@ -1700,11 +1761,11 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
 }
 
 /* Fills c, of which the caller releases guest and extents, also after a failure. */
-static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m, hlsnap__oci_config *c,
-                                             hlsnap_error *err) {
-    static const char *const fields[] = {"version", "abi",     "arch",   "page_size", "library", "guest",    "entry",
-                                         "module",  "tls_size", "window", "regions",   "exports", "imports",  "features",
-                                         "generation", "layers", "extents", NULL};
+static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m,
+                                             hlsnap__oci_config *c, hlsnap_error *err) {
+    static const char *const fields[] = {"version", "abi",      "arch",       "page_size", "library", "guest",
+                                         "entry",   "module",   "tls_size",   "window",    "regions", "exports",
+                                         "imports", "features", "generation", "layers",    "extents", NULL};
     hlsnap__guest *g;
     hlsnap_result r = hlsnap__oci_config_gate(d, err);
     if (!r) r = hlsnap__json_exactly(d, d->root, "", fields, err);
@@ -1722,9 +1783,10 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     if (!r) r = hlsnap__oci_extents_read(d, c, err);
     if (!r) r = hlsnap__oci_layers_match(d, c, m, err);
     if (!r) r = hlsnap__oci_features_read(d, &g->features, err);
+    if (r) return r;
     g->initialized = true;
     g->id = hlsnap__guest_id(g);
-    return r;
+    return HLSNAP_OK;
 }
 
 /* ---- >>save ---- */
@@ -1827,20 +1889,24 @@ static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error 
     for (i = 0; !r && i < save->s->num_extents; i++) r = hlsnap__oci_plan_extent(save, &save->s->extents[i], err);
     if (r) return r;
     if (!plan->num) { /* a guest of zeros: the manifest needs a layer, so the first text page is stored */
-        r = hlsnap__oci_plan_add(plan, (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT)), false, err);
+        r = hlsnap__oci_plan_add(plan, (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT)), false,
+                                 err);
         if (r) return r;
     }
     for (gap = 0;; gap = gap ? 2 * gap : 1) {
         hlsnap__oci_plan_join(plan, l, gap);
         if (plan->num > HLSNAP__OCI_MAX_EXTENTS) continue;
+        r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
+        if (r) return r;
         hlsnap__oci_config_write(&save->text, save->s, plan->runs, plan->num, plan->pages);
-        if (save->text.size <= save->text.cap) return HLSNAP_OK;
+        if (save->text.size <= HLSNAP__OCI_JSON_MAX) return HLSNAP_OK;
         if (gap > HLSNAP__MAX_PAGES) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
     }
 }
 
 /* Copies n guest pages; what no extent covers is zero. */
-static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t page, uint64_t n, uint8_t *to, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t page, uint64_t n, uint8_t *to,
+                                            hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
     uint64_t k;
     for (; !r && n; n -= k, page += k, to += k * HLSNAP__PAGE) {
@@ -1854,7 +1920,8 @@ static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t p
 }
 
 /* Fills the buffer with n pages of the layer from layer page `at` on, which lies in run *run. */
-static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uint64_t n, uint32_t *run, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uint64_t n, uint32_t *run,
+                                        hlsnap_error *err) {
     uint8_t *to = save->buffer;
     hlsnap_result r = HLSNAP_OK;
     while (!r && n) {
@@ -1912,9 +1979,14 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
     return r;
 }
 
-static hlsnap_result hlsnap__oci_text_blob(hlsnap__oci_save *save, hlsnap__oci_part part, hlsnap_error *err) {
-    return hlsnap__oci_blob_write(&save->store, save->store.sha256, &save->blobs[part], save->text.at, save->text.size,
-                                  save->lane, err);
+/* Writes a blob that is there in memory. */
+static hlsnap_result hlsnap__oci_part_write(hlsnap__oci_save *save, hlsnap__oci_part part, const void *data, size_t n,
+                                            hlsnap_error *err) {
+    hlsnap__oci_blob *b = &save->blobs[part];
+    uint8_t sum[32];
+    hlsnap__sha256_of(save->lane, data, n, sum);
+    hlsnap__sha256_text(sum, b->digest);
+    return hlsnap__oci_file_write(&save->store, save->store.sha256, b, data, n, err);
 }
 
 /* Writes the four blobs, none of which has a name yet. */
@@ -1925,27 +1997,27 @@ static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_erro
     hlsnap_result r;
     save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
     if (!save->sums) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_text_blob(save, HLSNAP__OCI_CONFIG, err);
+    r = hlsnap__oci_part_write(save, HLSNAP__OCI_CONFIG, save->text.at, save->text.size, err);
     if (!r) r = hlsnap__oci_memory_write(save, &b[HLSNAP__OCI_MEMORY], err);
-    if (!r)
-        r = hlsnap__oci_blob_write(&save->store, save->store.sha256, &b[HLSNAP__OCI_CHUNKS], save->sums, (size_t)size, save->lane,
-                                   err);
+    if (!r) r = hlsnap__oci_part_write(save, HLSNAP__OCI_CHUNKS, save->sums, (size_t)size, err);
+    if (!r) r = hlsnap__text_start(&save->text, 4096, err);
     if (r) return r;
     hlsnap__oci_manifest_write(&save->text, save->s->guest, &b[HLSNAP__OCI_MEMORY], &b[HLSNAP__OCI_CHUNKS],
                                &b[HLSNAP__OCI_CONFIG]);
-    r = hlsnap__oci_text_blob(save, HLSNAP__OCI_MANIFEST, err);
+    r = hlsnap__oci_part_write(save, HLSNAP__OCI_MANIFEST, save->text.at, save->text.size, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
-        r = hlsnap__oci_blob_look(&save->store, &b[i], save->lane, save->buffer, err);
+        hlsnap__oci_blob_look(&save->store, &b[i], save->lane, save->buffer);
     return r;
 }
 
 /* Puts a small file under its name at the root, in one step. */
-static hlsnap_result hlsnap__oci_root_file(hlsnap__oci_save *save, const char *name, const char *data, size_t n, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_root_file(hlsnap__oci_save *save, const char *name, const char *data, size_t n,
+                                           hlsnap_error *err) {
     hlsnap__oci_blob b;
     struct stat st;
     hlsnap_result r;
     memset(&b, 0, sizeof(b));
-    r = hlsnap__oci_blob_write(&save->store, save->store.root, &b, data, n, save->lane, err);
+    r = hlsnap__oci_file_write(&save->store, save->store.root, &b, data, n, err);
     if (!r && fstatat(save->store.root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
         fchmod(b.fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
         r = hlsnap__oci_os(err, errno, "chmod", name);
@@ -1972,14 +2044,18 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
 }
 
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
-static hlsnap_result hlsnap__oci_list(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_list(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed,
+                                      hlsnap_error *err) {
     static const char marker[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
     bool marked = false;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_index_read(save->store.root, index, &marked, err);
     if (r) return r;
+    r = hlsnap__text_start(&save->text, index->size + 1024, err);
+    if (r) return r;
     hlsnap__oci_index_write(&save->text, index, save->tag, &save->blobs[HLSNAP__OCI_MANIFEST]);
-    if (save->text.size > save->text.cap) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
+    if (save->text.size > HLSNAP__OCI_JSON_MAX)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         r = hlsnap__oci_blob_commit(&save->store, &save->blobs[i], save->lane, save->buffer, err);
     if (!r && !marked) {
@@ -2014,10 +2090,8 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     bool listed = false;
     uint32_t i;
     hlsnap_result r;
-    save->text.cap = HLSNAP__OCI_JSON_MAX;
-    save->text.at = (char *)hlsnap__alloc(1, save->text.cap + 1, err);
     save->buffer = (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err);
-    if (!save->text.at || !save->buffer) return HLSNAP_ERR_MEMORY;
+    if (!save->buffer) return HLSNAP_ERR_MEMORY;
     save->store.root = save->store.blobs = save->store.sha256 = save->store.lock = -1;
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) save->blobs[i].fd = -1;
     r = hlsnap__oci_plan_make(save, err);
@@ -2050,7 +2124,8 @@ typedef struct hlsnap__oci_load {
 } hlsnap__oci_load;
 
 /* Reads a small blob, whole, and verifies it. The caller frees *out. */
-static hlsnap_result hlsnap__oci_small_blob(hlsnap__oci_load *load, const hlsnap__oci_ref *ref, char **out, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_small_blob(hlsnap__oci_load *load, const hlsnap__oci_ref *ref, char **out,
+                                            hlsnap_error *err) {
     uint8_t sum[32];
     char text[72];
     int fd;
@@ -2088,25 +2163,29 @@ static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *e
     if (r) return r;
     if (strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0) {
         load->index.code = HLSNAP_ERR_MEDIA_TYPE;
-        return hlsnap__json_bad(&load->index, path, "mediaType", HLSNAP__OCI_MANIFEST_TYPE, hlsnap__json_get(entry, "mediaType"), err);
+        return hlsnap__json_bad(&load->index, path, "mediaType", HLSNAP__OCI_MANIFEST_TYPE,
+                                hlsnap__json_get(entry, "mediaType"), err);
     }
     load->digest = ref.digest;
     r = hlsnap__oci_ref_usable(&load->index, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
     if (!r) r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &load->manifest_json, err);
     if (!r) r = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err);
-    if (!r) r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    if (!r)
+        r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
     return r ? r : hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
 }
 
 /* Verifies n bytes in the buffer, whole chunks from chunk number `chunk` on. */
-static hlsnap_result hlsnap__oci_verify(hlsnap__oci_load *load, uint32_t layer, uint64_t chunk, uint64_t n, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_verify(hlsnap__oci_load *load, uint32_t layer, uint64_t chunk, uint64_t n,
+                                        hlsnap_error *err) {
     uint8_t sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
     uint64_t i;
     if (load->desc.disable_verify) return HLSNAP_OK;
     hlsnap__oci_chunks_of(load->lane, load->buffer, (size_t)n, sums);
     for (i = 0; i * HLSNAP__OCI_CHUNK < n; i++)
         if (memcmp(sums + 32 * i, load->sums + 32 * (chunk + i), 32) != 0)
-            return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: content of layer %u at byte %llu differs from its chunk list",
+            return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0,
+                                "blobs/sha256/%s: content of layer %u at byte %llu differs from its chunk list",
                                 load->manifest.memory[layer].digest + 7, layer,
                                 (unsigned long long)((chunk + i) * HLSNAP__OCI_CHUNK));
     return HLSNAP_OK;
@@ -2123,6 +2202,17 @@ static void hlsnap__oci_mark_used(hlsnap__oci_load *load, uint32_t layer) {
     }
 }
 
+/* Writes chunks but those of zeros, which a new memfd holds already: a sparse file must not become real memory. */
+static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t n, uint64_t at, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t k;
+    for (; !r && n; n -= k, p += k, at += k) {
+        k = n < HLSNAP__OCI_CHUNK ? n : HLSNAP__OCI_CHUNK;
+        if (!hlsnap__oci_zero(p, (size_t)k)) r = hlsnap__pwrite(fd, p, (size_t)k, at, err);
+    }
+    return r;
+}
+
 /* Copies what is needed of the layer's file to `to` (-1: nowhere), and verifies the bytes that it copies. */
 static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t layer, int fd, int to, hlsnap_error *err) {
     const uint64_t size = load->manifest.memory[layer].size, chunks = hlsnap__oci_chunks_size(size) / 32;
@@ -2131,11 +2221,13 @@ static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t lay
     for (chunk = 0; !r && chunk < chunks; chunk += k) {
         const uint64_t at = chunk * HLSNAP__OCI_CHUNK;
         bool used = load->used[chunk] != 0;
-        for (k = 1; k < HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK && chunk + k < chunks && (load->used[chunk + k] != 0) == used;) k++;
+        for (k = 1;
+             k < HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK && chunk + k < chunks && (load->used[chunk + k] != 0) == used;)
+            k++;
         n = size - at < k * HLSNAP__OCI_CHUNK ? size - at : k * HLSNAP__OCI_CHUNK;
         if (used) r = hlsnap__pread(fd, load->buffer, (size_t)n, at, err);
         if (used && !r) r = hlsnap__oci_verify(load, layer, chunk, n, err);
-        if (used && !r && to >= 0 && !hlsnap__oci_zero(load->buffer, (size_t)n)) r = hlsnap__pwrite(to, load->buffer, (size_t)n, at, err);
+        if (used && !r && to >= 0) r = hlsnap__oci_write_chunks(to, load->buffer, n, at, err);
         load->done += n;
         if (!r) r = hlsnap__oci_report(&load->desc, load->done, load->total, err);
     }
@@ -2143,11 +2235,13 @@ static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t lay
 }
 
 /* A private, sealed copy of an open blob; *to is the caller's, also after a failure. */
-static hlsnap_result hlsnap__oci_layer_private(hlsnap__oci_load *load, uint32_t layer, int fd, int *to, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_layer_private(hlsnap__oci_load *load, uint32_t layer, int fd, int *to,
+                                               hlsnap_error *err) {
     hlsnap_result r;
     *to = hlsnap__memfd(err);
     if (*to < 0) return HLSNAP_ERR_OS;
-    if (ftruncate(*to, (off_t)load->manifest.memory[layer].size) != 0) return hlsnap__oci_os(err, errno, "resize", "a memfd");
+    if (ftruncate(*to, (off_t)load->manifest.memory[layer].size) != 0)
+        return hlsnap__oci_os(err, errno, "resize", "a memfd");
     r = hlsnap__oci_layer_copy(load, layer, fd, *to, err);
     return r ? r : hlsnap__memfd_seal(*to, err);
 }
@@ -2204,13 +2298,15 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
         hlsnap__free(load->used);
         load->sums = load->used = NULL;
     }
-    if (!r) r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents, out, err);
+    if (!r)
+        r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents,
+                                    out, err);
     if (!r) (*out)->guard = (uint32_t)load->desc.guard;
     return r;
 }
 
-static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out, hlsnap_oci_digest *digest,
-                                          hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out,
+                                          hlsnap_oci_digest *digest, hlsnap_error *err) {
     hlsnap_result r;
     load->buffer = (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err);
     if (!load->buffer) return HLSNAP_ERR_MEMORY;
@@ -2231,7 +2327,8 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
 /* ---- >>public ---- */
 
 /* Ends a public function: a failure's text starts with its name. */
-static hlsnap_result hlsnap__oci_end(hlsnap_result r, const char *function, const hlsnap_error *from, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_end(hlsnap_result r, const char *function, const hlsnap_error *from,
+                                     hlsnap_error *err) {
     if (!r || !err) return r;
     *err = *from;
     hlsnap__format(err->msg, sizeof(err->msg), "%s: %.480s", function, from->msg);
@@ -2256,17 +2353,19 @@ static hlsnap_result hlsnap__oci_tag_check(const char *tag, hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "'%s' is no tag: [A-Za-z0-9_][A-Za-z0-9._-]{0,127}", shown);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s, const hlsnap_oci_desc *desc,
-                                         hlsnap_oci_digest *out, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
+                                         const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
     hlsnap__oci_save *save;
     hlsnap_result r = hlsnap__oci_desc_read(desc, &d, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
     if (!r && (!dir || !s)) r = hlsnap__fail(&e, HLSNAP_ERR_ARG, 0, "%s is NULL", dir ? "the snapshot" : "dir");
-    if (!r && !s->guest->initialized) r = hlsnap__fail(&e, HLSNAP_ERR_STATE, 0, "a snapshot from before the guest's init");
+    if (!r && !s->guest->initialized)
+        r = hlsnap__fail(&e, HLSNAP_ERR_STATE, 0, "a snapshot from before the guest's init");
     if (!r && s->generation >> 63)
-        r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63", (unsigned long long)s->generation);
+        r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63",
+                         (unsigned long long)s->generation);
     save = r ? NULL : (hlsnap__oci_save *)hlsnap__alloc(1, sizeof(*save), &e);
     if (!r && !save) r = HLSNAP_ERR_MEMORY;
     if (save) {
@@ -2285,8 +2384,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsna
     return hlsnap__oci_end(r, "hlsnap_oci_save", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc, hlsnap_snapshot **out,
-                                         hlsnap_oci_digest *digest, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
+                                         hlsnap_snapshot **out, hlsnap_oci_digest *digest, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
     hlsnap__oci_load *load;

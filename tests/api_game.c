@@ -33,8 +33,8 @@ static hlsnap_result view(hlsnap_call *call, void *user) {
 }
 static hlsnap_result spin(hlsnap_call *call, void *user) {
     (void)user;
-    (void)call;
-    for (;;) balls[0].frame = balls[0].frame + 1;
+    while (*(volatile uint32_t *)&balls[1].frame < 0xffffffff) *(volatile uint32_t *)&balls[0].frame += 1;
+    return hlsnap_call_fail(call, 1, "unreachable");
 }
 static const hlsnap_function exports[] = {{"update", "void(u32,f32)", update, NULL}, {"push", "void(u32,f32)", push, NULL},
                                           {"view", "u64()", view, balls}, {"spin", "void()", spin, NULL}};

@@ -323,7 +323,7 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     fake_leave(cpu, HLSNAP__EXIT_KICKED, "");
     if (fake_kicked(cpu)) return;
     text = fake_page(cpu, cpu->entry.rip & ~0xfffull, 0, true);
-    if (text) memcpy(&number, text + 12, sizeof(number));
+    if (text && memcmp(text, "fake guest", 10) == 0) memcpy(&number, text + 12, sizeof(number));
     hv->bad += number >= hv->num_programs;
     fake_leave(cpu, HLSNAP__EXIT_DEAD, "no program");
     if (number >= hv->num_programs) return;
@@ -510,7 +510,7 @@ HLSNAP__UNUSED static void fake_runtime(fake_cpu *cpu) {
 
 #define FAKE_IMAGES 8
 #define FAKE_TEXT 0x400000ull  /* one page */
-#define FAKE_DATA 0x402000ull  /* FAKE_DATA_PAGES pages, then one that is zero */
+#define FAKE_DATA 0x401000ull  /* right behind: FAKE_DATA_PAGES pages, then one that is zero */
 #define FAKE_DATA_PAGES 3u
 #define FAKE_IMAGE_SIZE ((2 + FAKE_DATA_PAGES) * 4096u)
 

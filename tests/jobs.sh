@@ -45,7 +45,7 @@ jobs_report() {
         n=$((n + 1))
         case $rc in
         0) passed=$((passed + 1)); echo "ok $n - $name" ;;
-        77) skipped=$((skipped + 1)); echo "ok $n - ${name:-preparation} # SKIP $(sed -n 's/^# *//p;q' "jobs/$at/log" | cut -c1-80)" ;;
+        77) skipped=$((skipped + 1)); echo "ok $n - ${name:-preparation} # SKIP $(sed -n 's/^# *//p' "jobs/$at/log" | head -n 1 | cut -c1-80)" ;;
         *) failed=$((failed + 1)); sed 's/^#* */# /' "jobs/$at/log" | head -n 15; echo "not ok $n - ${name:-preparation}" ;;
         esac
     done

@@ -101,10 +101,20 @@ static void model_write(model *m, bool guest) {
     memcpy(m->now + (gva - m->layouts[m->guest].base), data, n);
 }
 
+/* The invariants that a reader of a file would check. */
+static void check_extents(const hlsnap_snapshot *s) {
+    uint64_t pages[HLSNAP__MAX_LAYERS];
+    uint32_t i;
+    for (i = 0; i < s->num_layers; i++) pages[i] = s->layers[i]->pages;
+    CHECK_EQ(hlsnap__extents_check(&s->guest->layout, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err),
+             HLSNAP_OK);
+}
+
 static void model_snapshot(model *m) {
     shot *s = &m->shots[MODEL_GUESTS + random_below(SHOTS - MODEL_GUESTS)];
     shot_drop(s);
     CHECK_EQ(hlsnap_sandbox_snapshot(m->sb, &s->s, &err), HLSNAP_OK);
+    check_extents(s->s);
     s->guest = m->guest;
     s->bytes = (uint8_t *)malloc(model_size(&m->layouts[m->guest]));
     memcpy(s->bytes, m->now, model_size(&m->layouts[m->guest]));
@@ -375,6 +385,7 @@ static void chains(void) {
         last = s;
     }
     CHECK(most > HLSNAP__TAKE_DEPTH && most <= HLSNAP__TAKE_LAYERS);
+    check_extents(last);
     CHECK_EQ(hlsnap_sandbox_restore(sb, last, &err), HLSNAP_OK);
     for (i = 0; i < 64; i++) CHECK(!in_heap[i] || heap_word(sb, i) == in_heap[i]);
     hlsnap_snapshot_release(last);
@@ -557,7 +568,7 @@ static void memory_access(void) {
     const struct { uint64_t gva; size_t n; hlsnap_result read, write; } rows[] = {
         {heap, 16 * 4096, HLSNAP_OK, HLSNAP_OK}, {heap + 100, 16 * 4096 - 99, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {end - 1, 1, HLSNAP_OK, HLSNAP_OK}, {end - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {end, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
-        {end, 0, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 128, 100, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT, 4097, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {end, 0, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 128, 100, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 4090, 20, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {FAKE_DATA, 4 * 4096, HLSNAP_OK, HLSNAP_OK}, {FAKE_DATA, 4 * 4096 + 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {stack - 1, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {identity, 4096, HLSNAP_OK, HLSNAP_ERR_ARG},
         {identity + 4090, 20, HLSNAP_OK, HLSNAP_ERR_ARG}, /* on into the mailbox, which follows */
