@@ -594,9 +594,9 @@ typedef struct hlsnap_abi_mailbox { /* at the start of the mailbox */
     uint32_t abi_version;      /* in   HLSNAP_ABI_VERSION */
     uint32_t op;               /* in   HLSNAP_ABI_OP_x */
     uint32_t in_offset;        /* in   messages to the guest: calls, then the response to a request */
-    uint32_t in_size;          /* in   bytes of that half */
+    uint32_t in_size;          /* in   bytes from there to the mailbox's end */
     uint32_t out_offset;       /* in   messages to the host: results, then a request */
-    uint32_t out_size;         /* in   bytes of that half */
+    uint32_t out_size;         /* in   bytes there */
     uint32_t num_calls;        /* in   messages from in_offset on */
     uint32_t response;         /* in   offset where the response to a request stands */
     uint32_t num_done;         /* out  results from out_offset on */
