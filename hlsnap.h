@@ -4785,6 +4785,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
+    madvise(m->mem, size, MADV_NOHUGEPAGE); /* before the first copy, and again below for what gets mapped over it */
     for (i = 0; i < s->num_extents; i++) {
         hlsnap__memory_populate(m, s, i);
         r = hlsnap__memory_extent(m, s, &s->extents[i], err);

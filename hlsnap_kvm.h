@@ -299,6 +299,7 @@ struct hlsnap__shell {
     size_t run_size;
     uint32_t sync;
     bool gate_scrubs;
+    bool gate_works;         /* it did, once */
     const uint8_t *sys;      /* the supervisor area, for the exception frames */
     hlsnap__kvm_sregs sregs; /* what every reset writes; fs.base apart */
     int signal;
@@ -712,10 +713,14 @@ static void hlsnap__kvm_run_to_exit(hlsnap__shell *shell, const hlsnap__entry *e
 }
 
 static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *x) {
+    const bool scrub = entry && entry->fresh && shell->used && shell->gate_scrubs;
     hlsnap__kvm_run_to_exit(shell, entry, x);
-    /* Only a fresh entry may be tried again: it sets the segments too, and this one left the vCPU at CPL 0 in a stub. */
-    if (!hlsnap__kvm_in_gate(x) || !shell->gate_scrubs || !entry || !entry->fresh) return;
-    shell->gate_scrubs = false; /* this CPU does not take the compacted XRSTOR after all */
+    if (!scrub || shell->gate_works) return;
+    /* The first XRSTOR of this vCPU: does the CPU take it? Later on only a guest that jumps into the gate faults there. A
+       fresh entry may be tried again, since it sets the segments too: the fault left the vCPU at CPL 0 in a stub. */
+    shell->gate_works = x->kind == HLSNAP__EXIT_RETURN || x->kind == HLSNAP__EXIT_CALL;
+    if (!hlsnap__kvm_in_gate(x)) return;
+    shell->gate_scrubs = false;
     memset(x, 0, sizeof(*x));
     hlsnap__kvm_run_to_exit(shell, entry, x);
 }
