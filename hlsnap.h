@@ -331,9 +331,9 @@ typedef struct hlsnap_stats {  /* since creation */
    out       out    the sandbox, READY; NULL on failure
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (a desc field, canary); HLSNAP_ERR_ELF, _ELF_SEGMENT, _ELF_DYNAMIC, _ELF_RELOC,
-             _SELF, _ABI (the image); HLSNAP_ERR_CONTRACT (imports without a matching host function);
-             HLSNAP_ERR_DUPLICATE; HLSNAP_ERR_LIMIT; HLSNAP_ERR_HYPERVISOR, _OS, _MEMORY; HLSNAP_ERR_FAULT, _ABORT,
-             _TIMEOUT, _PROTOCOL (the guest's init)
+             _SELF, _ABI (the image); HLSNAP_ERR_CONTRACT (imports without a matching host function); HLSNAP_ERR_ARG,
+             _SIGNATURE, _DUPLICATE, _LIMIT (names, signatures or number of host functions, or of the guest's own);
+             HLSNAP_ERR_HYPERVISOR, _OS, _MEMORY; HLSNAP_ERR_FAULT, _ABORT, _TIMEOUT, _PROTOCOL (the guest's init)
    owns      the caller: hlsnap_sandbox_destroy
    threads   any
    cost      file read + one VM + one entry  */
@@ -978,6 +978,7 @@ HLSNAP__UNUSED static void hlsnap__signature_format(const hlsnap__signature *sig
 static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char *name, const hlsnap_value *args,
                                         size_t num, hlsnap_error *err) {
     size_t i;
+    if (num && !args) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %zu arguments at NULL", name, num);
     if (num != sig->num_args)
         return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s takes %d arguments, not %zu", name, sig->num_args, num);
     for (i = 0; i < num; i++) {

@@ -499,16 +499,16 @@ static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap_error *e
 }
 
 static void hlsnap__kvm_end(hlsnap__shell *shell) {
-    if (!shell->armed) return;
     if (shell->timer_made) syscall(SYS_timer_delete, shell->timer);
     shell->timer_made = false;
     /* what was sent is pending by now: the timer cannot fire early, a cancel returned before the call could end */
-    if (shell->kicked || (shell->deadline && hlsnap__now_ns() >= shell->deadline)) hlsnap__kvm_drain(shell);
-    shell->kicked = shell->armed = false;
-    shell->deadline = 0;
+    if (shell->armed && (shell->kicked || (shell->deadline && hlsnap__now_ns() >= shell->deadline)))
+        hlsnap__kvm_drain(shell);
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    if (!(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
+    if (shell->armed && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
         hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL);
+    shell->armed = shell->kicked = false;
+    shell->deadline = 0;
 }
 
 /* Tells KVM which signals to block while the guest runs: the thread's own, less the cancel signal. */
@@ -550,6 +550,7 @@ static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_n
 static void hlsnap__kvm_cancel(hlsnap__shell *shell) {
     __atomic_store_n(&shell->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     shell->kicked = true;
+    if (!shell->armed) return; /* not blocked: the signal would end the process; the next exit ends the call */
     while (syscall(SYS_tgkill, getpid(), shell->tid, shell->signal) && errno == EAGAIN) sched_yield();
 }
 

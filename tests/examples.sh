@@ -85,5 +85,16 @@ check "04_oci run opens nothing but the layout" opens_only_the_layout
 check "every blob is named by its sha256" blobs_are_named_right layout
 check "an unknown tag is an error" sh -c '! ./04_oci run layout v2 x'
 if command -v skopeo >/dev/null; then check "a copy by skopeo keeps the digest and runs" copied; else skip "skopeo" "no skopeo"; fi
+no_permission() { # somebody who may not open /dev/kvm is told what to do, and the exit code says "skipped"
+    cp 01_hello /tmp/hlsnap_hello.$$ && chmod 755 /tmp/hlsnap_hello.$$
+    setpriv --reuid 65534 --regid 65534 --clear-groups /tmp/hlsnap_hello.$$ >output 2>&1
+    code=$?
+    rm -f /tmp/hlsnap_hello.$$
+    cat output
+    [ $code = 77 ] && grep -q "usermod -aG" output
+}
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && [ "$(stat -c %a /dev/kvm)" != 666 ]; then
+    check "without permission for /dev/kvm: exit 77 and what to do" no_permission
+fi
 check "examples/run" "$top/examples/run"
 finish

@@ -204,7 +204,8 @@ static const lie result_lies[] = {
     {"fail", MSG(num_values, 3), P}, {"fail", MSG(status, 0), P}, {"fail", SIZE(1, 77), P}};
 
 static const lie request_lies[] = {
-    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 64), P}, {"r_i32", BOX(request, 88), P}, {"r_i32", BOX(request, 100), P}, {"r_i32", BOX(request, 96 + HALF - 8), P},
+    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 64), P}, {"r_i32", BOX(request, 88), P},
+    {"r_i32", BOX(request, 100), P}, {"r_i32", BOX(request, 96 + HALF - 8), P},
     {"r_i32", BOX(request, 96 + HALF), P}, {"r_i32", BOX(request, 96 + HALF - 16), P},
     {"r_i32", BOX(request, 65536), P}, {"r_i32", BOX(request, 65536 - 8), P}, {"r_i32", BOX(request, 65536 - 16), P},
     {"r_i32", BOX(request, UINT32_MAX), P}, {"r_i32", BOX(request, 0xfffffff8u), P}, {"r_i32", BOX(request, 40000), P},
@@ -533,7 +534,8 @@ static void exits(void) {
     CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_PROTOCOL), hlsnap_u32(1)), NULL, &err), P);
     CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     CHECK_EQ(hv.calls[FAKE_CREATE], shells); /* the VM is kept */
-    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_DEAD), hlsnap_u32(1)), NULL, &err), HLSNAP_ERR_HYPERVISOR);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(HLSNAP__EXIT_DEAD), hlsnap_u32(1)), NULL, &err),
+             HLSNAP_ERR_HYPERVISOR);
     CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     CHECK_EQ(hv.calls[FAKE_CREATE], shells + 1); /* a dead one is replaced */
     CHECK_EQ(hlsnap_sandbox_call(sb, "leave", HLSNAP_ARGS(hlsnap_u32(99), hlsnap_u32(1)), NULL, &err), HLSNAP_ERR_HYPERVISOR);
@@ -765,5 +767,6 @@ static void time_limits(void) {
 
 #define TESTS_CALLS(X) \
     X(batches) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
-    X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) X(log_levels) X(log_text) X(cancels) \
+    X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
+    X(log_levels) X(log_text) X(cancels) \
     X(time_limits)

@@ -568,7 +568,8 @@ static void memory_access(void) {
     const struct { uint64_t gva; size_t n; hlsnap_result read, write; } rows[] = {
         {heap, 16 * 4096, HLSNAP_OK, HLSNAP_OK}, {heap + 100, 16 * 4096 - 99, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {end - 1, 1, HLSNAP_OK, HLSNAP_OK}, {end - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {end, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
-        {end, 0, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 128, 100, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 4090, 20, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
+        {end, 0, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT + 128, 100, HLSNAP_OK, HLSNAP_OK},
+        {FAKE_TEXT + 4090, 20, HLSNAP_OK, HLSNAP_OK}, {FAKE_TEXT - 1, 2, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {FAKE_DATA, 4 * 4096, HLSNAP_OK, HLSNAP_OK}, {FAKE_DATA, 4 * 4096 + 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG},
         {stack - 1, 1, HLSNAP_ERR_ARG, HLSNAP_ERR_ARG}, {identity, 4096, HLSNAP_OK, HLSNAP_ERR_ARG},
         {identity + 4090, 20, HLSNAP_OK, HLSNAP_ERR_ARG}, /* on into the mailbox, which follows */
@@ -666,5 +667,6 @@ static void forks(void) {
 }
 
 #define TESTS_SNAPSHOTS(X) \
-    X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) X(extent_diffs) \
+    X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
+    X(extent_diffs) \
     X(stored_pages) X(chains) X(large_layers) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)

@@ -1,0 +1,237 @@
+/* test_store.c - sandboxes started from layouts: what runs, what is shared, and what happens when the files change under
+   them. Needs /dev/kvm and cJSON, and guest_store.elf in GUEST_DIR. */
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#include "hlsnap_kvm.h"
+#include "hlsnap_oci.h"
+#include "test.h"
+#include <dirent.h>
+#include <stdio.h>
+
+static hlsnap_error err;
+static char dir[64];
+
+static hlsnap_sandbox *start(uint64_t heap) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    hlsnap_sandbox *sb = NULL;
+    char path[512];
+    snprintf(path, sizeof(path), "%s/guest_store.elf", getenv("GUEST_DIR") ? getenv("GUEST_DIR") : ".");
+    guest.path = path;
+    guest.heap_size = heap;
+    desc.hypervisor = hlsnap_kvm();
+    if (!CHECK_EQ(hlsnap_sandbox_create(&guest, &desc, &sb, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    return sb;
+}
+
+static hlsnap_sandbox *start_from(hlsnap_snapshot *s) {
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    hlsnap_sandbox *sb = NULL;
+    desc.hypervisor = hlsnap_kvm();
+    if (!CHECK_EQ(hlsnap_sandbox_create_from(s, &desc, &sb, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    return sb;
+}
+
+static hlsnap_result touch(hlsnap_sandbox *sb, uint32_t pages, uint32_t value) {
+    return hlsnap_sandbox_call(sb, "touch", HLSNAP_ARGS(hlsnap_u32(pages), hlsnap_u32(value)), NULL, &err);
+}
+
+static uint32_t sum(hlsnap_sandbox *sb, uint32_t pages) {
+    hlsnap_value out = HLSNAP_ZERO;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "sum", HLSNAP_ARGS(hlsnap_u32(pages)), &out, &err), HLSNAP_OK);
+    return out.as.u32;
+}
+
+/* A layout that holds a guest whose first `pages` heap pages are `value`. */
+static void saved(uint32_t pages, uint32_t value) {
+    hlsnap_sandbox *sb = start(16u << 20);
+    hlsnap_snapshot *s = NULL;
+    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
+    CHECK(mkdtemp(dir) != NULL);
+    CHECK_EQ(touch(sb, pages, value), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save(dir, "v1", s, NULL, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void removed(void) {
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    CHECK_EQ(system(command), 0);
+}
+
+static hlsnap_snapshot *load(hlsnap_oci_guard guard) {
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    hlsnap_snapshot *s = NULL;
+    oci.guard = guard;
+    if (!CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    return s;
+}
+
+/* The path of the largest blob: the memory layer. */
+static const char *memory_blob(off_t *size) {
+    static char best[400];
+    char path[400];
+    struct dirent *e;
+    struct stat st;
+    DIR *d;
+    snprintf(path, sizeof(path), "%s/blobs/sha256", dir);
+    d = opendir(path);
+    *size = 0;
+    while (d && (e = readdir(d))) {
+        snprintf(path, sizeof(path), "%s/blobs/sha256/%.255s", dir, e->d_name);
+        if (stat(path, &st) || !S_ISREG(st.st_mode) || st.st_size <= *size) continue;
+        *size = st.st_size;
+        memcpy(best, path, sizeof(best));
+    }
+    if (d) closedir(d);
+    return best;
+}
+
+/* ---- tests ---- */
+
+/* Both guards: start, run, change, snapshot, go back, save the changed one, and start from that. */
+static void full_circle(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(guards); i++) {
+        hlsnap_snapshot *s, *changed = NULL, *again = NULL;
+        hlsnap_snapshot_info info;
+        hlsnap_sandbox *sb, *other;
+        saved(200, 3);
+        s = load(guards[i]);
+        hlsnap_snapshot_get_info(s, &info);
+        CHECK_EQ(info.guard, guards[i]);
+        CHECK_EQ(info.layers, 1);
+        sb = start_from(s);
+        other = start_from(s);
+        CHECK_EQ(sum(sb, 200), 600);
+        CHECK_EQ(touch(sb, 100, 5), HLSNAP_OK);
+        CHECK_EQ(sum(sb, 200), 800);
+        CHECK_EQ(sum(other, 200), 600);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &changed, &err), HLSNAP_OK);
+        hlsnap_snapshot_get_info(changed, &info);
+        CHECK_EQ(info.layers, 2);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(sum(sb, 200), 600);
+        CHECK_EQ(hlsnap_sandbox_restore(other, changed, &err), HLSNAP_OK);
+        CHECK_EQ(sum(other, 200), 800);
+        CHECK_EQ(hlsnap_oci_save(dir, "v1", changed, NULL, NULL, &err), HLSNAP_OK);
+        again = load(guards[i]);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, again, &err), HLSNAP_OK);
+        CHECK_EQ(sum(sb, 200), 800);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_sandbox_destroy(other);
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(changed);
+        hlsnap_snapshot_release(again);
+        removed();
+    }
+}
+
+/* The memory layer holds what was touched and hardly more. */
+static void size_on_disk(void) {
+    const uint32_t pages = 2000;
+    off_t size;
+    saved(pages, 1);
+    memory_blob(&size);
+    printf("# %u heap pages touched, %ld stored\n", pages, (long)size / 4096);
+    CHECK(size / 4096 >= pages && (double)size <= 1.05 * 4096 * pages);
+    removed();
+}
+
+/* Calls everything that reads or writes guest memory; nothing may crash, and errors are of the expected kind. */
+static void exercise(hlsnap_sandbox *sb, hlsnap_snapshot *s, uint64_t heap) {
+    hlsnap_snapshot *taken = NULL;
+    uint32_t word = 7;
+    hlsnap_result r = touch(sb, 200, 9);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_ABORT);
+    r = hlsnap_sandbox_read(sb, heap + 4096 * 50, &word, sizeof(word), &err);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_STATE);
+    r = hlsnap_sandbox_write(sb, heap + 4096 * 51, &word, sizeof(word), &err);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_STATE);
+    r = hlsnap_sandbox_snapshot(sb, &taken, &err);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_OS || r == HLSNAP_ERR_STATE);
+    hlsnap_snapshot_release(taken);
+    r = hlsnap_sandbox_restore(sb, s, &err);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_OS);
+    if (hlsnap_sandbox_get_state(sb) == HLSNAP_READY) touch(sb, 200, 10);
+    r = hlsnap_sandbox_restore(sb, s, &err);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_OS);
+}
+
+/* The blob is cut, punched, overwritten or removed under running sandboxes. */
+static void files_change(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE};
+    size_t i, attack;
+    for (i = 0; i < HLSNAP_COUNT(guards); i++)
+        for (attack = 0; attack < 4; attack++) {
+            hlsnap_snapshot *s;
+            hlsnap_sandbox *clean, *used;
+            const char *blob;
+            uint64_t heap;
+            off_t size;
+            saved(200, 3);
+            s = load(guards[i]);
+            clean = start_from(s);
+            used = start_from(s);
+            heap = hlsnap__layout_find(&used->memory.layout, HLSNAP__HEAP)->gva;
+            CHECK_EQ(touch(used, 150, 8), HLSNAP_OK);
+            blob = memory_blob(&size);
+            if (attack == 0) CHECK_EQ(truncate(blob, 0), 0);
+            if (attack == 1) CHECK_EQ(truncate(blob, size / 2), 0);
+            if (attack == 2) CHECK_EQ(unlink(blob), 0);
+            if (attack == 3) {
+                const int fd = open(blob, O_WRONLY);
+                CHECK_EQ(pwrite(fd, "changed", 7, size / 2), 7);
+                close(fd);
+            }
+            if (guards[i] == HLSNAP_OCI_GUARD_PRIVATE || attack == 2) {
+                CHECK_EQ(sum(clean, 200), 600);
+                CHECK_EQ(sum(used, 200), 150 * 8 + 50 * 3);
+                CHECK_EQ(hlsnap_sandbox_restore(used, s, &err), HLSNAP_OK);
+                CHECK_EQ(sum(used, 200), 600);
+            }
+            exercise(clean, s, heap);
+            exercise(used, s, heap);
+            if (guards[i] == HLSNAP_OCI_GUARD_NONE && attack == 0) { /* nothing is left to go back to, and it says so */
+                CHECK_EQ(hlsnap_sandbox_restore(used, s, &err), HLSNAP_ERR_CHANGED);
+                CHECK_EQ(hlsnap_sandbox_get_state(used), HLSNAP_POISONED);
+            }
+            hlsnap_sandbox_destroy(clean);
+            hlsnap_sandbox_destroy(used);
+            hlsnap_snapshot_release(s);
+            removed();
+        }
+}
+
+/* A pre-init snapshot is no use to anyone else; and a desc that asks for what is not there says so. */
+static void refusals(void) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    hlsnap_snapshot *s = NULL;
+    char path[512];
+    saved(1, 1);
+    snprintf(path, sizeof(path), "%s/guest_store.elf", getenv("GUEST_DIR") ? getenv("GUEST_DIR") : ".");
+    guest.path = path;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&guest, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save(dir, "v2", s, NULL, NULL, &err), HLSNAP_ERR_STATE);
+    hlsnap_snapshot_release(s);
+    oci.guard = HLSNAP_OCI_GUARD_LEASE;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
+    oci.guard = HLSNAP_OCI_GUARD_DETECT;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
+    CHECK_EQ(hlsnap_oci_load(dir, "v2", NULL, &s, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    removed();
+}
+
+static const test_row tests[] = {TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(refusals)};
+
+int main(int argc, char **argv) {
+    if (hlsnap_kvm_probe(&err)) {
+        printf("ok 1 - store # SKIP %s\n1..1\n0 passed, 0 failed, 1 skipped\n", err.msg);
+        return 77;
+    }
+    return TEST_MAIN(tests, argc, argv);
+}
