@@ -1,5 +1,10 @@
 /* test_store.c - sandboxes started from layouts: what runs, what is shared, and what happens when the files change under
    them. Needs /dev/kvm and cJSON, and guest_store.elf in GUEST_DIR. */
+#include <stddef.h>
+static void *counted_malloc(size_t n);
+static void counted_free(void *p);
+#define HLSNAP_MALLOC(n) counted_malloc(n)
+#define HLSNAP_FREE(p) counted_free(p)
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -10,6 +15,18 @@
 
 static hlsnap_error err;
 static char dir[64];
+
+/* Every allocation is counted; the one numbered fail_at fails. */
+static long allocations, fail_at, live;
+static void *counted_malloc(size_t n) {
+    void *p = ++allocations == fail_at ? NULL : malloc(n);
+    live += p != NULL;
+    return p;
+}
+static void counted_free(void *p) {
+    live -= p != NULL;
+    free(p);
+}
 
 static hlsnap_sandbox *start(uint64_t heap) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
@@ -226,7 +243,80 @@ static void refusals(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(refusals)};
+static int count_fds(void) {
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (d && readdir(d)) n++;
+    if (d) closedir(d);
+    return n;
+}
+
+/* The whole way once: a guest from a file, from this program (loaded, not run: sanitized code cannot), a call, a snapshot,
+   save, load, start, restore, interrupt, new host functions. The first failure ends it. */
+static hlsnap_result whole_way(void) {
+    static const hlsnap_function exports[] = {{"never", "void()", NULL, NULL}};
+    static const hlsnap_module module = {exports, 1, NULL, 0};
+    hlsnap_guest_desc self = HLSNAP_ZERO, guest = HLSNAP_ZERO;
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    hlsnap_snapshot *mine = NULL, *s = NULL, *loaded = NULL;
+    hlsnap_sandbox *sb = NULL, *other = NULL;
+    hlsnap_value out;
+    char path[512];
+    hlsnap_result r;
+    snprintf(path, sizeof(path), "%s/guest_store.elf", getenv("GUEST_DIR") ? getenv("GUEST_DIR") : ".");
+    self.self = &module;
+    guest.path = path;
+    guest.heap_size = 16u << 20;
+    desc.hypervisor = hlsnap_kvm();
+    r = hlsnap_kvm_probe(&err);
+    if (!r) r = hlsnap_snapshot_from_guest(&self, &mine, &err);
+    if (!r) r = hlsnap_sandbox_create(&guest, &desc, &sb, &err);
+    if (!r) r = touch(sb, 100, 1);
+    if (!r) r = hlsnap_sandbox_snapshot(sb, &s, &err);
+    if (!r) r = hlsnap_sandbox_bind(sb, NULL, 0, &err);
+    if (!r) r = hlsnap_oci_save(dir, "oom", s, NULL, NULL, &err);
+    if (!r) r = hlsnap_oci_load(dir, "oom", NULL, &loaded, NULL, &err);
+    if (!r) r = hlsnap_sandbox_create_from(loaded, &desc, &other, &err);
+    if (!r) r = hlsnap_sandbox_restore(sb, loaded, &err);
+    if (!r) r = hlsnap_sandbox_call(sb, "sum", HLSNAP_ARGS(hlsnap_u32(100)), &out, &err);
+    if (r && sb && hlsnap_sandbox_get_state(sb) == HLSNAP_POISONED && s) { /* whatever failed: a restore mends it */
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, NULL), HLSNAP_OK);
+        CHECK_EQ(sum(sb, 100), 100);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+    hlsnap_snapshot_release(mine);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(loaded);
+    return r;
+}
+
+static void allocation_failures(void) {
+    const int fds = count_fds();
+    hlsnap_result r = HLSNAP_ERR_MEMORY;
+    long k;
+    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
+    CHECK(mkdtemp(dir) != NULL);
+    for (k = 1; r != HLSNAP_OK && k < 2000; k++) {
+        const long before = live;
+        allocations = 0;
+        fail_at = k;
+        memset(&err, 0, sizeof(err));
+        r = whole_way();
+        if (allocations < k) break;
+        CHECK_EQ(r, HLSNAP_ERR_MEMORY);
+        CHECK_EQ(err.code, HLSNAP_ERR_MEMORY);
+        CHECK_EQ(live, before);
+        CHECK_EQ(count_fds(), fds);
+    }
+    fail_at = 0;
+    CHECK_EQ(r, HLSNAP_OK);
+    printf("# %ld points\n", k - 1);
+    CHECK(k > 90); /* 97 with all three headers as they are */
+    removed();
+}
+
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
