@@ -51,6 +51,14 @@ for f in [0-9]*.c; do
     if [ -n "$(kvm_problem)" ]; then skip "$f runs" "$(kvm_problem)"; else check "$f prints what it says" runs "$f"; fi
 done
 check "01_hello.c compiles in 2 s" fast
+readme() { # the program and the two commands of the README, as they stand there
+    sed -n '/^```c$/,/^```$/p' "$top/README.md" | grep -v '^```' >twice.c
+    line=$(sed -n 's/^\$ \(cc .*\) && .*/\1/p' "$top/README.md")
+    (cd "$build/work" && cp examples/twice.c . && $line && ./twice) >output 2>&1
+    cat output
+    grep -qx 42 output
+}
+[ -n "$(kvm_problem)" ] || check "README's program prints what it says" readme
 [ -z "$(kvm_problem)" ] || finish
 
 # ---- 04_oci on this repository's own text ----
