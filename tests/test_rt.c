@@ -817,7 +817,7 @@ static void random_test(void)
     }
     CHECK(memcmp(big, parts, sizeof big) == 0 && memcmp(&r, &q, sizeof r) == 0);
     for (i = 0; i < 8 * sizeof big; i++)
-        ones += big[i / 8] >> i % 8 & 1u;
+        ones += (unsigned)big[i / 8] >> i % 8 & 1u;
     CHECK(ones > 19400 && ones < 20600);
     seed[31] ^= 1;
     hlsnap__rt_random_seed(&q, seed);
