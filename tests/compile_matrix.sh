@@ -237,8 +237,6 @@ END
     [ -n "$firstxx" ] && job "API_DIR plugin.cpp" "cc $first -fPIC -I$top -c library.c -o api/library.o &&
         cc $firstxx -std=c++17 -shared -fPIC $in api/plugin.cpp api/library.o $libs -o api/libplugin.so &&
         cc $first api/host.c -Lapi -lplugin -Wl,-rpath,\$PWD/api -o api/host.exe && ./api/host.exe | diff plugin.want -"
-else
-    job "API_DIR programs" "echo '# API_DIR is not set'; exit 77"
 fi
 
 # Two releases in one process: each shared object calls its own.

@@ -1,7 +1,7 @@
 /* test_kvm.c - everything that needs /dev/kvm: calls, faults, ports, reset, cancel, time limits, signals, threads.
    cc: cc -std=gnu11 -O2 -I.. test_kvm.c -o test_kvm          (-lpthread where the C library wants it)
    run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf lie in GUEST_DIR
-   -DGUEST_ELF='"file"' takes the guest into the program, for machines with nothing else on them.
+   -DGUEST_ELF='"file"' and -DGUEST_CPP_ELF='"file"' take the guests into the program, for machines with nothing else on them.
    LONG=1: 100,000 operations of the reset proof; OPS=n: that many; SEED=n: the same run again; SVM=1: slow machine, no timing
    is judged. What differs between software KVM (kvm-pvm) and hardware is accepted either way and noted ("# note: ..."). */
 #define HLSNAP_IMPLEMENTATION
@@ -52,8 +52,9 @@ static void spin_ns(uint64_t ns) {
 }
 
 #ifdef GUEST_ELF
-__asm__(".section .rodata\n.balign 16\nguest_elf: .incbin " "\"" GUEST_ELF "\"" "\nguest_elf_end:\n.previous\n");
-extern const uint8_t guest_elf[], guest_elf_end[];
+__asm__(".section .rodata\n.balign 16\nguest_elf: .incbin " "\"" GUEST_ELF "\"" "\nguest_elf_end:\n"
+        ".balign 16\ncpp_elf: .incbin " "\"" GUEST_CPP_ELF "\"" "\ncpp_elf_end:\n.previous\n");
+extern const uint8_t guest_elf[], guest_elf_end[], cpp_elf[], cpp_elf_end[];
 #endif
 
 static hlsnap_result host_echo(hlsnap_call *call, void *user) {
@@ -118,8 +119,8 @@ static hlsnap_result load(const options *o, snapshot **out) {
     g.path = o->cpp ? cpp_file : guest_file;
 #ifdef GUEST_ELF
     g.path = NULL;
-    g.data = guest_elf;
-    g.data_size = (size_t)(guest_elf_end - guest_elf);
+    g.data = o->cpp ? cpp_elf : guest_elf;
+    g.data_size = o->cpp ? (size_t)(cpp_elf_end - cpp_elf) : (size_t)(guest_elf_end - guest_elf);
 #endif
     r = hlsnap_snapshot_from_guest(&g, out, &err);
     if (r) printf("# %s\n", err.msg);
@@ -692,7 +693,9 @@ static void cpp_guest(void) {
     options o = plain;
     sandbox *sb;
     NEED_KVM;
+#ifndef GUEST_ELF
     if (access(cpp_file, R_OK)) SKIP("no guest_kvm_cpp.elf in GUEST_DIR");
+#endif
     o.cpp = true;
     sb = start(&o);
     NEED(sb);
