@@ -4345,10 +4345,8 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
 #define HLSNAP__SYS_GPA (HLSNAP__MEM_GPA - HLSNAP__SYS_SIZE)
 enum hlsnap__sys_page {
     HLSNAP__SYS_TABLES,
-    HLSNAP__SYS_IDT,
     HLSNAP__SYS_STUBS,
     HLSNAP__SYS_STACK,
-    HLSNAP__SYS_IST,
     HLSNAP__SYS_GATE,
     HLSNAP__SYS_XSAVE,
     HLSNAP__SYS_PAGING /* PML4 first, then whatever tables it takes */
@@ -4366,6 +4364,8 @@ enum hlsnap__sys_page {
 #define HLSNAP__SEL_DATA3 0x23u
 #define HLSNAP__SEL_TSS 0x28u
 #define HLSNAP__GDT_SIZE 0x38u
+#define HLSNAP__IDT_OFFSET 0x800u /* in the tables page */
+#define HLSNAP__IST_TOP 0x800u    /* in the stack page, whose end is RSP0's */
 #define HLSNAP__TSS_OFFSET 0x100u /* in the tables page */
 #define HLSNAP__TSS_BITMAP 0x68u  /* in the TSS: one bit a port, ports 0..255, then 0xff */
 #define HLSNAP__TSS_SIZE (HLSNAP__TSS_BITMAP + 33u)
@@ -4448,9 +4448,9 @@ static void hlsnap__machine_tables(uint8_t *page) {
     hlsnap__put64(page + HLSNAP__SEL_TSS, (HLSNAP__TSS_SIZE - 1) | (tss & 0xffffff) << 16 | 11ull << 40 | 1ull << 47 |
                                               (tss >> 24 & 0xff) << 56);
     hlsnap__put64(page + HLSNAP__SEL_TSS + 8, tss >> 32);
-    hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1)); /* RSP0: the end of the page */
-    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_IST + 1));  /* IST1, for #DF */
-    t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                        /* offset of the bitmap */
+    hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1));                /* RSP0: the end of the page */
+    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_STACK) + HLSNAP__IST_TOP); /* IST1, for #DF */
+    t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                                       /* offset of the bitmap */
     memset(t + HLSNAP__TSS_BITMAP, 0xff, 33);
     t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_RETURN / 8] &= (uint8_t) ~(1u << HLSNAP_ABI_PORT_RETURN % 8);
     t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_CALL / 8] &= (uint8_t) ~(1u << HLSNAP_ABI_PORT_CALL % 8);
@@ -4491,11 +4491,12 @@ static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
     p.sys = sys;
     p.used = HLSNAP__SYS_PAGING + 1;
     hlsnap__machine_tables(sys + HLSNAP__SYS_TABLES * HLSNAP__PAGE);
-    hlsnap__machine_stubs(sys + HLSNAP__SYS_IDT * HLSNAP__PAGE, sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE);
+    hlsnap__machine_stubs(sys + HLSNAP__SYS_TABLES * HLSNAP__PAGE + HLSNAP__IDT_OFFSET,
+                          sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE);
     hlsnap__machine_gate(sys + HLSNAP__SYS_GATE * HLSNAP__PAGE, sys + HLSNAP__SYS_XSAVE * HLSNAP__PAGE);
     for (i = 0; i < HLSNAP__SYS_PAGING; i++) {
         uint64_t bits = HLSNAP__PTE_P | HLSNAP__PTE_AD;
-        if (i == HLSNAP__SYS_STACK || i == HLSNAP__SYS_IST) bits |= HLSNAP__PTE_W;
+        if (i == HLSNAP__SYS_STACK) bits |= HLSNAP__PTE_W;
         if (i == HLSNAP__SYS_GATE || i == HLSNAP__SYS_XSAVE) bits |= HLSNAP__PTE_U;
         if (i != HLSNAP__SYS_GATE && i != HLSNAP__SYS_STUBS) bits |= HLSNAP__PTE_NX;
         hlsnap__put64(hlsnap__pte(&p, HLSNAP__SYS_AT(i), 0), HLSNAP__SYS_PHYS(i) | bits);
@@ -4569,6 +4570,7 @@ typedef struct hlsnap__memory {
     hlsnap_snapshot *base;   /* what the window is mapped from */
     hlsnap_snapshot *target; /* what a reset puts back; its content and base's differ in hot pages only */
     bool trusted;            /* no layer under the mapping can be truncated by a stranger */
+    bool mapped;             /* some of the window is mapped from layers, not copied */
     bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
     bool gate;               /* unchanged fault counters mean that no page became private */
     bool grown;              /* pages may have become private since the last scan */
@@ -4729,6 +4731,7 @@ static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snaps
                  layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
         if (p != MAP_FAILED) {
             m->trusted = m->trusted && layer->sealed;
+            m->mapped = true;
             return HLSNAP_OK;
         }
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
@@ -4758,9 +4761,23 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
     const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK), *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
     const uint64_t from = hlsnap__region_page(l, stack) + stack->pages - 1;
     const uint64_t box = hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__MAILBOX));
+    uint32_t i;
     if (box > from && box - from < 64)
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     madvise(hlsnap__memory_at(m, hlsnap__region_page(l, heap)), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+    for (i = 0; i < l->num_regions; i++) /* a small guest's static data */
+        if (l->regions[i].kind == HLSNAP__DATA && l->regions[i].pages <= 4)
+            madvise(hlsnap__memory_at(m, hlsnap__region_page(l, &l->regions[i])),
+                    (size_t)l->regions[i].pages * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+}
+
+/* The child of a fork gets none of it. khugepaged would hand the guest new private pages without a fault; a kernel without
+   it says EINVAL. */
+static hlsnap_result hlsnap__memory_advise(hlsnap__memory *m, size_t size, hlsnap_error *err) {
+    if (madvise(m->mem, size, MADV_DONTFORK))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+    m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
+    return HLSNAP_OK;
 }
 
 /* Maps the window from s. When this fails the memory is in no state to run; mapping again is always possible. */
@@ -4777,6 +4794,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->num_hot = 0;
     m->valid = false;
     m->trusted = true;
+    m->mapped = false;
     m->grown = true;
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_retain(s);
@@ -4786,16 +4804,13 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
-    madvise(m->mem, size, MADV_NOHUGEPAGE); /* before the first copy, and again below for what gets mapped over it */
-    for (i = 0; i < s->num_extents; i++) {
+    r = hlsnap__memory_advise(m, size, err); /* before the first copy */
+    for (i = 0; i < s->num_extents && !r; i++) {
         hlsnap__memory_populate(m, s, i);
         r = hlsnap__memory_extent(m, s, &s->extents[i], err);
-        if (r) return r;
     }
-    if (madvise(m->mem, size, MADV_DONTFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
-    /* khugepaged would hand the guest new private pages without a fault; a kernel without it says EINVAL */
-    m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
+    if (!r && m->mapped) r = hlsnap__memory_advise(m, size, err); /* what was mapped over it forgot */
+    if (r) return r;
     hlsnap__memory_prefault(m);
     m->valid = true;
     return HLSNAP_OK;

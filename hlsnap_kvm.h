@@ -358,7 +358,7 @@ static void hlsnap__kvm_sregs_set(hlsnap__kvm_sregs *s, const hlsnap__kvm_facts 
     s->ldt.unusable = 1;
     s->gdt.base = HLSNAP__SYS_AT(HLSNAP__SYS_TABLES);
     s->gdt.limit = HLSNAP__GDT_SIZE - 1;
-    s->idt.base = HLSNAP__SYS_AT(HLSNAP__SYS_IDT);
+    s->idt.base = HLSNAP__SYS_AT(HLSNAP__SYS_TABLES) + HLSNAP__IDT_OFFSET;
     s->idt.limit = HLSNAP__NUM_VECTORS * 16 - 1;
     s->cr0 = 0x80050033u; /* PG AM WP NE ET MP PE */
     s->cr3 = HLSNAP__SYS_PHYS(HLSNAP__SYS_PAGING);
@@ -620,7 +620,7 @@ static void hlsnap__kvm_fault(hlsnap__shell *shell, uint32_t vector, hlsnap__exi
         hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, errno, "reading the registers of a fault, vector", vector);
         return;
     }
-    if (regs.rsp < stack || regs.rsp > stack + 2 * HLSNAP__PAGE - 48 || regs.rsp % 8) {
+    if (regs.rsp < stack || regs.rsp > stack + HLSNAP__PAGE - 40 || regs.rsp % 8) {
         hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, 0, "an exception frame out of place, rsp", regs.rsp);
         return;
     }
