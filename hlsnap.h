@@ -2597,7 +2597,7 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
         hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "exports and imports do not fit the mailbox");
 }
 
-/* Bytes at the end of each half that calls and results leave free, so that a log line, an abort and a failure always fit. */
+/* Bytes behind the calls and behind the results that stay free, so that a log line, an abort and a failure always fit. */
 #define HLSNAP__RESERVE_IN 1024u
 #define HLSNAP__RESERVE_OUT 1280u
 
@@ -4581,10 +4581,10 @@ typedef struct hlsnap__memory {
     hlsnap__hot *hot;
     uint32_t num_hot, cap_hot;
     uint64_t *is_hot; /* bitmaps over the window's pages */
-    uint64_t *pinned; /* hot pages whose content the mapping below does not have */
+    uint64_t *pinned; /* pages whose content the mapping below does not have */
     uint64_t copied_bytes;
-    uint32_t resets;
-    bool sorted; /* hot, by page */
+    uint32_t resets; /* in place, so that every eighth looks at pages that kept changing */
+    bool sorted;     /* hot, by page */
 } hlsnap__memory;
 
 #define HLSNAP__MAP_RUN 16u     /* writable extents from this length on are mapped, shorter ones copied */
@@ -5339,7 +5339,7 @@ struct hlsnap_sandbox {
     const hlsnap_hypervisor *hv;
     hlsnap__shell *shell; /* NULL: the next restore makes a new one */
     bool shell_dead;      /* to be replaced by the next restore */
-    bool shell_mapped;    /* its slots show the memory below */
+    bool shell_mapped;    /* its slot shows the memory below */
     hlsnap__memory memory;
     hlsnap__guest *guest;
     hlsnap__host_function *functions;
@@ -5356,7 +5356,7 @@ struct hlsnap_sandbox {
     bool destroyed;   /* by that host function: freed when the call ends */
     uint8_t *mailbox; /* host addresses */
     uint64_t mailbox_size;
-    uint32_t in_used;                /* bytes of calls in the in half */
+    uint32_t in_used;                /* bytes of calls in the mailbox */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
     hlsnap_stats stats;
 };
@@ -5450,7 +5450,7 @@ static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint
     return r;
 }
 
-/* Copies a message of the guest, at an offset of the out half, into a private buffer; only the copy is looked at. */
+/* Copies a message of the guest, at an offset of the out part, into a private buffer; only the copy is looked at. */
 static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, hlsnap__buffer *to, hlsnap_error *err) {
     const uint32_t start = hlsnap__out_offset(sb), size = hlsnap__half(sb);
     hlsnap_abi_message head;
@@ -5563,7 +5563,7 @@ static hlsnap_result hlsnap__guest_abort(const hlsnap_value *v, hlsnap_error *er
     return HLSNAP_ERR_ABORT;
 }
 
-/* A call of import `head->function` with these arguments; the response goes behind the calls in the in half. */
+/* A call of import `head->function` with these arguments; the response goes behind the out part. */
 static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args,
                                          hlsnap_error *err) {
     const hlsnap__host_function *f;
