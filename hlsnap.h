@@ -588,6 +588,7 @@ HLSNAP_API uint64_t hlsnap_rt_generation(void);
 #define HLSNAP_ABI_STATUS_FAILED 1      /* values: i32 user code, str text */
 #define HLSNAP_ABI_STATUS_REFUSED 2     /* values: i32 hlsnap_result, str text */
 #define HLSNAP_ABI_IDENTITY_OFFSET 2048 /* of hlsnap_abi_identity in the identity page */
+#define HLSNAP_ABI_RUNTIME_MIN 3072     /* least bytes of the tls region that are the guest runtime's */
 
 typedef struct hlsnap_abi_mailbox { /* at the start of the mailbox */
     uint64_t magic;            /* in   HLSNAP_ABI_MAGIC */
@@ -630,6 +631,7 @@ typedef struct hlsnap_abi_identity { /* read-only for the guest, new at every st
     uint64_t heap, heap_size;
     uint64_t module;           /* GVA of the hlsnap_module of a self guest, else 0 */
     uint64_t tls, tls_size;    /* the thread-local block below the identity page */
+    uint64_t runtime, runtime_size; /* the guest runtime's own, HLSNAP_ABI_RUNTIME_MIN bytes at least; zero before init, stored */
 } hlsnap_abi_identity;
 
 #ifdef __cplusplus
@@ -695,7 +697,7 @@ extern "C" {
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
 HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
-HLSNAP__STATIC_ASSERT(identity_size, sizeof(hlsnap_abi_identity) == 128 && offsetof(hlsnap_abi_identity, tls) == 112);
+HLSNAP__STATIC_ASSERT(identity_size, sizeof(hlsnap_abi_identity) == 144 && offsetof(hlsnap_abi_identity, runtime) == 128);
 
 typedef struct hlsnap__signature {
     uint8_t result, num_args; /* hlsnap_type */
@@ -2328,7 +2330,7 @@ static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *t
     }
 }
 
-/* ---- >>guest-runtime: runs in the VM, from the heap region's first page up; no libc, no mutable statics ---- */
+/* ---- >>guest-runtime: runs in the VM; no libc, no mutable statics ---- */
 
 #ifdef HLSNAP_GUEST
 #define hlsnap__rt_in_guest 1
@@ -2337,13 +2339,14 @@ static HLSNAP__UNUSED void hlsnap__rt_random_bytes(hlsnap__rt_random *r, void *t
 static const volatile uint64_t hlsnap__rt_in_guest = 0;
 #endif
 
-typedef struct hlsnap__rt_state {  /* at the start of the heap region */
+typedef struct hlsnap__rt_state {  /* at the start of the tls region: every call writes it, few need the heap */
     hlsnap_call *call;             /* the export in progress, or NULL */
     hlsnap__signature *signatures; /* of the exports, then of the imports */
     uint8_t seeded_for[16];        /* identity the random source was seeded for */
     hlsnap__rt_random random;
     hlsnap__rt_heap heap;
 } hlsnap__rt_state;
+HLSNAP__STATIC_ASSERT(rt_state, sizeof(hlsnap__rt_state) <= HLSNAP_ABI_RUNTIME_MIN);
 
 #if defined(__x86_64__)
 static const hlsnap_abi_identity *hlsnap__rt_identity(void) {
@@ -2367,7 +2370,7 @@ static hlsnap_abi_mailbox *hlsnap__rt_mailbox(void) {
     return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__rt_identity()->mailbox;
 }
 static hlsnap__rt_state *hlsnap__rt_state_get(void) {
-    return (hlsnap__rt_state *)(uintptr_t)hlsnap__rt_identity()->heap;
+    return (hlsnap__rt_state *)(uintptr_t)hlsnap__rt_identity()->runtime;
 }
 
 static const hlsnap_module *hlsnap__rt_module(void) {
@@ -2574,11 +2577,12 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
     const hlsnap_abi_identity *id = hlsnap__rt_identity();
     const hlsnap_module *module = hlsnap__rt_module();
     hlsnap__rt_state *s = hlsnap__rt_state_get();
-    const size_t used = (sizeof(*s) + 15) & ~(size_t)15, num = module->num_exports + module->num_imports;
+    const size_t num = module->num_exports + module->num_imports, size = num * sizeof(hlsnap__signature);
     size_t i;
     hlsnap__rt_memset(s, 0, sizeof(*s));
-    hlsnap__rt_heap_init(&s->heap, (uint8_t *)s + used, (size_t)id->heap_size - used);
-    s->signatures = (hlsnap__signature *)hlsnap_rt_malloc((num + 1) * sizeof(hlsnap__signature));
+    hlsnap__rt_heap_init(&s->heap, (void *)(uintptr_t)id->heap, (size_t)id->heap_size);
+    s->signatures = (hlsnap__signature *)(s + 1);
+    if (size > id->runtime_size - sizeof(*s)) s->signatures = (hlsnap__signature *)hlsnap_rt_malloc(size);
     if (!s->signatures) hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "the heap is too small");
 #ifdef HLSNAP_GUEST
     {
@@ -3011,7 +3015,7 @@ static uint64_t hlsnap__region_page(const hlsnap__layout *l, const hlsnap__regio
 
 /* Everything a layout must satisfy, whether built from an ELF or read from a file; code is what a violation returns. */
 static hlsnap_result hlsnap__layout_check(const hlsnap__layout *l, hlsnap_result code, hlsnap_error *err) {
-    static const uint32_t once[] = {HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY};
+    static const uint32_t once[] = {HLSNAP__TLS, HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY};
     const hlsnap__region *identity, *stack;
     uint64_t end = l->base;
     uint32_t i;
@@ -3034,8 +3038,7 @@ static hlsnap_result hlsnap__layout_check(const hlsnap__layout *l, hlsnap_result
         if (hlsnap__layout_count(l, once[i]) != 1)
             return hlsnap__fail(err, code, 0, "%u regions of kind %s, not 1", hlsnap__layout_count(l, once[i]),
                                 hlsnap__kind_names[once[i]]);
-    if (!hlsnap__layout_find(l, HLSNAP__TEXT) || hlsnap__layout_count(l, HLSNAP__TLS) > 1)
-        return hlsnap__fail(err, code, 0, "no text region, or more than one tls region");
+    if (!hlsnap__layout_find(l, HLSNAP__TEXT)) return hlsnap__fail(err, code, 0, "no text region");
     identity = hlsnap__layout_find(l, HLSNAP__IDENTITY);
     stack = hlsnap__layout_find(l, HLSNAP__STACK);
     if (identity->pages != 1 || hlsnap__layout_find(l, HLSNAP__MAILBOX)->pages < 2 ||
@@ -3101,11 +3104,10 @@ static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result c
     }
     tls = hlsnap__layout_find(&g->layout, HLSNAP__TLS);
     identity = hlsnap__layout_find(&g->layout, HLSNAP__IDENTITY);
-    if (!tls ? g->tls_size != 0
-             : tls->gva + tls->pages * HLSNAP__PAGE != identity->gva || !g->tls_size ||
-                   g->tls_size > tls->pages * HLSNAP__PAGE)
-        return hlsnap__fail(err, code, 0, "tls block of 0x%llx bytes does not end at the identity page",
-                            (unsigned long long)g->tls_size);
+    if (tls->gva + tls->pages * HLSNAP__PAGE != identity->gva ||
+        g->tls_size > tls->pages * HLSNAP__PAGE - HLSNAP_ABI_RUNTIME_MIN)
+        return hlsnap__fail(err, code, 0, "tls region of 0x%llx pages for 0x%llx bytes, or not below the identity page",
+                            (unsigned long long)tls->pages, (unsigned long long)g->tls_size);
     if (g->contract.num_exports > HLSNAP_MAX_FUNCTIONS || g->contract.num_imports > HLSNAP_MAX_FUNCTIONS)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u exports and %u imports, at most %d of each",
                             g->contract.num_exports, g->contract.num_imports, HLSNAP_MAX_FUNCTIONS);
@@ -3573,6 +3575,10 @@ static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_
     return hlsnap__region_add(l, kind, from, to, err);
 }
 
+static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
+    return e->tls.memsz ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
+}
+
 /* image | guard | stack | tls | identity | mailbox | guard | heap. What every call touches lies together, from the stack's
    top page on, in one aligned group of 8 pages and one page table: software KVM then maps all of it in one fault. */
 static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l,
@@ -3581,6 +3587,7 @@ static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest
                    stack = desc->stack_size ? desc->stack_size : 64u << 10;
     const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20,
                    group = 8 * HLSNAP__PAGE;
+    const uint64_t tls = (HLSNAP_ABI_RUNTIME_MIN + hlsnap__elf_tls_size(e) + HLSNAP__PAGE - 1) / HLSNAP__PAGE * HLSNAP__PAGE;
     uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
@@ -3590,11 +3597,8 @@ static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest
     at += group - (at + stack - HLSNAP__PAGE) % group;
     r = hlsnap__region_add(l, HLSNAP__STACK, at, at + stack, err);
     at += stack;
-    if (!r && e->tls.memsz) {
-        uint64_t size = (e->tls.memsz + e->tls_align + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
-        r = hlsnap__region_add(l, HLSNAP__TLS, at, at + size, err);
-        at += size;
-    }
+    if (!r) r = hlsnap__region_add(l, HLSNAP__TLS, at, at + tls, err);
+    at += tls;
     if (!r) r = hlsnap__region_add(l, HLSNAP__IDENTITY, at, at + HLSNAP__PAGE, err);
     at += HLSNAP__PAGE;
     if (!r) r = hlsnap__region_add(l, HLSNAP__MAILBOX, at, at + mailbox, err);
@@ -3724,10 +3728,6 @@ static hlsnap_result hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rel
                             (unsigned)index);
     *value = sym.st_value + (uint64_t)rel->r_addend;
     return HLSNAP_OK;
-}
-
-static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
-    return e->tls.memsz ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
 }
 
 /* A static glibc's copies go by thresholds that its start-up code computes; a fresh copy of the program has none of them, so
@@ -4420,15 +4420,12 @@ static uint64_t hlsnap__kind_pte(uint32_t kind) {
 static void hlsnap__paging_region(hlsnap__paging *p, const hlsnap__layout *l, const hlsnap__region *r) {
     const uint64_t huge = 2u << 20, bits = hlsnap__kind_pte(r->kind);
     uint64_t gva = r->gva, end = r->gva + r->pages * HLSNAP__PAGE;
-    while (gva < end) {
-        uint64_t gpa = HLSNAP__MEM_GPA + (gva - l->base);
-        if (gva % huge == 0 && end - gva >= huge) {
-            hlsnap__put64(hlsnap__pte(p, gva, 1), gpa | bits | HLSNAP__PTE_PS);
-            gva += huge;
-        } else {
-            hlsnap__put64(hlsnap__pte(p, gva, 0), gpa | bits);
-            gva += HLSNAP__PAGE;
-        }
+    while (gva < end) { /* as many entries of one table as there are */
+        const int level = gva % huge == 0 && end - gva >= huge;
+        const uint64_t step = level ? huge : HLSNAP__PAGE, entry = HLSNAP__MEM_GPA | bits | (level ? HLSNAP__PTE_PS : 0);
+        uint8_t *at = hlsnap__pte(p, gva, level);
+        uint64_t n = 512 - gva / step % 512;
+        for (; n && end - gva >= step; n--, at += 8, gva += step) hlsnap__put64(at, entry + (gva - l->base));
     }
 }
 
@@ -4570,7 +4567,6 @@ typedef struct hlsnap__memory {
     hlsnap_snapshot *base;   /* what the window is mapped from */
     hlsnap_snapshot *target; /* what a reset puts back; its content and base's differ in hot pages only */
     bool trusted;            /* no layer under the mapping can be truncated by a stranger */
-    bool mapped;             /* some of the window is mapped from layers, not copied */
     bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
     bool gate;               /* unchanged fault counters mean that no page became private */
     bool grown;              /* pages may have become private since the last scan */
@@ -4716,27 +4712,29 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     return HLSNAP_OK;
 }
 
-/* One extent into the window. Long runs are mapped, and shared between all sandboxes; short ones are copied: the guest's
-   first touch of a mapped page costs a fault of its own, while software KVM maps private pages eight at a time. */
-static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
-                                           hlsnap_error *err) {
+/* Long runs are mapped, and shared between all sandboxes; short ones are copied: the guest's first touch of a mapped page
+   costs a fault of its own, while software KVM maps private pages eight at a time. */
+static bool hlsnap__extent_mapped(const hlsnap_snapshot *s, const hlsnap__extent *e) {
+    return s->layers[e->layer]->fd >= 0 && e->pages >= HLSNAP__MAP_RUN;
+}
+
+static hlsnap_result hlsnap__extent_map(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
+                                        hlsnap_error *err) {
     const hlsnap__layer *layer = s->layers[e->layer];
-    const hlsnap__region *region = hlsnap__layout_at(&m->layout, m->layout.base + (uint64_t)e->page * HLSNAP__PAGE);
-    uint8_t *at = hlsnap__memory_at(m, e->page);
-    hlsnap_result r;
-    uint32_t i;
-    if (layer->fd >= 0 && e->pages >= HLSNAP__MAP_RUN) {
-        void *p =
-            mmap(at, (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                 layer->fd, (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE));
-        if (p != MAP_FAILED) {
-            m->trusted = m->trusted && layer->sealed;
-            m->mapped = true;
-            return HLSNAP_OK;
-        }
+    if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
+             (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
-    }
-    r = hlsnap__layer_read(layer, e->layer_page, e->pages, at, err);
+    m->trusted = m->trusted && layer->sealed;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
+                                         hlsnap_error *err) {
+    const hlsnap__region *region = hlsnap__layout_at(&m->layout, m->layout.base + (uint64_t)e->page * HLSNAP__PAGE);
+    uint32_t i;
+    hlsnap_result r =
+        hlsnap__layer_read(s->layers[e->layer], e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
     for (i = 0; i < e->pages && !r; i++) {
         hlsnap__bit_set(m->pinned, e->page + i);
         /* the guest cannot change the others, and a host write adds them */
@@ -4749,26 +4747,21 @@ static hlsnap_result hlsnap__memory_extent(hlsnap__memory *m, const hlsnap_snaps
 static void hlsnap__memory_populate(hlsnap__memory *m, const hlsnap_snapshot *s, uint32_t i) {
     const hlsnap__extent *first = &s->extents[i], *e = first;
     uint32_t end = first->page + first->pages;
-    if (first->pages >= HLSNAP__MAP_RUN || (i && e[-1].pages < HLSNAP__MAP_RUN && e[-1].page + e[-1].pages == e->page))
-        return;
-    while (++i < s->num_extents && (++e)->page == end && e->pages < HLSNAP__MAP_RUN) end += e->pages;
+    if (i && !hlsnap__extent_mapped(s, e - 1) && e[-1].page + e[-1].pages == e->page) return;
+    while (++i < s->num_extents && (++e)->page == end && !hlsnap__extent_mapped(s, e)) end += e->pages;
+    if (end - first->page < 4) return;
     madvise(hlsnap__memory_at(m, first->page), (size_t)(end - first->page) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
-/* What every call writes is made private in one go: the guest's first touch of each page then costs no host fault. */
+/* What every call writes, from the stack's top to the mailbox's first page, is made private in one go: the guest's first
+   touch of each page then costs no host fault. */
 static void hlsnap__memory_prefault(hlsnap__memory *m) {
     const hlsnap__layout *l = &m->layout;
-    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK), *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
     const uint64_t from = hlsnap__region_page(l, stack) + stack->pages - 1;
     const uint64_t box = hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__MAILBOX));
-    uint32_t i;
     if (box > from && box - from < 64)
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
-    madvise(hlsnap__memory_at(m, hlsnap__region_page(l, heap)), HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
-    for (i = 0; i < l->num_regions; i++) /* a small guest's static data */
-        if (l->regions[i].kind == HLSNAP__DATA && l->regions[i].pages <= 4)
-            madvise(hlsnap__memory_at(m, hlsnap__region_page(l, &l->regions[i])),
-                    (size_t)l->regions[i].pages * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
 /* The child of a fork gets none of it. khugepaged would hand the guest new private pages without a fault; a kernel without
@@ -4794,7 +4787,6 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->num_hot = 0;
     m->valid = false;
     m->trusted = true;
-    m->mapped = false;
     m->grown = true;
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_retain(s);
@@ -4804,14 +4796,16 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
-    r = hlsnap__memory_advise(m, size, err); /* before the first copy */
+    for (i = 0; i < s->num_extents && !r; i++)
+        if (hlsnap__extent_mapped(s, &s->extents[i])) r = hlsnap__extent_map(m, s, &s->extents[i], err);
+    if (!r) r = hlsnap__memory_advise(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
+    if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
+        if (hlsnap__extent_mapped(s, &s->extents[i])) continue;
         hlsnap__memory_populate(m, s, i);
-        r = hlsnap__memory_extent(m, s, &s->extents[i], err);
+        r = hlsnap__extent_copy(m, s, &s->extents[i], err);
     }
-    if (!r && m->mapped) r = hlsnap__memory_advise(m, size, err); /* what was mapped over it forgot */
     if (r) return r;
-    hlsnap__memory_prefault(m);
     m->valid = true;
     return HLSNAP_OK;
 }
@@ -5891,7 +5885,7 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY),
                          *mailbox = hlsnap__layout_find(l, HLSNAP__MAILBOX);
-    const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP);
+    const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP), *tls = hlsnap__layout_find(l, HLSNAP__TLS);
     uint8_t *page = hlsnap__memory_at(&sb->memory, hlsnap__region_page(l, identity));
     struct {
         uint8_t id[16], entropy[32];
@@ -5914,6 +5908,8 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     id.module = sb->guest->module;
     id.tls_size = sb->guest->tls_size;
     id.tls = identity->gva - id.tls_size;
+    id.runtime = tls->gva;
+    id.runtime_size = id.tls - id.runtime;
     hlsnap__put64(page, identity->gva);                   /* tcb */
     hlsnap__put64(page + 0x10, identity->gva);            /* self */
     hlsnap__put64(page + 0x28, random.canary & ~0xffull); /* stack protector: a zero byte stops string overruns */

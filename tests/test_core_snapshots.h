@@ -334,7 +334,7 @@ static void stored_pages(void) {
     CHECK_EQ(info_of(s[0]).layers, 1);
     CHECK_STR(info_of(s[0]).guest_name, "");
     CHECK_STR(info_of(s[0]).build_id, "00000000");
-    CHECK_EQ(info_of(s[0]).pages, 1 + FAKE_DATA_PAGES + 1 + 16 + 1 + 16 + 256);
+    CHECK_EQ(info_of(s[0]).pages, 1 + FAKE_DATA_PAGES + 1 + 16 + 1 + 1 + 16 + 256);
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[1], &err), HLSNAP_OK); /* unchanged: no layer of its own */
     CHECK(s[1]->num_layers == 1 && s[1]->layers[0] == sb->memory.base->layers[0] && s[1]->num_extents == s[0]->num_extents);
     CHECK_EQ(dirty(sb, 0, 50, 1), HLSNAP_OK);

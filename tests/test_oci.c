@@ -676,9 +676,6 @@ static void bare_contract(void) { /* no functions, no features, no TLS, no modul
     g->contract.num_exports = g->contract.num_imports = 0;
     g->features = g->module = g->tls_size = 0;
     g->name[0] = g->build_id[0] = 0;
-    g->layout.regions[6] = g->layout.regions[7];
-    g->layout.num_regions--;
-    memset(&g->layout.regions[7], 0, sizeof(g->layout.regions[7]));
     g->id = hlsnap__guest_id(g);
     s->generation = INT64_MAX;
     CHECK_EQ(save(dir, "x", s, NULL), 0);
@@ -1351,8 +1348,9 @@ static const hostile table[] = {
     {"entry not canonical", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x8000000000000000\"", HLSNAP_ERR_CONFIG, BOTH},
     {"module outside", on_config, "\"module\":\"0x10004040\"", "\"module\":\"0x1\"", HLSNAP_ERR_CONFIG, BOTH},
     {"module in the mailbox", on_config, "\"module\":\"0x10004040\"", "\"module\":\"0x10116000\"", HLSNAP_ERR_CONFIG, BOTH},
-    {"tls_size 0 with a region", on_config, "\"tls_size\":\"0x180\"", "\"tls_size\":\"0x0\"", HLSNAP_ERR_CONFIG, BOTH},
-    {"tls_size beyond its region", on_config, "\"tls_size\":\"0x180\"", "\"tls_size\":\"0x1001\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"no tls", on_config, "\"kind\":\"tls\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"tls not below identity", on_config, "\"0x10127000\",\"pages\":1", "\"0x10126000\",\"pages\":1", HLSNAP_ERR_CONFIG, BOTH},
+    {"tls_size beyond what the runtime leaves", on_config, "\"tls_size\":\"0x180\"", "\"tls_size\":\"0x401\"", HLSNAP_ERR_CONFIG, BOTH},
     {"tls_size 2^64-1", on_config, "\"tls_size\":\"0x180\"", "\"tls_size\":\"0xffffffffffffffff\"", HLSNAP_ERR_CONFIG, BOTH},
 
     /* config: layers and extents */
