@@ -453,7 +453,13 @@ static const hlsnap_function exports[] = {
     {"heap", "u32(u32)", heap_use, NULL}, {"bad_free", "void()", heap_bad_free, NULL}, {"smash", "i32(u32)", smash, NULL},
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
-    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}};
+    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}
+#ifdef __cplusplus /* so many that their parsed signatures stand on the heap */
+#define MANY(n) , {"many" n "0", "u32(u32)", echo, NULL}, {"many" n "1", "i64(i64)", echo, NULL}, {"many" n "2", "f64(f64)", echo, NULL}, \
+    {"many" n "3", "bool(bool)", echo, NULL}, {"many" n "4", "str(str)", echo, NULL}, {"many" n "5", "bytes(bytes)", echo, NULL}
+    MANY("0") MANY("1") MANY("2") MANY("3") MANY("4") MANY("5") MANY("6") MANY("7")
+#endif
+};
 static const hlsnap_function imports[] = {
     {"host_bool", "bool(bool)", NULL, NULL}, {"host_i32", "i32(i32)", NULL, NULL}, {"host_u32", "u32(u32)", NULL, NULL},
     {"host_i64", "i64(i64)", NULL, NULL}, {"host_u64", "u64(u64)", NULL, NULL}, {"host_f32", "f32(f32)", NULL, NULL},

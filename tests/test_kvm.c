@@ -691,6 +691,7 @@ static void stack_protector(void) {
 static void cpp_guest(void) {
     options o = plain;
     sandbox *sb;
+    hlsnap_value v;
     NEED_KVM;
 #ifndef GUEST_ELF
     if (access(cpp_file, R_OK)) SKIP("no guest_kvm_cpp.elf in GUEST_DIR");
@@ -700,7 +701,9 @@ static void cpp_guest(void) {
     NEED(sb);
     CHECK_EQ(call_u64(sb, "constructed"), 1234);
     CHECK_EQ(call_u64(sb, "tls"), 42001);
-    types_in(sb);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "many74", HLSNAP_ARGS(hlsnap_str("x")), &v, NULL), HLSNAP_OK);
+    CHECK(v.type == HLSNAP_STR && v.size == 1 && v.str[0] == 'x');
+    types_in(sb); /* the imports, whose signatures stand behind those of all exports, too */
     hlsnap_sandbox_destroy(sb);
 }
 
