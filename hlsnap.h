@@ -476,7 +476,7 @@ HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h);
 
 typedef struct hlsnap_snapshot_info {
     uint64_t pages;            /* of guest memory, 4 KiB each */
-    uint64_t stored_pages;     /* that are not zero, in all layers together */
+    uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
     uint32_t layers;
     uint32_t guard;            /* hlsnap_oci_guard in force of a loaded snapshot; 0 for one taken in memory */
     char guest_name[64];       /* file name of the guest; "" when it came from memory */
@@ -774,14 +774,31 @@ typedef struct hlsnap__guest {
     uint32_t num_unresolved;
 } hlsnap__guest;
 
+/* Layer pages [page, page + pages) are blob pages [at, ...). */
+typedef struct hlsnap__place_run {
+    uint32_t page, pages, at;
+} hlsnap__place_run;
+
+/* Where pages of a layer lie on disk, so that the next save need not write them again. Immutable. */
+typedef struct hlsnap__place {
+    int32_t refs;                         /* atomic */
+    char memory[72], chunks[72];          /* digests of the blob and of its chunk list */
+    uint64_t pages;                       /* of the blob */
+    uint64_t dev, ino, ctime_s, ctime_ns; /* the file that was found to have that digest; 0 = none was hashed whole yet */
+    uint32_t num;
+    hlsnap__place_run *runs; /* ascending by page, disjoint; in the same allocation */
+} hlsnap__place;
+
 /* A blob of guest pages. */
+#define HLSNAP__NUM_PLACES 2 /* the last one and the one before: one snapshot saved into two layouts in turn */
 typedef struct hlsnap__layer {
     int32_t refs; /* atomic */
     int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
-    const uint8_t *map; /* all pages, read-only, when sealed; else NULL: read with pread */
-    char digest[72];    /* "sha256:<hex>" of the whole blob where it was hashed whole, else "" */
+    const uint8_t *map;                       /* all pages, read-only, when sealed; else NULL: read with pread */
+    int32_t places_lock;                      /* atomic: 1 = somebody looks at or changes the places */
+    hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
 } hlsnap__layer;
 
 typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
@@ -3170,8 +3187,47 @@ static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, 
     return HLSNAP_OK;
 }
 
+static void hlsnap__place_release(hlsnap__place *place) {
+    if (place && hlsnap__release(&place->refs)) hlsnap__free(place);
+}
+
+/* Held for a few instructions only. */
+static void hlsnap__places_lock(hlsnap__layer *layer) {
+    while (__atomic_exchange_n(&layer->places_lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+}
+static void hlsnap__places_unlock(hlsnap__layer *layer) {
+    __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE);
+}
+
+/* Takes over place as the newest; one in the same blob makes way for it. */
+HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap__place *place) {
+    hlsnap__place *old;
+    hlsnap__places_lock(layer);
+    old = layer->places[0];
+    layer->places[0] = place;
+    if (old && strcmp(old->memory, place->memory) != 0) {
+        hlsnap__place *oldest = layer->places[1];
+        layer->places[1] = old;
+        old = oldest;
+    }
+    hlsnap__places_unlock(layer);
+    hlsnap__place_release(old);
+}
+
+/* Place number i, retained, or NULL. */
+HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *layer, uint32_t i) {
+    hlsnap__place *place;
+    hlsnap__places_lock(layer);
+    place = layer->places[i];
+    if (place) hlsnap__retain(&place->refs);
+    hlsnap__places_unlock(layer);
+    return place;
+}
+
 static void hlsnap__layer_release(hlsnap__layer *layer) {
+    uint32_t i;
     if (!layer || !hlsnap__release(&layer->refs)) return;
+    for (i = 0; i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
     if (layer->fd < 0)
         hlsnap__free(hlsnap__unconst(layer->map));
     else if (layer->map)
@@ -3225,11 +3281,12 @@ static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t pag
     return HLSNAP_OK;
 }
 
-/* Extents ascend, do not overlap, and stay inside their layer and inside regions that are stored. For extents from a file. */
+/* Extents ascend, do not overlap, stay inside their layer and inside regions that are stored, and those of a layer show no
+   more pages than it has: what a sandbox copies of it is bounded by its size. For extents from a file. */
 HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const uint64_t *layer_pages,
                                                           uint32_t num_layers, const hlsnap__extent *e, uint32_t num,
                                                           hlsnap_result code, hlsnap_error *err) {
-    uint64_t end = 0;
+    uint64_t end = 0, shown[HLSNAP__MAX_LAYERS] = {0};
     uint32_t i;
     for (i = 0; i < num; i++) {
         const hlsnap__region *r = hlsnap__layout_at(l, l->base + (uint64_t)e[i].page * HLSNAP__PAGE);
@@ -3240,6 +3297,10 @@ HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *
                                 "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
                                 e[i].page, e[i].pages, e[i].layer, e[i].layer_page);
         end = (uint64_t)e[i].page + e[i].pages;
+        shown[e[i].layer] += e[i].pages;
+        if (shown[e[i].layer] > layer_pages[e[i].layer])
+            return hlsnap__fail(err, code, 0, "extent %u: layer %u has only %llu pages, but is shown more than once", i,
+                                e[i].layer, (unsigned long long)layer_pages[e[i].layer]);
     }
     return HLSNAP_OK;
 }

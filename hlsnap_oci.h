@@ -127,6 +127,97 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char
                                                      hlsnap_snapshot **out, hlsnap_oci_digest *digest,
                                                      hlsnap_error *err);
 
+/* ==== >>store: what a layout holds, and keeping it in order ==== */
+
+/* Called for an entry: tag, "" = none; bytes of all blobs that its manifest leads to, 0 = the manifest cannot be read; what is
+   passed lives for the call. False ends the list. */
+typedef bool (*hlsnap_oci_visit)(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user);
+
+/* Called for an annotation. False ends the list. */
+typedef bool (*hlsnap_oci_visit_text)(const char *key, const char *value, void *user);
+
+typedef struct hlsnap_oci_info {
+    hlsnap_oci_digest digest;  /* of the manifest */
+    uint64_t bytes;            /* of all blobs that it leads to, its own included */
+    uint64_t own_bytes;        /* of those that no other entry of the index leads to; the rest is shared */
+    uint64_t pages;            /* of guest memory, 4 KiB each */
+    uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
+    uint32_t layers;
+} hlsnap_oci_info;
+
+/* hlsnap_oci_list -- the snapshots of a layout, tagged or not, in the order of its index; entries of other kinds are left out.
+   dir       in     the layout's directory; only read
+   visit     in     not NULL
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE, _LIMIT; HLSNAP_ERR_OS, _MEMORY
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit, void *user, hlsnap_error *err);
+
+/* hlsnap_oci_get_info -- what one snapshot takes, and what of it would go if it went.
+   dir, ref  in     as for hlsnap_oci_load; nothing is read of guest memory
+   out       out    not NULL
+   err       out    may be NULL
+   returns   as hlsnap_oci_load, but for _CPU (it need not run here); errors of other entries' manifests
+   threads   any
+   cost      reads the manifests of all entries  */
+HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out, hlsnap_error *err);
+
+/* hlsnap_oci_annotations -- the annotations of a snapshot: those of its index entry, then those of its manifest.
+   dir, ref  in     as for hlsnap_oci_load
+   visit     in     not NULL
+   err       out    may be NULL
+   returns   as hlsnap_oci_list; HLSNAP_ERR_NOT_FOUND, _AMBIGUOUS, _MANIFEST, _MEDIA_TYPE, _SIZE, _DIGEST
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit, void *user,
+                                                hlsnap_error *err);
+
+/* hlsnap_oci_tag -- give a snapshot of the layout a tag; it keeps those that it has.
+   dir       in     the layout's directory
+   ref       in     a tag, or the digest of a manifest that the index lists
+   tag       in     as for hlsnap_oci_save; one that is there is moved, its old manifest stays untagged
+   err       out    may be NULL
+   returns   HLSNAP_OK: on stable storage; as hlsnap_oci_annotations; HLSNAP_ERR_ARG (tag, ref, NULL)
+   threads   any; changes of one layout wait for each other  */
+HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err);
+
+/* hlsnap_oci_untag -- take a tag away. The snapshot stays, good for hlsnap_oci_load by its digest, until hlsnap_oci_gc.
+   returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; as hlsnap_oci_list
+   threads   any; changes of one layout wait for each other  */
+HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err);
+
+/* hlsnap_oci_gc -- remove snapshots without a tag, and blobs that nothing leads to.
+   grace_s   in     seconds; what was written or named later than that ago stays: other tools may be about to list it.
+                    3600 is a good value where they do; 0 = nobody else writes here
+   freed     out    bytes of the files removed; may be NULL
+   err       out    may be NULL
+   returns   HLSNAP_OK; as hlsnap_oci_list; any error in reading a manifest or index that the index leads to, of whatever kind:
+             what it leads to is then not known, and nothing is removed
+   threads   any; waits for saves that are under way, and they for it. Sandboxes and snapshots in memory are not touched; a load
+             that meets it reads the index again  */
+HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
+
+/* hlsnap_oci_fsck -- check everything: every entry's structure, and every blob against its name.
+   repair    in     also make oci-layout where it is missing, and remove what killed savers left and blobs that hold something
+                    else than their names say, when nothing leads to them. A blob that is damaged and needed is only reported:
+                    saving the same snapshot again mends it. Without repair nothing at all is written
+   err       out    the first problem that is (still) there; may be NULL
+   returns   HLSNAP_OK: all is sound, as far as it is not another machine's; else the first problem's: as hlsnap_oci_load
+   threads   any; with repair it waits for saves that are under way, without it a save under way is no problem
+   cost      reads and hashes all blobs  */
+HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
+
+/* hlsnap_oci_flatten -- write a snapshot again with one layer instead of many.
+   dir       in     the layout's directory
+   ref       in     as for hlsnap_oci_load
+   tag       in     for the new snapshot; may be ref itself, whose manifest then stays untagged
+   desc      in     threads, progress; NULL = defaults
+   out       out    digest of the new manifest; may be NULL
+   err       out    may be NULL
+   returns   as hlsnap_oci_load and hlsnap_oci_save
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                            hlsnap_oci_digest *out, hlsnap_error *err);
+
 #ifdef __cplusplus
 }
 #endif
@@ -143,6 +234,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char
 #define HLSNAP_CJSON_H <cjson/cJSON.h>
 #endif
 #include HLSNAP_CJSON_H
+#include <dirent.h>
 #include <stdio.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -166,6 +258,7 @@ extern "C" {
 #define HLSNAP__OCI_ARCH "aarch64"
 #endif
 #define HLSNAP__OCI_JSON_MAX (1u << 20)  /* bytes of any JSON file */
+#define HLSNAP__OCI_MANIFEST_MAX (4u << 20) /* bytes of a foreign manifest, as registries have it */
 #define HLSNAP__OCI_MAX_EXTENTS 32768u   /* runs of pages: what one process can map and 1 MiB of config can hold */
 #define HLSNAP__OCI_CHUNK 65536u         /* bytes of a memory layer under one digest of its chunk list */
 #define HLSNAP__OCI_BATCH (4u * HLSNAP__OCI_CHUNK) /* bytes moved at a time; they stay in the second-level cache */
@@ -899,8 +992,9 @@ static hlsnap_result hlsnap__oci_open_root(const char *dir, int *fd, hlsnap_erro
     return *fd < 0 && errno != ENOENT ? hlsnap__oci_os(err, errno, "open", dir) : HLSNAP_OK;
 }
 
-/* Opens the lock file and takes a saver's share of it. *stale: it was removed meanwhile by a save that failed. */
-static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, bool *stale, hlsnap_error *err) {
+/* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
+   that failed. */
+static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
     const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     struct stat mine, named;
     hlsnap_result r;
@@ -914,7 +1008,7 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, bool *stale
     if (fstat(store->lock, &mine) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
     if (!S_ISREG(mine.st_mode))
         return hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", HLSNAP__OCI_LOCK);
-    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, F_RDLCK, err);
+    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, type, err);
     if (r) return r;
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
              named.st_dev != mine.st_dev;
@@ -942,28 +1036,47 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
 
 static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__json *index, bool *marked, hlsnap_error *err);
 
-/* Checks what is there, before anything is written. */
-static hlsnap_result hlsnap__oci_store_check(int root, hlsnap_error *err) {
+static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
+    memset(store, 0, sizeof(*store));
+    store->root = store->blobs = store->sha256 = store->lock = -1;
+}
+
+/* Checks what is there, before anything is written; whether it is a layout at all, when it must be one. */
+static hlsnap_result hlsnap__oci_store_check(int root, bool must_be, hlsnap_error *err) {
     hlsnap__json index;
     bool marked;
     hlsnap_result r;
     memset(&index, 0, sizeof(index));
     r = hlsnap__oci_index_read(root, &index, &marked, err);
+    if (!r && must_be && !index.root) r = hlsnap__oci_os(err, ENOENT, "open", "index.json");
     hlsnap__json_close(&index);
     return r;
 }
 
-/* Opens a layout for a save: checks it, or makes its directory, then takes the saver's lock. */
-static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, hlsnap_error *err) {
+/* Opens the directories of blobs, which must be there. */
+static hlsnap_result hlsnap__oci_open_dirs(hlsnap__oci_store *store, hlsnap_error *err) {
+    store->blobs = openat(store->root, "blobs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (store->blobs < 0) return hlsnap__oci_os(err, errno, "open", "blobs");
+    store->sha256 = openat(store->blobs, "sha256", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return store->sha256 < 0 ? hlsnap__oci_os(err, errno, "open", "blobs/sha256") : HLSNAP_OK;
+}
+
+/* Opens a layout: checks it, or makes its directory when `create` says so, and takes the gc lock. Whatever comes of it, the
+   store must be closed. */
+static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, int type, bool create,
+                                            hlsnap_error *err) {
     bool stale = true;
     hlsnap_result r = HLSNAP_OK;
     int i;
+    hlsnap__oci_store_none(store);
     for (i = 0; stale && i < 100; i++) {
         if (store->root >= 0) hlsnap__oci_store_close(dir, store, false);
         r = hlsnap__oci_open_root(dir, &store->root, err);
         if (r) return r;
         if (store->root >= 0) {
-            r = hlsnap__oci_store_check(store->root, err);
+            r = hlsnap__oci_store_check(store->root, !create, err);
+        } else if (!create) {
+            return hlsnap__oci_os(err, ENOENT, "open", dir);
         } else {
             store->made_root = mkdir(dir, 0700) == 0;
             if (!store->made_root && errno != EEXIST) return hlsnap__oci_os(err, errno, "mkdir", dir);
@@ -971,12 +1084,22 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
             if (store->root < 0 && errno == ENOENT && !store->made_root) continue; /* made and unmade by another save */
             if (store->root < 0) return hlsnap__oci_os(err, errno, "open", dir);
         }
-        if (!r) r = hlsnap__oci_lock_open(store, &stale, err);
+        if (!r) r = hlsnap__oci_lock_open(store, type, &stale, err);
         if (r) return r;
     }
     if (stale) return hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!create) return hlsnap__oci_open_dirs(store, err);
     r = hlsnap__oci_make_dir(store->root, "blobs", &store->blobs, &store->made_blobs, err);
     return r ? r : hlsnap__oci_make_dir(store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
+}
+
+/* A file beyond RLIMIT_FSIZE would not be an error but a signal, SIGXFSZ, for memfds too. */
+static hlsnap_result hlsnap__oci_room(uint64_t size, const char *what, hlsnap_error *err) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
+        return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, EFBIG, "%s of %llu bytes: RLIMIT_FSIZE is %llu", what,
+                        (unsigned long long)size, (unsigned long long)limit.rlim_cur);
 }
 
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
@@ -1001,8 +1124,9 @@ typedef struct hlsnap__oci_blob {
     char digest[72];
     uint64_t size;
     bool named;                /* this save gave it its name, and takes it back when it fails */
+    bool unsynced;             /* a file of that name could not be brought to the disk: it must be replaced */
     bool shared;               /* a file of that name was there and hashed whole; these tell it again: */
-    uint64_t dev, ino, ctime_s, ctime_ns;
+    uint64_t dev, ino, ctime_s, ctime_ns; /* 0: not known */
 } hlsnap__oci_blob;
 
 /* A name that no other save uses. */
@@ -1079,32 +1203,72 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
 /* A small file, complete and on the disk. */
 static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data,
                                             size_t n, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_blob_create(store, at, b, err);
+    hlsnap_result r = hlsnap__oci_room(n, "a file", err);
     b->size = n;
+    if (!r) r = hlsnap__oci_blob_create(store, at, b, err);
     if (!r) r = hlsnap__pwrite(b->fd, data, n, 0, err);
     return r ? r : hlsnap__oci_fsync(b->fd, "a new file", err);
 }
 
-/* An open file holds exactly the bytes of a digest. */
-static hlsnap_result hlsnap__oci_hash_file(int fd, uint64_t size, const char *digest, hlsnap__sha256_lane lane,
-                                           uint8_t *buffer, hlsnap_error *err) {
-    hlsnap__sha256 sha;
-    uint8_t sum[32];
+/* Puts a small file under its name at the root, in one step. */
+static hlsnap_result hlsnap__oci_root_file(hlsnap__oci_store *store, const char *name, const char *data, size_t n,
+                                           hlsnap_error *err) {
+    hlsnap__oci_blob b;
+    struct stat st;
+    hlsnap_result r;
+    memset(&b, 0, sizeof(b));
+    r = hlsnap__oci_file_write(store, store->root, &b, data, n, err);
+    if (!r && fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+        fchmod(b.fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
+        r = hlsnap__oci_os(err, errno, "chmod", name);
+    if (!r) r = hlsnap__oci_replace(store, &b, store->root, name, err);
+    hlsnap__oci_blob_close(store, &b, false);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_marker_write(hlsnap__oci_store *store, hlsnap_error *err) {
+    static const char marker[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    return hlsnap__oci_root_file(store, "oci-layout", marker, sizeof(marker) - 1, err);
+}
+
+/* Digests of the chunks that n bytes at p make. */
+static void hlsnap__oci_chunks_of(hlsnap__sha256_lane lane, const uint8_t *p, size_t n, uint8_t *sums) {
+    size_t i, k;
+    for (i = 0; i < n; i += k, sums += 32) {
+        k = n - i < HLSNAP__OCI_CHUNK ? n - i : HLSNAP__OCI_CHUNK;
+        hlsnap__sha256_of(lane, p + i, k, sums);
+    }
+}
+
+/* An open file holds exactly the bytes of a digest, and its chunk list is that of another one, or any (NULL). */
+static hlsnap_result hlsnap__oci_hash_file(int fd, uint64_t size, const char *digest, const char *chunks,
+                                           hlsnap__sha256_lane lane, uint8_t *buffer, hlsnap_error *err) {
+    hlsnap__sha256 whole, list;
+    uint8_t sum[32], sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
     char text[72];
     uint64_t at;
     size_t n;
-    hlsnap__sha256_init(&sha, lane);
+    hlsnap__sha256_init(&whole, lane);
+    hlsnap__sha256_init(&list, lane);
     for (at = 0; at < size; at += n) {
         hlsnap_result r;
         n = size - at < HLSNAP__OCI_BATCH ? (size_t)(size - at) : HLSNAP__OCI_BATCH;
         r = hlsnap__pread(fd, buffer, n, at, err);
         if (r) return r;
-        hlsnap__sha256_update(&sha, buffer, n);
+        hlsnap__sha256_update(&whole, buffer, n);
+        if (!chunks) continue;
+        hlsnap__oci_chunks_of(lane, buffer, n, sums);
+        hlsnap__sha256_update(&list, sums, (n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32);
     }
-    hlsnap__sha256_final(&sha, sum);
+    hlsnap__sha256_final(&whole, sum);
     hlsnap__sha256_text(sum, text);
-    if (strcmp(text, digest) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its content is %s", digest + 7, text);
+    if (strcmp(text, digest) != 0)
+        return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its content is %s", digest + 7, text);
+    hlsnap__sha256_final(&list, sum);
+    hlsnap__sha256_text(sum, text);
+    if (!chunks || strcmp(text, chunks) == 0) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its chunk list is %s, not %s", digest + 7, text,
+                        chunks);
 }
 
 /* Whether st is the file that was found to be a blob's equal. */
@@ -1114,21 +1278,32 @@ static bool hlsnap__oci_blob_same(const hlsnap__oci_blob *b, const struct stat *
            (uint64_t)st->st_ctim.tv_nsec == b->ctime_ns;
 }
 
-/* Looks whether the blob is in the layout already, and sound: then b->shared. Anything else will be replaced. */
-static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap__sha256_lane lane,
-                                  uint8_t *buffer) {
+static void hlsnap__oci_blob_stat(hlsnap__oci_blob *b, const struct stat *st) {
+    b->dev = (uint64_t)st->st_dev;
+    b->ino = (uint64_t)st->st_ino;
+    b->ctime_s = (uint64_t)st->st_ctim.tv_sec;
+    b->ctime_ns = (uint64_t)st->st_ctim.tv_nsec;
+}
+
+/* Looks whether the blob is in the layout already, and sound: then b->shared. Anything else will be replaced. For a blob that
+   is known, known says what its chunk list is, since a load checks only that, and of which file all this was found out. */
+static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_blob *b, const hlsnap__place *known,
+                                  hlsnap__sha256_lane lane, uint8_t *buffer) {
     hlsnap_error unused;
     struct stat st;
     int fd = openat(store->sha256, b->digest + 7, HLSNAP__OCI_READ);
     b->shared = false;
     if (fd < 0) return;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == b->size) {
-        b->dev = (uint64_t)st.st_dev;
-        b->ino = (uint64_t)st.st_ino;
-        b->ctime_s = (uint64_t)st.st_ctim.tv_sec;
-        b->ctime_ns = (uint64_t)st.st_ctim.tv_nsec;
-        b->shared = hlsnap__oci_hash_file(fd, b->size, b->digest, lane, buffer, &unused) == HLSNAP_OK &&
-                    hlsnap__oci_fsync(fd, b->digest, &unused) == HLSNAP_OK; /* who wrote it may not have done that */
+        hlsnap__oci_blob_stat(b, &st);
+        b->shared = known && known->ino == b->ino && known->dev == b->dev && known->ctime_s == b->ctime_s &&
+                    known->ctime_ns == b->ctime_ns;
+        if (!b->shared && hlsnap__oci_hash_file(fd, b->size, b->digest, known ? known->chunks : NULL, lane, buffer,
+                                                &unused) == HLSNAP_OK) {
+            /* who wrote it may not have done that; a failure is reported once only, so it is never asked again */
+            if (hlsnap__oci_fsync(fd, b->digest, &unused) != HLSNAP_OK) b->unsynced = true;
+            b->shared = !b->unsynced;
+        }
     }
     close(fd);
 }
@@ -1141,10 +1316,11 @@ static hlsnap_result hlsnap__oci_blob_commit(const hlsnap__oci_store *store, hls
     if (fstatat(store->sha256, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && hlsnap__oci_blob_same(b, &st)) return HLSNAP_OK;
     if (hlsnap__oci_link(store, b, store->sha256, name) == 0) {
         b->named = true;
+        if (fstat(b->fd, &st) == 0) hlsnap__oci_blob_stat(b, &st);
         return HLSNAP_OK;
     }
     if (errno != EEXIST) return hlsnap__oci_os(err, errno, "link", name);
-    hlsnap__oci_blob_look(store, b, lane, buffer); /* came meanwhile, changed, or is not sound */
+    if (!b->unsynced) hlsnap__oci_blob_look(store, b, NULL, lane, buffer); /* came meanwhile, changed, or is not sound */
     return b->shared ? HLSNAP_OK : hlsnap__oci_replace(store, b, store->sha256, name, err);
 }
 
@@ -1268,17 +1444,18 @@ static hlsnap_result hlsnap__oci_entries_read(int root, hlsnap__json *index, hls
     return r;
 }
 
-static bool hlsnap__oci_exists(int root, const char *name) {
+static hlsnap_result hlsnap__oci_exists(int root, const char *name, bool *there, hlsnap_error *err) {
     struct stat st;
-    return fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+    *there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    return *there || errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", name);
 }
 
 /* What a save finds: a sound layout; one without an index yet; or nothing (*marked is false). */
 static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__json *index, bool *marked, hlsnap_error *err) {
-    bool indexed = hlsnap__oci_exists(root, "index.json");
-    hlsnap_result r = HLSNAP_OK;
-    *marked = hlsnap__oci_exists(root, "oci-layout");
-    if (*marked || indexed) r = hlsnap__oci_marker_read(root, err);
+    bool indexed = false;
+    hlsnap_result r = hlsnap__oci_exists(root, "index.json", &indexed, err);
+    if (!r) r = hlsnap__oci_exists(root, "oci-layout", marked, err);
+    if (!r && (*marked || indexed)) r = hlsnap__oci_marker_read(root, err);
     return r || !indexed ? r : hlsnap__oci_entries_read(root, index, err);
 }
 
@@ -1335,7 +1512,14 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const cha
     return *entry ? HLSNAP_OK : hlsnap__oci_not_found(index, ref, err);
 }
 
-/* What becomes of an entry when tag moves to manifest m. */
+/* A change of the index. */
+typedef struct hlsnap__oci_edit {
+    const char *tag;           /* that moves, or NULL */
+    const char *digest;        /* of the manifest that it moves to; NULL: it goes */
+    uint64_t size;             /* of the manifest */
+    const uint8_t *drop;       /* one byte an entry: it goes; or NULL */
+} hlsnap__oci_edit;
+
 typedef enum hlsnap__oci_fate {
     HLSNAP__OCI_KEEP,
     HLSNAP__OCI_IS_NEW,
@@ -1343,38 +1527,42 @@ typedef enum hlsnap__oci_fate {
     HLSNAP__OCI_DROP
 } hlsnap__oci_fate;
 
-static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *entry, const char *tag,
-                                               const hlsnap__oci_blob *m, bool have_new) {
+/* What becomes of an entry that has the tag. */
+static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *entry, const hlsnap__oci_edit *edit,
+                                               bool have_new) {
     const char *digest = hlsnap__oci_digest_of(entry);
     const cJSON *e;
     bool before = true;
-    if (!hlsnap__oci_has_tag(entry, tag)) return HLSNAP__OCI_KEEP;
-    if (strcmp(digest, m->digest) == 0) {
+    if (edit->digest && strcmp(digest, edit->digest) == 0) {
         const char *type = hlsnap__json_get(entry, "mediaType")->valuestring;
-        bool right =
-            hlsnap__json_get(entry, "size")->valuedouble == (double)m->size && !strcmp(type, HLSNAP__OCI_MANIFEST_TYPE);
+        const bool right = hlsnap__json_get(entry, "size")->valuedouble == (double)edit->size &&
+                           !strcmp(type, HLSNAP__OCI_MANIFEST_TYPE);
         return right && !have_new ? HLSNAP__OCI_IS_NEW : HLSNAP__OCI_DROP;
     }
     for (e = all->child; e; e = e->next) {
         if (e == entry) before = false;
         else if (strcmp(hlsnap__oci_digest_of(e), digest) == 0 &&
-                 (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, tag))))
+                 (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, edit->tag))))
             return HLSNAP__OCI_DROP;
     }
     return HLSNAP__OCI_UNTAG;
 }
 
 /* Writes the array of entries; those that stay do so byte by byte. */
-static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap__json_span text, const char *tag,
-                                      const hlsnap__oci_blob *m) {
+static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap__json_span text,
+                                      const hlsnap__oci_edit *edit) {
     static const char *const ref_name[] = {"annotations", HLSNAP__OCI_REF_NAME, NULL};
     hlsnap__json_scan s = hlsnap__json_start(text.at, text.size);
     hlsnap__json_span value;
     const cJSON *e;
-    bool have_new = false, first = true;
+    bool have_new = edit->digest == NULL, first = true;
+    uint32_t i = 0;
     hlsnap__text_raw(t, "[", 1);
-    for (e = all ? all->child : NULL; e; e = e->next) {
-        hlsnap__oci_fate fate = hlsnap__oci_entry_fate(all, e, tag, m, have_new);
+    for (e = all ? all->child : NULL; e; e = e->next, i++) {
+        hlsnap__oci_fate fate = edit->drop && edit->drop[i]                         ? HLSNAP__OCI_DROP
+                                : edit->tag && hlsnap__oci_has_tag(e, edit->tag)
+                                    ? hlsnap__oci_entry_fate(all, e, edit, have_new)
+                                    : HLSNAP__OCI_KEEP;
         hlsnap__json_next(&s, NULL, &value);
         if (fate == HLSNAP__OCI_DROP) continue;
         if (!first) hlsnap__text_raw(t, ",", 1);
@@ -1388,29 +1576,47 @@ static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap_
                          "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
                          "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"" HLSNAP__OCI_REF_NAME
                          "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
-                         first ? "" : ",", m->digest, (unsigned long long)m->size, tag);
+                         first ? "" : ",", edit->digest, (unsigned long long)edit->size, edit->tag);
     hlsnap__text_raw(t, "]", 1);
 }
 
-/* Writes the index that follows `old` (no document: the first one) when tag moves to manifest m. */
-static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, const char *tag,
-                                    const hlsnap__oci_blob *m) {
+/* Writes the index that follows `old` (no document: the first one). */
+static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, const hlsnap__oci_edit *edit) {
     hlsnap__json_scan s = hlsnap__json_start(old->text, old->size);
     hlsnap__json_span name = {"", 0}, value = {"", 0};
     const cJSON *c;
     if (!old->root) {
         hlsnap__text_add(t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_INDEX_TYPE "\",\"manifests\":");
-        hlsnap__oci_entries_write(t, NULL, value, tag, m);
+        hlsnap__oci_entries_write(t, NULL, value, edit);
     }
     for (c = old->root ? old->root->child : NULL; c; c = c->next) {
         hlsnap__json_next(&s, &name, &value);
         hlsnap__text_raw(t, c == old->root->child ? "{" : ",", 1);
         hlsnap__text_raw(t, name.at, name.size);
         hlsnap__text_raw(t, ":", 1);
-        if (strcmp(c->string, "manifests") == 0) hlsnap__oci_entries_write(t, c, value, tag, m);
+        if (strcmp(c->string, "manifests") == 0) hlsnap__oci_entries_write(t, c, value, edit);
         else hlsnap__text_raw(t, value.at, value.size);
     }
     hlsnap__text_raw(t, "}", 1);
+}
+
+/* More entries of one tag than any tool leaves behind: moving it would take long. */
+#define HLSNAP__OCI_MAX_SAME_TAG 64u
+
+/* Writes the new index into a text; refuses one that no reader would take. */
+static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__json *old, const hlsnap__oci_edit *edit,
+                                            hlsnap_error *err) {
+    const cJSON *e = old->root ? hlsnap__json_get(old->root, "manifests")->child : NULL;
+    uint32_t same = 0;
+    hlsnap_result r;
+    for (; e && edit->tag; e = e->next) same += hlsnap__oci_has_tag(e, edit->tag);
+    if (same > HLSNAP__OCI_MAX_SAME_TAG)
+        return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed %u times", edit->tag, same);
+    r = hlsnap__text_start(t, old->size + 1024, err);
+    if (r) return r;
+    hlsnap__oci_index_write(t, old, edit);
+    if (t->size <= HLSNAP__OCI_JSON_MAX) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
 }
 
 /* ---- >>manifest ---- */
@@ -1421,20 +1627,33 @@ static uint64_t hlsnap__oci_chunks_size(uint64_t bytes) {
     return (bytes + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32;
 }
 
+/* What manifest and config say of a layer. */
+typedef struct hlsnap__oci_layer {
+    const char *memory, *chunks; /* digests */
+    uint64_t pages;
+} hlsnap__oci_layer;
+
+static void hlsnap__oci_layer_write(hlsnap__text *t, const hlsnap__oci_layer *layer, uint32_t number) {
+    static const char row[] = "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\""
+                              HLSNAP__OCI_TITLE "\":\"layer%u.%s\"}}";
+    const uint64_t size = layer->pages * HLSNAP__PAGE;
+    hlsnap__text_add(t, row, number ? "," : "", HLSNAP__OCI_MEMORY_TYPE, layer->memory, (unsigned long long)size,
+                     number, "mem");
+    hlsnap__text_add(t, row, ",", HLSNAP__OCI_CHUNKS_TYPE, layer->chunks,
+                     (unsigned long long)hlsnap__oci_chunks_size(size), number, "chunks");
+}
+
 /* One line, this order, sorted annotations, ASCII without < > &: a fixed point of Go's marshaller. */
-static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, const hlsnap__oci_blob *memory,
-                                       const hlsnap__oci_blob *chunks, const hlsnap__oci_blob *config) {
-    static const char layer[] = "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\""
-                                HLSNAP__OCI_TITLE "\":\"layer0.%s\"}}";
+static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, const hlsnap__oci_layer *layers,
+                                       uint32_t num, const hlsnap__oci_blob *config) {
+    uint32_t i;
     hlsnap__text_add(t,
                      "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
                      "\",\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE
                      "\",\"config\":{\"mediaType\":\"" HLSNAP__OCI_CONFIG_TYPE
                      "\",\"digest\":\"%s\",\"size\":%llu},\"layers\":[",
                      config->digest, (unsigned long long)config->size);
-    hlsnap__text_add(t, layer, "", HLSNAP__OCI_MEMORY_TYPE, memory->digest, (unsigned long long)memory->size, "mem");
-    hlsnap__text_add(t, layer, ",", HLSNAP__OCI_CHUNKS_TYPE, chunks->digest, (unsigned long long)chunks->size,
-                     "chunks");
+    for (i = 0; i < num; i++) hlsnap__oci_layer_write(t, &layers[i], i);
     hlsnap__text_add(t, "],\"annotations\":{\"dev.hlsnap.abi\":\"%d\",\"dev.hlsnap.arch\":\"" HLSNAP__OCI_ARCH "\",",
                      HLSNAP_ABI_VERSION);
     if (g->build_id[0]) hlsnap__text_add(t, "\"dev.hlsnap.build-id\":\"%s\",", g->build_id);
@@ -1474,7 +1693,7 @@ static hlsnap_result hlsnap__oci_layers_read(const hlsnap__json *d, const cJSON 
 static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oci_manifest *m, hlsnap_error *err) {
     const cJSON *artifact = hlsnap__json_get(d->root, "artifactType"), *layer = NULL;
     hlsnap__json foreign = *d; /* the same document, for violations that mean "not ours" */
-    uint32_t i, num = 0;
+    uint32_t i, k, num = 0;
     hlsnap_result r = hlsnap__oci_schema_check(d, HLSNAP__OCI_MANIFEST_TYPE, err);
     foreign.code = HLSNAP_ERR_MEDIA_TYPE;
     if (!r) r = hlsnap__oci_ref_read(d, hlsnap__json_get(d->root, "config"), "config.", &m->config, err);
@@ -1491,8 +1710,12 @@ static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oc
         return hlsnap__fail(err, d->code, 0, "%s: layers: expected pairs of memory and chunks, found %u layers",
                             d->file, num);
     m->num_layers = num / 2;
-    for (i = 0; !r && i < m->num_layers; i++, layer = layer->next->next)
+    for (i = 0; !r && i < m->num_layers; i++, layer = layer->next->next) {
         r = hlsnap__oci_layers_read(d, layer, i, m, err);
+        for (k = 0; !r && k < i; k++) /* each layer in use takes memory of its own */
+            if (strcmp(m->memory[i].digest, m->memory[k].digest) == 0)
+                r = hlsnap__fail(err, d->code, 0, "%s: layers %u and %u are the same blob", d->file, k, i);
+    }
     return r;
 }
 
@@ -1527,8 +1750,8 @@ static size_t hlsnap__oci_config_bound(const hlsnap__guest *g, uint32_t num_exte
            ((size_t)g->contract.num_exports + g->contract.num_imports) * (sizeof(hlsnap__decl) + 32);
 }
 
-static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, const hlsnap__extent *extents,
-                                     uint32_t num, uint64_t layer_pages) {
+static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, const hlsnap__oci_layer *layers,
+                                     uint32_t num_layers, const hlsnap__extent *extents, uint32_t num) {
     const hlsnap__guest *g = s->guest;
     uint32_t i;
     hlsnap__text_add(t,
@@ -1552,8 +1775,11 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
     hlsnap__oci_decls_write(t, "imports", g->contract.imports, g->contract.num_imports);
     hlsnap__text_add(t, ",\"features\":[");
     hlsnap__oci_features_write(t, g->features);
-    hlsnap__text_add(t, "],\"generation\":\"0x%llx\",\"layers\":[%llu],\"extents\":[",
-                     (unsigned long long)s->generation, (unsigned long long)layer_pages);
+    hlsnap__text_add(t, "],\"generation\":\"0x%llx\",\"layers\":[", (unsigned long long)s->generation);
+    for (i = 0; i < num_layers; i++)
+        hlsnap__text_add(t, "%s{\"pages\":%llu,\"chunks\":\"%s\"}", i ? "," : "", (unsigned long long)layers[i].pages,
+                         layers[i].chunks);
+    hlsnap__text_raw(t, "],\"extents\":[", 13);
     for (i = 0; i < num && t->size <= t->cap; i++)
         hlsnap__text_add(t, "%s[%u,%u,%u,%u]", i ? "," : "", extents[i].page, extents[i].pages, extents[i].layer,
                          extents[i].layer_page);
@@ -1575,11 +1801,13 @@ static hlsnap_result hlsnap__oci_config_gate(const hlsnap__json *d, hlsnap_error
     const char *arch = "";
     char shown[40];
     hlsnap_result r = hlsnap__json_int(d, d->root, "", "version", HLSNAP__JSON_INT_MAX, &version, err);
+    if (!r && version != HLSNAP_SNAPSHOT_VERSION)
+        return hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: format version %llu, this is %d", d->file,
+                            (unsigned long long)version, HLSNAP_SNAPSHOT_VERSION);
     if (!r) r = hlsnap__json_int(d, d->root, "", "abi", HLSNAP__JSON_INT_MAX, &abi, err);
-    if (!r && (version != HLSNAP_SNAPSHOT_VERSION || abi != HLSNAP_ABI_VERSION))
-        r = hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: format %llu with ABI %llu, this is format %d with ABI %d",
-                         d->file, (unsigned long long)version, (unsigned long long)abi, HLSNAP_SNAPSHOT_VERSION,
-                         HLSNAP_ABI_VERSION);
+    if (!r && abi != HLSNAP_ABI_VERSION)
+        return hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: guest ABI %llu, this is %d", d->file,
+                            (unsigned long long)abi, HLSNAP_ABI_VERSION);
     if (!r) r = hlsnap__json_string(d, d->root, "", "arch", &arch, err);
     if (!r) r = hlsnap__json_int(d, d->root, "", "page_size", HLSNAP__JSON_INT_MAX, &page, err);
     hlsnap__printable(shown, sizeof(shown), arch, strlen(arch), false);
@@ -1734,11 +1962,14 @@ static hlsnap_result hlsnap__oci_extents_read(const hlsnap__json *d, hlsnap__oci
     return HLSNAP_OK;
 }
 
-/* Sizes of the layers, which must be the manifest's; every layer is there because an extent needs it. */
+/* The layers, which must be the manifest's, in its order; every layer is there because an extent needs it. */
 static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci_config *c,
                                               const hlsnap__oci_manifest *m, hlsnap_error *err) {
+    static const char *const fields[] = {"pages", "chunks", NULL};
     const cJSON *o = NULL;
     bool used[HLSNAP__MAX_LAYERS] = {false};
+    const char *chunks = "";
+    char path[32];
     uint32_t i;
     hlsnap_result r = hlsnap__json_array(d, d->root, "", "layers", HLSNAP__MAX_LAYERS, &o, &c->num_layers, err);
     if (r) return r;
@@ -1746,10 +1977,16 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
         return hlsnap__fail(err, d->code, 0, "%s: layers: %u, but the manifest has %u", d->file, c->num_layers,
                             m->num_layers);
     for (i = 0; i < c->num_layers; i++, o = o->next) {
-        c->layer_pages[i] = m->memory[i].size / HLSNAP__PAGE;
-        if (!cJSON_IsNumber(o) || o->valuedouble < (double)c->layer_pages[i] ||
-            o->valuedouble > (double)c->layer_pages[i])
-            return hlsnap__json_bad(d, "", "layers", "the size of the memory layers in pages", o, err);
+        hlsnap__format(path, sizeof(path), "layers[%u].", i);
+        r = hlsnap__json_exactly(d, o, path, fields, err);
+        if (!r) r = hlsnap__json_int(d, o, path, "pages", HLSNAP__MAX_PAGES, &c->layer_pages[i], err);
+        if (!r) r = hlsnap__json_string(d, o, path, "chunks", &chunks, err);
+        if (r) return r;
+        if (c->layer_pages[i] != m->memory[i].size / HLSNAP__PAGE)
+            return hlsnap__json_bad(d, path, "pages", "the size of the manifest's layer in pages",
+                                    hlsnap__json_get(o, "pages"), err);
+        if (strcmp(chunks, m->chunks[i].digest) != 0)
+            return hlsnap__json_bad(d, path, "chunks", m->chunks[i].digest, hlsnap__json_get(o, "chunks"), err);
     }
     if (hlsnap__extents_check(&c->guest->layout, c->layer_pages, c->num_layers, c->extents, c->num_extents, d->code,
                               err))
@@ -1789,13 +2026,34 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     return HLSNAP_OK;
 }
 
-/* ---- >>save ---- */
+/* ---- >>plan: which pages a save writes, and which it finds in blobs that the layout holds already ---- */
 
-/* Stored pages in guest order, which is also their order in the one memory layer that a save writes. */
+#define HLSNAP__OCI_LAYERS 8u        /* of a snapshot as this writer writes it; one that would have more is written whole */
+#define HLSNAP__OCI_FRESH UINT32_MAX /* a run's layer, while planning: the one that this save writes */
+
+/* A blob that some load or save found pages of the snapshot in. */
+typedef struct hlsnap__oci_known {
+    hlsnap__place *place;            /* the first that named it; retained */
+    hlsnap__oci_blob memory, chunks; /* its files, without an open fd */
+    bool there;                      /* the layout holds it, as far as was looked */
+    uint64_t used;                   /* pages of the snapshot that the plan finds in it */
+    uint32_t number;                 /* of the layer in the manifest, when used */
+} hlsnap__oci_known;
+
+/* Where the pages of one of the snapshot's layers can be found. */
+typedef struct hlsnap__oci_source {
+    hlsnap__place *place; /* retained; NULL: nowhere in this layout */
+    uint32_t known;
+} hlsnap__oci_source;
+
 typedef struct hlsnap__oci_plan {
-    hlsnap__extent *runs;
-    uint32_t num, cap;
-    uint64_t pages;            /* of the layer */
+    hlsnap__oci_known *known;
+    hlsnap__oci_source *sources; /* one for each layer of the snapshot */
+    hlsnap__extent *runs;        /* in guest order: the extents of the config */
+    uint32_t num_known, num, cap;
+    uint64_t pages;              /* of the new layer; 0: there is none */
+    hlsnap__oci_layer layers[HLSNAP__OCI_LAYERS];
+    uint32_t num_layers;
 } hlsnap__oci_plan;
 
 typedef enum hlsnap__oci_part {
@@ -1806,6 +2064,8 @@ typedef struct hlsnap__oci_save {
     const char *dir, *tag;
     const hlsnap_snapshot *s;
     hlsnap_oci_desc desc;
+    bool flat;                 /* everything into one new layer */
+    bool lost;                 /* a blob that was to be shared is gone or another one now */
     hlsnap__sha256_lane lane;
     uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
     uint8_t *sums;             /* the chunk list */
@@ -1815,17 +2075,84 @@ typedef struct hlsnap__oci_save {
     hlsnap__oci_blob blobs[HLSNAP__OCI_NUM_PARTS];
 } hlsnap__oci_save;
 
-static bool hlsnap__oci_zero(const uint8_t *p, size_t n) { return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0; }
-
 static bool hlsnap__oci_same_region(const hlsnap__layout *l, uint64_t a, uint64_t b) {
     return hlsnap__layout_at(l, l->base + a * HLSNAP__PAGE) == hlsnap__layout_at(l, l->base + b * HLSNAP__PAGE);
 }
 
-/* Appends a page. It joins the run before it where `join` allows and no page lies between. */
-static hlsnap_result hlsnap__oci_plan_add(hlsnap__oci_plan *plan, uint32_t page, bool join, hlsnap_error *err) {
+static void hlsnap__oci_blob_name(hlsnap__oci_blob *b, const char *digest, uint64_t size) {
+    memset(b, 0, sizeof(*b));
+    b->fd = -1;
+    memcpy(b->digest, digest, sizeof(b->digest));
+    b->size = size;
+}
+
+static bool hlsnap__oci_blob_there(const hlsnap__oci_store *store, const hlsnap__oci_blob *b) {
+    struct stat st;
+    return fstatat(store->sha256, b->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == b->size;
+}
+
+/* The number of the blob that a place names; plan->known has room for one more. */
+static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *place) {
+    hlsnap__oci_plan *plan = &save->plan;
+    hlsnap__oci_known *k;
+    uint32_t i;
+    for (i = 0; i < plan->num_known; i++)
+        if (strcmp(plan->known[i].memory.digest, place->memory) == 0) return i;
+    k = &plan->known[plan->num_known++];
+    hlsnap__retain(&place->refs);
+    k->place = place;
+    hlsnap__oci_blob_name(&k->memory, place->memory, place->pages * HLSNAP__PAGE);
+    hlsnap__oci_blob_name(&k->chunks, place->chunks, hlsnap__oci_chunks_size(k->memory.size));
+    k->there = hlsnap__oci_blob_there(&save->store, &k->memory) && hlsnap__oci_blob_there(&save->store, &k->chunks);
+    return i;
+}
+
+/* Chooses for each layer of the snapshot where its pages can be found. */
+static hlsnap_result hlsnap__oci_sources_find(hlsnap__oci_save *save, hlsnap_error *err) {
+    const hlsnap_snapshot *s = save->s;
+    hlsnap__oci_plan *plan = &save->plan;
+    uint32_t i, k;
+    if (!plan->known) {
+        plan->known = (hlsnap__oci_known *)hlsnap__alloc((size_t)s->num_layers * HLSNAP__NUM_PLACES + 1,
+                                                         sizeof(plan->known[0]), err);
+        plan->sources = (hlsnap__oci_source *)hlsnap__alloc((size_t)s->num_layers + 1, sizeof(plan->sources[0]), err);
+        if (!plan->known || !plan->sources) return HLSNAP_ERR_MEMORY;
+    }
+    for (i = 0; i < s->num_layers; i++) {
+        hlsnap__oci_source *source = &plan->sources[i];
+        hlsnap__place_release(source->place);
+        source->place = NULL;
+        for (k = 0; k < HLSNAP__NUM_PLACES && !source->place && !save->flat; k++) {
+            source->place = hlsnap__layer_place_get(s->layers[i], k);
+            if (!source->place) break;
+            source->known = hlsnap__oci_known_find(save, source->place);
+            if (plan->known[source->known].there) break;
+            hlsnap__place_release(source->place);
+            source->place = NULL;
+        }
+    }
+    return HLSNAP_OK;
+}
+
+static void hlsnap__oci_plan_free(hlsnap__oci_save *save) {
+    hlsnap__oci_plan *plan = &save->plan;
+    uint32_t i;
+    for (i = 0; i < plan->num_known; i++) hlsnap__place_release(plan->known[i].place);
+    for (i = 0; plan->sources && i < save->s->num_layers; i++) hlsnap__place_release(plan->sources[i].place);
+    hlsnap__free(plan->known);
+    hlsnap__free(plan->sources);
+    hlsnap__free(plan->runs);
+    memset(plan, 0, sizeof(*plan));
+}
+
+/* Appends a run. It joins the one before it where `join` allows and both simply go on. */
+static hlsnap_result hlsnap__oci_plan_add(hlsnap__oci_plan *plan, const hlsnap__extent *run, bool join,
+                                          hlsnap_error *err) {
     hlsnap__extent *last = plan->num ? &plan->runs[plan->num - 1] : NULL;
-    if (last && join && page == last->page + last->pages) {
-        last->pages++;
+    if (last && join && last->layer == run->layer && run->page == last->page + last->pages &&
+        (run->layer == HLSNAP__OCI_FRESH || run->layer_page == last->layer_page + last->pages)) {
+        last->pages += run->pages;
         return HLSNAP_OK;
     }
     if (plan->num == plan->cap) {
@@ -1837,35 +2164,83 @@ static hlsnap_result hlsnap__oci_plan_add(hlsnap__oci_plan *plan, uint32_t page,
         plan->runs = runs;
         plan->cap = cap;
     }
-    plan->runs[plan->num].page = page;
-    plan->runs[plan->num++].pages = 1;
+    plan->runs[plan->num++] = *run;
     return HLSNAP_OK;
 }
 
-/* Adds the pages of an extent that are not zero. */
-static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsnap__extent *e, hlsnap_error *err) {
-    const hlsnap__layer *layer = save->s->layers[e->layer];
-    const hlsnap__layout *l = &save->s->guest->layout;
-    bool join = e->page > 0 && hlsnap__oci_same_region(l, e->page, e->page - 1);
-    uint32_t i, k, n;
-    for (i = 0; i < e->pages; i += n) {
-        const uint8_t *p = save->buffer;
-        hlsnap_result r = HLSNAP_OK;
-        n = e->pages - i < HLSNAP__OCI_BATCH / HLSNAP__PAGE ? e->pages - i : HLSNAP__OCI_BATCH / HLSNAP__PAGE;
-        if (layer->map) p = layer->map + ((uint64_t)e->layer_page + i) * HLSNAP__PAGE;
-        else r = hlsnap__layer_read(layer, (uint64_t)e->layer_page + i, n, save->buffer, err);
-        for (k = 0; !r && k < n; k++)
-            if (!hlsnap__oci_zero(p + (size_t)k * HLSNAP__PAGE, HLSNAP__PAGE))
-                r = hlsnap__oci_plan_add(&save->plan, e->page + i + k, join || i + k > 0, err);
-        if (r) return r;
+/* Adds n pages of layer `number`, from layer page `at` on, but for those that are zero. */
+static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t number, uint64_t at, uint32_t page,
+                                            uint32_t n, bool join, hlsnap_error *err) {
+    const hlsnap__layer *layer = save->s->layers[number];
+    const uint8_t *p = save->buffer;
+    hlsnap__extent run;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (layer->map) p = layer->map + at * HLSNAP__PAGE;
+    else r = hlsnap__layer_read(layer, at, n, save->buffer, err);
+    run.pages = 1;
+    run.layer = HLSNAP__OCI_FRESH;
+    run.layer_page = 0;
+    for (i = 0; !r && i < n; i++) {
+        run.page = page + i;
+        if (!hlsnap__all_zero(p + (size_t)i * HLSNAP__PAGE, HLSNAP__PAGE))
+            r = hlsnap__oci_plan_add(&save->plan, &run, join || i > 0, err);
     }
-    return HLSNAP_OK;
+    return r;
 }
 
-/* Joins runs of one region over gaps of up to `gap` zero pages, which are then stored, and numbers the layer's pages. */
+/* The first run of a place that ends behind a page of the layer, or NULL. */
+static const hlsnap__place_run *hlsnap__place_at(const hlsnap__place *place, uint64_t page) {
+    uint32_t lo = 0, hi = place ? place->num : 0;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if ((uint64_t)place->runs[mid].page + place->runs[mid].pages <= page) lo = mid + 1;
+        else hi = mid;
+    }
+    return place && lo < place->num ? &place->runs[lo] : NULL;
+}
+
+/* Adds an extent of the snapshot: what lies in a known blob as it is, of the rest the pages that are not zero. */
+static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsnap__extent *e, hlsnap_error *err) {
+    const hlsnap__oci_source *source = &save->plan.sources[e->layer];
+    bool join = e->page > 0 && hlsnap__oci_same_region(&save->s->guest->layout, e->page, e->page - 1);
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, n;
+    for (i = 0; !r && i < e->pages; i += n, join = true) {
+        const uint64_t at = (uint64_t)e->layer_page + i;
+        const hlsnap__place_run *run = hlsnap__place_at(source->place, at);
+        n = e->pages - i;
+        if (run && run->page <= at) {
+            hlsnap__extent known;
+            if (n > run->page + run->pages - at) n = (uint32_t)(run->page + run->pages - at);
+            known.page = e->page + i;
+            known.pages = n;
+            known.layer = source->known;
+            known.layer_page = run->at + (uint32_t)(at - run->page);
+            save->plan.known[source->known].used += n;
+            r = hlsnap__oci_plan_add(&save->plan, &known, join, err);
+        } else {
+            if (run && n > run->page - at) n = (uint32_t)(run->page - at);
+            if (n > HLSNAP__OCI_BATCH / HLSNAP__PAGE) n = HLSNAP__OCI_BATCH / HLSNAP__PAGE;
+            r = hlsnap__oci_plan_fresh(save, e->layer, at, e->page + i, n, join, err);
+        }
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_plan_runs(hlsnap__oci_save *save, hlsnap_error *err) {
+    hlsnap__oci_plan *plan = &save->plan;
+    hlsnap_result r = hlsnap__oci_sources_find(save, err);
+    uint32_t i;
+    for (i = 0; i < plan->num_known; i++) plan->known[i].used = 0;
+    plan->num = 0;
+    for (i = 0; !r && i < save->s->num_extents; i++) r = hlsnap__oci_plan_extent(save, &save->s->extents[i], err);
+    return r;
+}
+
+/* Joins the runs of a plan with only fresh ones over gaps of up to `gap` zero pages, which are then stored. */
 static void hlsnap__oci_plan_join(hlsnap__oci_plan *plan, const hlsnap__layout *l, uint32_t gap) {
     uint32_t i, num = 0;
-    plan->pages = 0;
     for (i = 0; i < plan->num; i++) {
         hlsnap__extent run = plan->runs[i], *last = num ? &plan->runs[num - 1] : NULL;
         if (last && run.page - (last->page + last->pages) <= gap && hlsnap__oci_same_region(l, last->page, run.page))
@@ -1873,36 +2248,233 @@ static void hlsnap__oci_plan_join(hlsnap__oci_plan *plan, const hlsnap__layout *
         else plan->runs[num++] = run;
     }
     plan->num = num;
-    for (i = 0; i < num; i++) {
-        plan->runs[i].layer = 0;
-        plan->runs[i].layer_page = (uint32_t)plan->pages;
-        plan->pages += plan->runs[i].pages;
+}
+
+/* Numbers the layers: known blobs in the order of the snapshot's layers, then the new one. True: there are too many, or what
+   stands over the first one has more than half its pages, and the snapshot had better be written whole. */
+static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
+    hlsnap__oci_plan *plan = &save->plan;
+    uint64_t above = 0;
+    uint32_t i, num = 0;
+    plan->pages = 0;
+    for (i = 0; i < plan->num; i++)
+        if (plan->runs[i].layer == HLSNAP__OCI_FRESH) plan->pages += plan->runs[i].pages;
+    for (i = 0; i < plan->num_known; i++) plan->known[i].number = HLSNAP__OCI_FRESH;
+    for (i = 0; i < save->s->num_layers; i++) {
+        hlsnap__oci_known *k = plan->sources[i].place ? &plan->known[plan->sources[i].known] : NULL;
+        if (!k || !k->used || k->number != HLSNAP__OCI_FRESH) continue;
+        if (num) above += k->place->pages;
+        if (num == HLSNAP__OCI_LAYERS) return true;
+        k->number = num;
+        plan->layers[num].memory = k->memory.digest;
+        plan->layers[num].chunks = k->chunks.digest;
+        plan->layers[num++].pages = k->place->pages;
+    }
+    if (num && plan->pages && above + plan->pages > plan->layers[0].pages / 2) return true;
+    if (plan->pages && num == HLSNAP__OCI_LAYERS) return true;
+    plan->num_layers = num + (plan->pages > 0);
+    if (plan->pages) {
+        plan->layers[num].memory = save->blobs[HLSNAP__OCI_MEMORY].digest;
+        plan->layers[num].chunks = save->blobs[HLSNAP__OCI_CHUNKS].digest;
+        plan->layers[num].pages = plan->pages;
+    }
+    return false;
+}
+
+/* Turns what runs say of their layer into what the config will say; true: config and number of extents are within bounds. */
+static hlsnap_result hlsnap__oci_plan_finish(hlsnap__oci_save *save, bool *fits, hlsnap_error *err) {
+    static const char placeholder[72] = "sha256:................................................................";
+    hlsnap__oci_plan *plan = &save->plan;
+    uint64_t fresh = 0;
+    uint32_t i;
+    hlsnap_result r;
+    *fits = false;
+    if (plan->num > HLSNAP__OCI_MAX_EXTENTS) return HLSNAP_OK;
+    memcpy(save->blobs[HLSNAP__OCI_CHUNKS].digest, placeholder, sizeof(placeholder));
+    for (i = 0; i < plan->num; i++) {
+        hlsnap__extent *run = &plan->runs[i];
+        if (run->layer != HLSNAP__OCI_FRESH) {
+            run->layer = plan->known[run->layer].number;
+        } else {
+            run->layer = plan->num_layers - 1;
+            run->layer_page = (uint32_t)fresh;
+            fresh += run->pages;
+        }
+    }
+    r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
+    if (r) return r;
+    hlsnap__oci_config_write(&save->text, save->s, plan->layers, plan->num_layers, plan->runs, plan->num);
+    *fits = save->text.size <= HLSNAP__OCI_JSON_MAX;
+    return HLSNAP_OK;
+}
+
+/* One try, over the blobs that are thought to be there. Leaves the config, but for the new chunk list's digest, in
+   save->text. */
+static hlsnap_result hlsnap__oci_plan_try(hlsnap__oci_save *save, bool *fits, hlsnap_error *err) {
+    hlsnap__oci_plan *plan = &save->plan;
+    const hlsnap__layout *l = &save->s->guest->layout;
+    uint32_t gap, i;
+    hlsnap_result r = hlsnap__oci_plan_runs(save, err);
+    *fits = false;
+    if (!r && !plan->num) { /* a guest of zeros: the manifest needs a layer, so the first text page is stored */
+        hlsnap__extent first = {0, 1, HLSNAP__OCI_FRESH, 0};
+        first.page = (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT));
+        r = hlsnap__oci_plan_add(plan, &first, false, err);
+    }
+    if (!r && hlsnap__oci_plan_number(save)) return HLSNAP_OK; /* flat has no known blobs, and so never gets here */
+    for (gap = 1; !r; gap *= 2) {
+        r = hlsnap__oci_plan_finish(save, fits, err);
+        if (r || *fits || !save->flat) return r;
+        if (gap > HLSNAP__MAX_PAGES) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
+        for (i = 0; i < plan->num; i++) plan->runs[i].layer = HLSNAP__OCI_FRESH;
+        hlsnap__oci_plan_join(plan, l, gap);
+        hlsnap__oci_plan_number(save);
+    }
+    return r;
+}
+
+/* Looks at the blobs that the plan shares: all of their content, unless that was done before. *sound is false: one of them is
+   not, and will not be thought to be there again. */
+static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound, hlsnap_error *err) {
+    uint32_t i;
+    *sound = true;
+    for (i = 0; i < save->plan.num_known; i++) {
+        hlsnap__oci_known *k = &save->plan.known[i];
+        if (!k->used || !k->there) continue;
+        if (!k->memory.shared) hlsnap__oci_blob_look(&save->store, &k->memory, k->place, save->lane, save->buffer);
+        if (!k->chunks.shared) hlsnap__oci_blob_look(&save->store, &k->chunks, NULL, save->lane, save->buffer);
+        if (k->memory.unsynced || k->chunks.unsynced)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, EIO, "blobs/sha256/%s: fsync failed", k->memory.digest + 7);
+        k->there = k->memory.shared && k->chunks.shared;
+        *sound = *sound && k->there;
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error *err) {
+    bool fits, sound = false;
+    for (;;) { /* each round has fewer blobs to share than the one before it */
+        hlsnap_result r = hlsnap__oci_plan_try(save, &fits, err);
+        if (!r && fits) r = hlsnap__oci_plan_check(save, &sound, err);
+        if (r || (fits && sound)) return r;
+        if (!fits) save->flat = true;
     }
 }
 
-/* Decides which pages are stored, and writes the config into save->text. */
-static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error *err) {
-    const hlsnap__layout *l = &save->s->guest->layout;
-    hlsnap__oci_plan *plan = &save->plan;
-    uint32_t i, gap;
-    hlsnap_result r = HLSNAP_OK;
-    for (i = 0; !r && i < save->s->num_extents; i++) r = hlsnap__oci_plan_extent(save, &save->s->extents[i], err);
-    if (r) return r;
-    if (!plan->num) { /* a guest of zeros: the manifest needs a layer, so the first text page is stored */
-        r = hlsnap__oci_plan_add(plan, (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT)), false,
-                                 err);
-        if (r) return r;
+/* What the plan says of a page of one of the snapshot's layers. */
+typedef struct hlsnap__oci_spot {
+    uint32_t layer;
+    hlsnap__place_run run;
+} hlsnap__oci_spot;
+
+static int hlsnap__oci_spot_order(const void *a, const void *b) {
+    const hlsnap__oci_spot *x = (const hlsnap__oci_spot *)a, *y = (const hlsnap__oci_spot *)b;
+    if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
+    return x->run.page < y->run.page ? -1 : x->run.page > y->run.page;
+}
+
+/* The parts of the snapshot's extents that the plan put into the new layer: at most num of them fit `spots`; NULL counts. */
+static uint32_t hlsnap__oci_spots(const hlsnap__oci_save *save, hlsnap__oci_spot *spots) {
+    const hlsnap__oci_plan *plan = &save->plan;
+    uint32_t i, k = 0, num = 0;
+    for (i = 0; i < save->s->num_extents; i++) {
+        const hlsnap__extent *e = &save->s->extents[i];
+        while (k < plan->num && (uint64_t)plan->runs[k].page + plan->runs[k].pages <= e->page) k++;
+        for (; k < plan->num && plan->runs[k].page < (uint64_t)e->page + e->pages; k++) {
+            const hlsnap__extent *run = &plan->runs[k];
+            const uint32_t from = run->page > e->page ? run->page : e->page,
+                           end = run->page + run->pages < e->page + e->pages ? run->page + run->pages
+                                                                             : e->page + e->pages;
+            if (run->layer == plan->num_layers - 1) {
+                if (spots) {
+                    spots[num].layer = e->layer;
+                    spots[num].run.page = e->layer_page + (from - e->page);
+                    spots[num].run.pages = end - from;
+                    spots[num].run.at = run->layer_page + (from - run->page);
+                }
+                num++;
+            }
+            if (run->page + run->pages > end) break; /* goes on in the next extent */
+        }
     }
-    for (gap = 0;; gap = gap ? 2 * gap : 1) {
-        hlsnap__oci_plan_join(plan, l, gap);
-        if (plan->num > HLSNAP__OCI_MAX_EXTENTS) continue;
-        r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
-        if (r) return r;
-        hlsnap__oci_config_write(&save->text, save->s, plan->runs, plan->num, plan->pages);
-        if (save->text.size <= HLSNAP__OCI_JSON_MAX) return HLSNAP_OK;
-        if (gap > HLSNAP__MAX_PAGES) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
+    return num;
+}
+
+/* A place in the blob with these digests, with room for num runs. Best effort: NULL when there is no memory. */
+static hlsnap__place *hlsnap__oci_place_new(const char *memory, const char *chunks, uint64_t pages, uint32_t num) {
+    hlsnap_error unused;
+    hlsnap__place *place = (hlsnap__place *)hlsnap__alloc(1, sizeof(*place) + num * sizeof(hlsnap__place_run), &unused);
+    if (!place) return NULL;
+    place->refs = 1;
+    memcpy(place->memory, memory, sizeof(place->memory));
+    memcpy(place->chunks, chunks, sizeof(place->chunks));
+    place->pages = pages;
+    place->runs = (hlsnap__place_run *)(void *)(place + 1);
+    return place;
+}
+
+/* Notes which file was hashed whole, so that the next save need not do it again. */
+static void hlsnap__oci_place_seen(hlsnap__place *place, const hlsnap__oci_blob *b) {
+    place->dev = b->dev;
+    place->ino = b->ino;
+    place->ctime_s = b->ctime_s;
+    place->ctime_ns = b->ctime_ns;
+}
+
+/* Tells the layers where their pages are now. */
+static void hlsnap__oci_remember_fresh(hlsnap__oci_save *save) {
+    hlsnap_error unused;
+    const hlsnap__oci_blob *memory = &save->blobs[HLSNAP__OCI_MEMORY];
+    const uint32_t num = hlsnap__oci_spots(save, NULL);
+    hlsnap__oci_spot *spots = (hlsnap__oci_spot *)hlsnap__alloc((size_t)num + 1, sizeof(*spots), &unused);
+    uint32_t i, k, end;
+    if (!spots) return;
+    hlsnap__oci_spots(save, spots);
+    qsort(spots, num, sizeof(*spots), hlsnap__oci_spot_order);
+    for (i = 0; i < num; i = end) {
+        hlsnap__place *place;
+        uint64_t next = 0;
+        for (end = i; end < num && spots[end].layer == spots[i].layer;) end++;
+        place = hlsnap__oci_place_new(memory->digest, save->blobs[HLSNAP__OCI_CHUNKS].digest, save->plan.pages, end - i);
+        if (!place) break;
+        for (k = i; k < end; k++) { /* a page that is shown twice is found at either place */
+            if (spots[k].run.page < next) continue;
+            place->runs[place->num++] = spots[k].run;
+            next = (uint64_t)spots[k].run.page + spots[k].run.pages;
+        }
+        hlsnap__oci_place_seen(place, memory);
+        hlsnap__layer_place_set(save->s->layers[spots[i].layer], place);
+    }
+    hlsnap__free(spots);
+}
+
+/* A layer that is a blob. */
+static void hlsnap__oci_remember_loaded(hlsnap__layer *layer, const char *memory, const char *chunks) {
+    hlsnap__place *place = hlsnap__oci_place_new(memory, chunks, layer->pages, 1);
+    if (!place) return;
+    place->num = 1;
+    place->runs[0].pages = (uint32_t)layer->pages;
+    hlsnap__layer_place_set(layer, place);
+}
+
+/* The blobs that were shared, once one was hashed whole. */
+static void hlsnap__oci_remember_known(hlsnap__oci_save *save) {
+    uint32_t i;
+    for (i = 0; i < save->s->num_layers; i++) {
+        const hlsnap__place *old = save->plan.sources[i].place;
+        const hlsnap__oci_known *k = old ? &save->plan.known[save->plan.sources[i].known] : NULL;
+        hlsnap__place *place;
+        if (!k || !k->used || (old->ino == k->memory.ino && old->dev == k->memory.dev)) continue;
+        place = hlsnap__oci_place_new(old->memory, old->chunks, old->pages, old->num);
+        if (!place) return;
+        place->num = old->num;
+        memcpy(place->runs, old->runs, old->num * sizeof(old->runs[0]));
+        hlsnap__oci_place_seen(place, &k->memory);
+        hlsnap__layer_place_set(save->s->layers[i], place);
     }
 }
+
+/* ---- >>save ---- */
 
 /* Copies n guest pages; what no extent covers is zero. */
 static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t page, uint64_t n, uint8_t *to,
@@ -1919,19 +2491,24 @@ static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t p
     return r;
 }
 
-/* Fills the buffer with n pages of the layer from layer page `at` on, which lies in run *run. */
+/* Fills the buffer with n pages of the new layer from layer page `at` on; *run: the first that may hold them. */
 static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uint64_t n, uint32_t *run,
                                         hlsnap_error *err) {
     uint8_t *to = save->buffer;
     hlsnap_result r = HLSNAP_OK;
     while (!r && n) {
         const hlsnap__extent *e = &save->plan.runs[*run];
-        uint64_t skip = at - e->layer_page, k = e->pages - skip < n ? e->pages - skip : n;
+        uint64_t skip, k;
+        if (e->layer != save->plan.num_layers - 1 || at >= (uint64_t)e->layer_page + e->pages) {
+            ++*run;
+            continue;
+        }
+        skip = at - e->layer_page;
+        k = e->pages - skip < n ? e->pages - skip : n;
         r = hlsnap__oci_read_pages(save->s, e->page + skip, k, to, err);
         at += k;
         n -= k;
         to += k * HLSNAP__PAGE;
-        if (skip + k == e->pages) ++*run;
     }
     return r;
 }
@@ -1942,15 +2519,6 @@ static hlsnap_result hlsnap__oci_report(const hlsnap_oci_desc *desc, uint64_t do
                         (unsigned long long)total);
 }
 
-/* Digests of the chunks that n bytes at p make. */
-static void hlsnap__oci_chunks_of(hlsnap__sha256_lane lane, const uint8_t *p, size_t n, uint8_t *sums) {
-    size_t i, k;
-    for (i = 0; i < n; i += k, sums += 32) {
-        k = n - i < HLSNAP__OCI_CHUNK ? n - i : HLSNAP__OCI_CHUNK;
-        hlsnap__sha256_of(lane, p + i, k, sums);
-    }
-}
-
 /* Writes the memory layer and fills the chunk list: what is hashed is what is written, whatever its source does. */
 static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oci_blob *b, hlsnap_error *err) {
     const uint64_t total = save->plan.pages * HLSNAP__PAGE;
@@ -1958,7 +2526,8 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
     uint8_t sum[32];
     uint64_t at, n;
     uint32_t run = 0;
-    hlsnap_result r = hlsnap__oci_blob_create(&save->store, save->store.sha256, b, err);
+    hlsnap_result r = hlsnap__oci_room(total, "a memory layer", err);
+    if (!r) r = hlsnap__oci_blob_create(&save->store, save->store.sha256, b, err);
     if (r) return r;
     if (syscall(SYS_fallocate, b->fd, 0, (off_t)0, (off_t)total) != 0 && errno == ENOSPC) /* others write their way */
         return hlsnap__oci_os(err, errno, "allocate", "a memory layer");
@@ -1989,41 +2558,56 @@ static hlsnap_result hlsnap__oci_part_write(hlsnap__oci_save *save, hlsnap__oci_
     return hlsnap__oci_file_write(&save->store, save->store.sha256, b, data, n, err);
 }
 
-/* Writes the four blobs, none of which has a name yet. */
-static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_error *err) {
-    hlsnap__oci_blob *b = save->blobs;
-    uint64_t size = hlsnap__oci_chunks_size(save->plan.pages * HLSNAP__PAGE);
-    uint32_t i;
+/* Writes the new layer, if there is one, and its chunk list. */
+static hlsnap_result hlsnap__oci_layer_save(hlsnap__oci_save *save, hlsnap_error *err) {
+    const uint64_t size = hlsnap__oci_chunks_size(save->plan.pages * HLSNAP__PAGE);
     hlsnap_result r;
+    if (!save->plan.pages) return HLSNAP_OK;
+    hlsnap__free(save->sums);
     save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
     if (!save->sums) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_part_write(save, HLSNAP__OCI_CONFIG, save->text.at, save->text.size, err);
-    if (!r) r = hlsnap__oci_memory_write(save, &b[HLSNAP__OCI_MEMORY], err);
-    if (!r) r = hlsnap__oci_part_write(save, HLSNAP__OCI_CHUNKS, save->sums, (size_t)size, err);
-    if (!r) r = hlsnap__text_start(&save->text, 4096, err);
+    r = hlsnap__oci_memory_write(save, &save->blobs[HLSNAP__OCI_MEMORY], err);
+    return r ? r : hlsnap__oci_part_write(save, HLSNAP__OCI_CHUNKS, save->sums, (size_t)size, err);
+}
+
+/* Writes the blobs that are new, none of which has a name yet. */
+static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_error *err) {
+    const hlsnap__oci_plan *plan = &save->plan;
+    hlsnap__oci_blob *b = save->blobs;
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_layer_save(save, err);
     if (r) return r;
-    hlsnap__oci_manifest_write(&save->text, save->s->guest, &b[HLSNAP__OCI_MEMORY], &b[HLSNAP__OCI_CHUNKS],
-                               &b[HLSNAP__OCI_CONFIG]);
+    save->text.size = 0; /* once more, now that the chunk list's digest is known */
+    hlsnap__oci_config_write(&save->text, save->s, plan->layers, plan->num_layers, plan->runs, plan->num);
+    r = hlsnap__oci_part_write(save, HLSNAP__OCI_CONFIG, save->text.at, save->text.size, err);
+    if (!r) r = hlsnap__text_start(&save->text, 4096 + plan->num_layers * (size_t)512, err);
+    if (r) return r;
+    hlsnap__oci_manifest_write(&save->text, save->s->guest, plan->layers, plan->num_layers, &b[HLSNAP__OCI_CONFIG]);
     r = hlsnap__oci_part_write(save, HLSNAP__OCI_MANIFEST, save->text.at, save->text.size, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
-        hlsnap__oci_blob_look(&save->store, &b[i], save->lane, save->buffer);
+        if (b[i].size) hlsnap__oci_blob_look(&save->store, &b[i], NULL, save->lane, save->buffer);
     return r;
 }
 
-/* Puts a small file under its name at the root, in one step. */
-static hlsnap_result hlsnap__oci_root_file(hlsnap__oci_save *save, const char *name, const char *data, size_t n,
-                                           hlsnap_error *err) {
-    hlsnap__oci_blob b;
-    struct stat st;
-    hlsnap_result r;
-    memset(&b, 0, sizeof(b));
-    r = hlsnap__oci_file_write(&save->store, save->store.root, &b, data, n, err);
-    if (!r && fstatat(save->store.root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-        fchmod(b.fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
-        r = hlsnap__oci_os(err, errno, "chmod", name);
-    if (!r) r = hlsnap__oci_replace(&save->store, &b, save->store.root, name, err);
-    hlsnap__oci_blob_close(&save->store, &b, false);
-    return r;
+/* The blobs that are shared must still be what was looked at. Under the index lock. */
+static hlsnap_result hlsnap__oci_known_commit(hlsnap__oci_save *save, hlsnap_error *err) {
+    uint32_t i, k;
+    for (i = 0; i < save->plan.num_known; i++) {
+        const hlsnap__oci_known *known = &save->plan.known[i];
+        const hlsnap__oci_blob *b[2];
+        b[0] = &known->memory;
+        b[1] = &known->chunks;
+        for (k = 0; k < 2 && known->used; k++) {
+            struct stat st;
+            if (fstatat(save->store.sha256, b[k]->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                hlsnap__oci_blob_same(b[k], &st))
+                continue;
+            save->lost = true;
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: gone or changed while it was in use",
+                                b[k]->digest + 7);
+        }
+    }
+    return HLSNAP_OK;
 }
 
 /* Directories to the disk: what the index will name must be there before it, after a power loss too. */
@@ -2044,26 +2628,28 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
 }
 
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
-static hlsnap_result hlsnap__oci_list(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed,
+static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed,
                                       hlsnap_error *err) {
-    static const char marker[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    hlsnap__oci_edit edit;
     bool marked = false;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_index_read(save->store.root, index, &marked, err);
     if (r) return r;
-    r = hlsnap__text_start(&save->text, index->size + 1024, err);
-    if (r) return r;
-    hlsnap__oci_index_write(&save->text, index, save->tag, &save->blobs[HLSNAP__OCI_MANIFEST]);
-    if (save->text.size > HLSNAP__OCI_JSON_MAX)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
+    edit.tag = save->tag;
+    edit.digest = save->blobs[HLSNAP__OCI_MANIFEST].digest;
+    edit.size = save->blobs[HLSNAP__OCI_MANIFEST].size;
+    edit.drop = NULL;
+    r = hlsnap__oci_index_make(&save->text, index, &edit, err);
+    if (!r) r = hlsnap__oci_known_commit(save, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
-        r = hlsnap__oci_blob_commit(&save->store, &save->blobs[i], save->lane, save->buffer, err);
+        if (save->blobs[i].size)
+            r = hlsnap__oci_blob_commit(&save->store, &save->blobs[i], save->lane, save->buffer, err);
     if (!r && !marked) {
-        r = hlsnap__oci_root_file(save, "oci-layout", marker, sizeof(marker) - 1, err);
+        r = hlsnap__oci_marker_write(&save->store, err);
         *marking = !r;
     }
     if (!r) r = hlsnap__oci_fsync_dirs(&save->store, err);
-    if (!r) r = hlsnap__oci_root_file(save, "index.json", save->text.at, save->text.size, err);
+    if (!r) r = hlsnap__oci_root_file(&save->store, "index.json", save->text.at, save->text.size, err);
     if (r) return r;
     *listed = true;
     r = hlsnap__oci_fsync(save->store.root, "the layout", err);
@@ -2078,7 +2664,7 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
     hlsnap_result r = hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     if (r) return r;
     memset(&index, 0, sizeof(index));
-    r = hlsnap__oci_list(save, &index, &marking, listed, err);
+    r = hlsnap__oci_publish(save, &index, &marking, listed, err);
     if (marking && !*listed) unlinkat(save->store.root, "oci-layout", 0);
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], !*listed);
     hlsnap__json_close(&index);
@@ -2086,20 +2672,33 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
     return r;
 }
 
+/* One attempt in an open store. */
+static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r;
+    memset(save->blobs, 0, sizeof(save->blobs));
+    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) save->blobs[i].fd = -1;
+    r = hlsnap__oci_plan_make(save, err);
+    if (!r) r = hlsnap__oci_blobs_write(save, err);
+    if (!r) r = hlsnap__oci_commit(save, listed, err);
+    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], false);
+    if (!r && save->plan.pages) hlsnap__oci_remember_fresh(save);
+    if (!r) hlsnap__oci_remember_known(save);
+    hlsnap__oci_plan_free(save);
+    return r;
+}
+
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
     bool listed = false;
-    uint32_t i;
     hlsnap_result r;
     save->buffer = (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err);
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
-    save->store.root = save->store.blobs = save->store.sha256 = save->store.lock = -1;
-    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) save->blobs[i].fd = -1;
-    r = hlsnap__oci_plan_make(save, err);
-    if (r) return r;
-    r = hlsnap__oci_store_open(save->dir, &save->store, err);
-    if (!r) r = hlsnap__oci_blobs_write(save, err);
-    if (!r) r = hlsnap__oci_commit(save, &listed, err);
-    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], false);
+    r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
+    if (!r) r = hlsnap__oci_save_once(save, &listed, err);
+    if (r && save->lost) { /* somebody who knows no lock took a blob away: this time without sharing any */
+        save->flat = true;
+        r = hlsnap__oci_save_once(save, &listed, err);
+    }
     hlsnap__oci_store_close(save->dir, &save->store, r && !listed);
     if (!r && out) memcpy(out->text, save->blobs[HLSNAP__OCI_MANIFEST].digest, sizeof(out->text));
     return r;
@@ -2116,6 +2715,8 @@ typedef struct hlsnap__oci_load {
     const char *digest;        /* the manifest's; points into index */
     hlsnap__oci_manifest manifest;
     hlsnap__oci_config config;
+    int fds[HLSNAP__MAX_LAYERS]; /* of the memory layers, opened before any is read; num_fds of them, -1 = passed on */
+    uint32_t num_fds;
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes */
     uint8_t *sums;             /* chunk list of the layer at hand */
@@ -2208,7 +2809,7 @@ static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t
     uint64_t k;
     for (; !r && n; n -= k, p += k, at += k) {
         k = n < HLSNAP__OCI_CHUNK ? n : HLSNAP__OCI_CHUNK;
-        if (!hlsnap__oci_zero(p, (size_t)k)) r = hlsnap__pwrite(fd, p, (size_t)k, at, err);
+        if (!hlsnap__all_zero(p, (size_t)k)) r = hlsnap__pwrite(fd, p, (size_t)k, at, err);
     }
     return r;
 }
@@ -2237,7 +2838,8 @@ static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t lay
 /* A private, sealed copy of an open blob; *to is the caller's, also after a failure. */
 static hlsnap_result hlsnap__oci_layer_private(hlsnap__oci_load *load, uint32_t layer, int fd, int *to,
                                                hlsnap_error *err) {
-    hlsnap_result r;
+    hlsnap_result r = hlsnap__oci_room(load->manifest.memory[layer].size, "a layer", err);
+    if (r) return r;
     *to = hlsnap__memfd(err);
     if (*to < 0) return HLSNAP_ERR_OS;
     if (ftruncate(*to, (off_t)load->manifest.memory[layer].size) != 0)
@@ -2246,33 +2848,54 @@ static hlsnap_result hlsnap__oci_layer_private(hlsnap__oci_load *load, uint32_t 
     return r ? r : hlsnap__memfd_seal(*to, err);
 }
 
-/* Opens layer i, with the guard that was asked for. */
+/* Opens all memory layers, and looks for their chunk lists: what is missing is found out before gigabytes are hashed. */
+static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_error *err) {
+    const hlsnap__oci_manifest *m = &load->manifest;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; !r && i < m->num_layers; i++) {
+        int list;
+        r = hlsnap__oci_open_blob(load->root, m->chunks[i].digest, m->chunks[i].size, &list, err);
+        if (r) break;
+        close(list);
+        r = hlsnap__oci_open_blob(load->root, m->memory[i].digest, m->memory[i].size, &load->fds[i], err);
+        if (!r) load->num_fds = i + 1;
+    }
+    return r;
+}
+
+/* Takes in layer i, with the guard that was asked for. */
 static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, hlsnap_error *err) {
     const hlsnap__oci_ref *memory = &load->manifest.memory[i];
     bool copy = load->desc.guard == HLSNAP_OCI_GUARD_PRIVATE;
     char *sums = NULL;
-    int fd, to = -1;
+    const int fd = load->fds[i];
+    int to = -1;
     hlsnap_result r = hlsnap__oci_small_blob(load, &load->manifest.chunks[i], &sums, err);
     load->sums = (uint8_t *)sums;
     if (r) return r;
     load->used = (uint8_t *)hlsnap__alloc(1, (size_t)(load->manifest.chunks[i].size / 32), err);
     if (!load->used) return HLSNAP_ERR_MEMORY;
     hlsnap__oci_mark_used(load, i);
-    r = hlsnap__oci_open_blob(load->root, memory->digest, memory->size, &fd, err);
-    if (r) return r;
     if (copy) r = hlsnap__oci_layer_private(load, i, fd, &to, err);
     else if (!load->desc.disable_verify) r = hlsnap__oci_layer_copy(load, i, fd, -1, err);
-    if (copy || r) close(fd);
     if (r && to >= 0) close(to);
     if (r) return r;
+    if (!copy) load->fds[i] = -1; /* the layer's now */
     load->layers[i] = hlsnap__layer_create(copy ? to : fd, copy, memory->size / HLSNAP__PAGE, err);
-    return load->layers[i] ? HLSNAP_OK : err->code;
+    if (!load->layers[i]) return err->code;
+    if (!load->desc.disable_verify) /* else it is not known to be that blob's content */
+        hlsnap__oci_remember_loaded(load->layers[i], memory->digest, load->manifest.chunks[i].digest);
+    return HLSNAP_OK;
 }
 
 /* Everything of one attempt that the next one or the end must not find. */
 static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     uint32_t i;
     for (i = 0; i < HLSNAP__MAX_LAYERS; i++) hlsnap__layer_release(load->layers[i]);
+    for (i = 0; i < load->num_fds; i++)
+        if (load->fds[i] >= 0) close(load->fds[i]);
+    load->num_fds = 0;
     hlsnap__guest_release(load->config.guest);
     hlsnap__free(load->config.extents);
     hlsnap__free(load->sums);
@@ -2291,6 +2914,7 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     const hlsnap__oci_config *c = &load->config;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_resolve(load, err);
+    if (!r) r = hlsnap__oci_layers_open(load, err);
     for (i = 0; !r && i < c->num_layers; i++) load->total += load->manifest.memory[i].size;
     for (i = 0; !r && i < c->num_layers; i++) {
         r = hlsnap__oci_layer_load(load, i, err);
@@ -2319,8 +2943,607 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
         r = hlsnap__oci_load_once(load, out, err);
     }
     if (!r && digest) memcpy(digest->text, load->digest, sizeof(digest->text));
+    return r;
+}
+
+/* ---- >>reading: one manifest of an open layout ---- */
+
+/* Reads the manifest of an entry. *ours: it is a snapshot's; other manifests are nobody's fault. Anything else that hinders
+   is an error. d is the caller's, to close. */
+static hlsnap_result hlsnap__oci_entry_manifest(hlsnap__oci_load *load, const hlsnap__json *index, const cJSON *entry,
+                                                uint32_t number, hlsnap__json *d, hlsnap__oci_manifest *m, bool *ours,
+                                                hlsnap_error *err) {
+    hlsnap__oci_ref ref;
+    char path[32];
+    hlsnap_result r;
+    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
+    *ours = false;
+    r = hlsnap__oci_ref_read(index, entry, path, &ref, err);
+    if (r || strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0) return r;
+    r = hlsnap__oci_ref_usable(index, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
+    if (!r) r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, d, err);
+    if (!r) r = hlsnap__oci_manifest_read(d, m, err);
+    *ours = !r;
+    return r == HLSNAP_ERR_MEDIA_TYPE ? HLSNAP_OK : r;
+}
+
+/* Bytes of all that a manifest leads to. */
+static uint64_t hlsnap__oci_manifest_bytes(const hlsnap__oci_manifest *m, uint64_t manifest_size) {
+    uint64_t bytes = manifest_size + m->config.size;
+    uint32_t i;
+    for (i = 0; i < m->num_layers; i++) bytes += m->memory[i].size + m->chunks[i].size;
+    return bytes;
+}
+
+/* Opens a layout only to read its index. */
+static hlsnap_result hlsnap__oci_browse(const char *dir, hlsnap__oci_load *load, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_open_root(dir, &load->root, err);
+    if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!r) r = hlsnap__oci_marker_read(load->root, err);
+    return r ? r : hlsnap__oci_entries_read(load->root, &load->index, err);
+}
+
+static hlsnap__oci_load *hlsnap__oci_load_new(hlsnap_error *err) {
+    hlsnap__oci_load *load = (hlsnap__oci_load *)hlsnap__alloc(1, sizeof(*load), err);
+    if (!load) return NULL;
+    load->lane = hlsnap__sha256_pick();
+    load->root = -1;
+    return load;
+}
+
+static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
+    if (!load) return;
     hlsnap__oci_load_clear(load);
-    close(load->root);
+    if (load->root >= 0) close(load->root);
+    hlsnap__free(load->buffer);
+    hlsnap__free(load);
+}
+
+static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
+                                          hlsnap_error *err) {
+    const cJSON *e;
+    uint32_t i = 0;
+    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e; e = e->next, i++) {
+        hlsnap_oci_digest digest;
+        const char *tag = hlsnap__oci_tag_of(e);
+        uint64_t bytes = 0;
+        bool ours = false;
+        hlsnap_result r = hlsnap__oci_entry_manifest(load, &load->index, e, i, &load->manifest_json, &load->manifest,
+                                                     &ours, err);
+        if (r == HLSNAP_ERR_MEMORY) return r;
+        if (ours)
+            bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(e, "size")->valuedouble);
+        hlsnap__json_close(&load->manifest_json);
+        if ((!r && !ours) || !hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e))) continue;
+        memcpy(digest.text, hlsnap__oci_digest_of(e), sizeof(digest.text));
+        if (!visit(tag ? tag : "", &digest, bytes, user)) break;
+    }
+    return HLSNAP_OK;
+}
+
+/* ---- >>reachable: what the index leads to, through everything that may be somebody's manifest ---- */
+
+#define HLSNAP__OCI_NESTED 4u             /* levels of indexes in indexes */
+#define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
+#define HLSNAP__OCI_MANY UINT32_MAX       /* more than one entry leads there */
+
+typedef struct hlsnap__oci_reached {
+    char digest[72];
+    uint64_t size;
+    uint32_t entry; /* that leads there, or HLSNAP__OCI_MANY */
+} hlsnap__oci_reached;
+
+/* A hash table of digests. */
+typedef struct hlsnap__oci_reach {
+    hlsnap__oci_reached *rows; /* cap of them, a power of two; digest "" = empty */
+    uint32_t num, cap;
+} hlsnap__oci_reach;
+
+static hlsnap__oci_reached *hlsnap__oci_reach_find(const hlsnap__oci_reach *t, const char *digest) {
+    uint64_t i = strtoull(digest + 7 + 48, NULL, 16); /* the last 16 digits are as good as any hash */
+    for (;; i++) {
+        hlsnap__oci_reached *row = &t->rows[i & (t->cap - 1)];
+        if (!row->digest[0] || strcmp(row->digest, digest) == 0) return row;
+    }
+}
+
+static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *err) {
+    hlsnap__oci_reach bigger;
+    uint32_t i;
+    if (t->num >= HLSNAP__OCI_MAX_REACHED)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json leads to more than %u blobs", HLSNAP__OCI_MAX_REACHED);
+    bigger.num = t->num;
+    bigger.cap = t->cap ? 2 * t->cap : 256;
+    bigger.rows = (hlsnap__oci_reached *)hlsnap__alloc(bigger.cap, sizeof(bigger.rows[0]), err);
+    if (!bigger.rows) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < t->cap; i++)
+        if (t->rows[i].digest[0]) *hlsnap__oci_reach_find(&bigger, t->rows[i].digest) = t->rows[i];
+    hlsnap__free(t->rows);
+    *t = bigger;
+    return HLSNAP_OK;
+}
+
+/* Notes that an entry leads to a blob. *fresh: this entry had not led there before. */
+static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *digest, uint64_t size, uint32_t entry,
+                                           bool *fresh, hlsnap_error *err) {
+    hlsnap__oci_reached *row;
+    hlsnap_result r = t->num * 2 >= t->cap ? hlsnap__oci_reach_grow(t, err) : HLSNAP_OK;
+    *fresh = false;
+    if (r) return r;
+    row = hlsnap__oci_reach_find(t, digest);
+    *fresh = !row->digest[0] || (row->entry != entry && row->entry != HLSNAP__OCI_MANY);
+    if (!row->digest[0]) {
+        memcpy(row->digest, digest, sizeof(row->digest));
+        row->size = size;
+        row->entry = entry;
+        t->num++;
+    } else if (row->entry != entry) row->entry = HLSNAP__OCI_MANY;
+    return HLSNAP_OK;
+}
+
+/* Documents of these types lead to further blobs. */
+static bool hlsnap__oci_leads_on(const char *type) {
+    static const char *const types[] = {HLSNAP__OCI_MANIFEST_TYPE, HLSNAP__OCI_INDEX_TYPE,
+                                        "application/vnd.docker.distribution.manifest.v2+json",
+                                        "application/vnd.docker.distribution.manifest.list.v2+json"};
+    size_t i;
+    for (i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (strcmp(type, types[i]) == 0) return true;
+    return false;
+}
+
+static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *digest,
+                                                uint64_t size, uint32_t entry, uint32_t depth, hlsnap_error *err);
+
+/* Every object at or below o that has a digest, wherever it stands: this must not depend on knowing the document's schema. */
+static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
+                                             uint32_t entry, uint32_t depth, hlsnap_error *err) {
+    const cJSON *digest = hlsnap__json_get(o, "digest"), *type = hlsnap__json_get(o, "mediaType"),
+                *size = hlsnap__json_get(o, "size"), *c;
+    hlsnap_result r = HLSNAP_OK;
+    if (cJSON_IsString(digest) && hlsnap__sha256_text_ok(digest->valuestring)) {
+        const uint64_t bytes = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
+        bool fresh;
+        r = hlsnap__oci_reach_add(t, digest->valuestring, bytes, entry, &fresh, err);
+        if (!r && fresh && cJSON_IsString(type) && hlsnap__oci_leads_on(type->valuestring))
+            r = hlsnap__oci_reach_document(load, t, digest->valuestring, bytes, entry, depth, err);
+    }
+    for (c = o->child; c && !r; c = c->next)
+        if (c->child) r = hlsnap__oci_reach_value(load, t, c, entry, depth, err);
+    return r;
+}
+
+/* What a document leads to. One that is missing leads nowhere; one that cannot be read or understood is an error, since
+   what it leads to is not known. */
+static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *digest,
+                                                uint64_t size, uint32_t entry, uint32_t depth, hlsnap_error *err) {
+    hlsnap__json d;
+    hlsnap__oci_ref ref;
+    hlsnap_result r;
+    if (depth == HLSNAP__OCI_NESTED)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "blobs/sha256/%s: indexes nested too deep", digest + 7);
+    if (size > HLSNAP__OCI_MANIFEST_MAX)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "blobs/sha256/%s: a manifest of %llu bytes", digest + 7,
+                            (unsigned long long)size);
+    memset(&d, 0, sizeof(d));
+    ref.type = "";
+    ref.digest = digest;
+    ref.size = size;
+    r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
+    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT) r = HLSNAP_OK;
+    else if (!r) r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, err);
+    hlsnap__json_close(&d);
+    return r;
+}
+
+/* Everything that the entries lead to, but for those that drop says. */
+static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_reach *t, const uint8_t *drop,
+                                           hlsnap_error *err) {
+    const cJSON *e;
+    uint32_t i = 0;
+    hlsnap_result r = hlsnap__oci_reach_grow(t, err);
+    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++)
+        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, i, 0, err);
+    return r;
+}
+
+/* ---- >>info ---- */
+
+/* The manifest that ref means, which must be a snapshot's. */
+static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const char *ref, const cJSON **entry,
+                                               uint32_t *number, hlsnap_error *err) {
+    bool ours = false;
+    hlsnap_result r = hlsnap__oci_index_find(&load->index, ref, entry, number, err);
+    if (!r)
+        r = hlsnap__oci_entry_manifest(load, &load->index, *entry, *number, &load->manifest_json, &load->manifest, &ours,
+                                       err);
+    if (r || ours) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", ref);
+}
+
+static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
+                                          hlsnap_error *err) {
+    hlsnap__oci_reach reach = {NULL, 0, 0};
+    const cJSON *entry = NULL;
+    uint32_t number = 0, i;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    memset(out, 0, sizeof(*out));
+    if (!r)
+        r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
+    if (r == HLSNAP_ERR_CPU) r = HLSNAP_OK; /* the last thing that is looked at */
+    if (!r) r = hlsnap__oci_reach_all(load, &reach, NULL, err);
+    if (r) {
+        hlsnap__free(reach.rows);
+        return r;
+    }
+    memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
+    out->bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
+    for (i = 0; i < reach.cap; i++)
+        if (reach.rows[i].digest[0] && reach.rows[i].entry == number) out->own_bytes += reach.rows[i].size;
+    for (i = 0; i < load->config.guest->layout.num_regions; i++) out->pages += load->config.guest->layout.regions[i].pages;
+    for (i = 0; i < load->config.num_extents; i++) out->stored_pages += load->config.extents[i].pages;
+    out->layers = load->config.num_layers;
+    hlsnap__free(reach.rows);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_annotations_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_text visit,
+                                                 void *user, hlsnap_error *err) {
+    const cJSON *entry = NULL, *of[2], *c, *all;
+    uint32_t number = 0, i;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    of[0] = entry;
+    of[1] = load->manifest_json.root;
+    for (i = 0; !r && i < 2; i++) {
+        all = hlsnap__json_get(of[i], "annotations");
+        for (c = all ? all->child : NULL; c; c = c->next)
+            if (!visit(c->string, c->valuestring, user)) return HLSNAP_OK;
+    }
+    return r;
+}
+
+/* ---- >>gc ---- */
+
+typedef struct hlsnap__oci_gc {
+    hlsnap__oci_store store;
+    hlsnap__oci_load *load;
+    hlsnap__oci_reach reach;
+    hlsnap__text text;
+    uint8_t *drop;             /* one byte an entry */
+    uint32_t dropped;
+    int64_t before;            /* seconds since 1970: what is younger stays */
+    uint64_t freed;
+} hlsnap__oci_gc;
+
+/* Whether a file was neither written nor named after `before`. */
+static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
+    return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
+}
+
+/* Chooses the entries that go: snapshots without a tag, whose manifest is old. Those of others stay, whatever they are. */
+static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    const cJSON *all = hlsnap__json_get(gc->load->index.root, "manifests"), *e;
+    uint32_t i = 0;
+    gc->drop = (uint8_t *)hlsnap__alloc(1, (size_t)cJSON_GetArraySize(all) + 1, err);
+    if (!gc->drop) return HLSNAP_ERR_MEMORY;
+    for (e = all->child; e; e = e->next, i++) {
+        struct stat st;
+        bool ours = false;
+        hlsnap_result r;
+        if (hlsnap__oci_tag_of(e)) continue;
+        r = hlsnap__oci_entry_manifest(gc->load, &gc->load->index, e, i, &gc->load->manifest_json, &gc->load->manifest,
+                                       &ours, err);
+        hlsnap__json_close(&gc->load->manifest_json);
+        if (r == HLSNAP_ERR_MEMORY) return r;
+        if (!ours || fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
+        gc->drop[i] = hlsnap__oci_old(&st, gc->before);
+        gc->dropped += gc->drop[i];
+    }
+    return HLSNAP_OK;
+}
+
+/* Replaces index.json; the rename is what counts. Under the index lock. */
+static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap__text *text, const hlsnap__json *index,
+                                               const hlsnap__oci_edit *edit, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_index_make(text, index, edit, err);
+    if (!r) r = hlsnap__oci_root_file(store, "index.json", text->at, text->size, err);
+    return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
+}
+
+/* Names of a directory, one after another; NULL at the end or, with *r set, at an error. */
+static DIR *hlsnap__oci_dir_open(int at, hlsnap_error *err, hlsnap_result *r) {
+    const int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* its own offset */
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    *r = d ? HLSNAP_OK : hlsnap__oci_os(err, errno, "open", "a directory");
+    if (!d && fd >= 0) close(fd);
+    return d;
+}
+
+static const char *hlsnap__oci_dir_next(DIR *d, hlsnap_error *err, hlsnap_result *r) {
+    const struct dirent *e;
+    errno = 0;
+    do e = readdir(d);
+    while (e && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0));
+    if (!e && errno) *r = hlsnap__oci_os(err, errno, "read", "a directory");
+    return e ? e->d_name : NULL;
+}
+
+static bool hlsnap__oci_blob_file(const char *name) { return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64; }
+
+/* Removes a regular file that is old. */
+static hlsnap_result hlsnap__oci_remove_old(int at, const char *name, int64_t before, uint64_t *freed,
+                                            hlsnap_error *err) {
+    struct stat st;
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", name);
+    if (!S_ISREG(st.st_mode) || !hlsnap__oci_old(&st, before)) return HLSNAP_OK;
+    if (unlinkat(at, name, 0) != 0 && errno != ENOENT) return hlsnap__oci_os(err, errno, "unlink", name);
+    *freed += (uint64_t)st.st_size;
+    return HLSNAP_OK;
+}
+
+/* Blobs that nothing leads to. Links and other things that are no blobs stay: nobody here made them. */
+static hlsnap_result hlsnap__oci_gc_blobs(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    hlsnap_result r;
+    const char *name;
+    DIR *d = hlsnap__oci_dir_open(gc->store.sha256, err, &r);
+    while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
+        char digest[72];
+        if (!hlsnap__oci_blob_file(name)) continue;
+        hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
+        if (hlsnap__oci_reach_find(&gc->reach, digest)->digest[0]) continue;
+        r = hlsnap__oci_remove_old(gc->store.sha256, name, gc->before, &gc->freed, err);
+    }
+    if (d) closedir(d);
+    return r ? r : hlsnap__oci_fsync(gc->store.sha256, "blobs/sha256", err);
+}
+
+static bool hlsnap__oci_temp_file(const char *name) {
+    const size_t n = strlen(name);
+    return n > 12 && memcmp(name, ".hlsnap-", 8) == 0 && strcmp(name + n - 4, ".tmp") == 0;
+}
+
+/* What killed savers left: nobody saves while the gc lock is held alone. */
+static hlsnap_result hlsnap__oci_gc_temps(int at, int64_t before, uint64_t *freed, hlsnap_error *err) {
+    hlsnap_result r;
+    const char *name;
+    DIR *d = hlsnap__oci_dir_open(at, err, &r);
+    while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL)
+        if (hlsnap__oci_temp_file(name)) r = hlsnap__oci_remove_old(at, name, before, freed, err);
+    if (d) closedir(d);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_gc_leftovers(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_gc_temps(gc->store.root, gc->before, &gc->freed, err);
+    const int fd = openat(gc->store.root, HLSNAP__OCI_TEMP, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return r;
+    if (!r) r = hlsnap__oci_gc_temps(fd, gc->before, &gc->freed, err);
+    close(fd);
+    if (!r) unlinkat(gc->store.root, HLSNAP__OCI_TEMP, AT_REMOVEDIR); /* once it is empty */
+    return r;
+}
+
+/* Under both locks. The index goes first: what is killed in between leaves blobs that nothing leads to, never the reverse. */
+static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL};
+    hlsnap_result r = hlsnap__oci_entries_read(gc->store.root, &gc->load->index, err);
+    if (!r) r = hlsnap__oci_gc_choose(gc, err);
+    edit.drop = gc->drop;
+    if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, err);
+    if (!r && gc->dropped) r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
+    if (!r) r = hlsnap__oci_gc_blobs(gc, err);
+    return r ? r : hlsnap__oci_gc_leftovers(gc, err);
+}
+
+static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, F_WRLCK, false, err);
+    if (!r) r = hlsnap__oci_lock(&gc->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    gc->load = r ? NULL : hlsnap__oci_load_new(err);
+    if (!r && !gc->load) r = HLSNAP_ERR_MEMORY;
+    if (!r) {
+        gc->load->root = gc->store.root;
+        r = hlsnap__oci_gc_locked(gc, err);
+        gc->load->root = -1;
+    }
+    hlsnap__oci_store_close(dir, &gc->store, false); /* closing the lock file lets go of both */
+    hlsnap__oci_load_free(gc->load);
+    hlsnap__free(gc->reach.rows);
+    hlsnap__free(gc->text.at);
+    hlsnap__free(gc->drop);
+    return r;
+}
+
+/* ---- >>tags ---- */
+
+/* Changes what a tag leads to: to the manifest that ref means, or nowhere (NULL). */
+static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *ref,
+                                              const char *tag, hlsnap_error *err) {
+    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL};
+    hlsnap__text text = {NULL, 0, 0};
+    const cJSON *entry = NULL;
+    uint32_t number = 0;
+    hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
+    if (!r && ref) r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    else if (!r) r = hlsnap__oci_index_find(&load->index, tag, &entry, &number, err);
+    if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = HLSNAP_OK; /* all of them go */
+    if (r) return r;
+    edit.tag = tag;
+    edit.digest = ref ? hlsnap__oci_digest_of(entry) : NULL;
+    edit.size = ref ? (uint64_t)hlsnap__json_get(entry, "size")->valuedouble : 0;
+    r = hlsnap__oci_index_replace(store, &text, &load->index, &edit, err);
+    hlsnap__free(text.at);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    hlsnap__oci_store store;
+    hlsnap__oci_load *load = hlsnap__oci_load_new(err);
+    hlsnap_result r;
+    if (!load) return HLSNAP_ERR_MEMORY;
+    r = hlsnap__oci_store_open(dir, &store, F_RDLCK, false, err);
+    if (!r) r = hlsnap__oci_lock(&store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    load->root = store.root;
+    if (!r) r = hlsnap__oci_retag_locked(&store, load, ref, tag, err);
+    load->root = -1;
+    hlsnap__oci_store_close(dir, &store, false);
+    hlsnap__oci_load_free(load);
+    return r;
+}
+
+/* ---- >>fsck ---- */
+
+typedef struct hlsnap__oci_fsck {
+    hlsnap__oci_store store;
+    hlsnap__oci_load *load;
+    hlsnap__oci_reach reach;
+    uint8_t *buffer;
+    bool repair, blind;        /* blind: not all that the index leads to is known */
+    uint32_t found;            /* problems that are still there, one perhaps more than once */
+    hlsnap_error first;        /* of them */
+} hlsnap__oci_fsck;
+
+/* Counts a problem. Only what keeps the check itself from going on is returned. */
+static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, const hlsnap_error *err) {
+    if (r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY) return r;
+    if (!f->found++) f->first = *err;
+    return HLSNAP_OK;
+}
+
+/* The structure of one entry's snapshot: manifest, config, chunk lists. What only another machine can run is sound. */
+static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
+                                            hlsnap_error *err) {
+    hlsnap__oci_load *load = f->load;
+    bool ours = false;
+    hlsnap_result r = hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json,
+                                                 &load->manifest, &ours, err);
+    if (!r && ours)
+        r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    if (!r && ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
+    if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH || r == HLSNAP_ERR_CPU) r = HLSNAP_OK;
+    hlsnap__guest_release(load->config.guest);
+    hlsnap__free(load->config.extents);
+    memset(&load->config, 0, sizeof(load->config));
+    hlsnap__json_close(&load->manifest_json);
+    hlsnap__json_close(&load->config_json);
+    return r;
+}
+
+/* Whether a blob holds what its name says. */
+static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *digest, uint64_t want, hlsnap_error *err) {
+    char path[96];
+    uint64_t size = 0;
+    int fd;
+    hlsnap_result r;
+    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", digest + 7);
+    r = hlsnap__oci_open(f->store.root, path, &fd, &size, err);
+    if (r) return r;
+    if (want && size != want)
+        r = hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "%s: %llu bytes, not %llu as its descriptor says", path,
+                         (unsigned long long)size, (unsigned long long)want);
+    if (!r) r = hlsnap__oci_hash_file(fd, size, digest, NULL, f->load->lane, f->buffer, err);
+    close(fd);
+    return r;
+}
+
+/* All names in blobs/sha256: what is wrong and nothing leads to goes, when repair is asked for. */
+static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap_result r;
+    const char *name;
+    DIR *d = hlsnap__oci_dir_open(f->store.sha256, err, &r);
+    while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
+        hlsnap_error why;
+        char digest[72], shown[80];
+        hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
+        if (!hlsnap__oci_blob_file(name)) {
+            r = hlsnap__oci_problem(f, hlsnap__fail(&why, HLSNAP_ERR_FILE, 0, "blobs/sha256/%s: no blob's name", shown),
+                                    &why);
+            continue;
+        }
+        hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
+        if (hlsnap__oci_reach_find(&f->reach, digest)->digest[0]) continue; /* looked at already */
+        if (!hlsnap__oci_fsck_blob(f, digest, 0, &why)) continue;
+        if (!f->repair || f->blind || unlinkat(f->store.sha256, name, 0) != 0)
+            r = hlsnap__oci_problem(f, why.code, &why);
+    }
+    if (d) closedir(d);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; !r && i < f->reach.cap; i++) {
+        const hlsnap__oci_reached *row = &f->reach.rows[i];
+        if (row->digest[0]) r = hlsnap__oci_problem(f, hlsnap__oci_fsck_blob(f, row->digest, row->size, err), err);
+    }
+    return r ? r : hlsnap__oci_fsck_names(f, err);
+}
+
+/* oci-layout, which is always the same. */
+static hlsnap_result hlsnap__oci_fsck_marker(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_marker_read(f->store.root, err);
+    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && f->repair) {
+        r = hlsnap__oci_marker_write(&f->store, err);
+        if (!r) r = hlsnap__oci_fsync(f->store.root, "the layout", err);
+    }
+    return hlsnap__oci_problem(f, r, err);
+}
+
+static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    const cJSON *e;
+    uint32_t i = 0;
+    uint64_t freed = 0;
+    hlsnap_result r = hlsnap__oci_fsck_marker(f, err);
+    if (!r) r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    if (!r) r = hlsnap__oci_reach_grow(&f->reach, err);
+    if (r) return r;
+    for (e = hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
+        r = hlsnap__oci_problem(f, hlsnap__oci_fsck_entry(f, e, i, err), err);
+        if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, err)) continue;
+        f->blind = true;
+        r = hlsnap__oci_problem(f, err->code, err);
+    }
+    if (!r) r = hlsnap__oci_fsck_blobs(f, err);
+    if (!r && f->repair) r = hlsnap__oci_gc_temps(f->store.root, INT64_MAX, &freed, err);
+    if (r || !f->found) return r;
+    return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
+                        f->found > 1 ? " (and more)" : "");
+}
+
+/* Without repair nothing is written, not even a lock file: a saver at work is then seen as it is, half done. */
+static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_store *store = &f->store;
+    bool stale = false, indexed = false;
+    hlsnap_result r;
+    hlsnap__oci_store_none(store);
+    r = hlsnap__oci_open_root(dir, &store->root, err);
+    if (!r && store->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!r) r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
+    if (!r && !indexed) r = hlsnap__oci_os(err, ENOENT, "open", "index.json");
+    if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
+    if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
+    if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    return r ? r : hlsnap__oci_open_dirs(store, err);
+}
+
+static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap_result r;
+    f->load = hlsnap__oci_load_new(err);
+    f->buffer = f->load ? (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err) : NULL;
+    if (!f->buffer) {
+        hlsnap__oci_load_free(f->load);
+        return HLSNAP_ERR_MEMORY;
+    }
+    r = hlsnap__oci_fsck_open(dir, f, err);
+    f->load->root = f->store.root;
+    if (!r) r = hlsnap__oci_fsck_all(f, err);
+    f->load->root = -1;
+    hlsnap__oci_store_close(dir, &f->store, false);
+    hlsnap__oci_load_free(f->load);
+    hlsnap__free(f->reach.rows);
+    hlsnap__free(f->buffer);
     return r;
 }
 
@@ -2353,60 +3576,175 @@ static hlsnap_result hlsnap__oci_tag_check(const char *tag, hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "'%s' is no tag: [A-Za-z0-9_][A-Za-z0-9._-]{0,127}", shown);
 }
 
+static hlsnap_result hlsnap__oci_ref_check(const char *ref, hlsnap_error *err) {
+    return ref && hlsnap__sha256_text_ok(ref) ? HLSNAP_OK : hlsnap__oci_tag_check(ref, err);
+}
+
+static hlsnap_result hlsnap__oci_given(const void *p, const char *what, hlsnap_error *err) {
+    return p ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s is NULL", what);
+}
+
+static hlsnap_result hlsnap__oci_save_snapshot(const char *dir, const char *tag, const hlsnap_snapshot *s,
+                                               const hlsnap_oci_desc *desc, bool flat, hlsnap_oci_digest *out,
+                                               hlsnap_error *err) {
+    hlsnap__oci_save *save = (hlsnap__oci_save *)hlsnap__alloc(1, sizeof(*save), err);
+    hlsnap_result r;
+    if (!save) return HLSNAP_ERR_MEMORY;
+    save->dir = dir;
+    save->tag = tag;
+    save->s = s;
+    save->desc = *desc;
+    save->flat = flat;
+    save->lane = hlsnap__sha256_pick();
+    r = hlsnap__oci_save_run(save, out, err);
+    hlsnap__free(save->text.at);
+    hlsnap__free(save->buffer);
+    hlsnap__free(save->sums);
+    hlsnap__free(save);
+    return r;
+}
+
 HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
                                          const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
-    hlsnap__oci_save *save;
     hlsnap_result r = hlsnap__oci_desc_read(desc, &d, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
-    if (!r && (!dir || !s)) r = hlsnap__fail(&e, HLSNAP_ERR_ARG, 0, "%s is NULL", dir ? "the snapshot" : "dir");
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_given(s, "the snapshot", &e);
     if (!r && !s->guest->initialized)
         r = hlsnap__fail(&e, HLSNAP_ERR_STATE, 0, "a snapshot from before the guest's init");
     if (!r && s->generation >> 63)
         r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63",
                          (unsigned long long)s->generation);
-    save = r ? NULL : (hlsnap__oci_save *)hlsnap__alloc(1, sizeof(*save), &e);
-    if (!r && !save) r = HLSNAP_ERR_MEMORY;
-    if (save) {
-        save->dir = dir;
-        save->tag = tag;
-        save->s = s;
-        save->desc = d;
-        save->lane = hlsnap__sha256_pick();
-        r = hlsnap__oci_save_run(save, out, &e);
-        hlsnap__free(save->text.at);
-        hlsnap__free(save->buffer);
-        hlsnap__free(save->sums);
-        hlsnap__free(save->plan.runs);
-        hlsnap__free(save);
-    }
+    if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, false, out, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_save", &e, err);
+}
+
+static hlsnap_result hlsnap__oci_load_snapshot(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
+                                               hlsnap_snapshot **out, hlsnap_oci_digest *digest, hlsnap_error *err) {
+    hlsnap__oci_load *load = hlsnap__oci_load_new(err);
+    hlsnap_result r;
+    if (!load) return HLSNAP_ERR_MEMORY;
+    load->ref = ref;
+    load->desc = *desc;
+    r = hlsnap__oci_load_run(load, dir, out, digest, err);
+    hlsnap__oci_load_free(load);
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
                                          hlsnap_snapshot **out, hlsnap_oci_digest *digest, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
-    hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_desc_read(desc, &d, &e);
     if (out) *out = NULL;
-    if (!r && (!dir || !out)) r = hlsnap__fail(&e, HLSNAP_ERR_ARG, 0, "%s is NULL", dir ? "out" : "dir");
-    if (!r && !(ref && hlsnap__sha256_text_ok(ref))) r = hlsnap__oci_tag_check(ref, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_given(out, "out", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r && (d.guard == HLSNAP_OCI_GUARD_DETECT || d.guard == HLSNAP_OCI_GUARD_LEASE))
         r = hlsnap__fail(&e, HLSNAP_ERR_UNSUPPORTED, 0, "desc: guard=%u is not there yet", (uint32_t)d.guard);
-    load = r ? NULL : (hlsnap__oci_load *)hlsnap__alloc(1, sizeof(*load), &e);
-    if (!r && !load) r = HLSNAP_ERR_MEMORY;
-    if (load) {
-        load->ref = ref;
-        load->desc = d;
-        load->lane = hlsnap__sha256_pick();
-        load->root = -1;
-        r = hlsnap__oci_load_run(load, dir, out, digest, &e);
-        hlsnap__free(load->buffer);
-        hlsnap__free(load);
-    }
+    if (!r) r = hlsnap__oci_load_snapshot(dir, ref, &d, out, digest, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_load", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit, void *user, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load = NULL;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
+    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    if (!r) r = hlsnap__oci_list_run(load, visit, user, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_list", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load = NULL;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_given(out, "out", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit, void *user,
+                                                hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load = NULL;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r) r = hlsnap__oci_tag_check(tag, &e);
+    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &e);
+    return hlsnap__oci_end(r, "hlsnap_oci_tag", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_tag_check(tag, &e);
+    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &e);
+    return hlsnap__oci_end(r, "hlsnap_oci_untag", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_gc gc;
+    struct timespec now = {0, 0};
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    memset(&gc, 0, sizeof(gc));
+    clock_gettime(CLOCK_REALTIME, &now);
+    gc.before = grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
+    if (!r) r = hlsnap__oci_gc_run(dir, &gc, &e);
+    if (freed) *freed = gc.freed;
+    return hlsnap__oci_end(r, "hlsnap_oci_gc", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_fsck *f = NULL;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r && !(f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), &e))) r = HLSNAP_ERR_MEMORY;
+    if (!r) {
+        f->repair = repair;
+        r = hlsnap__oci_fsck_run(dir, f, &e);
+    }
+    hlsnap__free(f);
+    return hlsnap__oci_end(r, "hlsnap_oci_fsck", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                            hlsnap_oci_digest *out, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_oci_desc d;
+    hlsnap_snapshot *s = NULL;
+    hlsnap_result r = hlsnap__oci_desc_read(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r) r = hlsnap__oci_tag_check(tag, &e);
+    d.guard = HLSNAP_OCI_GUARD_PRIVATE; /* what was verified is what is written */
+    d.disable_verify = false;
+    if (!r) r = hlsnap__oci_load_snapshot(dir, ref, &d, &s, NULL, &e);
+    if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, true, out, &e);
+    hlsnap_snapshot_release(s);
+    return hlsnap__oci_end(r, "hlsnap_oci_flatten", &e, err);
 }
 
 #ifdef __cplusplus

@@ -38,6 +38,8 @@ static bool no_tmpfile, no_openat2, short_io, recording;
 static const char *vanish;     /* a blob's name that ends with it is not there, that many times */
 static int vanish_times, other_failed, lock_opens;
 static const char *other_dir;
+static const char *resized;    /* this file gets resized_to bytes just before it is read for the first time */
+static off_t resized_to;
 static char events[20000];     /* syncs, links and renames while recording */
 
 __attribute__((format(printf, 1, 2))) static void record(const char *fmt, ...) {
@@ -88,6 +90,11 @@ static ssize_t t_pwrite(int fd, const void *p, size_t n, off_t at) {
     return pwrite(fd, p, short_io && n > 1000 ? n / 2 : n, at);
 }
 static ssize_t t_pread(int fd, void *p, size_t n, off_t at) {
+    struct stat a, b;
+    if (resized && fstat(fd, &a) == 0 && stat(resized, &b) == 0 && a.st_ino == b.st_ino) {
+        if (truncate(resized, resized_to) != 0) return -1;
+        resized = NULL;
+    }
     if (trip()) return -1;
     if (short_io && sys_count % 3 == 0) return errno = EINTR, -1;
     return pread(fd, p, short_io && n > 1000 ? n / 2 : n, at);
@@ -609,6 +616,7 @@ static void round_trip(void) {
         CHECK_EQ(info.layers, 1);
         check_same(s, t);
         CHECK_EQ(save(dir, "again", t, d2), 0); /* a loaded snapshot saves to the same bytes */
+        check_same(s, t);                       /* and is what it was */
         CHECK_STR(d1, d2);
         hlsnap_snapshot_release(t);
     }
@@ -769,7 +777,9 @@ static void large_layer(void) { /* several batches, an odd tail, a snapshot of u
     CHECK_EQ(save(b, "x", t, d2), 0);
     CHECK_STR(d1, d2);
     CHECK_EQ(sh("truncate -s 4096 $(find %s/blobs -size +500k)", a), 0);
-    CHECK_EQ(save(b, "y", t, d2), HLSNAP_ERR_CHANGED); /* NONE: a change is an error at worst */
+    CHECK_EQ(save(b, "y", t, d2), 0); /* the blob is in b already, so nothing is read */
+    CHECK_STR(d1, d2);
+    CHECK_EQ(save(fresh(), "y", t, d2), HLSNAP_ERR_CHANGED); /* NONE: a change is an error at worst */
     hlsnap_snapshot_release(t);
     hlsnap_snapshot_release(s);
 }
@@ -810,8 +820,11 @@ static void arguments(void) {
     CHECK_EQ(hlsnap_oci_load(dir, "x", &d, &t, NULL, &err), HLSNAP_ERR_ARG);
     s->guest->initialized = false;
     CHECK_EQ(save(dir, "x", s, NULL), HLSNAP_ERR_STATE);
-    CHECK(access(dir, F_OK) != 0); /* nothing of all that touched the disk */
     s->guest->initialized = true;
+    s->generation = 1ull << 63;
+    CHECK_EQ(save(dir, "x", s, NULL), HLSNAP_ERR_LIMIT);
+    CHECK(access(dir, F_OK) != 0); /* nothing of all that touched the disk */
+    s->generation = 7;
     tag[128] = 0;
     CHECK_EQ(save(dir, tag, s, NULL), 0);
     CHECK_EQ(loads(dir, tag), 0);
@@ -939,12 +952,47 @@ static void whole_marker(const char *a, const char *b) { (void)a, whole(&marker_
 static void whole_index(const char *a, const char *b) { (void)a, whole(&index_text, b), write_index(); }
 static void whole_manifest(const char *a, const char *b) { (void)a, whole(&manifest_text, b), write_manifest(); }
 static void whole_config(const char *a, const char *b) { (void)a, whole(&config_text, b), write_config(); }
+static void both_config(const char *a, const char *b) { /* two edits; '|' stands between them */
+    char from[300], to[300];
+    snprintf(from, sizeof(from), "%.*s", (int)strcspn(a, "|"), a);
+    snprintf(to, sizeof(to), "%.*s", (int)strcspn(b, "|"), b);
+    edit(&config_text, from, to);
+    on_config(strchr(a, '|') + 1, strchr(b, '|') + 1);
+}
 static void load_ref(const char *a, const char *b) { (void)b, tag_now = a; }
+static void member(const char *a, const char *b) { /* member a of the config becomes b; "" = none */
+    cJSON *o = cJSON_Parse(config_text);
+    CHECK(cJSON_HasObjectItem(o, a));
+    if (b[0]) cJSON_ReplaceItemInObjectCaseSensitive(o, a, cJSON_CreateRaw(b));
+    else cJSON_DeleteItemFromObjectCaseSensitive(o, a);
+    free(config_text);
+    config_text = cJSON_PrintUnformatted(o);
+    cJSON_Delete(o);
+    write_config();
+}
+static void crowd(char **text, const char *a, const char *b) { /* behind a, b = "times:item", where # is a number that grows */
+    int n = atoi(b), i;
+    const char *item = strchr(b, ':') + 1, *p;
+    char *made = (char *)calloc(1, strlen(a) + (size_t)n * (strlen(item) + 12) + 1), *to;
+    strcpy(made, a);
+    to = made + strlen(made);
+    for (i = 0; i < n; i++)
+        for (p = item; *p; p++) {
+            if (*p == '#') to += sprintf(to, "%06d", i);
+            else *to++ = *p;
+        }
+    edit(text, a, made);
+    free(made);
+}
+static void crowd_index(const char *a, const char *b) { crowd(&index_text, a, b), write_index(); }
+static void crowd_manifest(const char *a, const char *b) { crowd(&manifest_text, a, b), write_manifest(); }
+static void crowd_config(const char *a, const char *b) { crowd(&config_text, a, b), write_config(); }
 static void shell(const char *a, const char *b) { /* with the names of the blobs */
     (void)b;
     CHECK_EQ(sh("cd %s; M=blobs/sha256/%s C=blobs/sha256/%s J=blobs/sha256/%s N=blobs/sha256/%s; %s", dir_now, memory_digest + 7,
                 chunks_digest + 7, config_digest + 7, manifest_digest + 7, a), 0);
 }
+static void by_digest(const char *a, const char *b) { shell(a, b), tag_now = manifest_digest; }
 static void socket_at(const char *a, const char *b) {
     struct sockaddr_un u;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0), here = open(".", O_RDONLY);
@@ -990,15 +1038,36 @@ static void chunk_rehash(const char *a, const char *b) { /* memory changed by a,
     write_manifest();
     free(data);
 }
-static void two_layers(const char *a, const char *b) { /* the memory pair once more; a and b edit the config */
-    const char *pair = strstr(manifest_text, "[{") + 1, *end = strstr(pair, "],\"ann");
-    char *twice = (char *)calloc(1, 2 * strlen(pair) + 10), *from = (char *)calloc(1, strlen(pair) + 10);
-    sprintf(from, "%.*s]", (int)(end - pair), pair);
-    sprintf(twice, "%.*s,%s", (int)(end - pair), pair, from);
+static void second_pair(const char *memory, const char *chunks) { /* in the manifest, like the first one but for its digests */
+    const char *first = strstr(manifest_text, "[{") + 1, *end = strstr(first, "],\"ann");
+    char *from = (char *)calloc(1, strlen(first) + 10), *pair, *twice = (char *)calloc(1, 2 * strlen(first) + 10);
+    sprintf(from, "%.*s]", (int)(end - first), first);
+    pair = strdup(from);
+    edit(&pair, memory_digest, memory);
+    edit(&pair, chunks_digest, chunks);
+    sprintf(twice, "%.*s,%s", (int)(end - first), first, pair);
     edit(&manifest_text, from, twice);
+    free(from), free(pair), free(twice);
+}
+static void layer_twice(const char *a, const char *b) { (void)a, (void)b, second_pair(memory_digest, chunks_digest), write_manifest(); }
+static void two_layers(const char *a, const char *b) { /* a second memory pair, with an `a` in the config too; a -> b there */
+    size_t n;
+    char *data = get(blob_path(dir_now, memory_digest), &n), memory[72], chunks[72], from[200], to[400];
+    uint8_t sums[1024];
+    data[0] ^= 1;
+    hlsnap__oci_chunks_of(hlsnap__sha256_portable, (const uint8_t *)data, n, sums);
+    digest_of(data, n, memory);
+    digest_of(sums, (n + 65535) / 65536 * 32, chunks);
+    put(blob_path(dir_now, memory), data, n);
+    put(blob_path(dir_now, chunks), sums, (n + 65535) / 65536 * 32);
+    second_pair(memory, chunks);
+    if (a[0]) {
+        snprintf(from, sizeof(from), "{\"pages\":42,\"chunks\":\"%s\"}", chunks_digest);
+        snprintf(to, sizeof(to), "%s,{\"pages\":42,\"chunks\":\"%s\"}", from, chunks);
+        edit(&config_text, from, to);
+    }
     on_config(a, b);
-    free(twice);
-    free(from);
+    free(data);
 }
 static void copies(const char *a, const char *b) { /* the entry, a times: "digest" entries without a tag, then the tag */
     int n = atoi(a);
@@ -1045,7 +1114,8 @@ static void pretty(const char *a, const char *b) {
     }
 }
 
-#define HEX0 "0000000000000000000000000000000000000000000000000000000000000000"
+#define HEX0_63 "000000000000000000000000000000000000000000000000000000000000000"
+#define HEX0 HEX0_63 "0"
 #define TAGGED "\"annotations\":{\"org.opencontainers.image.ref.name\":\"v1\"}"
 #define ENTRY0 "{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"sha256:" HEX0 "\",\"size\":2"
 #define MANIFESTS "\"manifests\":["
@@ -1058,7 +1128,21 @@ static const hostile table[] = {
     {"untouched", on_index, "", "", OK, BOTH},
     /* must accept: seen from real tools */
     {"untagged entries", on_index, MANIFESTS, MANIFESTS ENTRY0 "},", OK, BOTH},
-    {"same digest under two tags", on_index, TAGGED, "\"annotations\":{\"org.opencontainers.image.ref.name\":\"v2\"}", HLSNAP_ERR_NOT_FOUND, BOTH},
+    {"the tag renamed", on_index, TAGGED, "\"annotations\":{\"org.opencontainers.image.ref.name\":\"v2\"}", HLSNAP_ERR_NOT_FOUND, BOTH},
+    {"same digest under two tags", shell, "sed -i 's/\\[\\(.*\\)\"v1\"\\(.*\\)\\]/[\\1\"v2\"\\2,\\1\"v1\"\\2]/' index.json && grep -q v2 index.json", "", OK, BOTH},
+    {"by digest", by_digest, "", "", OK, BOTH},
+    {"by digest, untagged", by_digest, "sed -i 's/\"annotations\":{[^}]*},//' index.json", "", OK, BOTH},
+    {"by digest, listed twice", by_digest, "sed -i 's/\\[\\(.*\\)\\]/[\\1,\\1]/' index.json", "", OK, BOTH},
+    {"a referrer's entry", on_index, MANIFESTS, MANIFESTS ENTRY0 ",\"annotations\":{\"dev.sigstore.cosign/signature\":\"\"},\"artifactType\":\"application/vnd.dev.cosign.artifact.sig.v1+json\"},", OK, BOTH},
+    {"manifests null elsewhere", on_index, "{\"schemaVersion\":2", "{\"x\":{\"manifests\":null},\"schemaVersion\":2", OK, BOTH},
+    {"an index of 4000 entries", crowd_index, MANIFESTS, "4000:{\"mediaType\":\"a/b\",\"digest\":\"sha512:#\",\"size\":1,\"annotations\":{\"org.opencontainers.image.ref.name\":\"t\"}},", OK, BOTH},
+    {"manifest re-ordered", on_manifest, "\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",", "\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"schemaVersion\":2,", OK, BOTH},
+    {"layers without annotations", on_manifest, ",\"annotations\":{\"org.opencontainers.image.title\":\"layer0.mem\"}", "", OK, BOTH},
+    {"1024 imports", crowd_config, "\"imports\":[", "1022:{\"name\":\"f#\",\"signature\":\"void()\"},", OK, BOTH},
+    {"extents show a page twice", on_config, FIRST_EXTENT, "[0,2,0,0],[2,2,0,0]", OK, BOTH},
+    {"extents that touch", on_config, FIRST_EXTENT, "[0,2,0,0],[2,2,0,2]", OK, BOTH},
+    {"mailbox of 65536 pages", both_config, "\"pages\":300|16},{\"kind\":\"tls\",\"gva\":\"0x10127000\",\"pages\":1},{\"kind\":\"identity\",\"gva\":\"0x10128000\"",
+     "\"pages\":65816|65536},{\"kind\":\"tls\",\"gva\":\"0x20116000\",\"pages\":1},{\"kind\":\"identity\",\"gva\":\"0x20117000\"", OK, BOTH},
     {"foreign media types first", copies, "5", "", OK, BOTH},
     {"no artifactType on the entry", on_index, ",\"artifactType\":\"application/vnd.hlsnap.snapshot.v1\"", "", OK, BOTH},
     {"crane's artifactType on the entry", on_index, "hlsnap.snapshot.v1\"", "hlsnap.snapshot.config.v1+json\"", OK, BOTH},
@@ -1080,6 +1164,7 @@ static const hostile table[] = {
     {"other names among the blobs", shell, "touch blobs/sha256/x; mkdir blobs/sha512; cp $M blobs/sha256/" HEX0, "", OK, BOTH},
     {"modes 0644 and 0444", shell, "chmod 0444 blobs/sha256/*; chmod 0644 index.json", "", OK, BOTH},
     {"no lock file", shell, "rm .hlsnap.lock", "", OK, BOTH},
+    {"layout is a link to a layout", shell, "D=$PWD; cd ..; rm -rf real.d; mv $D real.d; ln -s real.d $D", "", OK, BOTH},
     {"hard link to a blob", shell, "ln $M x", "", OK, BOTH},
     {"digest of any algorithm elsewhere", on_index, MANIFESTS, MANIFESTS "{\"mediaType\":\"a/b\",\"digest\":\"sha512+b64u:a=_-\",\"size\":0},", OK, BOTH},
     {"escaped names", on_index, "\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\"",
@@ -1093,20 +1178,30 @@ static const hostile table[] = {
     {"layout missing", shell, "rm -rf $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a file", shell, "rm -rf $PWD; touch $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a FIFO", shell, "rm -rf $PWD; mkfifo $PWD", "", HLSNAP_ERR_FILE, BOTH},
+    {"layout is a socket", socket_at, "D=$PWD; cd ..; mv $D/s s.s; rm -rf $D; mv s.s $D", "", HLSNAP_ERR_FILE, BOTH},
+    {"layout is a device", shell, "rm -rf $PWD; mknod $PWD c 1 5 2>/dev/null || touch $PWD", "", HLSNAP_ERR_FILE, BOTH},
+    {"layout is a link to a file", shell, "mv $PWD/index.json ../i$$; rm -rf $PWD; ln -s i$$ $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a dangling link", shell, "rm -rf $PWD; ln -s nowhere $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is empty", shell, "rm -rf $PWD; mkdir $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"oci-layout missing", shell, "rm oci-layout", "", HLSNAP_ERR_FILE, BOTH},
     {"oci-layout is a directory", shell, "rm oci-layout; mkdir oci-layout", "", HLSNAP_ERR_FILE, BOTH},
     {"oci-layout is a link", shell, "mv oci-layout x; ln -s x oci-layout", "", HLSNAP_ERR_FILE, BOTH},
+    {"oci-layout is a FIFO", shell, "rm oci-layout; mkfifo oci-layout", "", HLSNAP_ERR_FILE, BOTH},
+    {"oci-layout empty", shell, "truncate -s 0 oci-layout", "", HLSNAP_ERR_JSON, BOTH},
     {"oci-layout of 1 MiB and a byte", shell, "truncate -s 1048577 oci-layout", "", HLSNAP_ERR_LIMIT, BOTH},
     {"index missing", shell, "rm index.json", "", HLSNAP_ERR_FILE, BOTH},
     {"index is a directory", shell, "rm index.json; mkdir index.json", "", HLSNAP_ERR_FILE, BOTH},
     {"index is a FIFO", shell, "rm index.json; mkfifo index.json", "", HLSNAP_ERR_FILE, BOTH},
+    {"index is a socket", socket_at, "mv s index.json", "", HLSNAP_ERR_FILE, BOTH},
+    {"index is a dangling link", shell, "rm index.json; ln -s nowhere index.json", "", HLSNAP_ERR_FILE, BOTH},
     {"index is a link", shell, "mv index.json x; ln -s x index.json", "", HLSNAP_ERR_FILE, BOTH},
     {"index of 1 GiB", shell, "truncate -s 1G index.json", "", HLSNAP_ERR_LIMIT, BOTH},
     {"index of 1 MiB of NUL", shell, "truncate -s 1048576 index.json", "", HLSNAP_ERR_JSON, BOTH},
     {"index empty", shell, "truncate -s 0 index.json", "", HLSNAP_ERR_JSON, BOTH},
     {"blobs is a link", shell, "mv blobs ../b$$; ln -s ../b$$ blobs", "", HLSNAP_ERR_FILE, BOTH},
+    {"blobs missing", shell, "rm -r blobs", "", HLSNAP_ERR_FILE, BOTH},
+    {"blobs/sha256 missing", shell, "rm -r blobs/sha256", "", HLSNAP_ERR_FILE, BOTH},
+    {"blobs/sha256 is a FIFO", shell, "rm -r blobs/sha256; mkfifo blobs/sha256", "", HLSNAP_ERR_FILE, BOTH},
     {"blobs is a file", shell, "rm -r blobs; touch blobs", "", HLSNAP_ERR_FILE, BOTH},
     {"blobs/sha256 is a link", shell, "mv blobs/sha256 x; ln -s ../x blobs/sha256", "", HLSNAP_ERR_FILE, BOTH},
     {"memory is a link inside", shell, "mv $M x; ln -s ../../x $M", "", HLSNAP_ERR_FILE, BOTH},
@@ -1114,6 +1209,9 @@ static const hostile table[] = {
     {"memory is a directory", shell, "rm $M; mkdir $M", "", HLSNAP_ERR_FILE, BOTH},
     {"memory is a FIFO", shell, "rm $M; mkfifo $M", "", HLSNAP_ERR_FILE, BOTH},
     {"memory is a socket", socket_at, "mv s $M", "", HLSNAP_ERR_FILE, BOTH},
+    {"memory is a device", shell, "rm $M; { mknod $M c 1 5 && dd if=$M count=0 status=none; } 2>/dev/null || { rm -f $M; mkdir $M; }", "", HLSNAP_ERR_FILE, BOTH},
+    {"memory is a dangling link", shell, "rm $M; ln -s nowhere $M", "", HLSNAP_ERR_FILE, BOTH},
+    {"memory is a hard link to another file", shell, "rm $M; ln index.json $M", "", HLSNAP_ERR_SIZE, BOTH},
     {"memory missing", shell, "rm $M", "", HLSNAP_ERR_FILE, BOTH},
     {"memory of 0 bytes", shell, "truncate -s 0 $M", "", HLSNAP_ERR_SIZE, BOTH},
     {"memory a byte short", shell, "truncate -s -1 $M", "", HLSNAP_ERR_SIZE, BOTH},
@@ -1123,16 +1221,30 @@ static const hostile table[] = {
     {"memory flipped at its end", shell, "printf '\\377\\001\\002' | dd of=$M bs=1 seek=172029 conv=notrunc status=none", "", HLSNAP_ERR_DIGEST, OK},
     {"memory changed, and its own digest", chunk_rehash, "printf x | dd of=$M bs=1 seek=100000 conv=notrunc status=none", "", HLSNAP_ERR_DIGEST, OK},
     {"chunk list is a link", shell, "mv $C x; ln -s ../../x $C", "", HLSNAP_ERR_FILE, BOTH},
+    {"chunk list is a FIFO", shell, "rm $C; mkfifo $C", "", HLSNAP_ERR_FILE, BOTH},
+    {"chunk list is a directory", shell, "rm $C; mkdir $C", "", HLSNAP_ERR_FILE, BOTH},
+    {"chunk list is a device", shell, "rm $C; { mknod $C c 1 5 && dd if=$C count=0 status=none; } 2>/dev/null || { rm -f $C; mkdir $C; }", "", HLSNAP_ERR_FILE, BOTH},
+    {"chunk list of 0 bytes", shell, "truncate -s 0 $C", "", HLSNAP_ERR_SIZE, BOTH},
+    {"chunk list a byte long", shell, "truncate -s +1 $C", "", HLSNAP_ERR_SIZE, BOTH},
     {"chunk list missing", shell, "rm $C", "", HLSNAP_ERR_FILE, BOTH},
     {"chunk list short", shell, "truncate -s -32 $C", "", HLSNAP_ERR_SIZE, BOTH},
     {"chunk list flipped", shell, "printf '\\377\\001' | dd of=$C conv=notrunc status=none", "", HLSNAP_ERR_DIGEST, OK},
     {"config missing", shell, "rm $J", "", HLSNAP_ERR_FILE, BOTH},
     {"config is a link", shell, "mv $J x; ln -s ../../x $J", "", HLSNAP_ERR_FILE, BOTH},
     {"config is a FIFO", shell, "rm $J; mkfifo $J", "", HLSNAP_ERR_FILE, BOTH},
+    {"config is a directory", shell, "rm $J; mkdir $J", "", HLSNAP_ERR_FILE, BOTH},
+    {"config is a device", shell, "rm $J; { mknod $J c 1 5 && dd if=$J count=0 status=none; } 2>/dev/null || { rm -f $J; mkdir $J; }", "", HLSNAP_ERR_FILE, BOTH},
+    {"config of 0 bytes", shell, "truncate -s 0 $J", "", HLSNAP_ERR_SIZE, BOTH},
+    {"config a byte long", shell, "echo >> $J", "", HLSNAP_ERR_SIZE, BOTH},
     {"config flipped", shell, "sed -i s/0x7/0x6/ $J", "", HLSNAP_ERR_DIGEST, OK},
     {"config cut", shell, "truncate -s -1 $J", "", HLSNAP_ERR_SIZE, BOTH},
     {"manifest missing", shell, "rm $N", "", HLSNAP_ERR_FILE, BOTH},
     {"manifest is a link", shell, "mv $N x; ln -s ../../x $N", "", HLSNAP_ERR_FILE, BOTH},
+    {"manifest is a FIFO", shell, "rm $N; mkfifo $N", "", HLSNAP_ERR_FILE, BOTH},
+    {"manifest is a directory", shell, "rm $N; mkdir $N", "", HLSNAP_ERR_FILE, BOTH},
+    {"manifest is a device", shell, "rm $N; { mknod $N c 1 5 && dd if=$N count=0 status=none; } 2>/dev/null || { rm -f $N; mkdir $N; }", "", HLSNAP_ERR_FILE, BOTH},
+    {"manifest of 0 bytes", shell, "truncate -s 0 $N", "", HLSNAP_ERR_SIZE, BOTH},
+    {"manifest a byte short", shell, "truncate -s -1 $N", "", HLSNAP_ERR_SIZE, BOTH},
     {"manifest flipped", shell, "sed -i s/layer0.mem/layer1.mem/ $N", "", HLSNAP_ERR_DIGEST, OK},
     {"manifest long", shell, "echo >> $N", "", HLSNAP_ERR_SIZE, BOTH},
 
@@ -1154,6 +1266,8 @@ static const hostile table[] = {
     {"JSON depth 1000", deep, "1000", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 100000", deep, "100000", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON string of 1 MiB", long_string, "1048576", "", HLSNAP_ERR_LIMIT, BOTH},
+    {"JSON of 262144 values and one", crowd_config, "\"layers\":[", "262144:1,", HLSNAP_ERR_JSON, BOTH},
+    {"JSON name twice among 20000", crowd_index, "{\"schemaVersion\":2,", "20000:\"k#\":0,\"K#\":0,\"schema\\u0056ersion\":2,", HLSNAP_ERR_JSON, BOTH},
     {"index is an array", whole_index, "", "[]", HLSNAP_ERR_INDEX, BOTH},
     {"index is a number", whole_index, "", "2", HLSNAP_ERR_INDEX, BOTH},
     {"index is null", whole_index, "", "null", HLSNAP_ERR_INDEX, BOTH},
@@ -1183,6 +1297,9 @@ static const hostile table[] = {
     {"entry a number", on_index, MANIFESTS, MANIFESTS "7,", HLSNAP_ERR_INDEX, BOTH},
     {"entry null", on_index, MANIFESTS, MANIFESTS "null,", HLSNAP_ERR_INDEX, BOTH},
     {"tag twice, two digests", on_index, MANIFESTS, MANIFESTS ENTRY0 "," TAGGED "},", HLSNAP_ERR_AMBIGUOUS, BOTH},
+    {"tag twice, one digest", shell, "sed -i 's/\\[\\(.*\\)\\]/[\\1,\\1]/' index.json", "", HLSNAP_ERR_AMBIGUOUS, BOTH},
+    {"tag with a newline", on_index, "\"v1\"", "\"v1\\n\"", HLSNAP_ERR_NOT_FOUND, BOTH},
+    {"annotation key in capitals", on_index, "\"annotations\":", "\"Annotations\":", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"tag in capitals", on_index, "\"v1\"", "\"V1\"", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"tag with a blank", on_index, "\"v1\"", "\"v1 \"", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"ref.name in capitals", on_index, "image.ref.name", "image.ref.Name", HLSNAP_ERR_NOT_FOUND, BOTH},
@@ -1210,6 +1327,13 @@ static const hostile table[] = {
     {"digest walks up", on_index, "\"digest\":\"sha256:", "\"digest\":\"sha256:../../../etc/passwd", HLSNAP_ERR_INDEX, BOTH},
     {"digest with a slash", on_manifest, "\"config\":{", "\"config\":{\"size\":1,\"mediaType\":\"a/b\",\"digest\":\"sha256:/\"},\"old\":{", HLSNAP_ERR_MANIFEST, BOTH},
     {"digest with %2f", on_index, "\"digest\":\"sha256:", "\"digest\":\"sha256:%2f", HLSNAP_ERR_INDEX, BOTH},
+    {"digest with a backslash", on_index, "\"digest\":\"sha256:", "\"digest\":\"sha256:..\\\\", HLSNAP_ERR_INDEX, BOTH},
+    {"digest with a newline", on_manifest, "\"config\":{", "\"config\":{\"size\":1,\"mediaType\":\"a/b\",\"digest\":\"sha256:" HEX0 "\\n\"},\"old\":{", HLSNAP_ERR_MANIFEST, BOTH},
+    {"digest of capitals", on_manifest, "\"config\":{", "\"config\":{\"size\":1,\"mediaType\":\"a/b\",\"digest\":\"sha256:A" HEX0_63 "\"},\"old\":{", HLSNAP_ERR_MANIFEST, BOTH},
+    {"digest too short", on_manifest, "\"config\":{", "\"config\":{\"size\":1,\"mediaType\":\"a/b\",\"digest\":\"sha256:" HEX0_63 "\"},\"old\":{", HLSNAP_ERR_MANIFEST, BOTH},
+    {"digest of an algorithm that is well formed but not ours", on_manifest, "\"config\":{\"mediaType\":\"application/vnd.hlsnap.snapshot.config.v1+json\",\"digest\":\"sha256:", "\"config\":{\"mediaType\":\"application/vnd.hlsnap.snapshot.config.v1+json\",\"size\":2,\"digest\":\"sha512:00\"},\"x\":{\"digest\":\"sha256:", HLSNAP_ERR_MANIFEST, BOTH},
+    {"memory digest walks up", on_manifest, "memory.v1\",\"digest\":\"sha256:", "memory.v1\",\"digest\":\"sha256:../../../", HLSNAP_ERR_MANIFEST, BOTH},
+    {"chunk list digest walks up", on_manifest, "chunks.v1\",\"digest\":\"sha256:", "chunks.v1\",\"digest\":\"sha256:../../../", HLSNAP_ERR_MANIFEST, BOTH},
     {"digest too long", on_index, "\"digest\":\"sha256:", "\"digest\":\"sha256:0", HLSNAP_ERR_INDEX, BOTH},
     {"digest sha512", on_index, "\"digest\":\"sha256:", "\"digest\":\"sha512:", HLSNAP_ERR_INDEX, BOTH},
     {"digest md5", on_index, "\"digest\":\"sha256:", "\"digest\":\"md5:", HLSNAP_ERR_INDEX, BOTH},
@@ -1227,6 +1351,9 @@ static const hostile table[] = {
     {"size -0", on_index, "\"size\":", "\"size\":-0,\"s\":", HLSNAP_ERR_JSON, BOTH},
     {"size 2^53+1", on_index, "\"size\":", "\"size\":9007199254740993,\"s\":", HLSNAP_ERR_JSON, BOTH},
     {"size 2^64", on_index, "\"size\":", "\"size\":18446744073709551616,\"s\":", HLSNAP_ERR_JSON, BOTH},
+    {"size 2^63-1", on_index, "\"size\":", "\"size\":9223372036854775807,\"s\":", HLSNAP_ERR_JSON, BOTH},
+    {"size of 400 digits", crowd_index, "\"size\":", "400:9", HLSNAP_ERR_JSON, BOTH},
+    {"size 2^53", on_index, "\"size\":", "\"size\":9007199254740992,\"s\":", HLSNAP_ERR_INDEX, BOTH},
     {"size of a manifest beyond 1 MiB", on_index, "\"size\":", "\"size\":1048577,\"s\":", HLSNAP_ERR_INDEX, BOTH},
     {"size one off", on_index, "\"size\":", "\"size\":1,\"s\":", HLSNAP_ERR_SIZE, BOTH},
 
@@ -1249,6 +1376,13 @@ static const hostile table[] = {
     {"two chunk lists", on_manifest, "snapshot.memory.v1", "snapshot.chunks.v1", HLSNAP_ERR_MANIFEST, BOTH},
     {"two memory layers", on_manifest, "snapshot.chunks.v1", "snapshot.memory.v1", HLSNAP_ERR_MANIFEST, BOTH},
     {"layer an entry of text", on_manifest, "\"layers\":[", "\"layers\":[\"x\",\"y\",", HLSNAP_ERR_MANIFEST, BOTH},
+    {"memory without a chunk list", on_manifest, ",{\"mediaType\":\"application/vnd.hlsnap.snapshot.chunks.v1\"", "],\"x\":[{\"mediaType\":\"application/vnd.hlsnap.snapshot.chunks.v1\"", HLSNAP_ERR_MANIFEST, BOTH},
+    {"a chunk list without memory", on_manifest, "\"layers\":[{\"mediaType\":\"application/vnd.hlsnap.snapshot.memory.v1\"", "\"layers\":[],\"x\":[{\"mediaType\":\"application/vnd.hlsnap.snapshot.memory.v1\"", HLSNAP_ERR_MANIFEST, BOTH},
+    {"258 layers", crowd_manifest, "\"layers\":[", "256:{},", HLSNAP_ERR_MANIFEST, BOTH},
+    {"manifest names itself as memory", shell, "sed -i s/${M##*/}/${N##*/}/ $N", "", HLSNAP_ERR_DIGEST, HLSNAP_ERR_SIZE},
+    {"manifest names itself as config", shell, "sed -i s/${J##*/}/${N##*/}/ $N", "", HLSNAP_ERR_DIGEST, HLSNAP_ERR_SIZE},
+    {"manifest mediaType a number", on_manifest, "\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\"", "\"mediaType\":7", HLSNAP_ERR_MANIFEST, BOTH},
+    {"memory size over 32 GiB", on_manifest, "\"size\":172032", "\"size\":34359742464", HLSNAP_ERR_MANIFEST, BOTH},
     {"three layers", on_manifest, "\"layers\":[", "\"layers\":[{},", HLSNAP_ERR_MANIFEST, BOTH},
     {"memory size not of pages", on_manifest, "\"size\":172032", "\"size\":172033", HLSNAP_ERR_MANIFEST, BOTH},
     {"memory size of another page count", on_manifest, "\"size\":172032", "\"size\":167936", HLSNAP_ERR_CONFIG, BOTH},
@@ -1258,9 +1392,10 @@ static const hostile table[] = {
     {"chunk list of another length", on_manifest, "\"size\":96,", "\"size\":64,", HLSNAP_ERR_MANIFEST, BOTH},
     {"layer annotations a string", on_manifest, "\"annotations\":{\"org", "\"annotations\":\"x\",\"x\":{\"org", HLSNAP_ERR_MANIFEST, BOTH},
     {"manifest annotations a list", on_manifest, "\"annotations\":{\"dev", "\"annotations\":[],\"x\":{\"dev", HLSNAP_ERR_MANIFEST, BOTH},
-    {"a layer that nothing uses", two_layers, "\"layers\":[42]", "\"layers\":[42,42]", HLSNAP_ERR_CONFIG, BOTH},
+    {"one blob as two layers", layer_twice, "", "", HLSNAP_ERR_MANIFEST, BOTH},
+    {"a layer that nothing uses", two_layers, "\"layers\":[", "\"layers\":[", HLSNAP_ERR_CONFIG, BOTH},
     {"a layer more than the config says", two_layers, "", "", HLSNAP_ERR_CONFIG, BOTH},
-    {"two layers, both used", two_layers, "\"layers\":[42],\"extents\":[" FIRST_EXTENT, "\"layers\":[42,42],\"extents\":[[0,4,1,3]", OK, BOTH},
+    {"two layers, both used", two_layers, "\"extents\":[" FIRST_EXTENT, "\"extents\":[[0,4,1,3]", OK, BOTH},
 
     /* config: form */
     {"config unknown field", on_config, "{\"version\":0", "{\"x\":0,\"version\":0", HLSNAP_ERR_CONFIG, BOTH},
@@ -1272,13 +1407,13 @@ static const hostile table[] = {
     {"config without module", on_config, "\"module\":\"0x10004040\",", "", HLSNAP_ERR_CONFIG, BOTH},
     {"config without library", on_config, "\"library\":\"" HLSNAP_VERSION_STRING "\",", "", HLSNAP_ERR_CONFIG, BOTH},
     {"config without generation", on_config, "\"generation\":\"0x7\",", "", HLSNAP_ERR_CONFIG, BOTH},
-    {"config without imports", on_config, "\"imports\":", "\"features\":[],\"x\":", HLSNAP_ERR_JSON, BOTH},
+    {"config without imports", member, "imports", "", HLSNAP_ERR_CONFIG, BOTH},
     {"config without extents", on_config, "\"extents\":", "\"x\":", HLSNAP_ERR_CONFIG, BOTH},
     {"config library a number", on_config, "\"library\":\"" HLSNAP_VERSION_STRING "\"", "\"library\":1", HLSNAP_ERR_CONFIG, BOTH},
     {"config library with control characters", on_config, "\"library\":\"", "\"library\":\"\\u001b[2J", HLSNAP_ERR_CONFIG, BOTH},
     {"config name of 64 bytes", on_config, "\"name\":\"g", "\"name\":\"0123456789012345678901234567890123456789012345678901234567890123", HLSNAP_ERR_CONFIG, BOTH},
     {"config name with an escape", on_config, "\"name\":\"g", "\"name\":\"\\u001b[2J", HLSNAP_ERR_CONFIG, BOTH},
-    {"config guest a string", on_config, "\"guest\":{", "\"guest\":\"x\",\"version\":{", HLSNAP_ERR_JSON, BOTH},
+    {"config guest a string", member, "guest", "\"x\"", HLSNAP_ERR_CONFIG, BOTH},
     {"config build_id not hex", on_config, "\"build_id\":\"0", "\"build_id\":\"G", HLSNAP_ERR_CONFIG, BOTH},
     {"config build_id of 48 digits", on_config, "\"build_id\":\"0", "\"build_id\":\"012345678", HLSNAP_ERR_CONFIG, BOTH},
     {"config entry a number", on_config, "\"entry\":\"0x10000123\"", "\"entry\":268435747", HLSNAP_ERR_CONFIG, BOTH},
@@ -1291,6 +1426,8 @@ static const hostile table[] = {
 
     /* config: identity */
     {"version newer, unknown fields", on_config, "{\"version\":0", "{\"new\":[],\"version\":1", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, no abi", on_config, "{\"version\":0,\"abi\":0", "{\"version\":1", HLSNAP_ERR_VERSION, BOTH},
+    {"abi newer, unknown fields, no arch", on_config, "\"abi\":0,\"arch\":\"x86_64\"", "\"abi\":1,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
     {"version a string", on_config, "{\"version\":0", "{\"version\":\"0\"", HLSNAP_ERR_CONFIG, BOTH},
     {"version -1", on_config, "{\"version\":0", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
     {"abi newer", on_config, "\"abi\":0", "\"abi\":1", HLSNAP_ERR_VERSION, BOTH},
@@ -1301,6 +1438,10 @@ static const hostile table[] = {
     {"CPU feature unknown", on_config, "\"features\":[", "\"features\":[\"a0\",", HLSNAP_ERR_CPU, BOTH},
     {"CPU features descending", on_config, "\"features\":[", "\"features\":[\"zz\",", HLSNAP_ERR_CONFIG, BOTH},
     {"CPU feature twice", on_config, "\"features\":[", "\"features\":[\"a0\",\"a0\",", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU features 257", crowd_config, "\"features\":[", "257:\"a#\",", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU features 100 unknown", crowd_config, "\"features\":[", "100:\"a#\",", HLSNAP_ERR_CPU, BOTH},
+    {"CPU feature of 32 letters", on_config, "\"features\":[", "\"features\":[\"a2345678901234567890123456789012\",", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU feature in capitals", on_config, "\"features\":[", "\"features\":[\"A0\",", HLSNAP_ERR_CONFIG, BOTH},
     {"CPU feature a number", on_config, "\"features\":[", "\"features\":[7,", HLSNAP_ERR_CONFIG, BOTH},
     {"CPU feature empty", on_config, "\"features\":[", "\"features\":[\"\",", HLSNAP_ERR_CONFIG, BOTH},
     {"generation 2^63", on_config, "\"generation\":\"0x7\"", "\"generation\":\"0x8000000000000000\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1309,6 +1450,15 @@ static const hostile table[] = {
     {"function name empty", on_config, "\"name\":\"clock\"", "\"name\":\"\"", HLSNAP_ERR_CONFIG, BOTH},
     {"function name of control characters", on_config, "\"name\":\"clock\"", "\"name\":\"a\\nb\"", HLSNAP_ERR_CONFIG, BOTH},
     {"function name of 64 bytes", on_config, "\"name\":\"clock\"", "\"name\":\"a234567890123456789012345678901234567890123456789012345678901234\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"function name of 10000 bytes", crowd_config, "{\"name\":\"", "10000:x", HLSNAP_ERR_CONFIG, BOTH},
+    {"function name with NUL", on_config, "\"name\":\"clock\"", "\"name\":\"clock\\u0000\"", HLSNAP_ERR_JSON, BOTH},
+    {"function name a number", on_config, "\"name\":\"clock\"", "\"name\":7", HLSNAP_ERR_CONFIG, BOTH},
+    {"function without signature", on_config, ",\"signature\":\"u64()\"", "", HLSNAP_ERR_CONFIG, BOTH},
+    {"function signature a number", on_config, "\"u64()\"", "7", HLSNAP_ERR_CONFIG, BOTH},
+    {"function signature empty", on_config, "\"u64()\"", "\"\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"function signature with blanks", on_config, "\"u64()\"", "\"u64( )\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"functions 1025 imports", crowd_config, "\"imports\":[", "1023:{\"name\":\"f#\",\"signature\":\"void()\"},", HLSNAP_ERR_CONFIG, BOTH},
+    {"functions 1025 exports", crowd_config, "\"exports\":[", "1022:{\"name\":\"f#\",\"signature\":\"void()\"},", HLSNAP_ERR_CONFIG, BOTH},
     {"function name twice", on_config, "\"name\":\"clock\"", "\"name\":\"twice\"", HLSNAP_ERR_CONFIG, BOTH},
     {"function type unknown", on_config, "\"u64()\"", "\"u65()\"", HLSNAP_ERR_CONFIG, BOTH},
     {"function of a void argument", on_config, "\"u64()\"", "\"u64(void)\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1339,11 +1489,25 @@ static const hostile table[] = {
     {"no text", on_config, "\"kind\":\"text\"", "\"kind\":\"rodata\"", HLSNAP_ERR_CONFIG, BOTH},
     {"no stack", on_config, "\"kind\":\"stack\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
     {"no guard below the stack", on_config, "\"0x10010000\",\"pages\":256", "\"0x10010000\",\"pages\":257", HLSNAP_ERR_CONFIG, BOTH},
-    {"no regions", on_config, "\"regions\":[", "\"regions\":[],\"version\":[", HLSNAP_ERR_JSON, BOTH},
+    {"no regions", member, "regions", "[]", HLSNAP_ERR_CONFIG, BOTH},
+    {"33 regions", crowd_config, "\"regions\":[", "25:{\"kind\":\"rodata\",\"gva\":\"0x1\",\"pages\":1},", HLSNAP_ERR_CONFIG, BOTH},
+    {"region pages -1", on_config, "\"0x10006000\",\"pages\":8", "\"0x10006000\",\"pages\":-1", HLSNAP_ERR_CONFIG, BOTH},
+    {"region pages beyond the window", on_config, "\"0x10128000\",\"pages\":1", "\"0x10128000\",\"pages\":8388608", HLSNAP_ERR_CONFIG, BOTH},
+    {"region a number", on_config, "\"regions\":[", "\"regions\":[7,", HLSNAP_ERR_CONFIG, BOTH},
+    {"region without pages", on_config, ",\"pages\":8}", "}", HLSNAP_ERR_CONFIG, BOTH},
+    {"window over the top", both_config, "\"0x10000000\"|300", "\"0x7effffe00000\"|513", HLSNAP_ERR_CONFIG, BOTH},
+    {"mailbox of 65537 pages", both_config, "\"pages\":300|16},{\"kind\":\"tls\",\"gva\":\"0x10127000\",\"pages\":1},{\"kind\":\"identity\",\"gva\":\"0x10128000\"",
+     "\"pages\":65817|65537},{\"kind\":\"tls\",\"gva\":\"0x20117000\",\"pages\":1},{\"kind\":\"identity\",\"gva\":\"0x20118000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"no mailbox", on_config, "\"kind\":\"mailbox\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"no heap", on_config, "\"kind\":\"heap\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"no identity", on_config, "\"kind\":\"identity\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"two stacks", on_config, "\"kind\":\"data\"", "\"kind\":\"stack\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"two mailboxes", on_config, "\"kind\":\"data\"", "\"kind\":\"mailbox\"", HLSNAP_ERR_CONFIG, BOTH},
     {"mailbox of a page", on_config, "\"0x10116000\",\"pages\":16", "\"0x10116000\",\"pages\":1", HLSNAP_ERR_CONFIG, BOTH},
     {"identity of two pages", on_config, "\"0x10128000\",\"pages\":1", "\"0x10128000\",\"pages\":2", HLSNAP_ERR_CONFIG, BOTH},
     {"entry 0", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x0\"", HLSNAP_ERR_CONFIG, BOTH},
     {"entry in data", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x10006000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"entry below the window", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0xfffffff\"", HLSNAP_ERR_CONFIG, BOTH},
     {"entry behind text", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x10004000\"", HLSNAP_ERR_CONFIG, BOTH},
     {"entry not canonical", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x8000000000000000\"", HLSNAP_ERR_CONFIG, BOTH},
     {"module outside", on_config, "\"module\":\"0x10004040\"", "\"module\":\"0x1\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1354,10 +1518,18 @@ static const hostile table[] = {
     {"tls_size 2^64-1", on_config, "\"tls_size\":\"0x180\"", "\"tls_size\":\"0xffffffffffffffff\"", HLSNAP_ERR_CONFIG, BOTH},
 
     /* config: layers and extents */
-    {"layers of another size", on_config, "\"layers\":[42]", "\"layers\":[46]", HLSNAP_ERR_CONFIG, BOTH},
-    {"layers a string", on_config, "\"layers\":[42]", "\"layers\":[\"45\"]", HLSNAP_ERR_CONFIG, BOTH},
-    {"layers none", on_config, "\"layers\":[42]", "\"layers\":[]", HLSNAP_ERR_CONFIG, BOTH},
-    {"extents none", on_config, "\"extents\":[", "\"extents\":[],\"version\":[", HLSNAP_ERR_JSON, BOTH},
+    {"layers of another size", on_config, "{\"pages\":42", "{\"pages\":46", HLSNAP_ERR_CONFIG, BOTH},
+    {"layer of no size", on_config, "{\"pages\":42,", "{", HLSNAP_ERR_CONFIG, BOTH},
+    {"layer of another chunk list", on_config, "\"chunks\":\"sha256:", "\"chunks\":\"sha256:0", HLSNAP_ERR_CONFIG, BOTH},
+    {"layer a number", on_config, "\"layers\":[{", "\"layers\":[42,{", HLSNAP_ERR_CONFIG, BOTH},
+    {"layer pages shown twice", on_config, "[100,1,", "[60,4,0,0],[100,1,", HLSNAP_ERR_CONFIG, BOTH},
+    {"layers a string", on_config, "{\"pages\":42", "{\"pages\":\"42\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"layers none", on_config, "\"layers\":[{", "\"layers\":[],\"x\":[{", HLSNAP_ERR_CONFIG, BOTH},
+    {"layers 129", crowd_config, "\"layers\":[", "128:42,", HLSNAP_ERR_CONFIG, BOTH},
+    {"extents none", member, "extents", "[]", HLSNAP_ERR_CONFIG, BOTH},
+    {"extents 32769", crowd_config, "\"extents\":[", "32768:[0,1,0,0],", HLSNAP_ERR_CONFIG, BOTH},
+    {"extent of 2^53", on_config, FIRST_EXTENT, "[9007199254740992,4,0,0]", HLSNAP_ERR_CONFIG, BOTH},
+    {"extent page 2^32-1", on_config, "[276,1,", "[4294967295,1,", HLSNAP_ERR_CONFIG, BOTH},
     {"extent empty", on_config, FIRST_EXTENT, "[]", HLSNAP_ERR_CONFIG, BOTH},
     {"extent of three", on_config, FIRST_EXTENT, "[0,4,0]", HLSNAP_ERR_CONFIG, BOTH},
     {"extent of five", on_config, FIRST_EXTENT, "[0,4,0,0,0]", HLSNAP_ERR_CONFIG, BOTH},
@@ -1406,8 +1578,9 @@ static void hostile_layouts(void) {
     hlsnap_snapshot *s = snapshot_new(1), *t;
     const char *origin = fresh();
     size_t i;
-    int k;
+    int k, fds, now;
     CHECK_EQ(save(origin, "v1", s, NULL), 0);
+    close(fds = dup(0));
     for (i = 0; i < HLSNAP_COUNT(table); i++) {
         const hostile *h = &table[i];
         for (k = 0; k < 4; k++) { /* verify or not, PRIVATE or NONE */
@@ -1428,12 +1601,101 @@ static void hostile_layouts(void) {
             if (want) CHECK_EQ(err.code, want);
             hlsnap_snapshot_release(t);
             CHECK_EQ(alloc_live, live);
+            close(now = dup(0));
+            CHECK_EQ(now, fds); /* no descriptor leaks */
             if (test_bad != before) printf("#   %s (%s): %s\n", h->name, k % 2 ? "unverified" : "verified", err.msg);
             else if (getenv("SHOW") && k == 0) printf("#   %s: %s\n", h->name, err.msg);
         }
     }
     printf("# %zu layouts\n", HLSNAP_COUNT(table));
     hlsnap_snapshot_release(s);
+}
+
+/* Every member of the config: missing, or of every other type. */
+static void config_members(void) {
+    static const char *const members[] = {"version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "tls_size", "window",
+        "regions", "exports", "imports", "features", "generation", "layers", "extents"};
+    static const char *const values[] = {"", "null", "true", "-1", "7", "\"\"", "\"0xg\"", "{}", "[]", "[null]"};
+    static const struct { const char *member, *value; int code; } others[] = { /* than HLSNAP_ERR_CONFIG */
+        {"version", "7", HLSNAP_ERR_VERSION}, {"abi", "7", HLSNAP_ERR_VERSION}, {"arch", "\"\"", HLSNAP_ERR_ARCH},
+        {"arch", "\"0xg\"", HLSNAP_ERR_ARCH}, {"page_size", "7", HLSNAP_ERR_ARCH}, {"library", "\"\"", OK},
+        {"library", "\"0xg\"", OK}, {"exports", "[]", OK}, {"imports", "[]", OK}, {"features", "[]", OK}};
+    hlsnap_snapshot *s = snapshot_new(1);
+    char *config;
+    size_t i, k, o;
+    dir_now = fresh();
+    CHECK_EQ(save(dir_now, "v1", s, NULL), 0);
+    read_texts(dir_now);
+    config = strdup(config_text);
+    for (i = 0; i < HLSNAP_COUNT(members); i++)
+        for (k = 0; k < HLSNAP_COUNT(values); k++) {
+            int code = HLSNAP_ERR_CONFIG;
+            for (o = 0; o < HLSNAP_COUNT(others); o++)
+                if (!strcmp(others[o].member, members[i]) && !strcmp(others[o].value, values[k])) code = others[o].code;
+            whole(&config_text, config);
+            member(members[i], values[k]);
+            if (!CHECK_EQ(loads(dir_now, "v1"), code)) printf("#   %s: %s: %s\n", members[i], values[k], err.msg);
+        }
+    free(config);
+    hlsnap_snapshot_release(s);
+}
+
+/* Files of the layout at hand: 0 and 1 at its root, then manifest, config, chunk list, memory. */
+static const char *file_of(const char *dir, int i) {
+    static char path[300];
+    const char *const digests[] = {manifest_digest, config_digest, chunks_digest, memory_digest};
+    if (i >= 2) return blob_path(dir, digests[i - 2]);
+    snprintf(path, sizeof(path), "%s/%s", dir, i ? "index.json" : "oci-layout");
+    return path;
+}
+
+static void resized_while_read(void) { /* between the look at a file's size and the read */
+    hlsnap_snapshot *s = snapshot_new(1), *t;
+    const char *dir = fresh();
+    struct stat st;
+    int i, k;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    read_texts(dir);
+    for (i = 0; i < 6; i++)
+        for (k = -1; k <= 1; k += 2) {
+            sh("rm -rf resized; cp -a %s resized", dir);
+            resized = file_of("resized", i);
+            CHECK_EQ(stat(resized, &st), 0);
+            resized_to = st.st_size + k;
+            /* a memory layer that grows shows nobody what is beyond its size */
+            if (!CHECK_EQ(load_with("resized", "v1", HLSNAP_OCI_GUARD_PRIVATE, false, &t), i == 5 && k > 0 ? 0 : HLSNAP_ERR_CHANGED))
+                printf("#   file %d, %+d: %s\n", i, k, err.msg);
+            CHECK(resized == NULL);
+            if (t) check_same(s, t);
+            hlsnap_snapshot_release(t);
+        }
+    resized = NULL;
+    hlsnap_snapshot_release(s);
+}
+
+static void unreadable(void) {
+    hlsnap_snapshot *s = snapshot_new(1);
+    const char *dir = fresh(), *path;
+    char dirs[3][100];
+    bool root = geteuid() == 0;
+    int i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    read_texts(dir);
+    if (root) CHECK_EQ(sh("chmod 0711 .; chown -R 65534 %s", dir), 0);
+    snprintf(dirs[0], 100, "%s", dir);
+    snprintf(dirs[1], 100, "%s/blobs", dir);
+    snprintf(dirs[2], 100, "%s/blobs/sha256", dir);
+    for (i = 0; i < 10; i++) { /* the last one is readable */
+        path = i < 6 ? file_of(dir, i) : dirs[i < 9 ? i - 6 : 0];
+        if (i < 9) CHECK_EQ(chmod(path, 0), 0);
+        if (root && seteuid(65534) != 0) break;
+        if (!CHECK_EQ(loads(dir, "v1"), i < 9 ? HLSNAP_ERR_OS : 0)) printf("#   %s: %s\n", path, err.msg);
+        if (i < 9) CHECK_EQ(err.os_errno, EACCES);
+        if (root) CHECK_EQ(seteuid(0), 0);
+        CHECK_EQ(chmod(path, i < 6 ? 0600 : 0700), 0);
+    }
+    hlsnap_snapshot_release(s);
+    if (i < 10) SKIP("cannot be another user");
 }
 
 /* ---- save into what is there ---- */
@@ -1456,6 +1718,16 @@ static void refuses_and_leaves_alone(void) { /* what is malformed is not written
         {"blobs a link", "cp -r good $D; mv $D/blobs $D/b; ln -s b $D/blobs", HLSNAP_ERR_FILE},
         {"sha256 a link", "cp -r good $D; mv $D/blobs/sha256 $D/b; ln -s ../b $D/blobs/sha256", HLSNAP_ERR_FILE},
         {"lock file a link", "cp -r good $D; rm $D/.hlsnap.lock; ln -s x $D/.hlsnap.lock", HLSNAP_ERR_FILE},
+        {"marker a FIFO", "cp -r good $D; rm $D/oci-layout; mkfifo $D/oci-layout", HLSNAP_ERR_FILE},
+        {"marker a directory", "mkdir -p $D/oci-layout", HLSNAP_ERR_FILE},
+        {"index a link", "cp -r good $D; mv $D/index.json $D/x; ln -s x $D/index.json", HLSNAP_ERR_FILE},
+        {"index a directory", "cp -r good $D; rm $D/index.json; mkdir $D/index.json", HLSNAP_ERR_FILE},
+        {"index a dangling link", "cp -r good $D; rm $D/index.json; ln -s x $D/index.json", HLSNAP_ERR_FILE},
+        {"index beyond 1 MiB", "cp -r good $D; truncate -s 1048577 $D/index.json", HLSNAP_ERR_LIMIT},
+        {"index of a malformed entry", "cp -r good $D; sed -i 's/sha256:/sha256:..\\//' $D/index.json", HLSNAP_ERR_INDEX},
+        {"index with a name twice", "cp -r good $D; sed -i 's/{/{\"schemaVersion\":2,/' $D/index.json", HLSNAP_ERR_JSON},
+        {"sha256 a FIFO", "cp -r good $D; rm -r $D/blobs/sha256; mkfifo $D/blobs/sha256", HLSNAP_ERR_FILE},
+        {"lock file a directory", "cp -r good $D; rm $D/.hlsnap.lock; mkdir $D/.hlsnap.lock", HLSNAP_ERR_FILE},
         {"lock file a FIFO", "cp -r good $D; rm $D/.hlsnap.lock; mkfifo $D/.hlsnap.lock", HLSNAP_ERR_FILE},
         {"index as full as it may be", "cp -r good $D; (printf '{\"schemaVersion\":2,\"x\":\"'; head -c 1048400 /dev/zero | tr '\\0' x;"
          " printf '\",\"manifests\":[]}') > $D/index.json", HLSNAP_ERR_LIMIT}};
@@ -1656,6 +1928,144 @@ static void read_only(void) {
     hlsnap_snapshot_release(s);
 }
 
+static void other_mount(void) { /* allowed: a blob may lie on another file system, its digest decides */
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_new(1);
+    const char *blob;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    read_texts(dir);
+    blob = blob_path(dir, memory_digest);
+    if (geteuid() != 0 || sh("cp %s mounted && mount --bind mounted %s 2>/dev/null", blob, blob) != 0) {
+        hlsnap_snapshot_release(s);
+        SKIP("cannot mount");
+    }
+    CHECK_EQ(loads(dir, "v1"), 0);
+    CHECK_EQ(sh("printf x | dd of=mounted conv=notrunc status=none"), 0);
+    CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_DIGEST);
+    sh("umount %s", blob);
+    CHECK_EQ(loads(dir, "v1"), 0);
+    hlsnap_snapshot_release(s);
+}
+
+static void file_size_limit(void) { /* of this process, below the size of a layer: an error, not a signal */
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_new(1), *other = snapshot_new(2);
+    int status = 0;
+    pid_t pid;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        struct rlimit limit = {65536, 65536};
+        setrlimit(RLIMIT_FSIZE, &limit);
+        _exit(loads(dir, "v1") != HLSNAP_ERR_OS || err.os_errno != EFBIG   ? 1
+              : save(dir, "v2", other, NULL) != HLSNAP_ERR_OS || err.os_errno != EFBIG ? 2
+                                                                             : 0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_EQ(status, 0);
+    CHECK(tidy(dir));
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(other);
+}
+
+static void leased(void) { /* a blob that somebody else holds a write lease on is refused for now, without waiting */
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_new(1);
+    bool lent;
+    int fd;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    read_texts(dir);
+    signal(SIGIO, SIG_IGN);
+    fd = open(blob_path(dir, memory_digest), O_RDWR);
+    lent = fcntl(fd, F_SETLEASE, F_WRLCK) == 0;
+    if (lent) {
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_OS);
+        CHECK_EQ(err.os_errno, EAGAIN);
+    }
+    close(fd);
+    CHECK_EQ(loads(dir, "v1"), 0);
+    hlsnap_snapshot_release(s);
+    if (!lent) SKIP("no leases here");
+}
+
+/* A hostile layout names its memory after a blob that another layout holds, with a chunk list of what it holds itself. */
+static void borrowed_digest(void) {
+    const char *a = fresh(), *b = fresh();
+    hlsnap_snapshot *s = snapshot_new(1), *other = snapshot_new(2), *t, *again;
+    char mine[72];
+    int k;
+    CHECK_EQ(save(b, "s", s, NULL), 0);
+    CHECK_EQ(save(b, "other", other, NULL), 0);
+    read_texts(b);
+    memcpy(mine, memory_digest, 72);
+    CHECK_EQ(save(a, "v1", other, NULL), 0);
+    dir_now = a;
+    read_texts(a);
+    edit(&manifest_text, memory_digest, mine);
+    CHECK_EQ(sh("mv %s %s", blob_path(a, memory_digest), blob_path(a, mine)), 0);
+    write_manifest();
+    CHECK_EQ(hlsnap_oci_load(a, "v1", NULL, &t, NULL, &err), 0);
+    if (t) check_same(other, t);
+    if (t) CHECK_EQ(save(b, "borrowed", t, NULL), 0);
+    for (k = 0; k < 2 && t; k++) {
+        if (!CHECK_EQ(load_with(b, "borrowed", HLSNAP_OCI_GUARD_PRIVATE, k, &again), 0)) printf("#   %s\n", err.msg);
+        if (again) check_same(other, again);
+        hlsnap_snapshot_release(again);
+    }
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(other);
+}
+
+#if 0 /* defect: /work/parts/oci-bugs.md 11; add TEST(gc_keeps_what_is_tagged) below when it is mended */
+static void gc_keeps_what_is_tagged(void) { /* also where entries of other types name the same digest before */
+    hlsnap_snapshot *s = snapshot_new(1);
+    char text[600];
+    uint64_t freed = 7;
+    dir_now = fresh();
+    CHECK_EQ(save(dir_now, "v1", s, NULL), 0);
+    read_texts(dir_now);
+    snprintf(text, sizeof(text), MANIFESTS "{\"mediaType\":\"a/b\",\"digest\":\"%s\",\"size\":2},{\"mediaType\":\"a/c\",\"digest\":\"%s\",\"size\":2},",
+             manifest_digest, manifest_digest);
+    on_index(MANIFESTS, text);
+    CHECK_EQ(sh("touch -d '1 hour ago' %s/blobs/sha256/*; sleep 1.1", dir_now), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir_now, 0, &freed, &err), 0);
+    CHECK_EQ(freed, 0);
+    CHECK_EQ(loads(dir_now, "v1"), 0);
+    hlsnap_snapshot_release(s);
+}
+#endif
+
+static bool scribble(uint64_t done, uint64_t total, void *user) {
+    uint64_t x = done ^ total;
+    return pwrite(*(int *)user, &x, sizeof(x), (off_t)(done < total ? done : 0)) == sizeof(x);
+}
+
+static void source_changes_while_saved(void) { /* what is written is what was hashed: the result is sound, or there is none */
+    static const hlsnap__extent e[] = {{16, 256, 0, 0}, {273, 4, 0, 256}};
+    const char *a = fresh(), *b = fresh();
+    hlsnap_snapshot *s = snapshot_over(guest_new(), layer_new(260, 5, 999), NULL, e, 2), *t;
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    int fd;
+    CHECK_EQ(save(a, "v1", s, NULL), 0);
+    read_texts(a);
+    CHECK_EQ(load_with(a, "v1", HLSNAP_OCI_GUARD_NONE, false, &t), 0);
+    fd = open(blob_path(a, memory_digest), O_WRONLY);
+    d.progress = scribble;
+    d.user = &fd;
+    if (t && hlsnap_oci_save(b, "v1", t, &d, NULL, &err) == HLSNAP_OK) {
+        CHECK_EQ(loads(b, "v1"), 0);
+        CHECK(sums_right(b));
+        CHECK(tidy(b));
+    } else {
+        CHECK_EQ(err.code, HLSNAP_ERR_CHANGED);
+    }
+    close(fd);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+}
+
 static void full_disk(void) { /* ENOSPC for real, on a tmpfs of 1 MiB */
     static const hlsnap__extent e[] = {{16, 256, 0, 100}, {273, 4, 0, 1000}};
     const char *dir = fresh();
@@ -1715,7 +2125,7 @@ static void saver(const char *dir, int number, int saves) {
     int i;
     for (i = 0; i < saves; i++) {
         snprintf(tag, sizeof(tag), "p%d-%d", number, i);
-        if (hlsnap_oci_save(dir, tag, s, NULL, NULL, &e)) {
+        if (hlsnap_oci_save(dir, tag, s, NULL, NULL, &e) || (i % 8 == 0 && hlsnap_oci_save(dir, "same", s, NULL, NULL, &e))) {
             printf("# %s\n", e.msg);
             fflush(stdout);
             _exit(1);
@@ -1740,6 +2150,7 @@ static void four_savers(const char *dir, int saves) {
             snprintf(tag, sizeof(tag), "p%d-%d", i, k);
             if (!CHECK_EQ(loads(dir, tag), 0)) return;
         }
+    CHECK_EQ(loads(dir, "same"), 0); /* whoever was last */
     CHECK(tidy(dir));
     CHECK(sums_right(dir));
 }
@@ -1919,11 +2330,16 @@ static void order_of_syncs(void) {
     }
     events[0] = 0;
     recording = true;
-    CHECK_EQ(save(dir, "v2", s, NULL), 0); /* blobs that were there: their writer may not have synced them */
-    recording = false;
+    CHECK_EQ(save(dir, "v2", s, NULL), 0); /* the blob that this very snapshot was saved to: known and synced */
     read_texts(dir);
     CHECK_EQ(stat(blob_path(dir, memory_digest), &root), 0);
     snprintf(want, sizeof(want), "sync %ld;", (long)root.st_ino);
+    CHECK(strstr(events, want) == NULL);
+    hlsnap_snapshot_release(s);
+    s = snapshot_new(1);
+    events[0] = 0;
+    CHECK_EQ(save(dir, "v3", s, NULL), 0); /* blobs that were there: their writer may not have synced them */
+    recording = false;
     CHECK(strstr(events, want) != NULL && strstr(events, want) < strstr(events, "rename index.json"));
     hlsnap_snapshot_release(s);
 }
@@ -1933,23 +2349,25 @@ static void order_of_syncs(void) {
 static void failing_allocations(void) {
     const char *dir = fresh();
     hlsnap_snapshot *a = snapshot_new(1), *b = snapshot_new(2), *t;
-    long k, live = alloc_live, points;
+    long k, live, points;
     char first[60000];
     hlsnap_result r;
     CHECK_EQ(save(dir, "v1", a, NULL), 0);
     strcpy(first, names(dir));
+    live = alloc_live;
     for (k = 0;; k++) {
         alloc_count = 0;
         alloc_fail = k;
         r = save(dir, "v1", b, NULL);
         alloc_fail = -1;
+        if (r == HLSNAP_OK) break; /* or no memory for what b's layers might remember: they may do without */
         CHECK_EQ(alloc_live, live);
-        if (r == HLSNAP_OK) break;
         CHECK_EQ(r, HLSNAP_ERR_MEMORY);
         CHECK_STR(names(dir), first);
     }
     printf("# save: %ld allocations\n", k);
     CHECK(k >= 8);
+    live = alloc_live; /* b's layers may remember where they were saved */
     for (k = points = 0;; k++) {
         alloc_count = 0;
         alloc_fail = k;
@@ -2044,6 +2462,7 @@ static void failing_syscalls(void) {
     hlsnap_snapshot *s = snapshot_new(1), *t;
     size_t i;
     long k, live;
+    int fds, now;
     for (i = 0; i < 6; i++) {
         no_tmpfile = i >= 3;
         CHECK(failing_syscalls_of_save("v1", true, numbers[i % 3]) >= 60);
@@ -2053,7 +2472,8 @@ static void failing_syscalls(void) {
     no_tmpfile = false;
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
     live = alloc_live;
-    for (i = 0; i < 2; i++)
+    close(fds = dup(0));
+    for (i = 0; i < 3; i++)
         for (k = 0;; k++) {
             hlsnap_result r;
             sys_errno = numbers[i];
@@ -2068,6 +2488,8 @@ static void failing_syscalls(void) {
             }
             CHECK(r == HLSNAP_ERR_OS || r == HLSNAP_ERR_MEMORY); /* MEMORY: mmap */
             CHECK_EQ(alloc_live, live);
+            close(now = dup(0));
+            CHECK_EQ(now, fds); /* no descriptor leaks */
         }
     printf("# load: %ld system calls\n", k);
     CHECK(k >= 30);
@@ -2187,9 +2609,9 @@ static void manifest_form(void) {
              "{\"org.opencontainers.image.ref.name\":\"v1\"},\"artifactType\":\"application/vnd.hlsnap.snapshot.v1\"}]}",
              manifest_digest, strlen(manifest_text));
     CHECK_STR(index_text, want);
-    CHECK(strstr(config_text, ",\"layers\":[42],\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,44],[276,1,0,") == NULL);
+    CHECK(strstr(config_text, "\"}],\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,44],[276,1,0,") == NULL);
     CHECK(strstr(config_text, ",\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,40],[276,1,0,41]]}") == NULL ||
-          strstr(config_text, "\"layers\":[42]"));
+          strstr(config_text, "\"layers\":[{\"pages\":42,"));
     if (getenv("SHOW")) printf("# %s\n# %s\n# %s\n", index_text, manifest_text, config_text);
     hlsnap_snapshot_release(s);
 }
@@ -2199,9 +2621,9 @@ static void manifest_form(void) {
 static const test_row tests[] = {
     TEST(sha256_vectors), TEST(sha256_streams), TEST(json_strict), TEST(round_trip), TEST(reproducible), TEST(manifest_form),
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
-    TEST(progress_and_cancel), TEST(hostile_layouts), TEST(refuses_and_leaves_alone), TEST(into_directories),
+    TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
-    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(full_disk), TEST(fallbacks),
+    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(file_size_limit), TEST(borrowed_digest), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),
     TEST(concurrent_saves_named), TEST(concurrent_cancels), TEST(cleaning_savers_do_not_harm), TEST(readers_while_saving),

@@ -294,25 +294,27 @@ static hlsnap_result whole_way(void) {
 static void allocation_failures(void) {
     const int fds = count_fds();
     hlsnap_result r = HLSNAP_ERR_MEMORY;
-    long k;
+    long k, survived = 0;
     snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
     CHECK(mkdtemp(dir) != NULL);
-    for (k = 1; r != HLSNAP_OK && k < 2000; k++) {
+    for (k = 1; k < 2000; k++) {
         const long before = live;
         allocations = 0;
         fail_at = k;
         memset(&err, 0, sizeof(err));
         r = whole_way();
         if (allocations < k) break;
-        CHECK_EQ(r, HLSNAP_ERR_MEMORY);
-        CHECK_EQ(err.code, HLSNAP_ERR_MEMORY);
+        if (r == HLSNAP_OK) survived++; /* what a layer remembers of its place on disk is not worth a failure */
+        else CHECK_EQ(err.code, HLSNAP_ERR_MEMORY);
+        CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY);
         CHECK_EQ(live, before);
         CHECK_EQ(count_fds(), fds);
     }
     fail_at = 0;
     CHECK_EQ(r, HLSNAP_OK);
-    printf("# %ld points\n", k - 1);
-    CHECK(k > 90); /* 97 with all three headers as they are */
+    printf("# %ld points, %ld of them survived\n", k - 1, survived);
+    CHECK(k > 90); /* 103 with all three headers as they are */
+    CHECK(survived <= 6);
     removed();
 }
 

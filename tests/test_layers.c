@@ -1,0 +1,660 @@
+/* test_layers.c - what saves share with what the layout holds, and the functions that keep a layout in order.
+
+   cc:  cc -I.. test_layers.c -o test_layers -lcjson
+   run: ./test_layers [NAME]                        makes directories named l* where it runs */
+#define _GNU_SOURCE
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#include "hlsnap_kvm.h"
+#include "hlsnap_oci.h"
+
+#include "test.h"
+
+#include "oci_make.h"
+
+#include <glob.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+
+static hlsnap_error err;
+
+/* ---- helpers ---- */
+
+__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
+    char command[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    return system(command);
+}
+
+static const char *fresh(void) {
+    static char path[8][32];
+    static int n;
+    char *p = path[n % 8];
+    snprintf(p, 32, "l%d", n++);
+    CHECK_EQ(sh("rm -rf %s", p), 0);
+    return p;
+}
+
+static hlsnap_result save(const char *dir, const char *tag, hlsnap_snapshot *s, char digest[72]) {
+    hlsnap_oci_digest d;
+    const hlsnap_result r = hlsnap_oci_save(dir, tag, s, NULL, &d, &err);
+    if (r) printf("# %s\n", err.msg);
+    else if (digest) memcpy(digest, d.text, sizeof(d.text));
+    return r;
+}
+
+static hlsnap_snapshot *load(const char *dir, const char *ref) {
+    hlsnap_snapshot *s = NULL;
+    if (!CHECK_EQ(hlsnap_oci_load(dir, ref, NULL, &s, NULL, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    return s;
+}
+
+static int64_t bytes_of(const char *dir) {
+    char pattern[80];
+    glob_t g;
+    struct stat st;
+    int64_t sum = 0;
+    size_t i;
+    snprintf(pattern, sizeof(pattern), "%s/blobs/sha256/*", dir);
+    if (glob(pattern, 0, NULL, &g) != 0) return 0;
+    for (i = 0; i < g.gl_pathc; i++)
+        if (stat(g.gl_pathv[i], &st) == 0) sum += st.st_size;
+    globfree(&g);
+    return sum;
+}
+
+static int num_blobs(const char *dir) {
+    char pattern[80];
+    glob_t g;
+    int n;
+    snprintf(pattern, sizeof(pattern), "%s/blobs/sha256/*", dir);
+    n = glob(pattern, 0, NULL, &g) == 0 ? (int)g.gl_pathc : 0;
+    globfree(&g);
+    return n;
+}
+
+/* Every blob's name is its sha256, nothing else has a name, and fsck agrees. */
+static void check_sound(const char *dir) {
+    CHECK_EQ(sh("cd %s/blobs/sha256 && for f in *; do [ \"$(sha256sum < $f)\" = \"$f  -\" ] || exit 1; done", dir), 0);
+    CHECK_EQ(sh("ls -A %s | grep -vxE 'blobs|index.json|oci-layout|.hlsnap.lock' && exit 1; exit 0", dir), 0);
+    if (!CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+}
+
+static void path_of(const char *dir, const hlsnap_snapshot *loaded, uint32_t layer, char *to, size_t cap) {
+    hlsnap__place *place = hlsnap__layer_place_get(loaded->layers[layer], 0);
+    snprintf(to, cap, "%s/blobs/sha256/%s", dir, place ? place->memory + 7 : "none");
+    hlsnap__place_release(place);
+}
+
+/* What a sandbox that ran on would give: `num` pages of the heap from page `first` on in a new layer, all else as in s. */
+static hlsnap_snapshot *derive(hlsnap_snapshot *s, uint32_t first, uint32_t num, uint64_t seed) {
+    hlsnap__extent e[256];
+    hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
+    hlsnap_snapshot *out = NULL;
+    uint32_t i, n = 0;
+    bool put = false;
+    for (i = 0; i < s->num_layers; i++) layers[i] = s->layers[i];
+    layers[i] = layer_new(num, seed, num);
+    for (i = 0; i <= s->num_extents; i++) {
+        const hlsnap__extent *old = i < s->num_extents ? &s->extents[i] : NULL;
+        if (!put && (!old || old->page + old->pages > first)) {
+            if (old && old->page < first) e[n++] = hlsnap__extent_part(old, old->page, first);
+            e[n].page = first;
+            e[n].pages = num;
+            e[n].layer = s->num_layers;
+            e[n++].layer_page = 0;
+            put = true;
+        }
+        if (!old || old->page + old->pages <= first) {
+            if (old) e[n++] = *old;
+        } else if (old->page + old->pages > first + num) {
+            e[n++] = hlsnap__extent_part(old, old->page > first + num ? old->page : first + num, UINT32_MAX);
+        }
+    }
+    CHECK_EQ(hlsnap__snapshot_create(s->guest, s->generation + 1, layers, s->num_layers + 1, e, n, &out, &err), HLSNAP_OK);
+    hlsnap__layer_release(layers[s->num_layers]);
+    return out;
+}
+
+/* A snapshot of which `pages` heap pages are stored: large enough that deltas are small beside it. */
+static hlsnap_snapshot *large(uint32_t pages, uint64_t seed) {
+    hlsnap__extent e[2] = {{0, 4, 0, 0}, {16, 0, 0, 4}};
+    e[1].pages = pages;
+    return snapshot_over(guest_new(), layer_new(pages + 4, seed, pages + 4), NULL, e, 2);
+}
+
+static uint32_t layers_of(const char *dir, const char *ref) {
+    hlsnap_oci_info info;
+    CHECK_EQ(hlsnap_oci_get_info(dir, ref, &info, &err), HLSNAP_OK);
+    return info.layers;
+}
+
+/* ---- deltas ---- */
+
+static void delta_of_a_loaded_snapshot(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *base, *next, *t;
+    char d1[72], d2[72];
+    int64_t before;
+    CHECK_EQ(save(dir, "v1", s, d1), 0);
+    base = load(dir, "v1");
+    next = derive(base, 30, 5, 2);
+    before = bytes_of(dir);
+    CHECK_EQ(save(dir, "v2", next, d2), 0);
+    CHECK_EQ(num_blobs(dir), 8);                           /* memory, chunks, config and manifest, twice */
+    CHECK(bytes_of(dir) - before < 5 * 4096 + 32 + 8192);  /* five pages and what describes them */
+    CHECK_EQ(layers_of(dir, "v1"), 1);
+    CHECK_EQ(layers_of(dir, "v2"), 2);
+    t = load(dir, "v2");
+    if (t) check_same(next, t);
+    CHECK_EQ(save(dir, "v3", t, d1), 0); /* loaded and saved: the same bytes */
+    CHECK_STR(d1, d2);
+    CHECK_EQ(num_blobs(dir), 8);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+static void delta_without_loading(void) { /* what a save wrote is known to its layers */
+    const char *dir = fresh();
+    hlsnap_snapshot *s[5], *t;
+    char digest[72], again[72];
+    int i;
+    s[0] = large(200, 1);
+    CHECK_EQ(save(dir, "v0", s[0], NULL), 0);
+    for (i = 1; i < 5; i++) {
+        char tag[16];
+        snprintf(tag, sizeof(tag), "v%d", i);
+        s[i] = derive(s[i - 1], 20 + 10 * (uint32_t)i, 4, 50 + (uint64_t)i);
+        CHECK_EQ(save(dir, tag, s[i], digest), 0);
+        CHECK_EQ(layers_of(dir, tag), (uint32_t)i + 1);
+        CHECK_EQ(save(dir, tag, s[i], again), 0);
+        CHECK_STR(digest, again);
+        t = load(dir, tag);
+        if (t) check_same(s[i], t);
+        hlsnap_snapshot_release(t);
+    }
+    check_sound(dir);
+    CHECK_EQ(num_blobs(dir), 20);
+    for (i = 0; i < 5; i++) hlsnap_snapshot_release(s[i]);
+}
+
+/* Layers that were never saved become one, whatever lies below them. */
+static void unsaved_layers_become_one(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *a, *b, *t;
+    CHECK_EQ(save(dir, "v0", s, NULL), 0);
+    a = derive(s, 40, 4, 7);
+    b = derive(a, 42, 6, 8);
+    CHECK_EQ(save(dir, "v1", b, NULL), 0);
+    CHECK_EQ(layers_of(dir, "v1"), 2);
+    t = load(dir, "v1");
+    if (t) check_same(b, t);
+    CHECK(t && t->layers[1]->pages == 8);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(b);
+    hlsnap_snapshot_release(a);
+    hlsnap_snapshot_release(s);
+}
+
+static void written_whole_at_nine_layers(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(240, 1), *next, *t;
+    uint32_t i;
+    CHECK_EQ(save(dir, "x", s, NULL), 0);
+    for (i = 1; i < 12; i++) {
+        next = derive(s, 16 + 3 * i, 2, 90 + i);
+        hlsnap_snapshot_release(s);
+        s = next;
+        CHECK_EQ(save(dir, "x", s, NULL), 0);
+        CHECK_EQ(layers_of(dir, "x"), i < 8 ? i + 1 : i - 7);
+        t = load(dir, "x");
+        if (t) check_same(s, t);
+        hlsnap_snapshot_release(t);
+    }
+    check_sound(dir);
+    hlsnap_snapshot_release(s);
+}
+
+static void written_whole_beyond_half(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(96, 1), *a = derive(s, 20, 50, 2), *b = derive(s, 20, 51, 3); /* 100 pages below them */
+    CHECK_EQ(save(dir, "s", s, NULL), 0);
+    CHECK_EQ(save(dir, "a", a, NULL), 0);
+    CHECK_EQ(layers_of(dir, "a"), 2);
+    CHECK_EQ(save(dir, "b", b, NULL), 0);
+    CHECK_EQ(layers_of(dir, "b"), 1);
+    check_sound(dir);
+    hlsnap_snapshot_release(a);
+    hlsnap_snapshot_release(b);
+    hlsnap_snapshot_release(s);
+}
+
+static void zero_pages_are_no_layer(void) { /* a delta of nothing but zeros takes pages away and adds none */
+    static const uint8_t zeros[4096];
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *z, *t;
+    hlsnap__layer *layers[2];
+    hlsnap__extent e[3] = {{0, 4, 0, 0}, {16, 1, 1, 0}, {17, 199, 0, 5}};
+    int fd = hlsnap__memfd(&err);
+    CHECK_EQ(save(dir, "s", s, NULL), 0);
+    CHECK_EQ(pwrite(fd, zeros, 4096, 0), 4096);
+    CHECK_EQ(hlsnap__memfd_seal(fd, &err), 0);
+    layers[0] = s->layers[0];
+    layers[1] = hlsnap__layer_create(fd, true, 1, &err);
+    CHECK_EQ(hlsnap__snapshot_create(s->guest, 9, layers, 2, e, 3, &z, &err), 0);
+    hlsnap__layer_release(layers[1]);
+    CHECK_EQ(save(dir, "z", z, NULL), 0);
+    CHECK_EQ(layers_of(dir, "z"), 1);
+    CHECK_EQ(num_blobs(dir), 6); /* memory and chunk list are the same ones */
+    t = load(dir, "z");
+    if (t) check_same(z, t);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(z);
+    hlsnap_snapshot_release(s);
+}
+
+static void another_layout_gets_all(void) {
+    const char *a = fresh(), *b = fresh();
+    hlsnap_snapshot *s = large(200, 1), *next = derive(s, 30, 5, 2), *t;
+    CHECK_EQ(save(a, "v1", s, NULL), 0);
+    CHECK_EQ(save(b, "v2", next, NULL), 0); /* a's blobs are not in b */
+    CHECK_EQ(layers_of(b, "v2"), 1);
+    CHECK_EQ(save(a, "v2", next, NULL), 0); /* and a is not forgotten over b */
+    CHECK_EQ(layers_of(a, "v2"), 2);
+    t = load(b, "v2");
+    if (t) check_same(next, t);
+    check_sound(a);
+    check_sound(b);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(s);
+}
+
+/* A blob that is damaged, missing, cut or exchanged is not shared, and what it held is written again. */
+static void unsound_base_is_not_shared(void) {
+    static const char *const harm[] = {"printf x | dd of=%s bs=1 seek=70000 conv=notrunc status=none", "rm %s",
+                                       "truncate -s -4096 %s", "ln -sf /dev/zero %s", "rm %s; mkdir %s"};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(harm); i++) {
+        const char *dir = fresh();
+        hlsnap_snapshot *s = large(200, 1), *base, *next, *t;
+        char path[120], command[400];
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        base = load(dir, "v1");
+        next = derive(base, 30, 5, 2);
+        path_of(dir, base, 0, path, sizeof(path));
+        snprintf(command, sizeof(command), harm[i], path, path);
+        CHECK_EQ(system(command), 0);
+        CHECK_EQ(save(dir, "v2", next, NULL), 0);
+        t = load(dir, "v2");
+        if (t) check_same(next, t);
+        CHECK_EQ(t ? t->num_layers : 0, 1);
+        hlsnap_snapshot_release(t);
+        CHECK(hlsnap_oci_fsck(dir, false, &err) != HLSNAP_OK);
+        if (i < 4) { /* saving it again mends it; a directory is not ours to remove */
+            CHECK_EQ(save(dir, "v1", s, NULL), 0);
+            check_sound(dir);
+        }
+        hlsnap_snapshot_release(next);
+        hlsnap_snapshot_release(base);
+        hlsnap_snapshot_release(s);
+    }
+}
+
+static char victim[120];
+static bool remove_victim(uint64_t done, uint64_t total, void *user) {
+    (void)done, (void)total, (void)user;
+    unlink(victim);
+    return true;
+}
+
+/* A tool that knows no lock removes the base when the save has looked at it already. */
+static void base_removed_during_the_save(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *base, *next, *t;
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    base = load(dir, "v1");
+    next = derive(base, 30, 5, 2);
+    path_of(dir, base, 0, victim, sizeof(victim));
+    desc.progress = remove_victim;
+    CHECK_EQ(hlsnap_oci_save(dir, "v2", next, &desc, NULL, &err), HLSNAP_OK);
+    t = load(dir, "v2");
+    if (t) check_same(next, t);
+    CHECK_EQ(layers_of(dir, "v2"), 1);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+/* A base that was loaded without verification may be anything: what is saved is what memory holds. */
+static void unverified_base_is_not_shared(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *base = NULL, *next, *t;
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    desc.disable_verify = true;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &desc, &base, NULL, &err), HLSNAP_OK);
+    next = derive(base, 30, 5, 2);
+    CHECK_EQ(save(dir, "v2", next, NULL), 0);
+    CHECK_EQ(layers_of(dir, "v2"), 1);
+    t = load(dir, "v2");
+    if (t) check_same(next, t);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- the store's functions ---- */
+
+typedef struct seen { char text[2000]; } seen;
+
+static bool note(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    seen *s = (seen *)user;
+    snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%s %.15s %s;", tag, digest->text, bytes ? "+" : "0");
+    return true;
+}
+
+static bool stop(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    (void)tag, (void)digest, (void)bytes;
+    ++*(int *)user;
+    return false;
+}
+
+static bool note_text(const char *key, const char *value, void *user) {
+    seen *s = (seen *)user;
+    snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%s=%s;", key, value);
+    return true;
+}
+
+static void lists(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *o = large(20, 2);
+    char d1[72], d2[72], want[200];
+    seen got = {""};
+    int calls = 0;
+    CHECK_EQ(save(dir, "v1", s, d1), 0);
+    CHECK_EQ(save(dir, "v2", s, NULL), 0);
+    CHECK_EQ(save(dir, "v2", o, d2), 0);
+    CHECK_EQ(save(dir, "v1", o, NULL), 0);
+    CHECK_EQ(hlsnap_oci_list(dir, note, &got, &err), HLSNAP_OK);
+    snprintf(want, sizeof(want), " %.15s +;v2 %.15s +;v1 %.15s +;", d1, d2, d2);
+    CHECK_STR(got.text, want);
+    CHECK_EQ(hlsnap_oci_list(dir, stop, &calls, &err), HLSNAP_OK);
+    CHECK_EQ(calls, 1);
+    /* a foreign entry is left out; a snapshot whose manifest is gone has no bytes */
+    CHECK_EQ(sh("sed -i 's|\"manifests\":\\[|&{\"mediaType\":\"text/plain\",\"digest\":\"sha512:00\",\"size\":1},|' %s/index.json", dir), 0);
+    CHECK_EQ(sh("rm %s/blobs/sha256/%s", dir, d1 + 7), 0);
+    got.text[0] = 0;
+    CHECK_EQ(hlsnap_oci_list(dir, note, &got, &err), HLSNAP_OK);
+    snprintf(want, sizeof(want), " %.15s 0;v2 %.15s +;v1 %.15s +;", d1, d2, d2);
+    CHECK_STR(got.text, want);
+    CHECK_EQ(hlsnap_oci_list("nowhere", note, &got, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_list(dir, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_list(NULL, note, NULL, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+static void annotations(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    seen got = {""};
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_annotations(dir, "v1", note_text, &got, &err), HLSNAP_OK);
+    CHECK_STR(got.text, "org.opencontainers.image.ref.name=v1;dev.hlsnap.abi=0;dev.hlsnap.arch=x86_64;"
+                        "dev.hlsnap.build-id=0123456789abcdef0123456789abcdef01234567;dev.hlsnap.library=" HLSNAP_VERSION_STRING
+                        ";dev.hlsnap.version=0;");
+    CHECK_EQ(hlsnap_oci_annotations(dir, "v2", note_text, &got, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_annotations(dir, "a/b", note_text, &got, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_annotations(dir, "v1", NULL, &got, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+}
+
+static void own_and_shared_bytes(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *base, *next;
+    hlsnap_oci_info a, b;
+    int64_t all;
+    CHECK_EQ(save(dir, "a", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "a", &a, &err), HLSNAP_OK);
+    CHECK_EQ(a.bytes, bytes_of(dir));
+    CHECK_EQ(a.own_bytes, a.bytes);
+    CHECK_EQ(a.stored_pages, 204);
+    CHECK_EQ(a.pages, 4 + 2 + 8 + 256 + 4 + 16 + 1 + 1);
+    CHECK_EQ(a.layers, 1);
+    base = load(dir, "a");
+    next = derive(base, 30, 5, 2);
+    CHECK_EQ(save(dir, "b", next, NULL), 0);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "a", &a, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "b", &b, &err), HLSNAP_OK);
+    all = bytes_of(dir);
+    CHECK_EQ(a.bytes - a.own_bytes, b.bytes - b.own_bytes); /* the base, shared by both */
+    CHECK_EQ(a.bytes - a.own_bytes, 204 * 4096 + 13 * 32);
+    CHECK_EQ(a.own_bytes + b.own_bytes + 204 * 4096 + 13 * 32, all);
+    CHECK_EQ(b.layers, 2);
+    CHECK_EQ(b.stored_pages, 204);
+    CHECK_EQ(hlsnap_oci_untag(dir, "a", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(bytes_of(dir), all - (int64_t)a.own_bytes); /* own is what goes */
+    CHECK_EQ(hlsnap_oci_get_info(dir, "c", &b, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "b", NULL, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+static void tags(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1), *o = large(20, 2), *t;
+    char d1[72], d2[72];
+    CHECK_EQ(save(dir, "v1", s, d1), 0);
+    CHECK_EQ(save(dir, "v2", o, d2), 0);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "also", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_tag(dir, d2, "v1", &err), HLSNAP_OK); /* moves */
+    t = load(dir, "also");
+    if (t) check_same(s, t);
+    hlsnap_snapshot_release(t);
+    t = load(dir, "v1");
+    if (t) check_same(o, t);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v1", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, "also", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_load(dir, "also", NULL, &t, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    t = load(dir, d1); /* until gc */
+    if (t) check_same(s, t);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_untag(dir, "also", &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_tag(dir, "none", "x", &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "a:b", &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_tag(dir, "a:b", "x", &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_untag(dir, d1, &err), HLSNAP_ERR_ARG); /* a digest is no tag */
+    CHECK_EQ(hlsnap_oci_tag("nowhere", "v1", "x", &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(access("nowhere", F_OK), -1);
+    CHECK_EQ(hlsnap_oci_gc("nowhere", 0, NULL, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(mkdir("l-empty", 0700) == 0 || errno == EEXIST, 1);
+    CHECK_EQ(hlsnap_oci_gc("l-empty", 0, NULL, &err), HLSNAP_ERR_FILE); /* no layout, and it does not become one */
+    CHECK_EQ(hlsnap_oci_fsck("l-empty", true, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_untag("l-empty", "x", &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(rmdir("l-empty"), 0);
+    check_sound(dir);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+static void collects(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *next, *o = large(20, 2), *t, *used;
+    char d1[72], d2[72];
+    uint64_t freed = 1;
+    int64_t all;
+    CHECK_EQ(save(dir, "base", s, NULL), 0);
+    next = derive(s, 30, 5, 2);
+    CHECK_EQ(save(dir, "next", next, d1), 0);
+    CHECK_EQ(save(dir, "o", o, d2), 0);
+    used = load(dir, "o");
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_OK); /* all is tagged */
+    CHECK_EQ(freed, 0);
+    CHECK_EQ(num_blobs(dir), 12);
+    CHECK_EQ(hlsnap_oci_untag(dir, "base", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, "o", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc(dir, 3600, &freed, &err), HLSNAP_OK); /* too young */
+    CHECK_EQ(freed, 0);
+    t = load(dir, d2);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(sh("echo x > %s/blobs/sha256/%064d; echo x > %s/blobs/sha256/stray; touch %s/.hlsnap-1-2.tmp; mkdir %s/.hlsnap-tmp; "
+                "touch %s/.hlsnap-tmp/.hlsnap-3-4.tmp %s/foreign", dir, 7, dir, dir, dir, dir, dir), 0);
+    all = bytes_of(dir);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_OK);
+    CHECK_EQ(freed, all - bytes_of(dir));
+    CHECK_EQ(num_blobs(dir), 7); /* next's six, and what is no blob */
+    CHECK_EQ(sh("test -e %s/foreign && test -e %s/blobs/sha256/stray && ! test -e %s/.hlsnap-tmp && ! test -e %s/.hlsnap-1-2.tmp",
+                dir, dir, dir, dir), 0);
+    CHECK_EQ(hlsnap_oci_load(dir, d2, NULL, &t, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    t = load(dir, "next");
+    if (t) check_same(next, t);
+    hlsnap_snapshot_release(t);
+    check_same(o, used); /* what is loaded lives on */
+    CHECK_EQ(sh("rm %s/foreign %s/blobs/sha256/stray", dir, dir), 0);
+    check_sound(dir);
+    hlsnap_snapshot_release(used);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* Puts a document into the layout and an entry for it into the index. */
+static void foreign(const char *dir, const char *type, const char *document) {
+    CHECK_EQ(sh("cd %s && printf '%%s' '%s' > f && d=$(sha256sum < f | cut -d' ' -f1) && n=$(wc -c < f) && mv f blobs/sha256/$d && "
+                "sed -i \"s|\\\"manifests\\\":\\[|&{\\\"mediaType\\\":\\\"%s\\\",\\\"digest\\\":\\\"sha256:$d\\\",\\\"size\\\":$n},|\" index.json",
+                dir, document, type), 0);
+}
+
+static void collects_around_others(void) {
+    static const char image[] = "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":"
+                                "\"sha256:6b23c0d5f35d1b11f9b683f0b0a617355deb11277d91ae091d399c655b87940d\",\"size\":1},\"layers\":[]}";
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(sh("printf C > %s/blobs/sha256/6b23c0d5f35d1b11f9b683f0b0a617355deb11277d91ae091d399c655b87940d", dir), 0);
+    foreign(dir, "application/vnd.oci.image.manifest.v1+json", image); /* untagged, and not ours to drop */
+    foreign(dir, "application/vnd.example", "anything");
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(num_blobs(dir), 4 + 3);
+    /* a manifest that cannot be understood: nothing goes */
+    CHECK_EQ(save(dir, "v2", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
+    foreign(dir, "application/vnd.docker.distribution.manifest.v2+json", "no JSON");
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_JSON);
+    CHECK_EQ(num_blobs(dir), 4 + 4);
+    CHECK_EQ(sh("sha256sum < %s/index.json > before", dir), 0);
+    CHECK_EQ(sh("truncate -s 0 %s/blobs/sha256/$(printf 'no JSON' | sha256sum | cut -d' ' -f1)", dir), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_SIZE);
+    CHECK_EQ(sh("rm %s/blobs/sha256/$(printf 'no JSON' | sha256sum | cut -d' ' -f1)", dir), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK); /* a manifest that is missing leads nowhere */
+    CHECK_EQ(sh("sha256sum < %s/index.json | cmp -s - before; rm before", dir), 0);
+    CHECK_EQ(num_blobs(dir), 4 + 3);
+    hlsnap_snapshot_release(s);
+}
+
+static void checks_and_repairs(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(40, 1), *base;
+    char path[120];
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    base = load(dir, "v1");
+    path_of(dir, base, 0, path, sizeof(path));
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+    CHECK_EQ(sh("rm %s/oci-layout", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_OK);
+    check_sound(dir);
+    CHECK_EQ(sh("echo x > %s/blobs/sha256/%064d; touch %s/.hlsnap-1-2.tmp", dir, 7, dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_DIGEST); /* no entry leads there, but its name is a lie */
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_OK);
+    check_sound(dir);
+    CHECK_EQ(sh("echo y > %s/blobs/sha256/stray", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_FILE); /* who knows whose it is */
+    CHECK_EQ(sh("rm %s/blobs/sha256/stray", dir), 0);
+    CHECK_EQ(sh("printf x | dd of=%s bs=1 seek=9000 conv=notrunc status=none", path), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_DIGEST); /* needed: reported, never removed */
+    CHECK(strstr(err.msg, strrchr(path, '/') + 1) != NULL);
+    CHECK_EQ(access(path, F_OK), 0);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0); /* mended */
+    check_sound(dir);
+    CHECK_EQ(sh("truncate -s 4096 %s", path), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_SIZE);
+    CHECK_EQ(sh("rm %s", path), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_fsck("nowhere", false, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_fsck(NULL, false, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+static void flattens(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *next, *t;
+    hlsnap_oci_digest flat, whole;
+    uint32_t i;
+    CHECK_EQ(save(dir, "x", s, NULL), 0);
+    for (i = 1; i < 5; i++) {
+        next = derive(s, 16 + 7 * i, 3, 90 + i);
+        hlsnap_snapshot_release(s);
+        s = next;
+        CHECK_EQ(save(dir, "x", s, NULL), 0);
+    }
+    CHECK_EQ(layers_of(dir, "x"), 5);
+    CHECK_EQ(hlsnap_oci_flatten(dir, "x", "flat", NULL, &flat, &err), HLSNAP_OK);
+    CHECK_EQ(layers_of(dir, "flat"), 1);
+    CHECK_EQ(layers_of(dir, "x"), 5);
+    t = load(dir, "flat");
+    if (t) check_same(s, t);
+    hlsnap_snapshot_release(t);
+    t = load(dir, "x"); /* a new process that saves all of it elsewhere writes the very same bytes */
+    CHECK_EQ(hlsnap_oci_save(fresh(), "y", t, NULL, &whole, &err), HLSNAP_OK);
+    CHECK_STR(flat.text, whole.text);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_flatten(dir, "x", "x", NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(layers_of(dir, "x"), 1);
+    CHECK_EQ(hlsnap_oci_flatten(dir, "none", "x", NULL, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(num_blobs(dir), 4);
+    check_sound(dir);
+    hlsnap_snapshot_release(s);
+}
+
+static void read_only_layouts(void) { /* nothing that only reads needs to write */
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1), *t;
+    hlsnap_oci_info info;
+    seen got = {""};
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
+    CHECK_EQ(hlsnap_oci_list(dir, note, &got, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+    t = load(dir, "v1");
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(sh("test -e %s/.hlsnap.lock", dir) != 0, 1);
+    hlsnap_snapshot_release(s);
+}
+
+static const test_row tests[] = {
+    TEST(delta_of_a_loaded_snapshot), TEST(delta_without_loading), TEST(unsaved_layers_become_one),
+    TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
+    TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(lists),
+    TEST(annotations), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
+    TEST(flattens), TEST(read_only_layouts)};
+
+int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
