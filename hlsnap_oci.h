@@ -139,7 +139,7 @@ typedef bool (*hlsnap_oci_visit_text)(const char *key, const char *value, void *
 typedef struct hlsnap_oci_info {
     hlsnap_oci_digest digest;  /* of the manifest */
     uint64_t bytes;            /* of all blobs that it leads to, its own included */
-    uint64_t own_bytes;        /* of those that no other entry of the index leads to; the rest is shared */
+    uint64_t own_bytes;        /* of those that no other entry of the index leads to; 0 also when that cannot be told */
     uint64_t pages;            /* of guest memory, 4 KiB each */
     uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
     uint32_t layers;
@@ -157,7 +157,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit
    dir, ref  in     as for hlsnap_oci_load; nothing is read of guest memory
    out       out    not NULL
    err       out    may be NULL
-   returns   as hlsnap_oci_load, but for _CPU (it need not run here); errors of other entries' manifests
+   returns   as hlsnap_oci_load, but for _CPU: it need not run here
    threads   any
    cost      reads the manifests of all entries  */
 HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out, hlsnap_error *err);
@@ -483,6 +483,11 @@ static size_t hlsnap__json_utf8(const unsigned char *p, size_t n) {
     return size;
 }
 
+/* Whether the character at p, of a text that ends with a NUL, is a control character: C0, DEL or C1. */
+static bool hlsnap__json_control(const unsigned char *p) {
+    return *p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+}
+
 /* The four hex digits of \u, or -1. */
 static int32_t hlsnap__json_hex4(hlsnap__json_scan *s) {
     int32_t v = 0;
@@ -771,7 +776,7 @@ static void hlsnap__text_string(hlsnap__text *t, const char *s) {
     hlsnap__text_raw(t, "\"", 1);
     for (; left; left -= n, p += n) {
         n = hlsnap__json_utf8(p, left);
-        if (!n || *p < 0x20 || *p == 0x7f) hlsnap__text_raw(t, "_", n = 1);
+        if (!n || hlsnap__json_control(p)) hlsnap__text_raw(t, "_", n ? n : (n = 1));
         else if (*p == '"' || *p == '\\') hlsnap__text_add(t, "\\%c", *p);
         else hlsnap__text_raw(t, p, n);
     }
@@ -1125,6 +1130,7 @@ typedef struct hlsnap__oci_blob {
     uint64_t size;
     bool named;                /* this save gave it its name, and takes it back when it fails */
     bool unsynced;             /* a file of that name could not be brought to the disk: it must be replaced */
+    bool young;                /* the times of the file below may not tell the next change */
     bool shared;               /* a file of that name was there and hashed whole; these tell it again: */
     uint64_t dev, ino, ctime_s, ctime_ns; /* 0: not known */
 } hlsnap__oci_blob;
@@ -1285,6 +1291,14 @@ static void hlsnap__oci_blob_stat(hlsnap__oci_blob *b, const struct stat *st) {
     b->ctime_ns = (uint64_t)st->st_ctim.tv_nsec;
 }
 
+/* Whether a file changed so lately that another change in the same tick of the clock would not be seen. */
+static bool hlsnap__oci_young(const struct stat *st) {
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec - st->st_ctim.tv_sec < 2 &&
+           (now.tv_sec - st->st_ctim.tv_sec) * 1000000000 + (now.tv_nsec - st->st_ctim.tv_nsec) < 20000000;
+}
+
 /* Looks whether the blob is in the layout already, and sound: then b->shared. Anything else will be replaced. For a blob that
    is known, known says what its chunk list is, since a load checks only that, and of which file all this was found out. */
 static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_blob *b, const hlsnap__place *known,
@@ -1303,6 +1317,7 @@ static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_bl
             /* who wrote it may not have done that; a failure is reported once only, so it is never asked again */
             if (hlsnap__oci_fsync(fd, b->digest, &unused) != HLSNAP_OK) b->unsynced = true;
             b->shared = !b->unsynced;
+            b->young = hlsnap__oci_young(&st);
         }
     }
     close(fd);
@@ -1824,7 +1839,7 @@ static hlsnap_result hlsnap__oci_name_read(const hlsnap__json *d, const cJSON *o
     const char *text = "", *p;
     hlsnap_result r = hlsnap__json_string(d, o, path, name, &text, err);
     if (r) return r;
-    for (p = text; *p && (unsigned char)*p >= 0x20 && *p != 0x7f; p++) {}
+    for (p = text; *p && !hlsnap__json_control((const unsigned char *)p); p++) {}
     if (*p || strlen(text) >= cap)
         return hlsnap__json_bad(d, path, name, "a short text without control characters", hlsnap__json_get(o, name),
                                 err);
@@ -2415,6 +2430,7 @@ static hlsnap__place *hlsnap__oci_place_new(const char *memory, const char *chun
 
 /* Notes which file was hashed whole, so that the next save need not do it again. */
 static void hlsnap__oci_place_seen(hlsnap__place *place, const hlsnap__oci_blob *b) {
+    if (b->young) return;
     place->dev = b->dev;
     place->ino = b->ino;
     place->ctime_s = b->ctime_s;
@@ -2720,7 +2736,7 @@ typedef struct hlsnap__oci_load {
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes */
     uint8_t *sums;             /* chunk list of the layer at hand */
-    uint8_t *used;             /* one byte per chunk of it: an extent needs the chunk */
+    uint16_t *used;            /* one bit for each page of its chunks: an extent shows the page */
     uint64_t done, total;      /* bytes, for progress */
 } hlsnap__oci_load;
 
@@ -2792,24 +2808,34 @@ static hlsnap_result hlsnap__oci_verify(hlsnap__oci_load *load, uint32_t layer, 
     return HLSNAP_OK;
 }
 
-/* Marks the chunks that extents need; the others may be left alone, so that what is read is bounded by the guest's size. */
+HLSNAP__STATIC_ASSERT(chunk_pages, HLSNAP__OCI_CHUNK == 16 * HLSNAP__PAGE);
+
+/* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
+   the guest's own, whatever the layer's file is. */
 static void hlsnap__oci_mark_used(hlsnap__oci_load *load, uint32_t layer) {
-    const uint32_t pages = HLSNAP__OCI_CHUNK / HLSNAP__PAGE;
     uint32_t i;
     for (i = 0; i < load->config.num_extents; i++) {
         const hlsnap__extent *e = &load->config.extents[i];
-        uint64_t chunk = e->layer_page / pages, last = ((uint64_t)e->layer_page + e->pages - 1) / pages;
-        for (; e->layer == layer && chunk <= last; chunk++) load->used[chunk] = 1;
+        uint64_t page = e->layer_page, end = page + e->pages;
+        if (e->layer != layer) continue;
+        for (; page < end; page++) load->used[page / 16] |= (uint16_t)(1u << page % 16);
     }
 }
 
-/* Writes chunks but those of zeros, which a new memfd holds already: a sparse file must not become real memory. */
-static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t n, uint64_t at, hlsnap_error *err) {
+/* Writes the pages of chunks that are used, but not those of zeros, which a new memfd holds already. */
+static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t n, uint64_t at, const uint16_t *used,
+                                              hlsnap_error *err) {
+    const uint32_t pages = (uint32_t)(n / HLSNAP__PAGE);
     hlsnap_result r = HLSNAP_OK;
-    uint64_t k;
-    for (; !r && n; n -= k, p += k, at += k) {
-        k = n < HLSNAP__OCI_CHUNK ? n : HLSNAP__OCI_CHUNK;
-        if (!hlsnap__all_zero(p, (size_t)k)) r = hlsnap__pwrite(fd, p, (size_t)k, at, err);
+    uint32_t i, end;
+    for (i = 0; !r && i < pages; i = end) {
+        for (end = i; end < pages && used[end / 16] >> end % 16 & 1 &&
+                      !hlsnap__all_zero(p + (size_t)end * HLSNAP__PAGE, HLSNAP__PAGE);)
+            end++;
+        if (end > i)
+            r = hlsnap__pwrite(fd, p + (size_t)i * HLSNAP__PAGE, (size_t)(end - i) * HLSNAP__PAGE,
+                               at + (uint64_t)i * HLSNAP__PAGE, err);
+        else end = i + 1;
     }
     return r;
 }
@@ -2828,7 +2854,7 @@ static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t lay
         n = size - at < k * HLSNAP__OCI_CHUNK ? size - at : k * HLSNAP__OCI_CHUNK;
         if (used) r = hlsnap__pread(fd, load->buffer, (size_t)n, at, err);
         if (used && !r) r = hlsnap__oci_verify(load, layer, chunk, n, err);
-        if (used && !r && to >= 0) r = hlsnap__oci_write_chunks(to, load->buffer, n, at, err);
+        if (used && !r && to >= 0) r = hlsnap__oci_write_chunks(to, load->buffer, n, at, load->used + chunk, err);
         load->done += n;
         if (!r) r = hlsnap__oci_report(&load->desc, load->done, load->total, err);
     }
@@ -2874,7 +2900,7 @@ static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, 
     hlsnap_result r = hlsnap__oci_small_blob(load, &load->manifest.chunks[i], &sums, err);
     load->sums = (uint8_t *)sums;
     if (r) return r;
-    load->used = (uint8_t *)hlsnap__alloc(1, (size_t)(load->manifest.chunks[i].size / 32), err);
+    load->used = (uint16_t *)hlsnap__alloc((size_t)(load->manifest.chunks[i].size / 32), sizeof(load->used[0]), err);
     if (!load->used) return HLSNAP_ERR_MEMORY;
     hlsnap__oci_mark_used(load, i);
     if (copy) r = hlsnap__oci_layer_private(load, i, fd, &to, err);
@@ -2906,7 +2932,8 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     memset(&load->manifest, 0, sizeof(load->manifest));
     memset(&load->config, 0, sizeof(load->config));
     memset(load->layers, 0, sizeof(load->layers));
-    load->sums = load->used = NULL;
+    load->sums = NULL;
+    load->used = NULL;
     load->done = load->total = 0;
 }
 
@@ -2920,7 +2947,8 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
         r = hlsnap__oci_layer_load(load, i, err);
         hlsnap__free(load->sums);
         hlsnap__free(load->used);
-        load->sums = load->used = NULL;
+        load->sums = NULL;
+        load->used = NULL;
     }
     if (!r)
         r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents,
@@ -2999,60 +3027,43 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
     hlsnap__free(load);
 }
 
-static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
-                                          hlsnap_error *err) {
-    const cJSON *e;
-    uint32_t i = 0;
-    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e; e = e->next, i++) {
-        hlsnap_oci_digest digest;
-        const char *tag = hlsnap__oci_tag_of(e);
-        uint64_t bytes = 0;
-        bool ours = false;
-        hlsnap_result r = hlsnap__oci_entry_manifest(load, &load->index, e, i, &load->manifest_json, &load->manifest,
-                                                     &ours, err);
-        if (r == HLSNAP_ERR_MEMORY) return r;
-        if (ours)
-            bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(e, "size")->valuedouble);
-        hlsnap__json_close(&load->manifest_json);
-        if ((!r && !ours) || !hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e))) continue;
-        memcpy(digest.text, hlsnap__oci_digest_of(e), sizeof(digest.text));
-        if (!visit(tag ? tag : "", &digest, bytes, user)) break;
-    }
-    return HLSNAP_OK;
-}
-
 /* ---- >>reachable: what the index leads to, through everything that may be somebody's manifest ---- */
 
-#define HLSNAP__OCI_NESTED 4u             /* levels of indexes in indexes */
+#define HLSNAP__OCI_NESTED 4u              /* levels of indexes in indexes */
 #define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
-#define HLSNAP__OCI_MANY UINT32_MAX       /* more than one entry leads there */
+#define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
+#define HLSNAP__OCI_MANY UINT32_MAX        /* more than one entry */
 
 typedef struct hlsnap__oci_reached {
     char digest[72];
     uint64_t size;
-    uint32_t entry; /* that leads there, or HLSNAP__OCI_MANY */
+    uint32_t entry;    /* that leads there, or HLSNAP__OCI_MANY */
+    uint32_t followed; /* entry for which the document was read, or HLSNAP__OCI_NOBODY, HLSNAP__OCI_MANY */
 } hlsnap__oci_reached;
 
-/* A hash table of digests. */
+/* A hash table of digests. These are whatever a file says, hence the key. */
 typedef struct hlsnap__oci_reach {
     hlsnap__oci_reached *rows; /* cap of them, a power of two; digest "" = empty */
     uint32_t num, cap;
+    uint64_t key;
 } hlsnap__oci_reach;
 
 static hlsnap__oci_reached *hlsnap__oci_reach_find(const hlsnap__oci_reach *t, const char *digest) {
-    uint64_t i = strtoull(digest + 7 + 48, NULL, 16); /* the last 16 digits are as good as any hash */
-    for (;; i++) {
+    uint64_t i = hlsnap__mix(t->key, digest + 7, 64);
+    for (i ^= i >> 32;; i++) {
         hlsnap__oci_reached *row = &t->rows[i & (t->cap - 1)];
         if (!row->digest[0] || strcmp(row->digest, digest) == 0) return row;
     }
 }
 
 static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *err) {
-    hlsnap__oci_reach bigger;
+    hlsnap__oci_reach bigger = *t;
     uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
     if (t->num >= HLSNAP__OCI_MAX_REACHED)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json leads to more than %u blobs", HLSNAP__OCI_MAX_REACHED);
-    bigger.num = t->num;
+    if (!t->cap) r = hlsnap__random(&bigger.key, sizeof(bigger.key), err);
+    if (r) return r;
     bigger.cap = t->cap ? 2 * t->cap : 256;
     bigger.rows = (hlsnap__oci_reached *)hlsnap__alloc(bigger.cap, sizeof(bigger.rows[0]), err);
     if (!bigger.rows) return HLSNAP_ERR_MEMORY;
@@ -3063,75 +3074,96 @@ static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *
     return HLSNAP_OK;
 }
 
-/* Notes that an entry leads to a blob. *fresh: this entry had not led there before. */
+/* Notes that an entry leads to a blob. *row is good until the next one. */
 static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *digest, uint64_t size, uint32_t entry,
-                                           bool *fresh, hlsnap_error *err) {
-    hlsnap__oci_reached *row;
+                                           hlsnap__oci_reached **row, hlsnap_error *err) {
     hlsnap_result r = t->num * 2 >= t->cap ? hlsnap__oci_reach_grow(t, err) : HLSNAP_OK;
-    *fresh = false;
     if (r) return r;
-    row = hlsnap__oci_reach_find(t, digest);
-    *fresh = !row->digest[0] || (row->entry != entry && row->entry != HLSNAP__OCI_MANY);
-    if (!row->digest[0]) {
-        memcpy(row->digest, digest, sizeof(row->digest));
-        row->size = size;
-        row->entry = entry;
+    *row = hlsnap__oci_reach_find(t, digest);
+    if (!(*row)->digest[0]) {
+        memcpy((*row)->digest, digest, sizeof((*row)->digest));
+        (*row)->size = size;
+        (*row)->entry = entry;
+        (*row)->followed = HLSNAP__OCI_NOBODY;
         t->num++;
-    } else if (row->entry != entry) row->entry = HLSNAP__OCI_MANY;
+    } else if ((*row)->entry != entry) (*row)->entry = HLSNAP__OCI_MANY;
     return HLSNAP_OK;
 }
 
-/* Documents of these types lead to further blobs. */
-static bool hlsnap__oci_leads_on(const char *type) {
+typedef enum hlsnap__oci_kind {
+    HLSNAP__OCI_LEAF,     /* leads nowhere */
+    HLSNAP__OCI_PERHAPS,  /* leads on if it is JSON: what an index lists, and JSON of types that are not known here */
+    HLSNAP__OCI_CERTAINLY /* of a type that leads on */
+} hlsnap__oci_kind;
+
+static hlsnap__oci_kind hlsnap__oci_kind_of(const char *type, bool listed) {
     static const char *const types[] = {HLSNAP__OCI_MANIFEST_TYPE, HLSNAP__OCI_INDEX_TYPE,
                                         "application/vnd.docker.distribution.manifest.v2+json",
                                         "application/vnd.docker.distribution.manifest.list.v2+json"};
+    const size_t n = strlen(type);
     size_t i;
     for (i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-        if (strcmp(type, types[i]) == 0) return true;
-    return false;
+        if (strcmp(type, types[i]) == 0) return HLSNAP__OCI_CERTAINLY;
+    return listed || (n > 5 && strcmp(type + n - 5, "+json") == 0) ? HLSNAP__OCI_PERHAPS : HLSNAP__OCI_LEAF;
 }
 
-static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *digest,
-                                                uint64_t size, uint32_t entry, uint32_t depth, hlsnap_error *err);
+static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t,
+                                                const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
+                                                hlsnap_error *err);
 
-/* Every object at or below o that has a digest, wherever it stands: this must not depend on knowing the document's schema. */
+/* Every object at or below o that has a digest, wherever it stands: this must not depend on knowing the document's schema.
+   listed: o is, or stands in, the list of an index. */
 static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
-                                             uint32_t entry, uint32_t depth, hlsnap_error *err) {
+                                             uint32_t entry, uint32_t depth, bool listed, hlsnap_error *err) {
     const cJSON *digest = hlsnap__json_get(o, "digest"), *type = hlsnap__json_get(o, "mediaType"),
                 *size = hlsnap__json_get(o, "size"), *c;
     hlsnap_result r = HLSNAP_OK;
     if (cJSON_IsString(digest) && hlsnap__sha256_text_ok(digest->valuestring)) {
-        const uint64_t bytes = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
-        bool fresh;
-        r = hlsnap__oci_reach_add(t, digest->valuestring, bytes, entry, &fresh, err);
-        if (!r && fresh && cJSON_IsString(type) && hlsnap__oci_leads_on(type->valuestring))
-            r = hlsnap__oci_reach_document(load, t, digest->valuestring, bytes, entry, depth, err);
+        hlsnap__oci_reached *row;
+        hlsnap__oci_ref ref;
+        ref.type = cJSON_IsString(type) ? type->valuestring : "";
+        ref.digest = digest->valuestring;
+        ref.size = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
+        r = hlsnap__oci_reach_add(t, ref.digest, ref.size, entry, &row, err);
+        /* twice suffices: for the second entry, everything below is known to be shared */
+        if (!r && hlsnap__oci_kind_of(ref.type, listed) != HLSNAP__OCI_LEAF && row->followed != entry &&
+            row->followed != HLSNAP__OCI_MANY) {
+            row->followed = row->followed == HLSNAP__OCI_NOBODY ? entry : HLSNAP__OCI_MANY;
+            if (hlsnap__oci_kind_of(ref.type, listed) == HLSNAP__OCI_PERHAPS) ref.type = "";
+            r = hlsnap__oci_reach_document(load, t, &ref, entry, depth, err);
+        }
     }
     for (c = o->child; c && !r; c = c->next)
-        if (c->child) r = hlsnap__oci_reach_value(load, t, c, entry, depth, err);
+        if (c->child)
+            r = hlsnap__oci_reach_value(load, t, c, entry, depth,
+                                        cJSON_IsArray(o) ? listed : strcmp(c->string, "manifests") == 0, err);
     return r;
 }
 
-/* What a document leads to. One that is missing leads nowhere; one that cannot be read or understood is an error, since
-   what it leads to is not known. */
-static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *digest,
-                                                uint64_t size, uint32_t entry, uint32_t depth, hlsnap_error *err) {
+/* What a document leads to. One that is missing leads nowhere, nor does one of unknown type (type "") that is no JSON; one
+   that cannot be read or understood, or is damaged, is an error, since what it leads to is not known. */
+static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t,
+                                                const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
+                                                hlsnap_error *err) {
+    const bool certainly = ref->type[0] != 0;
+    hlsnap__oci_ref file = *ref;
     hlsnap__json d;
-    hlsnap__oci_ref ref;
+    struct stat st;
+    char path[96];
     hlsnap_result r;
-    if (depth == HLSNAP__OCI_NESTED)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "blobs/sha256/%s: indexes nested too deep", digest + 7);
-    if (size > HLSNAP__OCI_MANIFEST_MAX)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "blobs/sha256/%s: a manifest of %llu bytes", digest + 7,
-                            (unsigned long long)size);
+    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", ref->digest + 7);
+    if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", path);
+    file.size = (uint64_t)st.st_size; /* whatever a descriptor says: another one may say it right */
+    if (!certainly && (file.size > HLSNAP__OCI_MANIFEST_MAX || !S_ISREG(st.st_mode))) return HLSNAP_OK;
+    if (depth == HLSNAP__OCI_NESTED) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: indexes nested too deep", path);
+    if (file.size > HLSNAP__OCI_MANIFEST_MAX)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: a manifest of %llu bytes", path,
+                            (unsigned long long)file.size);
     memset(&d, 0, sizeof(d));
-    ref.type = "";
-    ref.digest = digest;
-    ref.size = size;
-    r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
-    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT) r = HLSNAP_OK;
-    else if (!r) r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, err);
+    r = hlsnap__oci_json_blob(load, &file, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
+    if (!r) r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, false, err);
+    else if (!certainly && (r == HLSNAP_ERR_JSON || r == HLSNAP_ERR_MANIFEST)) r = HLSNAP_OK; /* no JSON, or no object */
     hlsnap__json_close(&d);
     return r;
 }
@@ -3143,7 +3175,58 @@ static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_r
     uint32_t i = 0;
     hlsnap_result r = hlsnap__oci_reach_grow(t, err);
     for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++)
-        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, i, 0, err);
+        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, i, 0, true, err);
+    return r;
+}
+
+/* ---- >>list ---- */
+
+/* What entry number i is: *ours, a snapshot's; bytes, of all that it leads to, 0 where that cannot be read. Each manifest is
+   read once, however many entries name it: seen remembers. */
+static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_reach *seen, const cJSON *entry,
+                                            uint32_t i, bool *ours, uint64_t *bytes, hlsnap_error *err) {
+    const char *digest = hlsnap__oci_digest_of(entry);
+    hlsnap__oci_reached *row;
+    hlsnap_result r;
+    bool snapshot = false;
+    *ours = false;
+    *bytes = 0;
+    if (!hlsnap__sha256_text_ok(digest) || strcmp(hlsnap__json_get(entry, "mediaType")->valuestring,
+                                                  HLSNAP__OCI_MANIFEST_TYPE) != 0)
+        return HLSNAP_OK;
+    r = hlsnap__oci_reach_add(seen, digest, 0, 0, &row, err);
+    if (r) return r;
+    if (row->followed == HLSNAP__OCI_NOBODY) {
+        r = hlsnap__oci_entry_manifest(load, &load->index, entry, i, &load->manifest_json, &load->manifest, &snapshot,
+                                       err);
+        row->followed = r || snapshot; /* what cannot be read may be one */
+        if (snapshot)
+            row->size = hlsnap__oci_manifest_bytes(&load->manifest,
+                                                   (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
+        hlsnap__json_close(&load->manifest_json);
+    }
+    *ours = row->followed == 1;
+    *bytes = row->size;
+    return r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_OS ? r : HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
+                                          hlsnap_error *err) {
+    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
+    const cJSON *e;
+    uint32_t i = 0;
+    hlsnap_result r = HLSNAP_OK;
+    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
+        hlsnap_oci_digest digest;
+        const char *tag = hlsnap__oci_tag_of(e);
+        uint64_t bytes;
+        bool ours;
+        r = hlsnap__oci_entry_look(load, &seen, e, i, &ours, &bytes, err);
+        if (r || !ours) continue;
+        memcpy(digest.text, hlsnap__oci_digest_of(e), sizeof(digest.text));
+        if (!visit(tag ? tag : "", &digest, bytes, user)) break;
+    }
+    hlsnap__free(seen.rows);
     return r;
 }
 
@@ -3163,7 +3246,7 @@ static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const cha
 
 static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
                                           hlsnap_error *err) {
-    hlsnap__oci_reach reach = {NULL, 0, 0};
+    hlsnap__oci_reach reach = {NULL, 0, 0, 0};
     const cJSON *entry = NULL;
     uint32_t number = 0, i;
     hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
@@ -3172,10 +3255,10 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
     if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
     if (r == HLSNAP_ERR_CPU) r = HLSNAP_OK; /* the last thing that is looked at */
-    if (!r) r = hlsnap__oci_reach_all(load, &reach, NULL, err);
-    if (r) {
+    if (r) return r;
+    if (hlsnap__oci_reach_all(load, &reach, NULL, err)) { /* somebody else's manifest: what is shared is not known */
         hlsnap__free(reach.rows);
-        return r;
+        memset(&reach, 0, sizeof(reach));
     }
     memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
     out->bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
@@ -3223,24 +3306,28 @@ static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
 
 /* Chooses the entries that go: snapshots without a tag, whose manifest is old. Those of others stay, whatever they are. */
 static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
     const cJSON *all = hlsnap__json_get(gc->load->index.root, "manifests"), *e;
     uint32_t i = 0;
+    hlsnap_result r = HLSNAP_OK;
     gc->drop = (uint8_t *)hlsnap__alloc(1, (size_t)cJSON_GetArraySize(all) + 1, err);
     if (!gc->drop) return HLSNAP_ERR_MEMORY;
-    for (e = all->child; e; e = e->next, i++) {
+    for (e = all->child; e && !r; e = e->next, i++) {
         struct stat st;
-        bool ours = false;
-        hlsnap_result r;
+        uint64_t bytes;
+        bool ours;
         if (hlsnap__oci_tag_of(e)) continue;
-        r = hlsnap__oci_entry_manifest(gc->load, &gc->load->index, e, i, &gc->load->manifest_json, &gc->load->manifest,
-                                       &ours, err);
-        hlsnap__json_close(&gc->load->manifest_json);
-        if (r == HLSNAP_ERR_MEMORY) return r;
-        if (!ours || fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
+        r = hlsnap__oci_entry_look(gc->load, &seen, e, i, &ours, &bytes, err);
+        if (r || !bytes) continue; /* no bytes: not ours, or not sound */
+        if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            r = hlsnap__oci_os(err, errno, "stat", "a manifest");
+            continue;
+        }
         gc->drop[i] = hlsnap__oci_old(&st, gc->before);
         gc->dropped += gc->drop[i];
     }
-    return HLSNAP_OK;
+    hlsnap__free(seen.rows);
+    return r;
 }
 
 /* Replaces index.json; the rename is what counts. Under the index lock. */
@@ -3315,13 +3402,15 @@ static hlsnap_result hlsnap__oci_gc_temps(int at, int64_t before, uint64_t *free
     return r;
 }
 
-static hlsnap_result hlsnap__oci_gc_leftovers(hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_gc_temps(gc->store.root, gc->before, &gc->freed, err);
-    const int fd = openat(gc->store.root, HLSNAP__OCI_TEMP, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return r;
-    if (!r) r = hlsnap__oci_gc_temps(fd, gc->before, &gc->freed, err);
+static hlsnap_result hlsnap__oci_leftovers(int root, int64_t before, uint64_t *freed, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_gc_temps(root, before, freed, err);
+    int fd;
+    if (r) return r;
+    fd = openat(root, HLSNAP__OCI_TEMP, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return errno == ENOENT ? r : hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_TEMP);
+    r = hlsnap__oci_gc_temps(fd, before, freed, err);
     close(fd);
-    if (!r) unlinkat(gc->store.root, HLSNAP__OCI_TEMP, AT_REMOVEDIR); /* once it is empty */
+    if (!r) unlinkat(root, HLSNAP__OCI_TEMP, AT_REMOVEDIR); /* once it is empty */
     return r;
 }
 
@@ -3334,7 +3423,7 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
     if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, err);
     if (!r && gc->dropped) r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
     if (!r) r = hlsnap__oci_gc_blobs(gc, err);
-    return r ? r : hlsnap__oci_gc_leftovers(gc, err);
+    return r ? r : hlsnap__oci_leftovers(gc->store.root, gc->before, &gc->freed, err);
 }
 
 static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
@@ -3454,6 +3543,7 @@ static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *e
     DIR *d = hlsnap__oci_dir_open(f->store.sha256, err, &r);
     while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
         hlsnap_error why;
+        bool wrong;
         char digest[72], shown[80];
         hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
         if (!hlsnap__oci_blob_file(name)) {
@@ -3464,7 +3554,8 @@ static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *e
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         if (hlsnap__oci_reach_find(&f->reach, digest)->digest[0]) continue; /* looked at already */
         if (!hlsnap__oci_fsck_blob(f, digest, 0, &why)) continue;
-        if (!f->repair || f->blind || unlinkat(f->store.sha256, name, 0) != 0)
+        wrong = why.code == HLSNAP_ERR_DIGEST || why.code == HLSNAP_ERR_FILE; /* holds something else, or is no file */
+        if (!f->repair || f->blind || !wrong || unlinkat(f->store.sha256, name, 0) != 0)
             r = hlsnap__oci_problem(f, why.code, &why);
     }
     if (d) closedir(d);
@@ -3500,13 +3591,15 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
     if (!r) r = hlsnap__oci_reach_grow(&f->reach, err);
     if (r) return r;
     for (e = hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
-        r = hlsnap__oci_problem(f, hlsnap__oci_fsck_entry(f, e, i, err), err);
-        if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, err)) continue;
+        const char *digest = hlsnap__oci_digest_of(e);
+        const bool seen = hlsnap__sha256_text_ok(digest) && hlsnap__oci_reach_find(&f->reach, digest)->digest[0];
+        if (!seen) r = hlsnap__oci_problem(f, hlsnap__oci_fsck_entry(f, e, i, err), err);
+        if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, true, err)) continue;
         f->blind = true;
         r = hlsnap__oci_problem(f, err->code, err);
     }
     if (!r) r = hlsnap__oci_fsck_blobs(f, err);
-    if (!r && f->repair) r = hlsnap__oci_gc_temps(f->store.root, INT64_MAX, &freed, err);
+    if (!r && f->repair) r = hlsnap__oci_leftovers(f->store.root, INT64_MAX, &freed, err);
     if (r || !f->found) return r;
     return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
                         f->found > 1 ? " (and more)" : "");

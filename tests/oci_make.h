@@ -77,7 +77,7 @@ HLSNAP__UNUSED static hlsnap_snapshot *snapshot_over(hlsnap__guest *g, hlsnap__l
 }
 
 /* Two layers, seven extents over four regions, one zero page inside an extent, and extents that touch where regions do. */
-HLSNAP__UNUSED static hlsnap_snapshot *snapshot_new(uint64_t seed) {
+HLSNAP__UNUSED static hlsnap_snapshot *snapshot_small(uint64_t seed) {
     static const hlsnap__extent e[] = {{0, 4, 0, 0},   {4, 2, 0, 4},    {6, 3, 1, 0},    {20, 30, 0, 6},
                                        {50, 2, 1, 3},  {100, 1, 0, 36}, {276, 1, 1, 5}};
     return snapshot_over(guest_new(), layer_new(37, seed, 10), layer_new(6, seed + 1, 99), e, HLSNAP_COUNT(e));

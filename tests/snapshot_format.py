@@ -73,7 +73,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:$-]{0,62}")
 SIGNATURE = re.compile(r"(?:void|{0})\((?:(?:{0})(?:,(?:{0})){{0,31}})?\)".format("bool|i32|u32|i64|u64|f32|f64|str|bytes"))
 FEATURE = re.compile(r"[a-z0-9_]{1,31}")
 BUILD_ID = re.compile(r"[0-9a-f]{0,47}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Refused(Exception):
@@ -1439,7 +1439,7 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield from values("page_size-type", "page_size", [], ["4096", None])
     for path in ("library", "guest.name"):
         yield from values(path, path, ["", "x" * 63, "é" * 31 + "x", "a\u0085b", '"\\/', "<&>"],
-                          ["x" * 64, "é" * 32, "a\nb", "\x1f", "a\x7f", 1, None])
+                          ["x" * 64, "é" * 32, "a\nb", "\x1f", "a\x7f", "\x9b2J", 1, None])
     yield from values("build_id", "guest.build_id", ["", "0", "0123456789abcdef", "f" * 47], ["f" * 48, "AB", "0x1", "g", " ", 1])
     hexes = ["", "0x", "0", "0x00", "0x01", "0X1", "0xA", " 0x1", "0x1 ", "-0x1", "0x10000000000000000", 1, None, "1"]
     for path in ("guest.elf_entry", "guest.load_address"):

@@ -559,7 +559,7 @@ static void collects_around_others(void) {
     CHECK_EQ(num_blobs(dir), 4 + 4);
     CHECK_EQ(sh("sha256sum < %s/index.json > before", dir), 0);
     CHECK_EQ(sh("truncate -s 0 %s/blobs/sha256/$(printf 'no JSON' | sha256sum | cut -d' ' -f1)", dir), 0);
-    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_SIZE);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_DIGEST);
     CHECK_EQ(sh("rm %s/blobs/sha256/$(printf 'no JSON' | sha256sum | cut -d' ' -f1)", dir), 0);
     CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK); /* a manifest that is missing leads nowhere */
     CHECK_EQ(sh("sha256sum < %s/index.json | cmp -s - before; rm before", dir), 0);
