@@ -331,7 +331,7 @@ static void sha256_vectors(void) {
     char text[72], chunk[1000];
     size_t i, k;
     lanes[0] = hlsnap__sha256_portable;
-    lanes[1] = hlsnap__sha256_pick();
+    lanes[1] = hlsnap__sha256_pick(hlsnap__cpu_features())->one;
     for (k = 0; k < 2; k++) {
         for (i = 0; i < 3; i++) {
             hex_of(lanes[k], rows[i][0], strlen(rows[i][0]), text);
@@ -348,7 +348,7 @@ static void sha256_vectors(void) {
 
 static void sha256_lanes_agree(void) {
     static uint8_t data[4200];
-    hlsnap__sha256_lane fast = hlsnap__sha256_pick();
+    hlsnap__sha256_lane fast = hlsnap__sha256_pick(hlsnap__cpu_features())->one;
     char a[72], b[72];
     uint64_t seed = 1;
     size_t i, bad = 0;
@@ -374,7 +374,7 @@ static void sha256_streams(void) { /* any split gives the same sum, and sha256su
         hlsnap__sha256 s;
         uint8_t sum[32];
         FILE *p;
-        hlsnap__sha256_init(&s, hlsnap__sha256_pick());
+        hlsnap__sha256_init(&s, hlsnap__sha256_pick(hlsnap__cpu_features())->one);
         while (at < n) {
             size_t k = lcg(&seed) % 300 + 1;
             if (k > n - at) k = n - at;
