@@ -946,7 +946,7 @@ static void two_layers(const char *a, const char *b) { /* a second memory pair, 
     char *data = get(blob_path(dir_now, memory_digest), &n), memory[72], chunks[72], from[200], to[400];
     uint8_t sums[1024];
     data[0] ^= 1;
-    hlsnap__oci_chunks_of(hlsnap__sha256_portable, (const uint8_t *)data, n, sums);
+    hlsnap__sha256_chunks(hlsnap__sha256_pick(0), (const uint8_t *)data, n, 65536, sums);
     digest_of(data, n, memory);
     digest_of(sums, (n + 65535) / 65536 * 32, chunks);
     put(blob_path(dir_now, memory), data, n);
