@@ -789,6 +789,15 @@ typedef struct hlsnap__place {
     hlsnap__place_run *runs; /* ascending by page, disjoint; in the same allocation */
 } hlsnap__place;
 
+/* Somebody who knows whether layers are still what they were loaded as: hlsnap_oci.h, for files that may change and for
+   content that is verified while the guest runs already. */
+typedef struct hlsnap__watch {
+    int32_t refs; /* atomic */
+    /* an error once is an error for ever; wait: for the verification to end, else what is known by now */
+    hlsnap_result (*check)(struct hlsnap__watch *w, bool wait, hlsnap_error *err);
+    void (*destroy)(struct hlsnap__watch *w);
+} hlsnap__watch;
+
 /* A blob of guest pages. */
 #define HLSNAP__NUM_PLACES 2 /* the last one and the one before: one snapshot saved into two layouts in turn */
 typedef struct hlsnap__layer {
@@ -799,6 +808,7 @@ typedef struct hlsnap__layer {
     const uint8_t *map;                       /* all pages, read-only, when sealed; else NULL: read with pread */
     int32_t places_lock;                      /* atomic: 1 = somebody looks at or changes the places */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
+    hlsnap__watch *watch;                     /* retained; NULL = nothing to watch */
 } hlsnap__layer;
 
 typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
@@ -3187,6 +3197,10 @@ static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, 
     return HLSNAP_OK;
 }
 
+static void hlsnap__watch_release(hlsnap__watch *w) {
+    if (w && hlsnap__release(&w->refs)) w->destroy(w);
+}
+
 static void hlsnap__place_release(hlsnap__place *place) {
     if (place && hlsnap__release(&place->refs)) hlsnap__free(place);
 }
@@ -3228,6 +3242,7 @@ static void hlsnap__layer_release(hlsnap__layer *layer) {
     uint32_t i;
     if (!layer || !hlsnap__release(&layer->refs)) return;
     for (i = 0; i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
+    hlsnap__watch_release(layer->watch);
     if (layer->fd < 0)
         hlsnap__free(hlsnap__unconst(layer->map));
     else if (layer->map)
@@ -3303,6 +3318,26 @@ HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *
                                 e[i].layer, (unsigned long long)layer_pages[e[i].layer]);
     }
     return HLSNAP_OK;
+}
+
+/* Whether all layers are what they were loaded as. */
+static hlsnap_result hlsnap__snapshot_check(const hlsnap_snapshot *s, bool wait, hlsnap_error *err) {
+    hlsnap__watch *last = NULL;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < s->num_layers && !r; i++) {
+        hlsnap__watch *w = s->layers[i]->watch;
+        if (w && w != last) r = w->check(w, wait, err); /* one watches all layers that were loaded together */
+        last = w;
+    }
+    return r;
+}
+
+static bool hlsnap__snapshot_watched(const hlsnap_snapshot *s) {
+    uint32_t i;
+    for (i = 0; i < s->num_layers; i++)
+        if (s->layers[i]->watch) return true;
+    return false;
 }
 
 /* The extent that covers a guest page, or NULL: the page is zero. */
@@ -4628,6 +4663,7 @@ typedef struct hlsnap__memory {
     hlsnap_snapshot *base;   /* what the window is mapped from */
     hlsnap_snapshot *target; /* what a reset puts back; its content and base's differ in hot pages only */
     bool trusted;            /* no layer under the mapping can be truncated by a stranger */
+    bool watched;            /* a layer under it, or one that a reset reads, has a watch */
     bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
     bool gate;               /* unchanged fault counters mean that no page became private */
     bool grown;              /* pages may have become private since the last scan */
@@ -4854,6 +4890,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     hlsnap_snapshot_release(m->base);
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
+    m->watched = hlsnap__snapshot_watched(s);
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
@@ -5114,15 +5151,26 @@ static hlsnap_result hlsnap__memory_retarget(hlsnap__memory *m, hlsnap_snapshot 
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_release(m->target);
     m->target = s;
+    m->watched = m->watched || hlsnap__snapshot_watched(s);
     for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], s);
     return hlsnap__snapshot_diff(m, s, m->base, hlsnap__diff_add, NULL, err);
+}
+
+/* Whether what the guest read, and what a reset puts back, is what was loaded. */
+static hlsnap_result hlsnap__memory_check(const hlsnap__memory *m, bool wait, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (!m->watched) return r;
+    r = hlsnap__snapshot_check(m->base, wait, err);
+    return r || m->target == m->base ? r : hlsnap__snapshot_check(m->target, wait, err);
 }
 
 /* Brings every page back to s. */
 static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     bool in_place = m->valid && memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) == 0;
+    hlsnap_error unused;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
+    if (in_place && m->watched && hlsnap__snapshot_check(m->base, false, &unused)) in_place = false;
     if (in_place) r = hlsnap__memory_scan(m, err);
     if (!r && in_place) r = hlsnap__memory_retarget(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
@@ -5704,6 +5752,8 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         sb->fresh = false;
         next = NULL;
         sb->shell_dead = sb->shell_dead || x.dead;
+        r = hlsnap__memory_check(&sb->memory, true, err); /* before anything that the guest did has an effect */
+        if (r) break;
         switch (x.kind) {
         case HLSNAP__EXIT_RETURN: return HLSNAP_OK;
         case HLSNAP__EXIT_CALL:
@@ -6018,6 +6068,7 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     if (!sb->shell) r = sb->hv->shell_create(sb->hv, sb->cancel_signal, &sb->shell, err);
     if (!r && !same) r = hlsnap__detach(sb, err);
     if (!r) r = hlsnap__memory_reset(&sb->memory, s, err);
+    if (!r) r = hlsnap__memory_check(&sb->memory, false, err);
     if (!r && !sb->shell_mapped) r = hlsnap__attach(sb, err);
     if (r) {
         hlsnap__shell_drop(sb, false);
@@ -6242,7 +6293,12 @@ HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb) {
 HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err) {
     hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "snapshot", err);
     *out = NULL;
-    return r ? r : hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
+    if (!r) r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
+    if (r || !hlsnap__memory_check(&sb->memory, true, err)) return r;
+    hlsnap__state_set(sb, HLSNAP_POISONED);
+    hlsnap_snapshot_release(*out);
+    *out = NULL;
+    return err ? err->code : HLSNAP_ERR_CHANGED;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err) {
@@ -6303,7 +6359,9 @@ static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, b
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
     uint8_t *at;
     hlsnap_result r = hlsnap__range(sb, gva, n, false, &at, err);
-    return r || !n ? r : hlsnap__memory_move(&sb->memory, to, at, n, false, err);
+    if (r || !n) return r;
+    r = hlsnap__memory_move(&sb->memory, to, at, n, false, err);
+    return r ? r : hlsnap__memory_check(&sb->memory, true, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,

@@ -64,16 +64,17 @@ extern "C" {
 
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
-/* Called now and then on the calling thread with bytes of guest memory; false cancels. */
+/* Called now and then on the calling thread with bytes of guest memory; false cancels. Not for what verify_later puts off. */
 typedef bool (*hlsnap_oci_progress)(uint64_t done, uint64_t total, void *user);
 
 /* What protects a loaded snapshot from changes of its files. */
 typedef enum hlsnap_oci_guard {
     HLSNAP_OCI_GUARD_DEFAULT,  /* PRIVATE */
     HLSNAP_OCI_GUARD_NONE,     /* the file itself is mapped: no copy; nobody may ever write to or truncate it */
-    HLSNAP_OCI_GUARD_DETECT,   /* not there yet: HLSNAP_ERR_UNSUPPORTED */
-    HLSNAP_OCI_GUARD_LEASE,    /* not there yet: HLSNAP_ERR_UNSUPPORTED */
-    HLSNAP_OCI_GUARD_PRIVATE,  /* a sealed copy; the bytes that were verified are the bytes that run */
+    HLSNAP_OCI_GUARD_DETECT,   /* as NONE, and looked at: a change is HLSNAP_ERR_CHANGED before what the guest did counts */
+    HLSNAP_OCI_GUARD_LEASE,    /* as DETECT, and who opens the file for writing waits until this process has noticed; PRIVATE
+                                  where that cannot be had: another's file, or somebody writes already */
+    HLSNAP_OCI_GUARD_PRIVATE,  /* a clone where the file system can, else a sealed copy; what was verified is what runs */
     HLSNAP_OCI_GUARD_FORCE32 = 0x7fffffff
 } hlsnap_oci_guard;
 
@@ -81,7 +82,9 @@ typedef struct hlsnap_oci_desc {
     uint32_t _start_canary;
     hlsnap_oci_guard guard;    /* load: what protects the files in use; 0 = PRIVATE; save: not looked at */
     bool disable_verify;       /* load: trust that content matches its digests; structure is checked all the same */
-    uint32_t threads;          /* for hashing; 0 = 1 (more are not used yet) */
+    bool verify_later;         /* load: return before content is verified and go on in a thread. The guest can run, but its first
+                                  host call, log line or result waits, and is an error where a byte is wrong */
+    uint32_t threads;          /* load: for hashing, at most 64; 0 = 1 */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
@@ -235,6 +238,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
 #endif
 #include HLSNAP_CJSON_H
 #include <dirent.h>
+#include <pthread.h>
 #include <stdio.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -366,7 +370,7 @@ static void hlsnap__sha256_of(hlsnap__sha256_lane lane, const void *data, size_t
 #define HLSNAP__SHA256_SCHEDULE(w0, w1, w2, w3) \
     w0 = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4)), w3)
 #define HLSNAP__SHA256_LOAD(p, i) _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p) + (i)), swap)
-/* 1.5 times as fast where memory was not read lately. An address, not a pointer: it may lie beyond the data. */
+/* For CPUs that do not foresee what a stream reads next. An address, not a pointer: it may lie beyond the data. */
 #define HLSNAP__SHA256_PREFETCH(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 1024))
 
 /* The CPU's SHA extensions want the state as ABEF (s[0]) and CDGH (s[1]). */
@@ -477,54 +481,57 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_x2(uin
     hlsnap__sha256_ni_store(h[1], s[2], s[3]);
 }
 
-/* Sixteen messages, one per 32-bit lane of a 512-bit register. a to h do not move from round to round, their names do: what
-   is number k of them in round j is in v[k - j]. */
+/* Sixteen messages, one per 32-bit lane of a 512-bit register. a to h do not move from round to round, their names do:
+   number k of them is v[k - j] in round j. The masks are full and cost nothing; without them g++ 12 -Wall finds
+   uninitialized variables in its own header. */
+#define HLSNAP__SHA256_ROR(x, n) _mm512_maskz_ror_epi32(0xffff, x, n)
 #define HLSNAP__SHA256_V(j, k) v[((k) + 16 - (j)) & 7]
 #define HLSNAP__SHA256_SIGMA(x, r1, r2, y) \
-    _mm512_ternarylogic_epi32(_mm512_ror_epi32(x, r1), _mm512_ror_epi32(x, r2), y, 0x96) /* 0x96: exclusive or */
+    _mm512_ternarylogic_epi32(HLSNAP__SHA256_ROR(x, r1), HLSNAP__SHA256_ROR(x, r2), y, 0x96) /* 0x96: exclusive or */
 #define HLSNAP__SHA256_ROUND_X16(j) \
     x = _mm512_add_epi32(w[j], _mm512_set1_epi32((int)hlsnap__sha256_k[i + (j)])); \
     y = HLSNAP__SHA256_V(j, 4); \
     x = _mm512_add_epi32(x, HLSNAP__SHA256_V(j, 7)); \
     x = _mm512_add_epi32(x, _mm512_ternarylogic_epi32(y, HLSNAP__SHA256_V(j, 5), HLSNAP__SHA256_V(j, 6), 0xca)); \
-    x = _mm512_add_epi32(x, HLSNAP__SHA256_SIGMA(y, 6, 11, _mm512_ror_epi32(y, 25))); \
+    x = _mm512_add_epi32(x, HLSNAP__SHA256_SIGMA(y, 6, 11, HLSNAP__SHA256_ROR(y, 25))); \
     HLSNAP__SHA256_V(j, 3) = _mm512_add_epi32(HLSNAP__SHA256_V(j, 3), x); \
     y = HLSNAP__SHA256_V(j, 0); \
     x = _mm512_add_epi32(x, _mm512_ternarylogic_epi32(y, HLSNAP__SHA256_V(j, 1), HLSNAP__SHA256_V(j, 2), 0xe8)); \
-    HLSNAP__SHA256_V(j, 7) = _mm512_add_epi32(x, HLSNAP__SHA256_SIGMA(y, 2, 13, _mm512_ror_epi32(y, 22)))
-/* A round, and the word of the one that comes 16 rounds later. Taking turns keeps both of the CPU's vector units busy: only
-   one of them rotates, and the schedule rotates most. */
+    HLSNAP__SHA256_V(j, 7) = _mm512_add_epi32(x, HLSNAP__SHA256_SIGMA(y, 2, 13, HLSNAP__SHA256_ROR(y, 22)))
+/* A round, and the word of the one that comes 16 rounds later. Taking turns keeps both of the CPU's vector units busy:
+   only one of them rotates, and the schedule rotates most. */
 #define HLSNAP__SHA256_STEP_X16(j) \
     HLSNAP__SHA256_ROUND_X16(j); \
     x = w[((j) + 1) & 15]; \
     y = w[((j) + 14) & 15]; \
     w[j] = _mm512_add_epi32(_mm512_add_epi32(w[j], w[((j) + 9) & 15]), \
-                            _mm512_add_epi32(HLSNAP__SHA256_SIGMA(x, 7, 18, _mm512_srli_epi32(x, 3)), \
-                                             HLSNAP__SHA256_SIGMA(y, 17, 19, _mm512_srli_epi32(y, 10))))
+                            _mm512_add_epi32(HLSNAP__SHA256_SIGMA(x, 7, 18, _mm512_maskz_srli_epi32(0xffff, x, 3)), \
+                                             HLSNAP__SHA256_SIGMA(y, 17, 19, _mm512_maskz_srli_epi32(0xffff, y, 10))))
 
-/* Transposes in two steps. Of messages k, k + 4, k + 8 and k + 12, the quarters: t[k][j] has words 4 * j to 4 * j + 3 of
-   each. Then the words of each quarter of t[0..3][j]: w[i] has word i of all messages. */
+/* Transposes in two steps. Of messages k, k + 4, k + 8 and k + 12, the quarters: t[k][j] has words 4 * j to 4 * j + 3
+   of each. Then the words of each quarter of t[0..3][j]: w[i] has word i of all messages. */
 #define HLSNAP__SHA256_HALF(k, j) _mm256_loadu_si256((const __m256i *)(const void *)(p[k] + at) + (j))
 #define HLSNAP__SHA256_HALVES(k, j) \
-    _mm512_inserti64x4(_mm512_castsi256_si512(HLSNAP__SHA256_HALF(k, j)), HLSNAP__SHA256_HALF((k) + 4, j), 1)
+    _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(HLSNAP__SHA256_HALF(k, j)), HLSNAP__SHA256_HALF((k) + 4, j), \
+                             1)
 #define HLSNAP__SHA256_LOAD_X16(k) \
     x = HLSNAP__SHA256_HALVES(k, 0); \
     y = HLSNAP__SHA256_HALVES((k) + 8, 0); \
-    t[k][0] = _mm512_shuffle_i32x4(x, y, 0x88); \
-    t[k][1] = _mm512_shuffle_i32x4(x, y, 0xdd); \
+    t[k][0] = _mm512_maskz_shuffle_i32x4(0xffff, x, y, 0x88); \
+    t[k][1] = _mm512_maskz_shuffle_i32x4(0xffff, x, y, 0xdd); \
     x = HLSNAP__SHA256_HALVES(k, 1); \
     y = HLSNAP__SHA256_HALVES((k) + 8, 1); \
-    t[k][2] = _mm512_shuffle_i32x4(x, y, 0x88); \
-    t[k][3] = _mm512_shuffle_i32x4(x, y, 0xdd)
+    t[k][2] = _mm512_maskz_shuffle_i32x4(0xffff, x, y, 0x88); \
+    t[k][3] = _mm512_maskz_shuffle_i32x4(0xffff, x, y, 0xdd)
 #define HLSNAP__SHA256_WORDS_X16(j) \
-    x = _mm512_unpacklo_epi32(t[0][j], t[1][j]); \
-    y = _mm512_unpacklo_epi32(t[2][j], t[3][j]); \
-    w[4 * (j)] = _mm512_shuffle_epi8(_mm512_unpacklo_epi64(x, y), swap); \
-    w[4 * (j) + 1] = _mm512_shuffle_epi8(_mm512_unpackhi_epi64(x, y), swap); \
-    x = _mm512_unpackhi_epi32(t[0][j], t[1][j]); \
-    y = _mm512_unpackhi_epi32(t[2][j], t[3][j]); \
-    w[4 * (j) + 2] = _mm512_shuffle_epi8(_mm512_unpacklo_epi64(x, y), swap); \
-    w[4 * (j) + 3] = _mm512_shuffle_epi8(_mm512_unpackhi_epi64(x, y), swap)
+    x = _mm512_maskz_unpacklo_epi32(0xffff, t[0][j], t[1][j]); \
+    y = _mm512_maskz_unpacklo_epi32(0xffff, t[2][j], t[3][j]); \
+    w[4 * (j)] = _mm512_shuffle_epi8(_mm512_maskz_unpacklo_epi64(0xff, x, y), swap); \
+    w[4 * (j) + 1] = _mm512_shuffle_epi8(_mm512_maskz_unpackhi_epi64(0xff, x, y), swap); \
+    x = _mm512_maskz_unpackhi_epi32(0xffff, t[0][j], t[1][j]); \
+    y = _mm512_maskz_unpackhi_epi32(0xffff, t[2][j], t[3][j]); \
+    w[4 * (j) + 2] = _mm512_shuffle_epi8(_mm512_maskz_unpacklo_epi64(0xff, x, y), swap); \
+    w[4 * (j) + 3] = _mm512_shuffle_epi8(_mm512_maskz_unpackhi_epi64(0xff, x, y), swap)
 #define HLSNAP__SHA256_SET_X16(j) v[j] = s[j]
 #define HLSNAP__SHA256_ADD_X16(j) s[j] = _mm512_add_epi32(s[j], v[j])
 // clang-format off
@@ -536,11 +543,15 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_x2(uin
 
 __attribute__((target("avx512f,avx512bw"))) static void hlsnap__sha256_avx512(uint32_t h[][8], const uint8_t *const p[],
                                                                               size_t blocks) {
-    const __m512i swap = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll));
-    const __m512i rows = _mm512_set_epi32(120, 112, 104, 96, 88, 80, 72, 64, 56, 48, 40, 32, 24, 16, 8, 0);
+    const __m512i swap =
+        _mm512_maskz_broadcast_i32x4(0xffff, _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll));
     __m512i s[8], v[8], w[16], t[4][4], x, y;
+    uint32_t column[16];
     size_t at, i;
-    for (i = 0; i < 8; i++) s[i] = _mm512_i32gather_epi32(rows, h[0] + i, 4);
+    for (i = 0; i < 8; i++) {
+        for (at = 0; at < 16; at++) column[at] = h[at][i];
+        s[i] = _mm512_loadu_si512(column);
+    }
     for (at = 0; at < blocks * 64; at += 64) {
         HLSNAP__SHA256_ALL4(HLSNAP__SHA256_LOAD_X16);
         HLSNAP__SHA256_ALL4(HLSNAP__SHA256_WORDS_X16);
@@ -551,12 +562,15 @@ __attribute__((target("avx512f,avx512bw"))) static void hlsnap__sha256_avx512(ui
         HLSNAP__SHA256_ALL16(HLSNAP__SHA256_ROUND_X16);
         HLSNAP__SHA256_ALL8(HLSNAP__SHA256_ADD_X16);
     }
-    for (i = 0; i < 8; i++) _mm512_i32scatter_epi32(h[0] + i, rows, s[i], 4);
+    for (i = 0; i < 8; i++) {
+        _mm512_storeu_si512(column, s[i]);
+        for (at = 0; at < 16; at++) h[at][i] = column[at];
+    }
 }
 #endif
 
-/* Hashes several messages of equal length at a time: h and p have `lanes` rows, which may repeat. It is used from `least`
-   messages on: from there it is faster than what comes next. */
+/* Hashes several messages of equal length at a time: h and p have `lanes` rows, which may repeat. It is used from
+   `least` messages on: from there it is faster than what comes next. */
 typedef struct hlsnap__sha256_wide {
     void (*run)(uint32_t h[][8], const uint8_t *const p[], size_t blocks); /* NULL: there is none */
     size_t lanes, least;
@@ -612,8 +626,8 @@ static void hlsnap__sha256_wide_of(const hlsnap__sha256_wide *wide, const uint8_
     for (i = 0; i < num * 32; i++) sums[i] = (uint8_t)(h[i / 32][i / 4 % 8] >> (24 - 8 * (i % 4)));
 }
 
-/* The sha256 of each `chunk` bytes of the n at p, 32 bytes each. chunk is a multiple of 64; the last one may be shorter, of
-   any length. */
+/* The sha256 of each `chunk` bytes of the n at p, 32 bytes each. chunk is a multiple of 64; the last one may be
+   shorter, of any length. */
 static void hlsnap__sha256_chunks(const hlsnap__sha256_ways *ways, const uint8_t *p, size_t n, size_t chunk,
                                   uint8_t *sums) {
     const hlsnap__sha256_wide *wide, *end = ways->wide + 2;
@@ -1050,6 +1064,10 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
 
 /* ---- >>files: a layout may be hostile, so nothing is opened through a link and only regular files are read ---- */
 
+#define HLSNAP__OCI_FICLONE 0x40049409u
+#define HLSNAP__OCI_F_SETSIG 10
+#define HLSNAP__OCI_F_SETLEASE 1024
+#define HLSNAP__OCI_F_GETLEASE 1025
 #define HLSNAP__OCI_RESOLVE (0x08u | 0x04u | 0x02u) /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */
 #define HLSNAP__OCI_READ (O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY) /* a FIFO must not block */
 #ifndef SYS_openat2
@@ -2247,6 +2265,14 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     return HLSNAP_OK;
 }
 
+/* ---- >>progress ---- */
+
+static hlsnap_result hlsnap__oci_report(const hlsnap_oci_desc *desc, uint64_t done, uint64_t total, hlsnap_error *err) {
+    if (!desc->progress || desc->progress(done, total, desc->user)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "cancelled after %llu of %llu bytes", (unsigned long long)done,
+                        (unsigned long long)total);
+}
+
 /* ---- >>plan: which pages a save writes, and which it finds in blobs that the layout holds already ---- */
 
 #define HLSNAP__OCI_LAYERS 8u        /* of a snapshot as this writer writes it; one that would have more is written whole */
@@ -2735,12 +2761,6 @@ static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uin
     return r;
 }
 
-static hlsnap_result hlsnap__oci_report(const hlsnap_oci_desc *desc, uint64_t done, uint64_t total, hlsnap_error *err) {
-    if (!desc->progress || desc->progress(done, total, desc->user)) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "cancelled after %llu of %llu bytes", (unsigned long long)done,
-                        (unsigned long long)total);
-}
-
 /* Writes the memory layer and fills the chunk list: what is hashed is what is written, whatever its source does. */
 static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oci_blob *b, hlsnap_error *err) {
     const uint64_t total = save->plan.pages * HLSNAP__PAGE;
@@ -2902,6 +2922,7 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) save->blobs[i].fd = -1;
     r = hlsnap__oci_plan_make(save, err);
     if (!r) r = hlsnap__oci_blobs_write(save, err);
+    if (!r) r = hlsnap__snapshot_check(save->s, false, err); /* what was read is what was loaded */
     if (!r) r = hlsnap__oci_commit(save, listed, err);
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], false);
     if (!r && save->plan.pages) hlsnap__oci_remember_fresh(save);
@@ -2913,7 +2934,7 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
     bool listed = false;
     hlsnap_result r;
-    save->buffer = (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err);
+    save->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
@@ -2939,11 +2960,12 @@ typedef struct hlsnap__oci_load {
     hlsnap__oci_config config;
     int fds[HLSNAP__MAX_LAYERS]; /* of the memory layers, opened before any is read; num_fds of them, -1 = passed on */
     uint32_t num_fds;
+    hlsnap_oci_guard guard;    /* the one in force */
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
+    struct hlsnap__oci_watch *watch; /* NULL: nothing to watch */
     uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes */
-    uint8_t *sums;             /* chunk list of the layer at hand */
-    uint16_t *used;            /* one bit for each page of its chunks: an extent shows the page */
     uint64_t done, total;      /* bytes, for progress */
+    int32_t stop;
 } hlsnap__oci_load;
 
 /* Reads a small blob, whole, and verifies it. The caller frees *out. */
@@ -2998,39 +3020,61 @@ static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *e
     return r ? r : hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
 }
 
-/* Verifies n bytes in the buffer, whole chunks from chunk number `chunk` on. */
-static hlsnap_result hlsnap__oci_verify(hlsnap__oci_load *load, uint32_t layer, uint64_t chunk, uint64_t n,
+/* ---- >>work: copying and verifying one layer, on one thread or several ---- */
+
+HLSNAP__STATIC_ASSERT(chunk_pages, HLSNAP__OCI_CHUNK == 16 * HLSNAP__PAGE);
+#define HLSNAP__OCI_BATCH_CHUNKS (HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK)
+#define HLSNAP__OCI_MAX_THREADS 64u
+
+typedef struct hlsnap__oci_work {
+    const hlsnap__sha256_ways *sha;
+    int fd;               /* the blob */
+    int copy;             /* a file for the pages that are used, or -1 */
+    bool verify;          /* the blob's chunks */
+    bool compare;         /* instead of writing the copy: what is there must be what was verified */
+    uint32_t layer;       /* for messages, as is */
+    char digest[72];
+    uint64_t size;        /* bytes of the blob */
+    uint8_t *sums;        /* the chunk list */
+    uint16_t *used;       /* one bit for each page of its chunks: an extent shows the page */
+    uint64_t next, limit; /* atomic: the first batch that nobody took; the first that failed, or UINT64_MAX */
+    uint64_t done;        /* atomic: bytes behind us */
+    int32_t *stop;        /* atomic: not 0 = give up */
+    int32_t lock;         /* for err */
+    hlsnap_error err;     /* of batch `limit` */
+} hlsnap__oci_work;
+
+/* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
+   the guest's own, whatever the layer's file is. */
+static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__extent *extents, uint32_t num) {
+    uint32_t i;
+    for (i = 0; i < num; i++) {
+        const hlsnap__extent *e = &extents[i];
+        uint64_t page = e->layer_page, end = page + e->pages;
+        if (e->layer != w->layer) continue;
+        for (; page < end; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
+    }
+}
+
+/* Verifies n bytes, whole chunks from chunk number `chunk` on. */
+static hlsnap_result hlsnap__oci_verify(const hlsnap__oci_work *w, const uint8_t *p, uint64_t chunk, uint64_t n,
                                         hlsnap_error *err) {
-    uint8_t sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
+    uint8_t sums[HLSNAP__OCI_BATCH_CHUNKS * 32];
     uint64_t i;
-    if (load->desc.disable_verify) return HLSNAP_OK;
-    hlsnap__sha256_chunks(load->sha, load->buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
+    hlsnap__sha256_chunks(w->sha, p, (size_t)n, HLSNAP__OCI_CHUNK, sums);
     for (i = 0; i * HLSNAP__OCI_CHUNK < n; i++)
-        if (memcmp(sums + 32 * i, load->sums + 32 * (chunk + i), 32) != 0)
+        if (memcmp(sums + 32 * i, w->sums + 32 * (chunk + i), 32) != 0)
             return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0,
-                                "blobs/sha256/%s: content of layer %u at byte %llu differs from its chunk list",
-                                load->manifest.memory[layer].digest + 7, layer,
+                                "blobs/sha256/%s: content of layer %u, chunk %llu (byte %llu) differs from its chunk list",
+                                w->digest + 7, w->layer, (unsigned long long)(chunk + i),
                                 (unsigned long long)((chunk + i) * HLSNAP__OCI_CHUNK));
     return HLSNAP_OK;
 }
 
-HLSNAP__STATIC_ASSERT(chunk_pages, HLSNAP__OCI_CHUNK == 16 * HLSNAP__PAGE);
-
-/* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
-   the guest's own, whatever the layer's file is. */
-static void hlsnap__oci_mark_used(hlsnap__oci_load *load, uint32_t layer) {
-    uint32_t i;
-    for (i = 0; i < load->config.num_extents; i++) {
-        const hlsnap__extent *e = &load->config.extents[i];
-        uint64_t page = e->layer_page, end = page + e->pages;
-        if (e->layer != layer) continue;
-        for (; page < end; page++) load->used[page / 16] |= (uint16_t)(1u << page % 16);
-    }
-}
-
-/* Writes the pages of chunks that are used, but not those of zeros, which a new memfd holds already. */
-static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t n, uint64_t at, const uint16_t *used,
-                                              hlsnap_error *err) {
+/* Writes the pages of chunks that are used to the copy, but not those of zeros, which it holds already. */
+static hlsnap_result hlsnap__oci_copy(const hlsnap__oci_work *w, const uint8_t *p, uint64_t chunk, uint64_t n,
+                                      hlsnap_error *err) {
+    const uint16_t *used = w->used + chunk;
     const uint32_t pages = (uint32_t)(n / HLSNAP__PAGE);
     hlsnap_result r = HLSNAP_OK;
     uint32_t i, end;
@@ -3039,46 +3083,242 @@ static hlsnap_result hlsnap__oci_write_chunks(int fd, const uint8_t *p, uint64_t
                       !hlsnap__all_zero(p + (size_t)end * HLSNAP__PAGE, HLSNAP__PAGE);)
             end++;
         if (end > i)
-            r = hlsnap__pwrite(fd, p + (size_t)i * HLSNAP__PAGE, (size_t)(end - i) * HLSNAP__PAGE,
-                               at + (uint64_t)i * HLSNAP__PAGE, err);
+            r = hlsnap__pwrite(w->copy, p + (size_t)i * HLSNAP__PAGE, (size_t)(end - i) * HLSNAP__PAGE,
+                               chunk * HLSNAP__OCI_CHUNK + (uint64_t)i * HLSNAP__PAGE, err);
         else end = i + 1;
     }
     return r;
 }
 
-/* Copies what is needed of the layer's file to `to` (-1: nowhere), and verifies the bytes that it copies. */
-static hlsnap_result hlsnap__oci_layer_copy(hlsnap__oci_load *load, uint32_t layer, int fd, int to, hlsnap_error *err) {
-    const uint64_t size = load->manifest.memory[layer].size, chunks = hlsnap__oci_chunks_size(size) / 32;
-    uint64_t chunk, n, k;
+/* The copy was made before the chunks were verified: are its pages theirs? */
+static hlsnap_result hlsnap__oci_compare(const hlsnap__oci_work *w, const uint8_t *p, uint64_t chunk, uint64_t n,
+                                         hlsnap_error *err) {
+    uint8_t page[HLSNAP__PAGE];
     hlsnap_result r = HLSNAP_OK;
-    for (chunk = 0; !r && chunk < chunks; chunk += k) {
-        const uint64_t at = chunk * HLSNAP__OCI_CHUNK;
-        bool used = load->used[chunk] != 0;
-        for (k = 1;
-             k < HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK && chunk + k < chunks && (load->used[chunk + k] != 0) == used;)
-            k++;
-        n = size - at < k * HLSNAP__OCI_CHUNK ? size - at : k * HLSNAP__OCI_CHUNK;
-        if (used) r = hlsnap__pread(fd, load->buffer, (size_t)n, at, err);
-        if (used && !r) r = hlsnap__oci_verify(load, layer, chunk, n, err);
-        if (used && !r && to >= 0) r = hlsnap__oci_write_chunks(to, load->buffer, n, at, load->used + chunk, err);
-        load->done += n;
-        if (!r) r = hlsnap__oci_report(&load->desc, load->done, load->total, err);
+    uint64_t i;
+    for (i = 0; !r && i < n / HLSNAP__PAGE; i++) {
+        const uint64_t at = chunk * HLSNAP__OCI_CHUNK + i * HLSNAP__PAGE;
+        if (!(w->used[chunk + i / 16] >> i % 16 & 1)) continue;
+        r = hlsnap__pread(w->copy, page, HLSNAP__PAGE, at, err);
+        if (!r && memcmp(page, p + i * HLSNAP__PAGE, HLSNAP__PAGE) != 0)
+            r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: layer %u changed at byte %llu while it was loaded",
+                             w->digest + 7, w->layer, (unsigned long long)at);
     }
     return r;
 }
 
-/* A private, sealed copy of an open blob; *to is the caller's, also after a failure. */
-static hlsnap_result hlsnap__oci_layer_private(hlsnap__oci_load *load, uint32_t layer, int fd, int *to,
-                                               hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_room(load->manifest.memory[layer].size, "a layer", err);
-    if (r) return r;
-    *to = hlsnap__memfd(err);
-    if (*to < 0) return HLSNAP_ERR_OS;
-    if (ftruncate(*to, (off_t)load->manifest.memory[layer].size) != 0)
-        return hlsnap__oci_os(err, errno, "resize", "a memfd");
-    r = hlsnap__oci_layer_copy(load, layer, fd, *to, err);
-    return r ? r : hlsnap__memfd_seal(*to, err);
+/* One batch: runs of chunks that are used. */
+static hlsnap_result hlsnap__oci_batch(hlsnap__oci_work *w, uint64_t batch, uint8_t *buffer, hlsnap_error *err) {
+    const uint64_t all = hlsnap__oci_chunks_size(w->size) / 32, first = batch * HLSNAP__OCI_BATCH_CHUNKS;
+    const uint64_t last = all - first < HLSNAP__OCI_BATCH_CHUNKS ? all : first + HLSNAP__OCI_BATCH_CHUNKS;
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t chunk, end;
+    for (chunk = first; !r && chunk < last; chunk = end) {
+        const uint64_t at = chunk * HLSNAP__OCI_CHUNK;
+        uint64_t n;
+        for (end = chunk; end < last && w->used[end];) end++;
+        if (end == chunk) {
+            end++;
+            continue;
+        }
+        n = (end * HLSNAP__OCI_CHUNK < w->size ? end * HLSNAP__OCI_CHUNK : w->size) - at;
+        r = hlsnap__pread(w->fd, buffer, (size_t)n, at, err);
+        if (!r && w->verify) r = hlsnap__oci_verify(w, buffer, chunk, n, err);
+        if (!r && w->compare) r = hlsnap__oci_compare(w, buffer, chunk, n, err);
+        else if (!r && w->copy >= 0) r = hlsnap__oci_copy(w, buffer, chunk, n, err);
+    }
+    return r;
 }
+
+/* Takes batches until there are none, one before has failed, or it shall stop. The caller alone reports. */
+static hlsnap_result hlsnap__oci_work_run(hlsnap__oci_work *w, uint8_t *buffer, const hlsnap_oci_desc *report,
+                                          uint64_t before, uint64_t total, hlsnap_error *err) {
+    const uint64_t num = (w->size + HLSNAP__OCI_BATCH - 1) / HLSNAP__OCI_BATCH;
+    hlsnap_result r = HLSNAP_OK;
+    while (!r) {
+        const uint64_t batch = __atomic_fetch_add(&w->next, 1, __ATOMIC_RELAXED);
+        uint64_t n = HLSNAP__OCI_BATCH;
+        hlsnap_error e;
+        if (batch >= num || batch >= __atomic_load_n(&w->limit, __ATOMIC_RELAXED) ||
+            __atomic_load_n(w->stop, __ATOMIC_RELAXED))
+            break;
+        if (hlsnap__oci_batch(w, batch, buffer, &e)) { /* of several that fail, the first in the file is told */
+            while (__atomic_exchange_n(&w->lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+            if (batch < w->limit) w->err = e;
+            if (batch < w->limit) __atomic_store_n(&w->limit, batch, __ATOMIC_RELAXED);
+            __atomic_store_n(&w->lock, 0, __ATOMIC_RELEASE);
+            break;
+        }
+        if (batch == num - 1) n = w->size - batch * HLSNAP__OCI_BATCH;
+        n += __atomic_fetch_add(&w->done, n, __ATOMIC_RELAXED);
+        if (report) r = hlsnap__oci_report(report, before + n, total, err);
+    }
+    if (r) __atomic_store_n(w->stop, 1, __ATOMIC_RELAXED);
+    return r;
+}
+
+static void *hlsnap__oci_work_thread(void *arg) {
+    hlsnap_error unused;
+    uint8_t *buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, &unused);
+    if (buffer) hlsnap__oci_work_run((hlsnap__oci_work *)arg, buffer, NULL, 0, 0, &unused);
+    hlsnap__free(buffer); /* without memory, the others do its share */
+    return NULL;
+}
+
+/* A thread that takes none of the process's signals; false: there is none. */
+static bool hlsnap__oci_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
+    sigset_t all, old;
+    bool made;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &old) != 0) return false;
+    made = pthread_create(thread, NULL, run, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return made;
+}
+
+/* All of a layer, on this thread and up to threads - 1 more. */
+static hlsnap_result hlsnap__oci_work_all(hlsnap__oci_work *w, uint32_t threads, const hlsnap_oci_desc *report,
+                                          uint64_t before, uint64_t total, uint8_t *buffer, hlsnap_error *err) {
+    pthread_t others[HLSNAP__OCI_MAX_THREADS];
+    uint32_t i, num = 0;
+    hlsnap_result r;
+    w->next = w->done = 0;
+    w->limit = UINT64_MAX;
+    while (num + 1 < threads && num + 1 < HLSNAP__OCI_MAX_THREADS && num + 1 < w->size / HLSNAP__OCI_BATCH &&
+           hlsnap__oci_thread(&others[num], hlsnap__oci_work_thread, w))
+        num++;
+    r = hlsnap__oci_work_run(w, buffer, report, before, total, err);
+    for (i = 0; i < num; i++) pthread_join(others[i], NULL);
+    if (r || w->limit == UINT64_MAX) return r;
+    if (err) *err = w->err;
+    return w->err.code;
+}
+
+/* ---- >>watch: what is known of a layout's files after the load ---- */
+
+typedef struct hlsnap__oci_watched { /* the file of a layer */
+    int fd;
+    uint64_t size, links;
+    int64_t mtime_s, mtime_ns, ctime_s, ctime_ns;
+} hlsnap__oci_watched;
+
+typedef struct hlsnap__oci_watch {
+    hlsnap__watch watch; /* first */
+    hlsnap_oci_guard guard;
+    int32_t changed;     /* atomic: a file is not what it was */
+    uint32_t num_files;
+    hlsnap__oci_watched files[HLSNAP__MAX_LAYERS];
+    pid_t pid;           /* of the process that made the thread */
+    bool started;        /* there is a thread */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    int32_t done, stop;  /* atomic */
+    uint32_t threads, num_works;
+    hlsnap__oci_work works[HLSNAP__MAX_LAYERS];
+    hlsnap_result result; /* of the verification, when done, with err */
+    hlsnap_error err;
+} hlsnap__oci_watch;
+
+static void hlsnap__oci_watched_set(hlsnap__oci_watched *f, const struct stat *st) {
+    f->size = (uint64_t)st->st_size;
+    f->links = (uint64_t)st->st_nlink;
+    f->mtime_s = (int64_t)st->st_mtim.tv_sec;
+    f->mtime_ns = (int64_t)st->st_mtim.tv_nsec;
+    f->ctime_s = (int64_t)st->st_ctim.tv_sec;
+    f->ctime_ns = (int64_t)st->st_ctim.tv_nsec;
+}
+
+/* A file that only got or lost a name, as gc takes it away, is the same file. */
+static bool hlsnap__oci_watched_same(const hlsnap__oci_watched *f) {
+    hlsnap__oci_watched now;
+    struct stat st;
+    if (fstat(f->fd, &st) != 0) return false;
+    hlsnap__oci_watched_set(&now, &st);
+    return now.size == f->size && now.mtime_s == f->mtime_s && now.mtime_ns == f->mtime_ns &&
+           ((now.ctime_s == f->ctime_s && now.ctime_ns == f->ctime_ns) || now.links != f->links);
+}
+
+/* Takes the lease of a file: nobody opens it for writing before we agree. SIGURG, which by default is ignored, for the moment
+   until there is no owner that a signal could go to. */
+static bool hlsnap__oci_lease(int fd) {
+    if (fcntl(fd, HLSNAP__OCI_F_SETSIG, SIGURG) != 0 || fcntl(fd, HLSNAP__OCI_F_SETLEASE, F_RDLCK) != 0) return false;
+    if (fcntl(fd, F_SETOWN, 0) == 0) return true;
+    fcntl(fd, HLSNAP__OCI_F_SETLEASE, F_UNLCK);
+    return false;
+}
+
+static hlsnap_result hlsnap__oci_files_check(hlsnap__oci_watch *w, hlsnap_error *err) {
+    uint32_t i;
+    if (!__atomic_load_n(&w->changed, __ATOMIC_ACQUIRE)) {
+        for (i = 0; i < w->num_files; i++)
+            if (!hlsnap__oci_watched_same(&w->files[i]) ||
+                (w->guard == HLSNAP_OCI_GUARD_LEASE && fcntl(w->files[i].fd, HLSNAP__OCI_F_GETLEASE, 0) != F_RDLCK))
+                break;
+        if (i == w->num_files) return HLSNAP_OK;
+        __atomic_store_n(&w->changed, 1, __ATOMIC_RELEASE);
+        for (i = 0; w->guard == HLSNAP_OCI_GUARD_LEASE && i < w->num_files; i++) /* who wants to write need not wait */
+            fcntl(w->files[i].fd, HLSNAP__OCI_F_SETLEASE, F_UNLCK);
+    }
+    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "a file of the layout that is in use was changed, or is about to be");
+}
+
+static hlsnap_result hlsnap__oci_watch_check(hlsnap__watch *base, bool wait, hlsnap_error *err) {
+    hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
+    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && wait) {
+        pthread_mutex_lock(&w->lock);
+        while (!__atomic_load_n(&w->done, __ATOMIC_RELAXED)) pthread_cond_wait(&w->ended, &w->lock);
+        pthread_mutex_unlock(&w->lock);
+    }
+    if (w->started && __atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && w->result) {
+        if (err) *err = w->err;
+        return w->result;
+    }
+    return w->num_files ? hlsnap__oci_files_check(w, err) : HLSNAP_OK;
+}
+
+static void hlsnap__oci_work_free(hlsnap__oci_work *work) {
+    if (work->fd >= 0) close(work->fd);
+    if (work->copy >= 0) close(work->copy);
+    hlsnap__free(work->sums);
+    hlsnap__free(work->used);
+}
+
+/* In the child of a fork there is no thread to end, and the lock may be held for ever: what it would free is left. */
+static void hlsnap__oci_watch_destroy(hlsnap__watch *base) {
+    hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
+    uint32_t i;
+    if (w->started) {
+        if (w->pid != getpid()) return;
+        __atomic_store_n(&w->stop, 1, __ATOMIC_RELAXED);
+        pthread_join(w->thread, NULL);
+    }
+    for (i = 0; i < w->num_works; i++) hlsnap__oci_work_free(&w->works[i]);
+    for (i = 0; i < w->num_files; i++) close(w->files[i].fd);
+    pthread_cond_destroy(&w->ended);
+    pthread_mutex_destroy(&w->lock);
+    hlsnap__free(w);
+}
+
+static void *hlsnap__oci_watch_thread(void *arg) {
+    hlsnap__oci_watch *w = (hlsnap__oci_watch *)arg;
+    uint8_t *buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, &w->err);
+    hlsnap_result r = buffer ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    uint32_t i;
+    for (i = 0; i < w->num_works && !r; i++) {
+        w->works[i].stop = &w->stop;
+        r = hlsnap__oci_work_all(&w->works[i], w->threads, NULL, 0, 0, buffer, &w->err);
+    }
+    hlsnap__free(buffer);
+    w->result = r;
+    pthread_mutex_lock(&w->lock);
+    __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&w->ended);
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+/* ---- >>layers: from files to layers ---- */
 
 /* Opens all memory layers, and looks for their chunk lists: what is missing is found out before gigabytes are hashed. */
 static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_error *err) {
@@ -3096,29 +3336,92 @@ static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_erro
     return r;
 }
 
-/* Takes in layer i, with the guard that was asked for. */
-static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, hlsnap_error *err) {
-    const hlsnap__oci_ref *memory = &load->manifest.memory[i];
-    bool copy = load->desc.guard == HLSNAP_OCI_GUARD_PRIVATE;
+/* A private copy of a blob that costs nothing, where the file system can: a file of its own, without a name, over the same
+   blocks. -1 where it cannot. */
+static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd) {
+    const int dir = hlsnap__oci_openat(load->root, "blobs/sha256");
+    const int clone = dir < 0 ? -1 : openat(dir, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (dir >= 0) close(dir);
+    if (clone < 0 || hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0) return clone;
+    close(clone);
+    return -1;
+}
+
+/* A memfd as large as the layer, to be filled and sealed. */
+static hlsnap_result hlsnap__oci_memfd(uint64_t size, int *fd, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_room(size, "a layer", err);
+    if (r) return r;
+    *fd = hlsnap__memfd(err);
+    if (*fd < 0) return HLSNAP_ERR_OS;
+    return ftruncate(*fd, (off_t)size) == 0 ? HLSNAP_OK : hlsnap__oci_os(err, errno, "resize", "a memfd");
+}
+
+/* What is to be done for layer i. The caller frees w, whatever comes of it. */
+static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, hlsnap__oci_work *w, hlsnap_error *err) {
+    const hlsnap__oci_manifest *m = &load->manifest;
     char *sums = NULL;
-    const int fd = load->fds[i];
-    int to = -1;
-    hlsnap_result r = hlsnap__oci_small_blob(load, &load->manifest.chunks[i], &sums, err);
-    load->sums = (uint8_t *)sums;
+    hlsnap_result r;
+    memset(w, 0, sizeof(*w));
+    w->fd = load->fds[i];
+    w->copy = load->fds[i] = -1;
+    w->sha = load->sha;
+    w->layer = i;
+    w->size = m->memory[i].size;
+    w->stop = &load->stop;
+    w->verify = !load->desc.disable_verify;
+    memcpy(w->digest, m->memory[i].digest, sizeof(w->digest));
+    r = hlsnap__oci_small_blob(load, &m->chunks[i], &sums, err);
+    w->sums = (uint8_t *)sums;
     if (r) return r;
-    load->used = (uint16_t *)hlsnap__alloc((size_t)(load->manifest.chunks[i].size / 32), sizeof(load->used[0]), err);
-    if (!load->used) return HLSNAP_ERR_MEMORY;
-    hlsnap__oci_mark_used(load, i);
-    if (copy) r = hlsnap__oci_layer_private(load, i, fd, &to, err);
-    else if (!load->desc.disable_verify) r = hlsnap__oci_layer_copy(load, i, fd, -1, err);
-    if (r && to >= 0) close(to);
-    if (r) return r;
-    if (!copy) load->fds[i] = -1; /* the layer's now */
-    load->layers[i] = hlsnap__layer_create(copy ? to : fd, copy, memory->size / HLSNAP__PAGE, err);
-    if (!load->layers[i]) return err->code;
-    if (!load->desc.disable_verify) /* else it is not known to be that blob's content */
-        hlsnap__oci_remember_loaded(load->layers[i], memory->digest, load->manifest.chunks[i].digest);
+    w->used = (uint16_t *)hlsnap__alloc((size_t)(m->chunks[i].size / 32), sizeof(w->used[0]), err);
+    if (!w->used) return HLSNAP_ERR_MEMORY;
+    hlsnap__oci_mark_used(w, load->config.extents, load->config.num_extents);
     return HLSNAP_OK;
+}
+
+/* Fills *layer from an open blob: from its clone, from a sealed copy of what is used, or from the file itself. */
+static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
+                                            hlsnap__layer **layer, hlsnap_error *err) {
+    const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
+    const int clone = private_guard ? hlsnap__oci_clone(load, w->fd) : -1;
+    hlsnap_result r = HLSNAP_OK;
+    int own;
+    if (clone >= 0) {
+        close(w->fd);
+        w->fd = clone;
+    } else if (private_guard) r = hlsnap__oci_memfd(w->size, &w->copy, err);
+    w->verify = verify;
+    if (!r && (verify || w->copy >= 0))
+        r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
+    load->done += w->size;
+    if (!r && w->copy >= 0) r = hlsnap__memfd_seal(w->copy, err);
+    if (r) return r;
+    own = fcntl(w->copy >= 0 ? w->copy : w->fd, F_DUPFD_CLOEXEC, 3);
+    if (own < 0) return hlsnap__oci_os(err, errno, "dup", "a layer");
+    *layer = hlsnap__layer_create(own, w->copy >= 0, w->size / HLSNAP__PAGE, err);
+    return *layer ? HLSNAP_OK : err->code;
+}
+
+/* Takes in layer i. What is verified later is handed to the watch. */
+static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, hlsnap_error *err) {
+    const bool verify = !load->desc.disable_verify, later = verify && load->desc.verify_later;
+    hlsnap__oci_work w;
+    hlsnap_result r = hlsnap__oci_work_make(load, i, &w, err);
+    if (!r) r = hlsnap__oci_layer_make(load, &w, verify && !later, &load->layers[i], err);
+    if (!r && verify) /* else it is not known to be that blob's content */
+        hlsnap__oci_remember_loaded(load->layers[i], load->manifest.memory[i].digest, load->manifest.chunks[i].digest);
+    if (!r && load->watch) {
+        hlsnap__retain(&load->watch->watch.refs);
+        load->layers[i]->watch = &load->watch->watch;
+    }
+    if (!r && later) {
+        w.verify = true;
+        w.compare = w.copy >= 0;
+        load->watch->works[load->watch->num_works++] = w;
+        return HLSNAP_OK;
+    }
+    hlsnap__oci_work_free(&w);
+    return r;
 }
 
 /* Everything of one attempt that the next one or the end must not find. */
@@ -3128,45 +3431,91 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     for (i = 0; i < load->num_fds; i++)
         if (load->fds[i] >= 0) close(load->fds[i]);
     load->num_fds = 0;
+    if (load->watch) hlsnap__watch_release(&load->watch->watch);
+    load->watch = NULL;
     hlsnap__guest_release(load->config.guest);
     hlsnap__free(load->config.extents);
-    hlsnap__free(load->sums);
-    hlsnap__free(load->used);
     hlsnap__json_close(&load->index);
     hlsnap__json_close(&load->manifest_json);
     hlsnap__json_close(&load->config_json);
     memset(&load->manifest, 0, sizeof(load->manifest));
     memset(&load->config, 0, sizeof(load->config));
     memset(load->layers, 0, sizeof(load->layers));
-    load->sums = NULL;
-    load->used = NULL;
     load->done = load->total = 0;
+}
+
+/* Takes leases of all files, or of none; then the load makes copies instead. */
+static void hlsnap__oci_leases_take(hlsnap__oci_load *load) {
+    uint32_t i, k;
+    for (i = 0; i < load->num_fds && hlsnap__oci_lease(load->fds[i]); i++) {}
+    if (i == load->num_fds) return;
+    for (k = 0; k < i; k++) fcntl(load->fds[k], HLSNAP__OCI_F_SETLEASE, F_UNLCK);
+    load->guard = HLSNAP_OCI_GUARD_PRIVATE;
+}
+
+/* Makes the watch, where there is something to watch, and notes how the files are before a byte of them is read. */
+static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error *err) {
+    hlsnap__oci_watch *w;
+    bool files;
+    if (load->guard == HLSNAP_OCI_GUARD_LEASE) hlsnap__oci_leases_take(load);
+    files = load->guard == HLSNAP_OCI_GUARD_LEASE || load->guard == HLSNAP_OCI_GUARD_DETECT;
+    if (!files && (load->desc.disable_verify || !load->desc.verify_later)) return HLSNAP_OK;
+    w = load->watch = (hlsnap__oci_watch *)hlsnap__alloc(1, sizeof(*w), err);
+    if (!w) return HLSNAP_ERR_MEMORY;
+    w->watch.refs = 1;
+    w->watch.check = hlsnap__oci_watch_check;
+    w->watch.destroy = hlsnap__oci_watch_destroy;
+    w->guard = load->guard;
+    w->threads = load->desc.threads;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->ended, NULL);
+    while (files && w->num_files < load->num_fds) {
+        hlsnap__oci_watched *f = &w->files[w->num_files];
+        struct stat st;
+        f->fd = fcntl(load->fds[w->num_files], F_DUPFD_CLOEXEC, 3);
+        if (f->fd < 0) return hlsnap__oci_os(err, errno, "dup", "a layer");
+        w->num_files++;
+        if (fstat(f->fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", "a layer");
+        hlsnap__oci_watched_set(f, &st);
+    }
+    return HLSNAP_OK;
+}
+
+/* Starts the verification that was put off. Where there can be no thread, it is done now. */
+static hlsnap_result hlsnap__oci_watch_start(hlsnap__oci_load *load, hlsnap_error *err) {
+    hlsnap__oci_watch *w = load->watch;
+    if (!w || !w->num_works) return HLSNAP_OK;
+    w->pid = getpid();
+    w->started = true;
+    if (hlsnap__oci_thread(&w->thread, hlsnap__oci_watch_thread, w)) return HLSNAP_OK;
+    w->started = false;
+    hlsnap__oci_watch_thread(w);
+    if (w->result) *err = w->err;
+    return w->result;
 }
 
 static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapshot **out, hlsnap_error *err) {
     const hlsnap__oci_config *c = &load->config;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_resolve(load, err);
+    load->guard = load->desc.guard;
     if (!r) r = hlsnap__oci_layers_open(load, err);
+    if (!r) r = hlsnap__oci_watch_make(load, err);
     for (i = 0; !r && i < c->num_layers; i++) load->total += load->manifest.memory[i].size;
-    for (i = 0; !r && i < c->num_layers; i++) {
-        r = hlsnap__oci_layer_load(load, i, err);
-        hlsnap__free(load->sums);
-        hlsnap__free(load->used);
-        load->sums = NULL;
-        load->used = NULL;
-    }
+    for (i = 0; !r && i < c->num_layers; i++) r = hlsnap__oci_layer_load(load, i, err);
+    if (!r) r = hlsnap__oci_watch_start(load, err);
+    if (!r && load->watch) r = hlsnap__oci_watch_check(&load->watch->watch, false, err);
     if (!r)
         r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents,
                                     out, err);
-    if (!r) (*out)->guard = (uint32_t)load->desc.guard;
+    if (!r) (*out)->guard = (uint32_t)load->guard;
     return r;
 }
 
 static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out,
                                           hlsnap_oci_digest *digest, hlsnap_error *err) {
     hlsnap_result r;
-    load->buffer = (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err);
+    load->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!load->buffer) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_open_root(dir, &load->root, err);
     if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
@@ -3830,7 +4179,7 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
 static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
     hlsnap_result r;
     f->load = hlsnap__oci_load_new(err);
-    f->buffer = f->load ? (uint8_t *)hlsnap__alloc(1, HLSNAP__OCI_BATCH, err) : NULL;
+    f->buffer = f->load ? (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err) : NULL;
     if (!f->buffer) {
         hlsnap__oci_load_free(f->load);
         return HLSNAP_ERR_MEMORY;
@@ -3865,6 +4214,9 @@ static hlsnap_result hlsnap__oci_desc_read(const hlsnap_oci_desc *desc, hlsnap_o
     if ((uint32_t)out->guard > HLSNAP_OCI_GUARD_PRIVATE)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: guard=%u is none", (uint32_t)out->guard);
     if (out->guard == HLSNAP_OCI_GUARD_DEFAULT) out->guard = HLSNAP_OCI_GUARD_PRIVATE;
+    if (out->threads > HLSNAP__OCI_MAX_THREADS)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: threads=%u, at most %u", out->threads,
+                            HLSNAP__OCI_MAX_THREADS);
     return HLSNAP_OK;
 }
 
@@ -3916,6 +4268,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsna
     if (!r && s->generation >> 63)
         r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63",
                          (unsigned long long)s->generation);
+    if (!r) r = hlsnap__snapshot_check(s, true, &e);
     if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, false, out, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_save", &e, err);
 }
@@ -3941,8 +4294,6 @@ HLSNAP_API hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const
     if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r) r = hlsnap__oci_given(out, "out", &e);
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
-    if (!r && (d.guard == HLSNAP_OCI_GUARD_DETECT || d.guard == HLSNAP_OCI_GUARD_LEASE))
-        r = hlsnap__fail(&e, HLSNAP_ERR_UNSUPPORTED, 0, "desc: guard=%u is not there yet", (uint32_t)d.guard);
     if (!r) r = hlsnap__oci_load_snapshot(dir, ref, &d, out, digest, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_load", &e, err);
 }

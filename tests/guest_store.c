@@ -27,6 +27,13 @@ static hlsnap_result sum(hlsnap_call *call, void *user) {
     return hlsnap_call_return(call, hlsnap_u32(n));
 }
 
-static const hlsnap_function exports[] = {{"touch", "void(u32,u32)", touch, NULL}, {"sum", "u32(u32)", sum, NULL}};
+/* An effect before the call ends. */
+static hlsnap_result say(hlsnap_call *call, void *user) {
+    (void)call, (void)user;
+    hlsnap_rt_print("said");
+    return HLSNAP_OK;
+}
+
+static const hlsnap_function exports[] = {{"touch", "void(u32,u32)", touch, NULL}, {"sum", "u32(u32)", sum, NULL}, {"say", "void()", say, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), NULL, 0};
 HLSNAP_GUEST_MAIN(module);

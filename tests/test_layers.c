@@ -355,6 +355,235 @@ static void unverified_base_is_not_shared(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- guards and verification ---- */
+
+static hlsnap_oci_desc desc_of(hlsnap_oci_guard guard, uint32_t threads, bool later) {
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    d.guard = guard;
+    d.threads = threads;
+    d.verify_later = later;
+    return d;
+}
+
+/* A layer of seven batches of which every seventh page is shown. */
+static hlsnap_snapshot *scattered(uint64_t seed) {
+    hlsnap__extent e[256];
+    uint32_t i;
+    for (i = 0; i < 255; i++) {
+        e[i + 1].page = 16 + i;
+        e[i + 1].pages = 1;
+        e[i + 1].layer = 0;
+        e[i + 1].layer_page = 4 + i * 7;
+    }
+    e[0].page = e[0].layer = e[0].layer_page = 0;
+    e[0].pages = 4;
+    return snapshot_over(guest_new(), layer_new(1792, seed, 1792), NULL, e, 256);
+}
+
+/* The layer's blob as it is, which a save would pack. */
+static void save_unpacked(const char *dir, const char *tag, hlsnap_snapshot *s, char path[120]) {
+    hlsnap__place *place;
+    hlsnap__sha256 sha;
+    uint8_t sum[32], *sums = (uint8_t *)malloc(112 * 32);
+    char text[2][72];
+    const uint8_t *map = s->layers[0]->map;
+    const size_t n = (size_t)s->layers[0]->pages * P;
+    FILE *f;
+    int i;
+    hlsnap_snapshot *o = large(1, 99);
+    CHECK_EQ(save(dir, "other", o, NULL), 0); /* a layout to put it into */
+    hlsnap__sha256_init(&sha, hlsnap__sha256_portable);
+    hlsnap__sha256_update(&sha, map, n);
+    hlsnap__sha256_final(&sha, sum);
+    hlsnap__sha256_text(sum, text[0]);
+    hlsnap__sha256_chunks(hlsnap__sha256_pick(0), map, n, 65536, sums);
+    hlsnap__sha256_of(hlsnap__sha256_portable, sums, n / 65536 * 32, sum);
+    hlsnap__sha256_text(sum, text[1]);
+    for (i = 0; i < 2; i++) {
+        snprintf(path, 120, "%s/blobs/sha256/%s", dir, text[!i] + 7);
+        f = fopen(path, "w");
+        CHECK_EQ(fwrite(i ? map : sums, 1, i ? n : n / 65536 * 32, f), i ? n : n / 65536 * 32);
+        fclose(f);
+    }
+    place = hlsnap__oci_place_new(text[0], text[1], s->layers[0]->pages, 1);
+    place->num = 1;
+    place->runs[0].pages = (uint32_t)s->layers[0]->pages;
+    hlsnap__layer_place_set(s->layers[0], place);
+    CHECK_EQ(save(dir, tag, s, NULL), 0);
+    free(sums);
+    hlsnap_snapshot_release(o);
+}
+
+static void flip(const char *path, off_t at) {
+    const int fd = open(path, O_RDWR);
+    char c;
+    CHECK(pread(fd, &c, 1, at) == 1);
+    c = (char)(c ^ 0x10);
+    CHECK(pwrite(fd, &c, 1, at) == 1);
+    close(fd);
+}
+
+/* One byte, anywhere in a chunk that is used: found with its layer and chunk, however it is loaded. */
+static void one_byte_is_found(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_NONE, HLSNAP_OCI_GUARD_DETECT, HLSNAP_OCI_GUARD_LEASE, HLSNAP_OCI_GUARD_PRIVATE};
+    static const uint32_t at[] = {0, 65535, 65536, 1048575, 1048576, 3000000, 5000000, 1782 * 4096 + 77};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = scattered(3), *t;
+    char path[120], want[40];
+    size_t i, g, k;
+    save_unpacked(dir, "v1", s, path);
+    CHECK_EQ(layers_of(dir, "v1"), 1);
+    for (i = 0; i < HLSNAP_COUNT(at); i++) {
+        flip(path, at[i]);
+        snprintf(want, sizeof(want), "layer 0, chunk %u ", at[i] / 65536);
+        for (g = 0; g < HLSNAP_COUNT(guards); g++)
+            for (k = 0; k < 4; k++) {
+                const hlsnap_oci_desc d = desc_of(guards[g], k % 2 ? 3 : 0, k > 1);
+                memset(&err, 0, sizeof(err));
+                if (hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err) == HLSNAP_OK) CHECK(k > 1); /* unless the thread was quicker */
+                else CHECK_EQ(err.code, HLSNAP_ERR_DIGEST);
+                if (t) {
+                    CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_ERR_DIGEST);
+                    CHECK_EQ(hlsnap__snapshot_check(t, false, &err), HLSNAP_ERR_DIGEST);
+                    CHECK_EQ(hlsnap_oci_save(dir, "no", t, NULL, NULL, &err), HLSNAP_ERR_DIGEST);
+                }
+                if (!CHECK(strstr(err.msg, want) != NULL)) printf("# %s\n", err.msg);
+                hlsnap_snapshot_release(t);
+            }
+        flip(path, at[i]);
+    }
+    flip(path, 70000); /* two: the first is told, by whatever thread */
+    flip(path, 6000000);
+    for (k = 0; k < 20; k++) {
+        const hlsnap_oci_desc d = desc_of(HLSNAP_OCI_GUARD_NONE, 4, false);
+        CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_ERR_DIGEST);
+        CHECK(strstr(err.msg, "chunk 1 ") != NULL);
+    }
+    flip(path, 70000);
+    flip(path, 6000000);
+    for (g = 0; g < HLSNAP_COUNT(guards); g++)
+        for (k = 0; k < 4; k++) {
+            const hlsnap_oci_desc d = desc_of(guards[g], k % 2 ? 3 : 0, k > 1);
+            hlsnap_snapshot_info info;
+            if (!CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK)) continue;
+            CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_OK);
+            hlsnap_snapshot_get_info(t, &info);
+            CHECK_EQ(info.guard, guards[g]);
+            check_same(s, t);
+            hlsnap_snapshot_release(t);
+        }
+    hlsnap_snapshot_release(s);
+}
+
+/* With a guard that looks, a change is an error for ever; a name that comes or goes is none. */
+static void changes_are_noticed(void) {
+    static const char *const harm[] = {"printf x | dd of=%s bs=1 seek=70000 conv=notrunc status=none", "truncate -s -4096 %s",
+                                       "truncate -s +4096 %s", "fallocate -p -o 65536 -l 4096 %s", ": > %s", "touch -m -d @5 %s"};
+    const char *dir = fresh();
+    hlsnap_oci_desc d = desc_of(HLSNAP_OCI_GUARD_DETECT, 0, false);
+    char path[120];
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(harm); i++) {
+        hlsnap_snapshot *s = scattered(i + 10), *t = NULL;
+        char command[300];
+        save_unpacked(dir, "v1", s, path);
+        CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+        CHECK_EQ(sh("ln %s l-link", path), 0);
+        CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_OK);
+        snprintf(command, sizeof(command), harm[i], path);
+        CHECK_EQ(system(command), 0);
+        CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_ERR_CHANGED);
+        CHECK_EQ(hlsnap_oci_save(dir, "no", t, NULL, NULL, &err), HLSNAP_ERR_CHANGED);
+        CHECK_EQ(sh("rm l-link"), 0);
+        hlsnap_snapshot_release(t);
+        hlsnap_snapshot_release(s);
+    }
+}
+
+static void leases_hold_writers(void) {
+    const char *dir = fresh();
+    hlsnap_oci_desc d = desc_of(HLSNAP_OCI_GUARD_LEASE, 0, false);
+    hlsnap_snapshot *s = scattered(3), *t = NULL;
+    hlsnap_snapshot_info info;
+    char path[120];
+    int fd;
+    save_unpacked(dir, "v1", s, path);
+    fd = open(path, O_RDWR);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK); /* somebody may write already: a copy */
+    hlsnap_snapshot_get_info(t, &info);
+    CHECK_EQ(info.guard, HLSNAP_OCI_GUARD_PRIVATE);
+    close(fd);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_get_info(t, &info);
+    CHECK_EQ(info.guard, HLSNAP_OCI_GUARD_LEASE);
+    fd = open(path, O_RDONLY);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_OK);
+    CHECK(open(path, O_WRONLY | O_NONBLOCK) < 0 && errno == EWOULDBLOCK); /* and no signal came */
+    CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_ERR_CHANGED);
+    fd = open(path, O_WRONLY | O_NONBLOCK); /* we know, so it may */
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_ERR_CHANGED);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+    fd = open(path, O_RDONLY | O_TRUNC); /* the hole in leases: it is seen by the size */
+    close(fd);
+    CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_ERR_CHANGED);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+}
+
+static int count_fds(void) {
+    glob_t g;
+    int n = glob("/proc/self/fd/*", 0, NULL, &g) == 0 ? (int)g.gl_pathc : -1;
+    globfree(&g);
+    return n;
+}
+
+/* The last reference ends the threads; a child of a fork has none to end. */
+static void released_while_verified(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_NONE, HLSNAP_OCI_GUARD_DETECT, HLSNAP_OCI_GUARD_LEASE, HLSNAP_OCI_GUARD_PRIVATE};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = scattered(3), *t = NULL;
+    const int fds = count_fds();
+    char path[120];
+    int i, status = -1;
+    pid_t pid;
+    save_unpacked(dir, "v1", s, path);
+    for (i = 0; i < 80; i++) {
+        const hlsnap_oci_desc d = desc_of(guards[i % 4], (uint32_t)i % 3, true);
+        CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+        if (i == 7 || i == 60) {
+            pid = fork();
+            if (pid == 0) {
+                hlsnap_snapshot_release(t);
+                _exit(0);
+            }
+            CHECK_EQ(waitpid(pid, &status, 0), pid);
+            CHECK_EQ(status, 0);
+        }
+        if (i % 5 == 0) CHECK_EQ(hlsnap__snapshot_check(t, true, &err), HLSNAP_OK);
+        hlsnap_snapshot_release(t);
+    }
+    CHECK_EQ(count_fds(), fds);
+    hlsnap_snapshot_release(s);
+}
+
+static void threads_are_bounded(void) {
+    const char *dir = fresh();
+    hlsnap_oci_desc d = desc_of(HLSNAP_OCI_GUARD_NONE, 65, false);
+    hlsnap_snapshot *s = large(20, 1), *t = NULL;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_ERR_ARG);
+    d.threads = 64;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+}
+
 /* ---- the store's functions ---- */
 
 typedef struct seen { char text[2000]; } seen;
@@ -653,7 +882,8 @@ static void read_only_layouts(void) { /* nothing that only reads needs to write 
 static const test_row tests[] = {
     TEST(delta_of_a_loaded_snapshot), TEST(delta_without_loading), TEST(unsaved_layers_become_one),
     TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
-    TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(lists),
+    TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(one_byte_is_found),
+    TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
     TEST(flattens), TEST(read_only_layouts)};
 

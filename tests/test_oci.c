@@ -726,10 +726,6 @@ static void arguments(void) {
     CHECK(strstr(err.msg, "Az0_.-") != NULL);
     CHECK(strncmp(err.msg, "hlsnap_oci_load: ", 17) == 0);
     CHECK_EQ(loads(dir, "sha256:0123456789012345678901234567890123456789012345678901234567890123"), HLSNAP_ERR_NOT_FOUND);
-    d.guard = HLSNAP_OCI_GUARD_DETECT;
-    CHECK_EQ(hlsnap_oci_load(dir, "_", &d, &t, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
-    d.guard = HLSNAP_OCI_GUARD_LEASE;
-    CHECK_EQ(hlsnap_oci_load(dir, "_", &d, &t, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
     hlsnap_snapshot_release(s);
 }
 
@@ -2351,7 +2347,7 @@ static void failing_syscalls(void) {
     hlsnap_snapshot *s = snapshot_new(1), *t;
     size_t i;
     long k, live;
-    int fds, now;
+    int fds, now, survived = 0;
     for (i = 0; i < 6; i++) {
         no_tmpfile = i >= 3;
         CHECK(failing_syscalls_of_save("v1", true, numbers[i % 3]) >= 60);
@@ -2371,17 +2367,17 @@ static void failing_syscalls(void) {
             r = load_with(dir, "v1", HLSNAP_OCI_GUARD_PRIVATE, false, &t);
             sys_fail = -1;
             CHECK_EQ(r == HLSNAP_OK, t != NULL);
-            if (sys_count <= k) {
-                hlsnap_snapshot_release(t);
-                break;
-            }
-            CHECK(r == HLSNAP_ERR_OS || r == HLSNAP_ERR_MEMORY); /* MEMORY: mmap */
+            hlsnap_snapshot_release(t);
+            if (sys_count <= k) break;
+            CHECK(r == HLSNAP_ERR_OS || r == HLSNAP_ERR_MEMORY || r == HLSNAP_OK); /* MEMORY: mmap; OK: no clone, a copy then */
+            survived += r == HLSNAP_OK;
             CHECK_EQ(alloc_live, live);
             close(now = dup(0));
             CHECK_EQ(now, fds); /* no descriptor leaks */
         }
     printf("# load: %ld system calls\n", k);
     CHECK(k >= 30);
+    CHECK_EQ(survived, 3 * 3); /* the three that make a clone, which this file system may not have */
     hlsnap_snapshot_release(s);
 }
 

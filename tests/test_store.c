@@ -163,7 +163,7 @@ static void exercise(hlsnap_sandbox *sb, hlsnap_snapshot *s, uint64_t heap) {
     hlsnap_snapshot *taken = NULL;
     uint32_t word = 7;
     hlsnap_result r = touch(sb, 200, 9);
-    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_ABORT);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_ABORT || r == HLSNAP_ERR_STATE);
     r = hlsnap_sandbox_read(sb, heap + 4096 * 50, &word, sizeof(word), &err);
     CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_STATE);
     r = hlsnap_sandbox_write(sb, heap + 4096 * 51, &word, sizeof(word), &err);
@@ -178,12 +178,31 @@ static void exercise(hlsnap_sandbox *sb, hlsnap_snapshot *s, uint64_t heap) {
     CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_OS);
 }
 
-/* The blob is cut, punched, overwritten or removed under running sandboxes. */
+typedef enum attack { CUT, CUT_HALF, UNLINK, OVERWRITE, PUNCH, RENAME, OPEN_TRUNC, NUM_ATTACKS } attack_kind;
+
+/* What somebody does to the file. One who asks for it by the book has to wait where there is a lease: here he goes away. */
+static void harm(const char *blob, off_t size, attack_kind attack) {
+    char other[420];
+    int fd = -1;
+    snprintf(other, sizeof(other), "%s.moved", blob);
+    if (attack == UNLINK) CHECK_EQ(unlink(blob), 0);
+    if (attack == RENAME) CHECK_EQ(rename(blob, other), 0);
+    if (attack == OPEN_TRUNC) fd = open(blob, O_RDONLY | O_TRUNC);
+    if (attack == CUT || attack == CUT_HALF || attack == OVERWRITE || attack == PUNCH) fd = open(blob, O_WRONLY | O_NONBLOCK);
+    if (fd >= 0 && attack == CUT) CHECK_EQ(ftruncate(fd, 0), 0);
+    if (fd >= 0 && attack == CUT_HALF) CHECK_EQ(ftruncate(fd, size / 2), 0);
+    if (fd >= 0 && attack == OVERWRITE) CHECK_EQ(pwrite(fd, "changed", 7, size / 2), 7);
+    if (fd >= 0 && attack == PUNCH) CHECK_EQ(syscall(SYS_fallocate, fd, 3, (off_t)(size / 2 & ~4095), (off_t)8192), 0);
+    if (fd >= 0) close(fd);
+}
+
+/* The blob is cut, punched, overwritten, moved or removed under running sandboxes. */
 static void files_change(void) {
-    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE};
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE, HLSNAP_OCI_GUARD_DETECT, HLSNAP_OCI_GUARD_LEASE};
     size_t i, attack;
     for (i = 0; i < HLSNAP_COUNT(guards); i++)
-        for (attack = 0; attack < 4; attack++) {
+        for (attack = 0; attack < NUM_ATTACKS; attack++) {
+            const bool watched = guards[i] == HLSNAP_OCI_GUARD_DETECT || guards[i] == HLSNAP_OCI_GUARD_LEASE;
             hlsnap_snapshot *s;
             hlsnap_sandbox *clean, *used;
             const char *blob;
@@ -196,15 +215,16 @@ static void files_change(void) {
             heap = hlsnap__layout_find(&used->memory.layout, HLSNAP__HEAP)->gva;
             CHECK_EQ(touch(used, 150, 8), HLSNAP_OK);
             blob = memory_blob(&size);
-            if (attack == 0) CHECK_EQ(truncate(blob, 0), 0);
-            if (attack == 1) CHECK_EQ(truncate(blob, size / 2), 0);
-            if (attack == 2) CHECK_EQ(unlink(blob), 0);
-            if (attack == 3) {
-                const int fd = open(blob, O_WRONLY);
-                CHECK_EQ(pwrite(fd, "changed", 7, size / 2), 7);
-                close(fd);
+            harm(blob, size, (attack_kind)attack);
+            if (watched && attack != UNLINK && attack != RENAME) { /* before a wrong result counts; for ever; and no way back */
+                hlsnap_value out;
+                CHECK_EQ(hlsnap_sandbox_call(clean, "sum", HLSNAP_ARGS(hlsnap_u32(200)), &out, &err), HLSNAP_ERR_CHANGED);
+                CHECK_EQ(hlsnap_sandbox_get_state(clean), HLSNAP_POISONED);
+                CHECK_EQ(hlsnap_sandbox_restore(clean, s, &err), HLSNAP_ERR_CHANGED);
+                CHECK_EQ(hlsnap_sandbox_restore(used, s, &err), HLSNAP_ERR_CHANGED);
+                harm(blob, size, (attack_kind)attack); /* who waited gets his way, and still nothing worse happens */
             }
-            if (guards[i] == HLSNAP_OCI_GUARD_PRIVATE || attack == 2) {
+            if (guards[i] == HLSNAP_OCI_GUARD_PRIVATE || attack == UNLINK || (attack == RENAME && !watched)) {
                 CHECK_EQ(sum(clean, 200), 600);
                 CHECK_EQ(sum(used, 200), 150 * 8 + 50 * 3);
                 CHECK_EQ(hlsnap_sandbox_restore(used, s, &err), HLSNAP_OK);
@@ -212,12 +232,55 @@ static void files_change(void) {
             }
             exercise(clean, s, heap);
             exercise(used, s, heap);
-            if (guards[i] == HLSNAP_OCI_GUARD_NONE && attack == 0) { /* nothing is left to go back to, and it says so */
+            if (guards[i] == HLSNAP_OCI_GUARD_NONE && attack == CUT) { /* nothing is left to go back to, and it says so */
                 CHECK_EQ(hlsnap_sandbox_restore(used, s, &err), HLSNAP_ERR_CHANGED);
                 CHECK_EQ(hlsnap_sandbox_get_state(used), HLSNAP_POISONED);
             }
             hlsnap_sandbox_destroy(clean);
             hlsnap_sandbox_destroy(used);
+            hlsnap_snapshot_release(s);
+            removed();
+        }
+}
+
+static int lines;
+static void on_log(int level, const char *text, size_t n, void *user) {
+    (void)level, (void)text, (void)n, (void)user;
+    lines++;
+}
+
+/* Verified while the guest runs already: nothing that it does is seen before, and nothing at all when a byte is wrong. */
+static void verified_later(void) {
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    int wrong, guard;
+    desc.hypervisor = hlsnap_kvm();
+    desc.log = on_log;
+    oci.verify_later = true;
+    for (guard = HLSNAP_OCI_GUARD_NONE; guard <= HLSNAP_OCI_GUARD_PRIVATE; guard++)
+        for (wrong = 0; wrong < 2; wrong++) {
+            hlsnap_snapshot *s = NULL, *next = NULL;
+            hlsnap_sandbox *sb = NULL;
+            off_t size;
+            char byte[4];
+            saved(3000, 5);
+            oci.guard = (hlsnap_oci_guard)guard;
+            lines = 0;
+            if (wrong) harm(memory_blob(&size), 23u << 20, OVERWRITE);
+            CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err) ? wrong : 1, 1);
+            if (s && !CHECK_EQ(hlsnap_sandbox_create_from(s, &desc, &sb, &err) ? wrong : 1, 1)) printf("# %s\n", err.msg);
+            if (sb) {
+                CHECK_EQ(hlsnap_sandbox_call(sb, "say", HLSNAP_NO_ARGS, NULL, &err), wrong ? HLSNAP_ERR_DIGEST : HLSNAP_OK);
+                CHECK_EQ(lines, !wrong);
+                CHECK_EQ(hlsnap_sandbox_get_state(sb), wrong ? HLSNAP_POISONED : HLSNAP_READY);
+                CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), wrong ? HLSNAP_ERR_DIGEST : HLSNAP_OK);
+                if (!wrong) CHECK_EQ(sum(sb, 3000), 15000);
+                CHECK_EQ(hlsnap_sandbox_read(sb, hlsnap__layout_find(&sb->memory.layout, HLSNAP__TEXT)->gva, byte, 4, &err),
+                         wrong ? HLSNAP_ERR_STATE : HLSNAP_OK);
+                CHECK_EQ(hlsnap_sandbox_snapshot(sb, &next, &err), wrong ? HLSNAP_ERR_STATE : HLSNAP_OK);
+            }
+            hlsnap_snapshot_release(next);
+            hlsnap_sandbox_destroy(sb);
             hlsnap_snapshot_release(s);
             removed();
         }
@@ -235,10 +298,8 @@ static void refusals(void) {
     CHECK_EQ(hlsnap_snapshot_from_guest(&guest, &s, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_save(dir, "v2", s, NULL, NULL, &err), HLSNAP_ERR_STATE);
     hlsnap_snapshot_release(s);
-    oci.guard = HLSNAP_OCI_GUARD_LEASE;
-    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
-    oci.guard = HLSNAP_OCI_GUARD_DETECT;
-    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_ERR_UNSUPPORTED);
+    oci.guard = (hlsnap_oci_guard)5;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_oci_load(dir, "v2", NULL, &s, NULL, &err), HLSNAP_ERR_NOT_FOUND);
     removed();
 }
@@ -318,7 +379,7 @@ static void allocation_failures(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(refusals)};
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(verified_later), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
