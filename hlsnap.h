@@ -824,6 +824,7 @@ struct hlsnap_snapshot {
     uint32_t num_layers;
     hlsnap__layer **layers;
     uint32_t num_extents;
+    uint32_t map_run;        /* extents from this length on are mapped, shorter ones copied */
     hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
 };
 #endif /* HLSNAP_GUEST */
@@ -3370,6 +3371,18 @@ HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
     hlsnap__free(s);
 }
 
+#define HLSNAP__MAP_RUN 16u
+#define HLSNAP__MAX_MAPPED 2048u /* of a snapshot; each may take two mappings of the 65,530 of a process */
+
+/* From how many pages on a run is mapped: as few mappings as the kernel can take for many sandboxes, whatever a file says. */
+static uint32_t hlsnap__map_run(const hlsnap__extent *e, uint32_t num) {
+    uint32_t run = HLSNAP__MAP_RUN, i, count;
+    for (;; run *= 2) {
+        for (i = count = 0; i < num; i++) count += e[i].pages >= run;
+        if (count <= HLSNAP__MAX_MAPPED) return run;
+    }
+}
+
 /* A snapshot over these layers; retains guest and layers, copies the extents. Layers that no extent uses are left out. */
 static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t generation, hlsnap__layer *const *layers,
                                              uint32_t num_layers, const hlsnap__extent *extents, uint32_t num_extents,
@@ -3402,6 +3415,7 @@ static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t gene
         s->extents[i].layer = number[extents[i].layer];
     }
     s->num_extents = num_extents;
+    s->map_run = hlsnap__map_run(s->extents, num_extents);
     hlsnap__free(number);
     *out = s;
     return HLSNAP_OK;
@@ -4680,7 +4694,6 @@ typedef struct hlsnap__memory {
     bool sorted;     /* hot, by page */
 } hlsnap__memory;
 
-#define HLSNAP__MAP_RUN 16u     /* writable extents from this length on are mapped, shorter ones copied */
 #define HLSNAP__IDLE_RESETS 16u /* then a page is given back, in batches */
 #define HLSNAP__IDLE_BATCH 32u
 #define HLSNAP__MADV_POPULATE_WRITE 23
@@ -4812,7 +4825,7 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
 /* Long runs are mapped, and shared between all sandboxes; short ones are copied: the guest's first touch of a mapped page
    costs a fault of its own, while software KVM maps private pages eight at a time. */
 static bool hlsnap__extent_mapped(const hlsnap_snapshot *s, const hlsnap__extent *e) {
-    return s->layers[e->layer]->fd >= 0 && e->pages >= HLSNAP__MAP_RUN;
+    return s->layers[e->layer]->fd >= 0 && e->pages >= s->map_run;
 }
 
 static hlsnap_result hlsnap__extent_map(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,

@@ -6,7 +6,8 @@ static uint8_t *block; /* page-aligned, once it is there */
 
 static uint32_t *page(uint32_t i) {
     if (!block) {
-        uint8_t *p = (uint8_t *)hlsnap_rt_malloc(12u << 20);
+        uint8_t *p = (uint8_t *)hlsnap_rt_malloc(255u << 20);
+        if (!p) p = (uint8_t *)hlsnap_rt_malloc(12u << 20);
         if (!p) hlsnap_rt_abort(1, "no memory");
         block = p + (4096 - (uintptr_t)p % 4096);
     }

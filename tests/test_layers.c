@@ -863,6 +863,93 @@ static void flattens(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* Saves of their own tags and of one that all share, deltas now and then, untagging of what went before. */
+static void saver(const char *dir, int number) {
+    hlsnap_snapshot *s = large(100, (uint64_t)number % 2 + 1);
+    hlsnap_error e;
+    int i;
+    for (i = 0; i < 200; i++) {
+        char tag[40];
+        hlsnap_snapshot *next = derive(s, 16 + (uint32_t)i % 90, 2, (uint64_t)(number * 1000 + i));
+        hlsnap_result r;
+        hlsnap_snapshot_release(s);
+        s = next;
+        snprintf(tag, sizeof(tag), "p%d-%d", number, i);
+        r = hlsnap_oci_save(dir, i % 10 ? tag : "shared", s, NULL, NULL, &e);
+        if (!r && i % 10 == 0) r = hlsnap_oci_save(dir, tag, s, NULL, NULL, &e);
+        snprintf(tag, sizeof(tag), "p%d-%d", number, i - 20);
+        if (!r && i >= 20) r = hlsnap_oci_untag(dir, tag, &e);
+        if (r) {
+            printf("# saver %d, %d: %s\n", number, i, e.msg);
+            fflush(stdout);
+            _exit(1);
+        }
+    }
+    _exit(0);
+}
+
+/* Loads what is there: whatever a tag means at the moment is whole. */
+static bool load_it(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    hlsnap_snapshot *s = NULL;
+    hlsnap_error e;
+    (void)bytes;
+    if (tag[0] && hlsnap_oci_load((const char *)user, tag, NULL, &s, NULL, &e) && e.code != HLSNAP_ERR_NOT_FOUND) {
+        printf("# reader: %s %.20s: %s\n", tag, digest->text, e.msg);
+        fflush(stdout);
+        _exit(1);
+    }
+    hlsnap_snapshot_release(s);
+    return true;
+}
+
+static void attendant(const char *dir, bool collect) { /* until it is told to go */
+    hlsnap_error e;
+    for (;;) {
+        const hlsnap_result r = collect ? hlsnap_oci_gc(dir, 0, NULL, &e) : hlsnap_oci_list(dir, load_it, (void *)(uintptr_t)dir, &e);
+        if (r && r != HLSNAP_ERR_FILE) {
+            printf("# %s: %s\n", collect ? "gc" : "reader", e.msg);
+            fflush(stdout);
+            _exit(1);
+        }
+        usleep(collect ? 20000 : 1000);
+    }
+}
+
+/* Four savers with 200 saves each, two readers, one who collects: no tag is lost, none is ever seen half. */
+static void many_at_once(void) {
+    const char *dir = fresh();
+    pid_t pid[7];
+    int i, k, status, found = 0;
+    hlsnap_error e;
+    for (i = 0; i < 7; i++) {
+        fflush(stdout);
+        pid[i] = fork();
+        if (pid[i] == 0 && i < 4) saver(dir, i);
+        if (pid[i] == 0) attendant(dir, i == 6);
+    }
+    for (i = 0; i < 4; i++) {
+        CHECK_EQ(waitpid(pid[i], &status, 0), pid[i]);
+        CHECK_EQ(status, 0);
+    }
+    for (i = 4; i < 7; i++) {
+        kill(pid[i], SIGKILL);
+        CHECK_EQ(waitpid(pid[i], &status, 0), pid[i]);
+        CHECK_EQ(WIFSIGNALED(status) ? WTERMSIG(status) : 0, SIGKILL); /* none had ended with an error */
+    }
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    for (i = 0; i < 4; i++)
+        for (k = 180; k < 200; k++) {
+            char tag[40];
+            hlsnap_snapshot *s = NULL;
+            snprintf(tag, sizeof(tag), "p%d-%d", i, k);
+            found += hlsnap_oci_load(dir, tag, NULL, &s, NULL, &e) == HLSNAP_OK;
+            hlsnap_snapshot_release(s);
+        }
+    CHECK_EQ(found, 80);
+    check_sound(dir);
+    CHECK_EQ(sh("rm -rf %s", dir), 0);
+}
+
 static void read_only_layouts(void) { /* nothing that only reads needs to write */
     const char *dir = fresh();
     hlsnap_snapshot *s = large(20, 1), *t;
@@ -885,6 +972,6 @@ static const test_row tests[] = {
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
-    TEST(flattens), TEST(read_only_layouts)};
+    TEST(flattens), TEST(many_at_once), TEST(read_only_layouts)};
 
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }

@@ -158,6 +158,58 @@ static void size_on_disk(void) {
     removed();
 }
 
+static uint64_t disk_use(void) {
+    uint64_t sum = 0;
+    char path[400];
+    struct dirent *e;
+    struct stat st;
+    DIR *d;
+    snprintf(path, sizeof(path), "%s/blobs/sha256", dir);
+    d = opendir(path);
+    while (d && (e = readdir(d))) {
+        snprintf(path, sizeof(path), "%s/blobs/sha256/%.255s", dir, e->d_name);
+        if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) sum += (uint64_t)st.st_size;
+    }
+    if (d) closedir(d);
+    return sum;
+}
+
+/* A heap of 256 MiB, all of it in use, saved, and loaded by somebody; 1 MiB of it changed and saved again. */
+static void delta_on_disk(void) {
+    const uint32_t pages = 65024, dirty = 256;
+    hlsnap_sandbox *sb = start(256u << 20);
+    hlsnap_snapshot *s = NULL, *next = NULL, *again = NULL;
+    hlsnap_oci_info info;
+    uint64_t before;
+    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
+    CHECK(mkdtemp(dir) != NULL);
+    CHECK_EQ(touch(sb, pages, 3), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save(dir, "v1", s, NULL, NULL, &err), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+    before = disk_use();
+    CHECK(before > 250u << 20);
+    s = load(HLSNAP_OCI_GUARD_NONE);
+    sb = start_from(s);
+    CHECK_EQ(touch(sb, dirty, 4), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &next, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save(dir, "v2", next, NULL, NULL, &err), HLSNAP_OK);
+    printf("# 1 MiB of 256 dirtied: %llu new bytes\n", (unsigned long long)(disk_use() - before));
+    CHECK(disk_use() - before <= (11u << 20) / 10 + 16384); /* 1.1 MiB, and what describes it */
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v2", &info, &err), HLSNAP_OK);
+    CHECK_EQ(info.layers, 2);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(next);
+    CHECK_EQ(hlsnap_oci_load(dir, "v2", NULL, &again, NULL, &err), HLSNAP_OK);
+    sb = start_from(again);
+    CHECK_EQ(sum(sb, pages), dirty * 4 + (pages - dirty) * 3);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(again);
+    removed();
+}
+
 /* Calls everything that reads or writes guest memory; nothing may crash, and errors are of the expected kind. */
 static void exercise(hlsnap_sandbox *sb, hlsnap_snapshot *s, uint64_t heap) {
     hlsnap_snapshot *taken = NULL;
@@ -379,7 +431,7 @@ static void allocation_failures(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(files_change), TEST(verified_later), TEST(refusals)};
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
