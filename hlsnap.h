@@ -345,7 +345,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_de
    desc      in     as for hlsnap_sandbox_create; its host functions must satisfy the snapshot's imports, more are fine
    out       out    the sandbox, READY; NULL on failure
    err       out    may be NULL; names every missing and mismatched function
-   returns   as hlsnap_sandbox_create, and HLSNAP_ERR_CPU, _CHANGED
+   returns   as hlsnap_sandbox_create, and HLSNAP_ERR_CPU; of a loaded snapshot also HLSNAP_ERR_CHANGED, _DIGEST
    owns      the caller: hlsnap_sandbox_destroy
    threads   any
    cost      one VM; memory is mapped, not copied  */
@@ -371,7 +371,7 @@ HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_NOT_FOUND (name); HLSNAP_ERR_SIGNATURE, _LIMIT (args);
              HLSNAP_ERR_FUNCTION (the export failed, sb stays ready); HLSNAP_ERR_FAULT, _ABORT, _CANCELLED, _TIMEOUT,
-             _PROTOCOL, _OS, _HYPERVISOR (sb is poisoned)
+             _PROTOCOL, _OS, _HYPERVISOR; of a loaded snapshot _CHANGED, _DIGEST (sb is poisoned)
    threads   one per sandbox at a time; hlsnap_interrupt_cancel() from any thread
    cost      one VM entry plus one per host call
    spec      docs/abi.md "Messages"  */
@@ -405,7 +405,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
    sb        in     ready sandbox
    out       out    the snapshot; NULL on failure
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready)
+   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST (sb is poisoned)
    owns      the caller: hlsnap_snapshot_release
    threads   the sandbox's
    cost      one sealed memfd + a copy of the changed pages  */
@@ -416,7 +416,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
    snapshot  in     retained by sb; sb's host functions must satisfy its imports
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
-             _HYPERVISOR, _CHANGED (sb is poisoned; restore may be tried again, with this snapshot or another);
+             _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried again, with this snapshot or another);
              HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
    threads   the sandbox's
    cost      a compare, and a copy where changed, of each page the sandbox ever changed  */
@@ -442,7 +442,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
                     identity page; read-only and executable regions are writable this way; a restore undoes it.
    to, from  out/in n bytes
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE; HLSNAP_ERR_CHANGED, _DIGEST (copied, not to be used)
    threads   the sandbox's  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err);
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);
@@ -697,7 +697,8 @@ extern "C" {
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
 HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
-HLSNAP__STATIC_ASSERT(identity_size, sizeof(hlsnap_abi_identity) == 144 && offsetof(hlsnap_abi_identity, runtime) == 128);
+HLSNAP__STATIC_ASSERT(identity_size,
+                      sizeof(hlsnap_abi_identity) == 144 && offsetof(hlsnap_abi_identity, runtime) == 128);
 
 typedef struct hlsnap__signature {
     uint8_t result, num_args; /* hlsnap_type */
@@ -781,10 +782,11 @@ typedef struct hlsnap__place_run {
 
 /* Where pages of a layer lie on disk, so that the next save need not write them again. Immutable. */
 typedef struct hlsnap__place {
-    int32_t refs;                         /* atomic */
-    char memory[72], chunks[72];          /* digests of the blob and of its chunk list */
-    uint64_t pages;                       /* of the blob */
-    uint64_t dev, ino, ctime_s, ctime_ns; /* the file that was found to have that digest; 0 = none was hashed whole yet */
+    int32_t refs;                /* atomic */
+    char memory[72], chunks[72]; /* digests of the blob and of its chunk list */
+    uint64_t pages;              /* of the blob */
+    uint64_t dev, ino, ctime_s,
+        ctime_ns; /* the file that was found to have that digest; 0 = none was hashed whole yet */
     uint32_t num;
     hlsnap__place_run *runs; /* ascending by page, disjoint; in the same allocation */
 } hlsnap__place;
@@ -805,10 +807,10 @@ typedef struct hlsnap__layer {
     int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
-    const uint8_t *map;                       /* all pages, read-only, when sealed; else NULL: read with pread */
-    int32_t places_lock;                      /* atomic: 1 = somebody looks at or changes the places */
+    const uint8_t *map;                        /* all pages, read-only, when sealed; else NULL: read with pread */
+    int32_t places_lock;                       /* atomic: 1 = somebody looks at or changes the places */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
-    hlsnap__watch *watch;                     /* retained; NULL = nothing to watch */
+    hlsnap__watch *watch;                      /* retained; NULL = nothing to watch */
 } hlsnap__layer;
 
 typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
@@ -2389,7 +2391,11 @@ static void hlsnap__rt_out_call(void) {
     __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_CALL), "a"(0) : "memory");
 }
 #else /* no guests of this architecture yet */
-static const hlsnap_abi_identity *hlsnap__rt_identity(void) { return NULL; }
+static const hlsnap_abi_identity *hlsnap__rt_identity(void) {
+    uintptr_t none = 0;
+    HLSNAP__RT_HIDE(none); /* else the compiler warns of what follows from a NULL that nobody comes to see */
+    return (const hlsnap_abi_identity *)none;
+}
 static void hlsnap__rt_out_return(void) {}
 static void hlsnap__rt_out_call(void) {}
 #endif
@@ -3210,9 +3216,7 @@ static void hlsnap__place_release(hlsnap__place *place) {
 static void hlsnap__places_lock(hlsnap__layer *layer) {
     while (__atomic_exchange_n(&layer->places_lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
 }
-static void hlsnap__places_unlock(hlsnap__layer *layer) {
-    __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE);
-}
+static void hlsnap__places_unlock(hlsnap__layer *layer) { __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE); }
 
 /* Takes over place as the newest; one in the same blob makes way for it. */
 HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap__place *place) {
@@ -3697,7 +3701,8 @@ static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest
                    stack = desc->stack_size ? desc->stack_size : 64u << 10;
     const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20,
                    group = 8 * HLSNAP__PAGE;
-    const uint64_t tls = (HLSNAP_ABI_RUNTIME_MIN + hlsnap__elf_tls_size(e) + HLSNAP__PAGE - 1) / HLSNAP__PAGE * HLSNAP__PAGE;
+    const uint64_t tls =
+        (HLSNAP_ABI_RUNTIME_MIN + hlsnap__elf_tls_size(e) + HLSNAP__PAGE - 1) / HLSNAP__PAGE * HLSNAP__PAGE;
     uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
@@ -4532,7 +4537,8 @@ static void hlsnap__paging_region(hlsnap__paging *p, const hlsnap__layout *l, co
     uint64_t gva = r->gva, end = r->gva + r->pages * HLSNAP__PAGE;
     while (gva < end) { /* as many entries of one table as there are */
         const int level = gva % huge == 0 && end - gva >= huge;
-        const uint64_t step = level ? huge : HLSNAP__PAGE, entry = HLSNAP__MEM_GPA | bits | (level ? HLSNAP__PTE_PS : 0);
+        const uint64_t step = level ? huge : HLSNAP__PAGE,
+                       entry = HLSNAP__MEM_GPA | bits | (level ? HLSNAP__PTE_PS : 0);
         uint8_t *at = hlsnap__pte(p, gva, level);
         uint64_t n = 512 - gva / step % 512;
         for (; n && end - gva >= step; n--, at += 8, gva += step) hlsnap__put64(at, entry + (gva - l->base));
@@ -4909,7 +4915,8 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
     for (i = 0; i < s->num_extents && !r; i++)
         if (hlsnap__extent_mapped(s, &s->extents[i])) r = hlsnap__extent_map(m, s, &s->extents[i], err);
-    if (!r) r = hlsnap__memory_advise(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
+    if (!r)
+        r = hlsnap__memory_advise(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
         if (hlsnap__extent_mapped(s, &s->extents[i])) continue;

@@ -34,11 +34,12 @@ THREADS
     that nothing reads; a race detector sees it.
 
 MEMORY
-    From HLSNAP_MALLOC, but for what cJSON takes while a call lasts. A load keeps a sealed memfd of the stored pages
-    (guard PRIVATE) or an open file (guard NONE), and nothing else of the layout.
+    From HLSNAP_MALLOC, but for what cJSON takes while a call lasts. A load keeps an open file for each layer: a clone or a
+    sealed memfd (guard PRIVATE), or the blob itself; with verify_later also the chunk lists and a thread, until it is done.
 
 LIMITS
     Blobs are memory dumps of the guest: files are 0600, directories 0700. 32,768 runs of pages, 128 layers, JSON of 1 MiB.
+    Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
     The directory must be on a local file system or one with byte-range locks (OFD).
 
 SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
@@ -103,7 +104,8 @@ typedef struct hlsnap_oci_desc {
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_OS, _MEMORY. After a failure the
              directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
    threads   any; savers of one layout wait for each other, briefly, at the end
-   cost      two sha256 and one write of the stored pages, fsync
+   cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync;
+             the first save over a blob that was loaded reads and hashes that one whole
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
                                                      const hlsnap_oci_desc *desc, hlsnap_oci_digest *out,
@@ -117,14 +119,14 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
    digest    out    digest of the manifest, that is, what the tag meant; may be NULL
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (ref, canary, NULL); HLSNAP_ERR_NOT_FOUND (tag or digest; lists the tags);
-             HLSNAP_ERR_AMBIGUOUS; HLSNAP_ERR_UNSUPPORTED (guard); HLSNAP_ERR_LAYOUT, _INDEX, _MANIFEST, _CONFIG (content
+             HLSNAP_ERR_AMBIGUOUS; HLSNAP_ERR_LAYOUT, _INDEX, _MANIFEST, _CONFIG (content
              of these files), HLSNAP_ERR_JSON (not strict JSON); HLSNAP_ERR_MEDIA_TYPE (something else than a snapshot);
              HLSNAP_ERR_FILE (missing, or a symlink, directory, device); HLSNAP_ERR_SIZE, _DIGEST (a blob and its
              descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB); HLSNAP_ERR_CHANGED (while it was read);
              HLSNAP_ERR_VERSION, _ARCH, _CPU (not for this build or machine); HLSNAP_ERR_CANCELLED; HLSNAP_ERR_OS, _MEMORY
    owns      the caller: hlsnap_snapshot_release
-   threads   any
-   cost      read, sha256 and copy of the stored pages; guard NONE with disable_verify: a few small files
+   threads   any; desc->threads of its own, for the time of the call or until verified (verify_later); all signals are blocked in them
+   cost      read, sha256 and, at PRIVATE, copy of the stored pages; guard NONE with disable_verify: a few small files
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
                                                      hlsnap_snapshot **out, hlsnap_oci_digest *digest,
@@ -261,10 +263,10 @@ extern "C" {
 #else
 #define HLSNAP__OCI_ARCH "aarch64"
 #endif
-#define HLSNAP__OCI_JSON_MAX (1u << 20)  /* bytes of any JSON file */
+#define HLSNAP__OCI_JSON_MAX (1u << 20)     /* bytes of any JSON file */
 #define HLSNAP__OCI_MANIFEST_MAX (4u << 20) /* bytes of a foreign manifest, as registries have it */
-#define HLSNAP__OCI_MAX_EXTENTS 32768u   /* runs of pages: what one process can map and 1 MiB of config can hold */
-#define HLSNAP__OCI_CHUNK 65536u         /* bytes of a memory layer under one digest of its chunk list */
+#define HLSNAP__OCI_MAX_EXTENTS 32768u      /* runs of pages: what one process can map and 1 MiB of config can hold */
+#define HLSNAP__OCI_CHUNK 65536u            /* bytes of a memory layer under one digest of its chunk list */
 #define HLSNAP__OCI_BATCH (16u * HLSNAP__OCI_CHUNK) /* bytes moved at a time: as many chunks as there are lanes */
 
 /* ---- >>sha256 ---- */
@@ -274,8 +276,8 @@ typedef void (*hlsnap__sha256_lane)(uint32_t h[8], const uint8_t *p, size_t bloc
 typedef struct hlsnap__sha256 {
     hlsnap__sha256_lane lane;
     uint32_t h[8];
-    uint64_t size;             /* bytes so far */
-    uint8_t tail[64];          /* the last size % 64 of them */
+    uint64_t size;    /* bytes so far */
+    uint8_t tail[64]; /* the last size % 64 of them */
 } hlsnap__sha256;
 
 static const uint32_t hlsnap__sha256_k[64] = {
@@ -670,18 +672,18 @@ static bool hlsnap__sha256_text_ok(const char *text) {
 #define HLSNAP__JSON_NODES 262144u
 #define HLSNAP__JSON_INT_MAX (1ull << 53)
 
-typedef struct hlsnap__json {  /* one document */
-    char file[80];             /* its path in the layout, for messages */
-    hlsnap_result code;        /* what a violation of its schema returns */
-    char *text;                /* size bytes and a NUL */
+typedef struct hlsnap__json { /* one document */
+    char file[80];            /* its path in the layout, for messages */
+    hlsnap_result code;       /* what a violation of its schema returns */
+    char *text;               /* size bytes and a NUL */
     size_t size;
-    cJSON *root;               /* NULL: no document */
+    cJSON *root; /* NULL: no document */
 } hlsnap__json;
 
 typedef struct hlsnap__json_scan {
     const unsigned char *p, *end;
     uint32_t depth, nodes;
-    const char *why;           /* of a failure, at p */
+    const char *why; /* of a failure, at p */
 } hlsnap__json_scan;
 
 static bool hlsnap__json_stop(hlsnap__json_scan *s, const char *why) {
@@ -723,9 +725,12 @@ static int32_t hlsnap__json_hex4(hlsnap__json_scan *s) {
     int i;
     for (i = 0; i < 4; i++, s->p++) {
         int c = s->p < s->end ? *s->p : 0, digit;
-        if (c >= '0' && c <= '9') digit = c - '0';
-        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') digit = (c | 0x20) - 'a' + 10;
-        else return -1;
+        if (c >= '0' && c <= '9')
+            digit = c - '0';
+        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+            digit = (c | 0x20) - 'a' + 10;
+        else
+            return -1;
         v = v << 4 | digit;
     }
     return v;
@@ -759,8 +764,10 @@ static bool hlsnap__json_string_scan(hlsnap__json_scan *s) {
             s->p++;
             return true;
         }
-        if (*s->p != '\\') s->p += n;
-        else if (s->p++, !hlsnap__json_escape(s)) return false;
+        if (*s->p != '\\')
+            s->p += n;
+        else if (s->p++, !hlsnap__json_escape(s))
+            return false;
     }
     return hlsnap__json_stop(s, "string without end");
 }
@@ -895,9 +902,12 @@ static hlsnap_result hlsnap__json_bad(const hlsnap__json *d, const char *path, c
     hlsnap__printable(member, sizeof(member), name, strlen(name), false);
     if (cJSON_IsString(found))
         hlsnap__printable(text, sizeof(text), found->valuestring, strlen(found->valuestring), false);
-    else if (cJSON_IsNumber(found)) hlsnap__format(text, sizeof(text), "%.0f", found->valuedouble);
-    else if (cJSON_IsObject(found)) hlsnap__format(text, sizeof(text), "an object");
-    else if (found) hlsnap__format(text, sizeof(text), cJSON_IsArray(found) ? "an array" : "true, false or null");
+    else if (cJSON_IsNumber(found))
+        hlsnap__format(text, sizeof(text), "%.0f", found->valuedouble);
+    else if (cJSON_IsObject(found))
+        hlsnap__format(text, sizeof(text), "an object");
+    else if (found)
+        hlsnap__format(text, sizeof(text), cJSON_IsArray(found) ? "an array" : "true, false or null");
     return hlsnap__fail(err, d->code, 0, "%s: %s%s: expected %s, found %s%s%s", d->file, path, member, expected,
                         cJSON_IsString(found) ? "'" : "", text, cJSON_IsString(found) ? "'" : "");
 }
@@ -956,7 +966,8 @@ static hlsnap_result hlsnap__json_exactly(const hlsnap__json *d, const cJSON *o,
     for (i = 0; names[i]; i++)
         if (!hlsnap__json_get(o, names[i])) return hlsnap__json_bad(d, path, names[i], "a value", NULL, err);
     for (c = o->child; c; c = c->next) {
-        for (i = 0; names[i] && strcmp(names[i], c->string) != 0; i++) {}
+        for (i = 0; names[i] && strcmp(names[i], c->string) != 0; i++) {
+        }
         if (!names[i]) return hlsnap__json_bad(d, path, c->string, "no such field", c, err);
     }
     return HLSNAP_OK;
@@ -964,8 +975,8 @@ static hlsnap_result hlsnap__json_exactly(const hlsnap__json *d, const cJSON *o,
 
 /* ---- >>text: JSON is written by hand, because cJSON's numbers are doubles and its layout is its own ---- */
 
-typedef struct hlsnap__text {  /* size > cap: it did not fit */
-    char *at;                  /* cap + 1 bytes */
+typedef struct hlsnap__text { /* size > cap: it did not fit */
+    char *at;                 /* cap + 1 bytes */
     size_t size, cap;
 } hlsnap__text;
 
@@ -1005,14 +1016,20 @@ static void hlsnap__text_string(hlsnap__text *t, const char *s) {
     hlsnap__text_raw(t, "\"", 1);
     for (; left; left -= n, p += n) {
         n = hlsnap__json_utf8(p, left);
-        if (!n || hlsnap__json_control(p)) hlsnap__text_raw(t, "_", n ? n : (n = 1));
-        else if (*p == '"' || *p == '\\') hlsnap__text_add(t, "\\%c", *p);
-        else hlsnap__text_raw(t, p, n);
+        if (!n || hlsnap__json_control(p))
+            hlsnap__text_raw(t, "_", n ? n : (n = 1));
+        else if (*p == '"' || *p == '\\')
+            hlsnap__text_add(t, "\\%c", *p);
+        else
+            hlsnap__text_raw(t, p, n);
     }
     hlsnap__text_raw(t, "\"", 1);
 }
 
-typedef struct hlsnap__json_span { const char *at; size_t size; } hlsnap__json_span;
+typedef struct hlsnap__json_span {
+    const char *at;
+    size_t size;
+} hlsnap__json_span;
 
 static hlsnap__json_span hlsnap__json_span_from(const unsigned char *from, const hlsnap__json_scan *s) {
     hlsnap__json_span span;
@@ -1056,8 +1073,10 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
         first = false;
         hlsnap__text_raw(t, name.at, name.size);
         hlsnap__text_raw(t, ":", 1);
-        if (on_path) hlsnap__text_without(t, c, value, path + 1);
-        else hlsnap__text_raw(t, value.at, value.size);
+        if (on_path)
+            hlsnap__text_without(t, c, value, path + 1);
+        else
+            hlsnap__text_raw(t, value.at, value.size);
     }
     hlsnap__text_raw(t, "}", 1);
 }
@@ -1092,7 +1111,9 @@ static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *w
 
 /* Opens a path below root without following any link; where openat2 is not to be had, component by component. -1, errno. */
 static int hlsnap__oci_openat(int root, const char *path) {
-    struct { uint64_t flags, mode, resolve; } how = {HLSNAP__OCI_READ, 0, HLSNAP__OCI_RESOLVE};
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {HLSNAP__OCI_READ, 0, HLSNAP__OCI_RESOLVE};
     long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
     const char *slash;
     int at = root;
@@ -1122,8 +1143,10 @@ static hlsnap_result hlsnap__oci_open(int root, const char *path, int *fd, uint6
     hlsnap_result r = HLSNAP_OK;
     *fd = hlsnap__oci_openat(root, path);
     if (*fd < 0) return hlsnap__oci_os(err, errno, "open", path);
-    if (fstat(*fd, &st) != 0) r = hlsnap__oci_os(err, errno, "stat", path);
-    else if (!S_ISREG(st.st_mode)) r = hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", path);
+    if (fstat(*fd, &st) != 0)
+        r = hlsnap__oci_os(err, errno, "stat", path);
+    else if (!S_ISREG(st.st_mode))
+        r = hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", path);
     if (!r) {
         *size = (uint64_t)st.st_size;
         return HLSNAP_OK;
@@ -1175,7 +1198,8 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
     if (size > HLSNAP__OCI_JSON_MAX)
         r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %u are read", path,
                          (unsigned long long)size, HLSNAP__OCI_JSON_MAX);
-    else r = hlsnap__oci_slurp(fd, path, d->size, &d->text, err);
+    else
+        r = hlsnap__oci_slurp(fd, path, d->size, &d->text, err);
     close(fd);
     return r ? r : hlsnap__json_parse(d, err);
 }
@@ -1186,8 +1210,8 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
 #define HLSNAP__OCI_OFD_SETLKW 38
 #define HLSNAP__OCI_LOCK ".hlsnap.lock"
 #define HLSNAP__OCI_TEMP ".hlsnap-tmp"
-#define HLSNAP__OCI_LOCK_GC 0     /* shared: savers; exclusive: who removes blobs, or the lock file */
-#define HLSNAP__OCI_LOCK_INDEX 1  /* exclusive, while index.json is read, merged and replaced */
+#define HLSNAP__OCI_LOCK_GC 0    /* shared: savers; exclusive: who removes blobs, or the lock file */
+#define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
 
 typedef struct hlsnap__oci_store {
     int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */
@@ -1357,14 +1381,14 @@ static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *e
 #define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 
 typedef struct hlsnap__oci_blob {
-    int fd;                    /* -1: none */
-    char temp[64];             /* its name under the root for now, where there is no O_TMPFILE; else "" */
+    int fd;        /* -1: none */
+    char temp[64]; /* its name under the root for now, where there is no O_TMPFILE; else "" */
     char digest[72];
     uint64_t size;
-    bool named;                /* this save gave it its name, and takes it back when it fails */
-    bool unsynced;             /* a file of that name could not be brought to the disk: it must be replaced */
-    bool young;                /* the times of the file below may not tell the next change */
-    bool shared;               /* a file of that name was there and hashed whole; these tell it again: */
+    bool named;    /* this save gave it its name, and takes it back when it fails */
+    bool unsynced; /* a file of that name could not be brought to the disk: it must be replaced */
+    bool young;    /* the times of the file below may not tell the next change */
+    bool shared;   /* a file of that name was there and hashed whole; these tell it again: */
     uint64_t dev, ino, ctime_s, ctime_ns; /* 0: not known */
 } hlsnap__oci_blob;
 
@@ -1431,8 +1455,10 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
     for (i = 0; !b->temp[0] && i < 100; i++) {
         hlsnap__oci_temp_name(temp, sizeof(temp), "");
         r = hlsnap__oci_link(store, b, store->root, temp);
-        if (r == 0) memcpy(b->temp, temp, sizeof(temp));
-        else if (errno != EEXIST) return hlsnap__oci_os(err, errno, "link", temp);
+        if (r == 0)
+            memcpy(b->temp, temp, sizeof(temp));
+        else if (errno != EEXIST)
+            return hlsnap__oci_os(err, errno, "link", temp);
     }
     if (!b->temp[0] || renameat(store->root, b->temp, at, name) != 0) return hlsnap__oci_os(err, errno, "rename", name);
     b->temp[0] = 0;
@@ -1753,10 +1779,10 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const cha
 
 /* A change of the index. */
 typedef struct hlsnap__oci_edit {
-    const char *tag;           /* that moves, or NULL */
-    const char *digest;        /* of the manifest that it moves to; NULL: it goes */
-    uint64_t size;             /* of the manifest */
-    const uint8_t *drop;       /* one byte an entry: it goes; or NULL */
+    const char *tag;     /* that moves, or NULL */
+    const char *digest;  /* of the manifest that it moves to; NULL: it goes */
+    uint64_t size;       /* of the manifest */
+    const uint8_t *drop; /* one byte an entry: it goes; or NULL */
 } hlsnap__oci_edit;
 
 typedef enum hlsnap__oci_fate {
@@ -1779,7 +1805,8 @@ static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *en
         return right && !have_new ? HLSNAP__OCI_IS_NEW : HLSNAP__OCI_DROP;
     }
     for (e = all->child; e; e = e->next) {
-        if (e == entry) before = false;
+        if (e == entry)
+            before = false;
         else if (strcmp(hlsnap__oci_digest_of(e), digest) == 0 &&
                  (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, edit->tag))))
             return HLSNAP__OCI_DROP;
@@ -1798,7 +1825,7 @@ static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap_
     uint32_t i = 0;
     hlsnap__text_raw(t, "[", 1);
     for (e = all ? all->child : NULL; e; e = e->next, i++) {
-        hlsnap__oci_fate fate = edit->drop && edit->drop[i]                         ? HLSNAP__OCI_DROP
+        hlsnap__oci_fate fate = edit->drop && edit->drop[i] ? HLSNAP__OCI_DROP
                                 : edit->tag && hlsnap__oci_has_tag(e, edit->tag)
                                     ? hlsnap__oci_entry_fate(all, e, edit, have_new)
                                     : HLSNAP__OCI_KEEP;
@@ -1807,8 +1834,10 @@ static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap_
         if (!first) hlsnap__text_raw(t, ",", 1);
         first = false;
         if (fate == HLSNAP__OCI_IS_NEW) have_new = true;
-        if (fate == HLSNAP__OCI_UNTAG) hlsnap__text_without(t, e, value, ref_name);
-        else hlsnap__text_raw(t, value.at, value.size);
+        if (fate == HLSNAP__OCI_UNTAG)
+            hlsnap__text_without(t, e, value, ref_name);
+        else
+            hlsnap__text_raw(t, value.at, value.size);
     }
     if (!have_new)
         hlsnap__text_add(t,
@@ -1833,8 +1862,10 @@ static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, co
         hlsnap__text_raw(t, c == old->root->child ? "{" : ",", 1);
         hlsnap__text_raw(t, name.at, name.size);
         hlsnap__text_raw(t, ":", 1);
-        if (strcmp(c->string, "manifests") == 0) hlsnap__oci_entries_write(t, c, value, edit);
-        else hlsnap__text_raw(t, value.at, value.size);
+        if (strcmp(c->string, "manifests") == 0)
+            hlsnap__oci_entries_write(t, c, value, edit);
+        else
+            hlsnap__text_raw(t, value.at, value.size);
     }
     hlsnap__text_raw(t, "}", 1);
 }
@@ -1873,8 +1904,9 @@ typedef struct hlsnap__oci_layer {
 } hlsnap__oci_layer;
 
 static void hlsnap__oci_layer_write(hlsnap__text *t, const hlsnap__oci_layer *layer, uint32_t number) {
-    static const char row[] = "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\""
-                              HLSNAP__OCI_TITLE "\":\"layer%u.%s\"}}";
+    static const char row[] =
+        "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"" HLSNAP__OCI_TITLE
+        "\":\"layer%u.%s\"}}";
     const uint64_t size = layer->pages * HLSNAP__PAGE;
     hlsnap__text_add(t, row, number ? "," : "", HLSNAP__OCI_MEMORY_TYPE, layer->memory, (unsigned long long)size,
                      number, "mem");
@@ -2063,7 +2095,8 @@ static hlsnap_result hlsnap__oci_name_read(const hlsnap__json *d, const cJSON *o
     const char *text = "", *p;
     hlsnap_result r = hlsnap__json_string(d, o, path, name, &text, err);
     if (r) return r;
-    for (p = text; *p && !hlsnap__json_control((const unsigned char *)p); p++) {}
+    for (p = text; *p && !hlsnap__json_control((const unsigned char *)p); p++) {
+    }
     if (*p || strlen(text) >= cap)
         return hlsnap__json_bad(d, path, name, "a short text without control characters", hlsnap__json_get(o, name),
                                 err);
@@ -2166,7 +2199,8 @@ static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, uint64_t *
             strcmp(name, last) <= 0)
             return hlsnap__json_bad(d, "", "features", "names of CPU features, ascending", o, err);
         last = name;
-        for (i = 0; i < HLSNAP__NUM_CPU_FEATURES && strcmp(hlsnap__cpu_feature_names[i], name) != 0; i++) {}
+        for (i = 0; i < HLSNAP__NUM_CPU_FEATURES && strcmp(hlsnap__cpu_feature_names[i], name) != 0; i++) {
+        }
         if (i < HLSNAP__NUM_CPU_FEATURES) *features |= 1ull << i;
         if ((i < HLSNAP__NUM_CPU_FEATURES && have >> i & 1) || n + size + 2 > sizeof(missing)) continue;
         n += (size_t)hlsnap__format(missing + n, sizeof(missing) - n, " %s", name);
@@ -2275,7 +2309,7 @@ static hlsnap_result hlsnap__oci_report(const hlsnap_oci_desc *desc, uint64_t do
 
 /* ---- >>plan: which pages a save writes, and which it finds in blobs that the layout holds already ---- */
 
-#define HLSNAP__OCI_LAYERS 8u        /* of a snapshot as this writer writes it; one that would have more is written whole */
+#define HLSNAP__OCI_LAYERS 8u /* of a snapshot as this writer writes it; one that would have more is written whole */
 #define HLSNAP__OCI_FRESH UINT32_MAX /* a run's layer, while planning: the one that this save writes */
 
 /* A blob that some load or save found pages of the snapshot in. */
@@ -2298,24 +2332,28 @@ typedef struct hlsnap__oci_plan {
     hlsnap__oci_source *sources; /* one for each layer of the snapshot */
     hlsnap__extent *runs;        /* in guest order: the extents of the config */
     uint32_t num_known, num, cap;
-    uint64_t pages;              /* of the new layer; 0: there is none */
+    uint64_t pages; /* of the new layer; 0: there is none */
     hlsnap__oci_layer layers[HLSNAP__OCI_LAYERS];
     uint32_t num_layers;
 } hlsnap__oci_plan;
 
 typedef enum hlsnap__oci_part {
-    HLSNAP__OCI_MEMORY, HLSNAP__OCI_CHUNKS, HLSNAP__OCI_CONFIG, HLSNAP__OCI_MANIFEST, HLSNAP__OCI_NUM_PARTS
+    HLSNAP__OCI_MEMORY,
+    HLSNAP__OCI_CHUNKS,
+    HLSNAP__OCI_CONFIG,
+    HLSNAP__OCI_MANIFEST,
+    HLSNAP__OCI_NUM_PARTS
 } hlsnap__oci_part;
 
 typedef struct hlsnap__oci_save {
     const char *dir, *tag;
     const hlsnap_snapshot *s;
     hlsnap_oci_desc desc;
-    bool flat;                 /* everything into one new layer */
-    bool lost;                 /* a blob that was to be shared is gone or another one now */
+    bool flat; /* everything into one new layer */
+    bool lost; /* a blob that was to be shared is gone or another one now */
     const hlsnap__sha256_ways *sha;
-    uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
-    uint8_t *sums;             /* the chunk list */
+    uint8_t *buffer; /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
+    uint8_t *sums;   /* the chunk list */
     hlsnap__text text;
     hlsnap__oci_plan plan;
     hlsnap__oci_store store;
@@ -2423,8 +2461,10 @@ static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t num
     hlsnap__extent run;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    if (layer->map) p = layer->map + at * HLSNAP__PAGE;
-    else r = hlsnap__layer_read(layer, at, n, save->buffer, err);
+    if (layer->map)
+        p = layer->map + at * HLSNAP__PAGE;
+    else
+        r = hlsnap__layer_read(layer, at, n, save->buffer, err);
     run.pages = 1;
     run.layer = HLSNAP__OCI_FRESH;
     run.layer_page = 0;
@@ -2441,8 +2481,10 @@ static const hlsnap__place_run *hlsnap__place_at(const hlsnap__place *place, uin
     uint32_t lo = 0, hi = place ? place->num : 0;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if ((uint64_t)place->runs[mid].page + place->runs[mid].pages <= page) lo = mid + 1;
-        else hi = mid;
+        if ((uint64_t)place->runs[mid].page + place->runs[mid].pages <= page)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return place && lo < place->num ? &place->runs[lo] : NULL;
 }
@@ -2492,7 +2534,8 @@ static void hlsnap__oci_plan_join(hlsnap__oci_plan *plan, const hlsnap__layout *
         hlsnap__extent run = plan->runs[i], *last = num ? &plan->runs[num - 1] : NULL;
         if (last && run.page - (last->page + last->pages) <= gap && hlsnap__oci_same_region(l, last->page, run.page))
             last->pages = run.page + run.pages - last->page;
-        else plan->runs[num++] = run;
+        else
+            plan->runs[num++] = run;
     }
     plan->num = num;
 }
@@ -2683,7 +2726,8 @@ static void hlsnap__oci_remember_fresh(hlsnap__oci_save *save) {
         hlsnap__place *place;
         uint64_t next = 0;
         for (end = i; end < num && spots[end].layer == spots[i].layer;) end++;
-        place = hlsnap__oci_place_new(memory->digest, save->blobs[HLSNAP__OCI_CHUNKS].digest, save->plan.pages, end - i);
+        place =
+            hlsnap__oci_place_new(memory->digest, save->blobs[HLSNAP__OCI_CHUNKS].digest, save->plan.pages, end - i);
         if (!place) break;
         for (k = i; k < end; k++) { /* a page that is shown twice is found at either place */
             if (spots[k].run.page < next) continue;
@@ -2733,8 +2777,10 @@ static hlsnap_result hlsnap__oci_read_pages(const hlsnap_snapshot *s, uint64_t p
         const hlsnap__extent *e = hlsnap__extent_at(s, page);
         k = e ? e->pages - (page - e->page) : 1;
         if (k > n) k = n;
-        if (e) r = hlsnap__layer_read(s->layers[e->layer], e->layer_page + (page - e->page), k, to, err);
-        else memset(to, 0, HLSNAP__PAGE);
+        if (e)
+            r = hlsnap__layer_read(s->layers[e->layer], e->layer_page + (page - e->page), k, to, err);
+        else
+            memset(to, 0, HLSNAP__PAGE);
     }
     return r;
 }
@@ -2779,7 +2825,8 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
         r = hlsnap__oci_gather(save, at / HLSNAP__PAGE, n / HLSNAP__PAGE, &run, err);
         if (r) break;
         hlsnap__sha256_update(&whole, save->buffer, (size_t)n);
-        hlsnap__sha256_chunks(save->sha, save->buffer, (size_t)n, HLSNAP__OCI_CHUNK, save->sums + at / HLSNAP__OCI_CHUNK * 32);
+        hlsnap__sha256_chunks(save->sha, save->buffer, (size_t)n, HLSNAP__OCI_CHUNK,
+                              save->sums + at / HLSNAP__OCI_CHUNK * 32);
         r = hlsnap__pwrite(b->fd, save->buffer, (size_t)n, at, err);
         if (!r) r = hlsnap__oci_report(&save->desc, at + n, total, err);
     }
@@ -2871,7 +2918,7 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
 
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
 static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed,
-                                      hlsnap_error *err) {
+                                         hlsnap_error *err) {
     hlsnap__oci_edit edit;
     bool marked = false;
     uint32_t i;
@@ -2955,16 +3002,16 @@ typedef struct hlsnap__oci_load {
     const hlsnap__sha256_ways *sha;
     int root;
     hlsnap__json index, manifest_json, config_json;
-    const char *digest;        /* the manifest's; points into index */
+    const char *digest; /* the manifest's; points into index */
     hlsnap__oci_manifest manifest;
     hlsnap__oci_config config;
     int fds[HLSNAP__MAX_LAYERS]; /* of the memory layers, opened before any is read; num_fds of them, -1 = passed on */
     uint32_t num_fds;
-    hlsnap_oci_guard guard;    /* the one in force */
+    hlsnap_oci_guard guard; /* the one in force */
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     struct hlsnap__oci_watch *watch; /* NULL: nothing to watch */
-    uint8_t *buffer;           /* HLSNAP__OCI_BATCH bytes */
-    uint64_t done, total;      /* bytes, for progress */
+    uint8_t *buffer;                 /* HLSNAP__OCI_BATCH bytes */
+    uint64_t done, total;            /* bytes, for progress */
     int32_t stop;
 } hlsnap__oci_load;
 
@@ -3028,11 +3075,11 @@ HLSNAP__STATIC_ASSERT(chunk_pages, HLSNAP__OCI_CHUNK == 16 * HLSNAP__PAGE);
 
 typedef struct hlsnap__oci_work {
     const hlsnap__sha256_ways *sha;
-    int fd;               /* the blob */
-    int copy;             /* a file for the pages that are used, or -1 */
-    bool verify;          /* the blob's chunks */
-    bool compare;         /* instead of writing the copy: what is there must be what was verified */
-    uint32_t layer;       /* for messages, as is */
+    int fd;         /* the blob */
+    int copy;       /* a file for the pages that are used, or -1 */
+    bool verify;    /* the blob's chunks */
+    bool compare;   /* instead of writing the copy: what is there must be what was verified */
+    uint32_t layer; /* for messages, as is */
     char digest[72];
     uint64_t size;        /* bytes of the blob */
     uint8_t *sums;        /* the chunk list */
@@ -3064,10 +3111,11 @@ static hlsnap_result hlsnap__oci_verify(const hlsnap__oci_work *w, const uint8_t
     hlsnap__sha256_chunks(w->sha, p, (size_t)n, HLSNAP__OCI_CHUNK, sums);
     for (i = 0; i * HLSNAP__OCI_CHUNK < n; i++)
         if (memcmp(sums + 32 * i, w->sums + 32 * (chunk + i), 32) != 0)
-            return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0,
-                                "blobs/sha256/%s: content of layer %u, chunk %llu (byte %llu) differs from its chunk list",
-                                w->digest + 7, w->layer, (unsigned long long)(chunk + i),
-                                (unsigned long long)((chunk + i) * HLSNAP__OCI_CHUNK));
+            return hlsnap__fail(
+                err, HLSNAP_ERR_DIGEST, 0,
+                "blobs/sha256/%s: content of layer %u, chunk %llu (byte %llu) differs from its chunk list",
+                w->digest + 7, w->layer, (unsigned long long)(chunk + i),
+                (unsigned long long)((chunk + i) * HLSNAP__OCI_CHUNK));
     return HLSNAP_OK;
 }
 
@@ -3085,7 +3133,8 @@ static hlsnap_result hlsnap__oci_copy(const hlsnap__oci_work *w, const uint8_t *
         if (end > i)
             r = hlsnap__pwrite(w->copy, p + (size_t)i * HLSNAP__PAGE, (size_t)(end - i) * HLSNAP__PAGE,
                                chunk * HLSNAP__OCI_CHUNK + (uint64_t)i * HLSNAP__PAGE, err);
-        else end = i + 1;
+        else
+            end = i + 1;
     }
     return r;
 }
@@ -3101,8 +3150,9 @@ static hlsnap_result hlsnap__oci_compare(const hlsnap__oci_work *w, const uint8_
         if (!(w->used[chunk + i / 16] >> i % 16 & 1)) continue;
         r = hlsnap__pread(w->copy, page, HLSNAP__PAGE, at, err);
         if (!r && memcmp(page, p + i * HLSNAP__PAGE, HLSNAP__PAGE) != 0)
-            r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: layer %u changed at byte %llu while it was loaded",
-                             w->digest + 7, w->layer, (unsigned long long)at);
+            r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0,
+                             "blobs/sha256/%s: layer %u changed at byte %llu while it was loaded", w->digest + 7,
+                             w->layer, (unsigned long long)at);
     }
     return r;
 }
@@ -3124,8 +3174,10 @@ static hlsnap_result hlsnap__oci_batch(hlsnap__oci_work *w, uint64_t batch, uint
         n = (end * HLSNAP__OCI_CHUNK < w->size ? end * HLSNAP__OCI_CHUNK : w->size) - at;
         r = hlsnap__pread(w->fd, buffer, (size_t)n, at, err);
         if (!r && w->verify) r = hlsnap__oci_verify(w, buffer, chunk, n, err);
-        if (!r && w->compare) r = hlsnap__oci_compare(w, buffer, chunk, n, err);
-        else if (!r && w->copy >= 0) r = hlsnap__oci_copy(w, buffer, chunk, n, err);
+        if (!r && w->compare)
+            r = hlsnap__oci_compare(w, buffer, chunk, n, err);
+        else if (!r && w->copy >= 0)
+            r = hlsnap__oci_copy(w, buffer, chunk, n, err);
     }
     return r;
 }
@@ -3205,15 +3257,15 @@ typedef struct hlsnap__oci_watched { /* the file of a layer */
 typedef struct hlsnap__oci_watch {
     hlsnap__watch watch; /* first */
     hlsnap_oci_guard guard;
-    int32_t changed;     /* atomic: a file is not what it was */
+    int32_t changed; /* atomic: a file is not what it was */
     uint32_t num_files;
     hlsnap__oci_watched files[HLSNAP__MAX_LAYERS];
-    pid_t pid;           /* of the process that made the thread */
-    bool started;        /* there is a thread */
+    pid_t pid;    /* of the process that made the thread */
+    bool started; /* there is a thread */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t ended;
-    int32_t done, stop;  /* atomic */
+    int32_t done, stop; /* atomic */
     uint32_t threads, num_works;
     hlsnap__oci_work works[HLSNAP__MAX_LAYERS];
     hlsnap_result result; /* of the verification, when done, with err */
@@ -3260,7 +3312,8 @@ static hlsnap_result hlsnap__oci_files_check(hlsnap__oci_watch *w, hlsnap_error 
         for (i = 0; w->guard == HLSNAP_OCI_GUARD_LEASE && i < w->num_files; i++) /* who wants to write need not wait */
             fcntl(w->files[i].fd, HLSNAP__OCI_F_SETLEASE, F_UNLCK);
     }
-    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "a file of the layout that is in use was changed, or is about to be");
+    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0,
+                        "a file of the layout that is in use was changed, or is about to be");
 }
 
 static hlsnap_result hlsnap__oci_watch_check(hlsnap__watch *base, bool wait, hlsnap_error *err) {
@@ -3389,7 +3442,8 @@ static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_
     if (clone >= 0) {
         close(w->fd);
         w->fd = clone;
-    } else if (private_guard) r = hlsnap__oci_memfd(w->size, &w->copy, err);
+    } else if (private_guard)
+        r = hlsnap__oci_memfd(w->size, &w->copy, err);
     w->verify = verify;
     if (!r && (verify || w->copy >= 0))
         r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
@@ -3447,7 +3501,8 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
 /* Takes leases of all files, or of none; then the load makes copies instead. */
 static void hlsnap__oci_leases_take(hlsnap__oci_load *load) {
     uint32_t i, k;
-    for (i = 0; i < load->num_fds && hlsnap__oci_lease(load->fds[i]); i++) {}
+    for (i = 0; i < load->num_fds && hlsnap__oci_lease(load->fds[i]); i++) {
+    }
     if (i == load->num_fds) return;
     for (k = 0; k < i; k++) fcntl(load->fds[k], HLSNAP__OCI_F_SETLEASE, F_UNLCK);
     load->guard = HLSNAP_OCI_GUARD_PRIVATE;
@@ -3587,7 +3642,7 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
 #define HLSNAP__OCI_NESTED 4u              /* levels of indexes in indexes */
 #define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
 #define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
-#define HLSNAP__OCI_MANY UINT32_MAX        /* more than one entry */
+#define HLSNAP__OCI_MANY UINT32_MAX /* more than one entry */
 
 typedef struct hlsnap__oci_reached {
     char digest[72];
@@ -3616,7 +3671,8 @@ static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *
     uint32_t i;
     hlsnap_result r = HLSNAP_OK;
     if (t->num >= HLSNAP__OCI_MAX_REACHED)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json leads to more than %u blobs", HLSNAP__OCI_MAX_REACHED);
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json leads to more than %u blobs",
+                            HLSNAP__OCI_MAX_REACHED);
     if (!t->cap) r = hlsnap__random(&bigger.key, sizeof(bigger.key), err);
     if (r) return r;
     bigger.cap = t->cap ? 2 * t->cap : 256;
@@ -3641,7 +3697,8 @@ static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *dig
         (*row)->entry = entry;
         (*row)->followed = HLSNAP__OCI_NOBODY;
         t->num++;
-    } else if ((*row)->entry != entry) (*row)->entry = HLSNAP__OCI_MANY;
+    } else if ((*row)->entry != entry)
+        (*row)->entry = HLSNAP__OCI_MANY;
     return HLSNAP_OK;
 }
 
@@ -3717,8 +3774,10 @@ static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__
                             (unsigned long long)file.size);
     memset(&d, 0, sizeof(d));
     r = hlsnap__oci_json_blob(load, &file, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
-    if (!r) r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, false, err);
-    else if (!certainly && (r == HLSNAP_ERR_JSON || r == HLSNAP_ERR_MANIFEST)) r = HLSNAP_OK; /* no JSON, or no object */
+    if (!r)
+        r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, false, err);
+    else if (!certainly && (r == HLSNAP_ERR_JSON || r == HLSNAP_ERR_MANIFEST))
+        r = HLSNAP_OK; /* no JSON, or no object */
     hlsnap__json_close(&d);
     return r;
 }
@@ -3746,8 +3805,8 @@ static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_
     bool snapshot = false;
     *ours = false;
     *bytes = 0;
-    if (!hlsnap__sha256_text_ok(digest) || strcmp(hlsnap__json_get(entry, "mediaType")->valuestring,
-                                                  HLSNAP__OCI_MANIFEST_TYPE) != 0)
+    if (!hlsnap__sha256_text_ok(digest) ||
+        strcmp(hlsnap__json_get(entry, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
         return HLSNAP_OK;
     r = hlsnap__oci_reach_add(seen, digest, 0, 0, &row, err);
     if (r) return r;
@@ -3756,8 +3815,8 @@ static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_
                                        err);
         row->followed = r || snapshot; /* what cannot be read may be one */
         if (snapshot)
-            row->size = hlsnap__oci_manifest_bytes(&load->manifest,
-                                                   (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
+            row->size =
+                hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
         hlsnap__json_close(&load->manifest_json);
     }
     *ours = row->followed == 1;
@@ -3793,8 +3852,8 @@ static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const cha
     bool ours = false;
     hlsnap_result r = hlsnap__oci_index_find(&load->index, ref, entry, number, err);
     if (!r)
-        r = hlsnap__oci_entry_manifest(load, &load->index, *entry, *number, &load->manifest_json, &load->manifest, &ours,
-                                       err);
+        r = hlsnap__oci_entry_manifest(load, &load->index, *entry, *number, &load->manifest_json, &load->manifest,
+                                       &ours, err);
     if (r || ours) return r;
     return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", ref);
 }
@@ -3819,7 +3878,8 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     out->bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
     for (i = 0; i < reach.cap; i++)
         if (reach.rows[i].digest[0] && reach.rows[i].entry == number) out->own_bytes += reach.rows[i].size;
-    for (i = 0; i < load->config.guest->layout.num_regions; i++) out->pages += load->config.guest->layout.regions[i].pages;
+    for (i = 0; i < load->config.guest->layout.num_regions; i++)
+        out->pages += load->config.guest->layout.regions[i].pages;
     for (i = 0; i < load->config.num_extents; i++) out->stored_pages += load->config.extents[i].pages;
     out->layers = load->config.num_layers;
     hlsnap__free(reach.rows);
@@ -3848,9 +3908,9 @@ typedef struct hlsnap__oci_gc {
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach;
     hlsnap__text text;
-    uint8_t *drop;             /* one byte an entry */
+    uint8_t *drop; /* one byte an entry */
     uint32_t dropped;
-    int64_t before;            /* seconds since 1970: what is younger stays */
+    int64_t before; /* seconds since 1970: what is younger stays */
     uint64_t freed;
 } hlsnap__oci_gc;
 
@@ -3911,7 +3971,9 @@ static const char *hlsnap__oci_dir_next(DIR *d, hlsnap_error *err, hlsnap_result
     return e ? e->d_name : NULL;
 }
 
-static bool hlsnap__oci_blob_file(const char *name) { return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64; }
+static bool hlsnap__oci_blob_file(const char *name) {
+    return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
+}
 
 /* Removes a regular file that is old. */
 static hlsnap_result hlsnap__oci_remove_old(int at, const char *name, int64_t before, uint64_t *freed,
@@ -4009,8 +4071,10 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     const cJSON *entry = NULL;
     uint32_t number = 0;
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
-    if (!r && ref) r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
-    else if (!r) r = hlsnap__oci_index_find(&load->index, tag, &entry, &number, err);
+    if (!r && ref)
+        r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    else if (!r)
+        r = hlsnap__oci_index_find(&load->index, tag, &entry, &number, err);
     if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = HLSNAP_OK; /* all of them go */
     if (r) return r;
     edit.tag = tag;
@@ -4043,9 +4107,9 @@ typedef struct hlsnap__oci_fsck {
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach;
     uint8_t *buffer;
-    bool repair, blind;        /* blind: not all that the index leads to is known */
-    uint32_t found;            /* problems that are still there, one perhaps more than once */
-    hlsnap_error first;        /* of them */
+    bool repair, blind; /* blind: not all that the index leads to is known */
+    uint32_t found;     /* problems that are still there, one perhaps more than once */
+    hlsnap_error first; /* of them */
 } hlsnap__oci_fsck;
 
 /* Counts a problem. Only what keeps the check itself from going on is returned. */
@@ -4310,7 +4374,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit
     return hlsnap__oci_end(r, "hlsnap_oci_list", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out,
+                                             hlsnap_error *err) {
     hlsnap_error e;
     hlsnap__oci_load *load = NULL;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
@@ -4323,8 +4388,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit, void *user,
-                                                hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit,
+                                                void *user, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap__oci_load *load = NULL;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
@@ -4380,8 +4445,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_er
     return hlsnap__oci_end(r, "hlsnap_oci_fsck", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
-                                            hlsnap_oci_digest *out, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag,
+                                            const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
     hlsnap_snapshot *s = NULL;

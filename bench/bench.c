@@ -8,6 +8,23 @@
    limit are medians over the rounds, ratio is the median of the ratios within a round, p10..p90 are those of them. Each
    round is a block of the limit and then a block of hlsnap; a block's figure is the median of its N samples.
 
+   Smaller ratios are better, always: where value and limit are speeds (GB/s), the ratio is limit / value, the ratio of the times.
+
+   restore_delta is restore_call_16 where the snapshot was loaded as a base and a delta of 256 scattered pages; restore_small_delta,
+   of 16.
+
+   Rows of files, all of them in the page cache:
+     oci_save       into an empty directory; limit: one sha256, one write, one fsync
+     delta_save     256 pages more, under a new tag, where a base of 256 MiB lies that this process loaded. Limit: what the format
+                    asks for, see limit_delta_save. The first one, which hashes the base, is said in a comment; so is what it takes
+     verify_gbps    chunk digests of 64 MiB in memory on one thread; limit: what openssl speed does (EVP, messages of 64 KiB).
+                    limit_check has openssl's own figure beside that
+     load_mapped    64 MiB, verified, guard NONE; limit: open, read, chunk digests of the same file
+     load_private   64 MiB, verified, guard PRIVATE; limit: that and a copy into a sealed memfd
+     load_2_threads load_private with desc.threads = 2, beside the same limit, which has one
+   The limits of the loads hash 16 chunks at a time where the CPU has AVX-512, twice as fast as EVP, and their digests are checked
+   against the layout's. Digests of one message, as in the saves, are EVP's.
+
    Not included: exec of a process and its dynamic linking; destroys, except in their own row (they are done, though); the
    guest's init, except in cold_elf, whose limit is a spawn alone. */
 #define HLSNAP_IMPLEMENTATION
@@ -17,21 +34,29 @@
 
 #include "limit.h"
 
+#include <dirent.h>
 #include <sys/utsname.h>
 
 enum { MAX_ROUNDS = 99, MAX_MORE = 6, BATCH = 64, FAKE_CALLS = 2000 };
+enum { TEXT_SIZE = 64 << 20, DELTA_PAGES = 256, BASE_PAGES = 65536, LOAD_PAGES = 16384 };
+
+typedef enum unit { NS, MS, GBPS } unit; /* GBPS: of TEXT_SIZE bytes */
 
 typedef struct bench {
     limit_ctx limit;
     const char *guest, *dir, *self; /* the guest's ELF file; where files go; this program */
     char *store;                    /* an OCI layout */
+    char *big;                      /* another, with v1 of BASE_PAGES or LOAD_PAGES */
+    uint8_t *text;                  /* TEXT_SIZE bytes without zeros */
     char *child_bytes;              /* blob size, for the child */
     hlsnap_sandbox_desc desc;
     hlsnap_snapshot *snapshot;      /* after setup */
+    hlsnap_snapshot *from;          /* that, or the row's own */
     hlsnap_sandbox *sb;             /* from it; of the row in progress */
     hlsnap_sandbox *fake;           /* on the fake hypervisor */
     hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop;
     uint32_t pages;                 /* restore_call: N */
+    hlsnap_oci_desc oci;            /* of the loads */
     int num_saves;
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
@@ -45,8 +70,9 @@ typedef struct row {
     double (*own)(bench *, int);
     int samples;
     uint32_t arg;
-    int is_ms;
+    unit unit;
     int more; /* times as many rounds: short blocks where the machine's state changes within a long one */
+    void (*begin)(bench *); /* may set from, and what the row's functions need; NULL: nothing */
 } row;
 
 static double bad(bench *b, const char *what) {
@@ -80,10 +106,35 @@ static hlsnap_sandbox *spawn(bench *b, const hlsnap_sandbox_desc *desc, hlsnap_s
     return sb;
 }
 
+static hlsnap_snapshot *take(bench *b, hlsnap_sandbox *sb) {
+    hlsnap_snapshot *s;
+    if (hlsnap_sandbox_snapshot(sb, &s, &b->err)) bad(b, "snapshot");
+    return s;
+}
+
 static hlsnap_export find(bench *b, const hlsnap_sandbox *sb, const char *name, const char *signature) {
     hlsnap_export e;
     if (hlsnap_sandbox_find(sb, name, signature, &e, &b->err)) bad(b, name);
     return e;
+}
+
+static hlsnap_sandbox *create(bench *b, const hlsnap_sandbox_desc *desc, uint64_t heap_size) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    hlsnap_sandbox *sb;
+    guest.path = b->guest;
+    guest.heap_size = heap_size;
+    if (hlsnap_sandbox_create(&guest, desc, &sb, &b->err)) bad(b, "create");
+    return sb;
+}
+
+/* Handles of the guest of a sandbox. */
+static void find_all(bench *b, const hlsnap_sandbox *sb) {
+    b->nop = find(b, sb, "nop", "i32(i32)");
+    b->touch = find(b, sb, "touch", "void(u32)");
+    b->scatter = find(b, sb, "scatter", "void(u32)");
+    b->hostcalls = find(b, sb, "hostcalls", "u32(u32)");
+    b->compute = find(b, sb, "compute", "u64()");
+    b->first = find(b, sb, "first", "u64(u64)");
 }
 
 /* ---- >>calls ---- */
@@ -157,7 +208,7 @@ static double limit_of_compute(bench *b, int n) { return limit_compute(&b->limit
 
 static double op_restore_call(bench *b) {
     const double t = limit_now();
-    if (hlsnap_sandbox_restore(b->sb, b->snapshot, &b->err)) bad(b, "restore");
+    if (hlsnap_sandbox_restore(b->sb, b->from, &b->err)) bad(b, "restore");
     invoke(b, b->sb, b->touch, hlsnap_u32(b->pages), 1);
     return limit_now() - t;
 }
@@ -201,15 +252,6 @@ static double op_destroy(bench *b) {
     t = limit_now();
     hlsnap_sandbox_destroy(sb);
     return limit_now() - t;
-}
-
-static hlsnap_sandbox *create(bench *b, const hlsnap_sandbox_desc *desc, uint64_t heap_size) {
-    hlsnap_guest_desc guest = HLSNAP_ZERO;
-    hlsnap_sandbox *sb;
-    guest.path = b->guest;
-    guest.heap_size = heap_size;
-    if (hlsnap_sandbox_create(&guest, desc, &sb, &b->err)) bad(b, "create");
-    return sb;
 }
 
 static double op_cold_elf(bench *b) {
@@ -287,6 +329,203 @@ static double op_limit_load(bench *b) {
 
 static double own_load(bench *b, int n) { return block(b, n, 1, op_load); }
 static double limit_of_load(bench *b, int n) { return block(b, n, 1, op_limit_load); }
+
+/* ---- >>large: rows with a layout of their own ---- */
+
+static void remove_all(bench *b, const char *dir) {
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    if (system(command) != 0) bad(b, command);
+}
+
+/* Bytes of the index and all blobs; path: the largest blob's. */
+static uint64_t layout_bytes(bench *b, const char *layout, char path[600]) {
+    char dir[512], name[600];
+    uint64_t sum = 0;
+    off_t most = -1;
+    struct stat st;
+    struct dirent *e;
+    DIR *d;
+    snprintf(name, sizeof name, "%s/index.json", layout);
+    if (stat(name, &st) == 0) sum = (uint64_t)st.st_size;
+    snprintf(dir, sizeof dir, "%s/blobs/sha256", layout);
+    d = opendir(dir);
+    if (!d) bad(b, dir);
+    while ((e = readdir(d)) != NULL) {
+        snprintf(name, sizeof name, "%s/%.80s", dir, e->d_name);
+        if (stat(name, &st) != 0 || !S_ISREG(st.st_mode)) continue;
+        sum += (uint64_t)st.st_size;
+        if (st.st_size > most) {
+            most = st.st_size;
+            strcpy(path, name);
+        }
+    }
+    closedir(d);
+    return sum;
+}
+
+static void make_text(bench *b) {
+    if (b->text) return;
+    b->text = (uint8_t *)malloc(TEXT_SIZE);
+    if (!b->text) bad(b, "malloc");
+    limit_pattern(b->text, TEXT_SIZE);
+}
+
+/* A new layout b->big with v1, a snapshot of about that many stored pages. */
+static void make_big(bench *b, uint32_t pages) {
+    hlsnap_sandbox *sb = create(b, &b->desc, (uint64_t)pages * 4096 + (2 << 20));
+    hlsnap_snapshot_info info;
+    hlsnap_snapshot *s;
+    uint64_t at, left, n;
+    make_text(b);
+    remove_all(b, b->big);
+    invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
+    hlsnap_snapshot_get_info(b->snapshot, &info);
+    left = (pages - info.stored_pages) * 4096;
+    at = invoke(b, sb, find(b, sb, "room", "u64(u64)"), hlsnap_u64(left), 1).as.u64;
+    for (; left; left -= n, at += n) {
+        n = left < TEXT_SIZE ? left : TEXT_SIZE;
+        if (hlsnap_sandbox_write(sb, at, b->text, n, &b->err)) bad(b, "write");
+    }
+    s = take(b, sb);
+    hlsnap_sandbox_destroy(sb);
+    if (hlsnap_oci_save(b->big, "v1", s, NULL, NULL, &b->err)) bad(b, "oci_save of the base");
+    hlsnap_snapshot_release(s);
+}
+
+static hlsnap_snapshot *load(bench *b, const char *layout, const char *tag) {
+    hlsnap_snapshot *s;
+    if (hlsnap_oci_load(layout, tag, &b->oci, &s, NULL, &b->err)) bad(b, "oci_load");
+    return s;
+}
+
+/* ---- >>delta ---- */
+
+/* A snapshot that differs from the base in DELTA_PAGES scattered pages and a few more, in other bytes each time. */
+static hlsnap_snapshot *delta(bench *b, hlsnap_sandbox *sb) {
+    if (hlsnap_sandbox_restore(sb, b->from, &b->err)) bad(b, "restore");
+    invoke(b, sb, b->first, hlsnap_u64((uint64_t)++b->num_saves << 8), 1);
+    invoke(b, sb, b->scatter, hlsnap_u32(DELTA_PAGES), 1);
+    return take(b, sb);
+}
+
+static double save_delta(bench *b, hlsnap_snapshot *s) {
+    const double t = limit_now();
+    if (hlsnap_oci_save(b->big, "delta", s, NULL, NULL, &b->err)) bad(b, "oci_save of a delta");
+    hlsnap_snapshot_release(s);
+    return limit_now() - t;
+}
+
+static void unsave_delta(bench *b) {
+    if (hlsnap_oci_untag(b->big, "delta", &b->err) || hlsnap_oci_gc(b->big, 0, NULL, &b->err)) bad(b, "gc");
+}
+
+/* The base, loaded, and a first delta to see what it takes. */
+static void begin_delta(bench *b) {
+    hlsnap_oci_info info;
+    hlsnap_sandbox *sb;
+    char path[600];
+    uint64_t before, after;
+    double ns;
+    make_big(b, BASE_PAGES);
+    b->from = load(b, b->big, "v1");
+    before = layout_bytes(b, b->big, path);
+    sb = spawn(b, &b->desc, b->from);
+    find_all(b, sb);
+    ns = save_delta(b, delta(b, sb));
+    after = layout_bytes(b, b->big, path);
+    if (hlsnap_oci_get_info(b->big, "delta", &info, &b->err)) bad(b, "get_info");
+    printf("# delta_save: the first, which hashes the base: %.1f ms; new on disk: %llu bytes; layers: %u\n", ns / 1e6,
+           (unsigned long long)(after - before), info.layers);
+    unsave_delta(b);
+    hlsnap_sandbox_destroy(sb);
+    b->limit.delta_size = (after - before) & ~(uint64_t)4095; /* the layer, and less than three pages of metadata */
+}
+
+static double op_delta_save(bench *b) {
+    const double ns = save_delta(b, delta(b, b->sb));
+    unsave_delta(b);
+    return ns;
+}
+
+static double own_delta_save(bench *b, int n) { return block(b, n, 1, op_delta_save); }
+static double limit_of_delta_save(bench *b, int n) { return limit_delta_save(&b->limit, n); }
+
+/* restore_call of a snapshot that was loaded as two layers, the upper one of n scattered pages. What is dirtied lies in both. */
+static void begin_restore_layers(bench *b, uint32_t n) {
+    hlsnap_oci_info info;
+    hlsnap_sandbox *sb = spawn(b, &b->desc, b->snapshot);
+    hlsnap_snapshot *s;
+    invoke(b, sb, b->scatter, hlsnap_u32(n), 1);
+    s = take(b, sb);
+    if (hlsnap_oci_save(b->store, "delta", s, NULL, NULL, &b->err)) bad(b, "oci_save of a delta");
+    if (hlsnap_oci_get_info(b->store, "delta", &info, &b->err) || info.layers != 2) bad(b, "two layers");
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+    b->from = load(b, b->store, "delta");
+}
+
+static void begin_restore_delta(bench *b) { begin_restore_layers(b, DELTA_PAGES); }
+static void begin_restore_small_delta(bench *b) { begin_restore_layers(b, b->pages); }
+
+/* ---- >>verify ---- */
+
+static void begin_verify(bench *b) {
+    make_text(b);
+    b->limit.text = b->text;
+    b->limit.text_size = TEXT_SIZE;
+}
+
+static double op_verify(bench *b) {
+    static uint8_t sums[TEXT_SIZE / HLSNAP__OCI_CHUNK * 32];
+    const hlsnap__sha256_ways *ways = hlsnap__sha256_pick(hlsnap__cpu_features());
+    const double t = limit_now();
+    for (size_t at = 0; at < TEXT_SIZE; at += HLSNAP__OCI_BATCH) /* as a load does */
+        hlsnap__sha256_chunks(ways, b->text + at, HLSNAP__OCI_BATCH, HLSNAP__OCI_CHUNK, sums + at / HLSNAP__OCI_CHUNK * 32);
+    return limit_now() - t;
+}
+
+static double own_verify(bench *b, int n) { return block(b, n, 1, op_verify); }
+static double limit_of_verify(bench *b, int n) { return limit_verify(&b->limit, n); }
+
+/* ---- >>load ---- */
+
+/* Limit and hlsnap read the same file, and their digests must be the same: the chunk list is named by its digest. */
+static void begin_load(bench *b) {
+    char path[600], name[600];
+    uint8_t digest[32];
+    int n;
+    make_big(b, LOAD_PAGES);
+    layout_bytes(b, b->big, path);
+    if (limit_set_load(&b->limit, path) != 0 || limit_load_mapped(&b->limit, 1) < 0) bad(b, path);
+    if (limit_sha256(&b->limit, b->limit.sums, (b->limit.load_size + LIMIT_CHUNK - 1) / LIMIT_CHUNK * 32, digest) != 0)
+        bad(b, "sha256");
+    n = snprintf(name, sizeof name, "%s/blobs/sha256/", b->big);
+    for (int i = 0; i < 32; i++) n += snprintf(name + n, sizeof name - (size_t)n, "%02x", digest[i]);
+    if (access(name, R_OK) != 0) bad(b, "the limit's digests are not those of the chunk list");
+}
+
+static void begin_load_mapped(bench *b) {
+    begin_load(b);
+    b->oci.guard = HLSNAP_OCI_GUARD_NONE;
+}
+
+static void begin_load_threads(bench *b) {
+    begin_load(b);
+    b->oci.threads = 2;
+}
+
+static double op_big_load(bench *b) {
+    double t = limit_now();
+    hlsnap_snapshot *s = load(b, b->big, "v1");
+    t = limit_now() - t;
+    hlsnap_snapshot_release(s);
+    return t;
+}
+
+static double own_big_load(bench *b, int n) { return block(b, n, 1, op_big_load); }
+static double limit_of_load_mapped(bench *b, int n) { return limit_load_mapped(&b->limit, n); }
+static double limit_of_load_private(bench *b, int n) { return limit_load_private(&b->limit, n); }
 
 /* ---- >>include ---- */
 
@@ -380,35 +619,60 @@ static double own_cpu_per_call(bench *b, int n) { return block(b, n, 1, op_cpu_p
 /* ---- >>main ---- */
 
 static const row rows[] = {
-    {"call", limit_of_call, own_call, 200, 0, 0, 1},
-    {"call_by_name", limit_of_call, own_call_by_name, 200, 0, 0, 1},
-    {"host_call", limit_of_host_call, own_host_call, 200, 0, 0, 1},
-    {"batch_64", limit_of_call, own_batch, 200, 0, 0, 1},
-    {"restore_call_0", limit_of_restore_call, own_restore_call, 200, 0, 0, 1},
-    {"restore_call_1", limit_of_restore_call, own_restore_call, 200, 1, 0, 1},
-    {"restore_call_16", limit_of_restore_call, own_restore_call, 200, 16, 0, 1},
-    {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, 0, 1},
-    {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, 0, 1},
-    {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, 0, 1},
-    {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, 0, 1},
-    {"spawn", limit_of_spawn, own_spawn, 4, 0, 0, 6},
-    {"destroy", limit_of_destroy, own_destroy, 4, 0, 0, 5},
-    {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, 0, 3},
-    {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, 0, 1},
-    {"oci_load_first_call", limit_of_load, own_load, 3, 0, 0, 1},
-    {"compute", limit_of_compute, own_compute, 3, 0, 0, 1},
-    {"include_ms", limit_of_include, own_include, 3, 0, 1, 1},
-    {"cpu_per_call", NULL, own_cpu_per_call, 10, 0, 0, 1},
+    {"call", limit_of_call, own_call, 200, 0, NS, 1, NULL},
+    {"call_by_name", limit_of_call, own_call_by_name, 200, 0, NS, 1, NULL},
+    {"host_call", limit_of_host_call, own_host_call, 200, 0, NS, 1, NULL},
+    {"batch_64", limit_of_call, own_batch, 200, 0, NS, 1, NULL},
+    {"restore_call_0", limit_of_restore_call, own_restore_call, 200, 0, NS, 1, NULL},
+    {"restore_call_1", limit_of_restore_call, own_restore_call, 200, 1, NS, 1, NULL},
+    {"restore_call_16", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, NULL},
+    {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, NS, 1, NULL},
+    {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, NS, 1, NULL},
+    {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, NS, 1, NULL},
+    {"restore_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_delta},
+    {"restore_small_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_small_delta},
+    {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
+    {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
+    {"destroy", limit_of_destroy, own_destroy, 4, 0, NS, 5, NULL},
+    {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, NS, 3, NULL},
+    {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, NS, 1, NULL},
+    {"delta_save", limit_of_delta_save, own_delta_save, 3, 0, NS, 2, begin_delta},
+    {"verify_gbps", limit_of_verify, own_verify, 3, 0, GBPS, 1, begin_verify},
+    {"load_mapped", limit_of_load_mapped, own_big_load, 3, 0, NS, 2, begin_load_mapped},
+    {"load_private", limit_of_load_private, own_big_load, 3, 0, NS, 2, begin_load},
+    {"load_2_threads", limit_of_load_private, own_big_load, 3, 0, NS, 2, begin_load_threads},
+    {"oci_load_first_call", limit_of_load, own_load, 3, 0, NS, 1, NULL},
+    {"compute", limit_of_compute, own_compute, 3, 0, NS, 1, NULL},
+    {"include_ms", limit_of_include, own_include, 3, 0, MS, 1, NULL},
+    {"cpu_per_call", NULL, own_cpu_per_call, 10, 0, NS, 1, NULL},
 };
 
 static double at_percent(const double *sorted, int n, int percent) { return sorted[(n - 1) * percent / 100]; }
 
+/* A block's time in the row's unit. */
+static double in_unit(const row *r, double ns) { return r->unit == GBPS ? TEXT_SIZE / ns : r->unit == MS ? ns / 1e6 : ns; }
+
+static void print_row(const row *r, double *own, double *limit, double *ratio, int n) {
+    static const char *const units[] = {"ns", "ms", "GB/s"};
+    static const int digits[] = {0, 1, 2};
+    printf("%s\t%s\t%.*f\t", r->name, units[r->unit], digits[r->unit], in_unit(r, limit_median(own, n)));
+    if (r->limit) {
+        const double of_limit = in_unit(r, limit_median(limit, n)), median = limit_median(ratio, n);
+        printf("%.*f\t%.3f\t%.3f..%.3f\n", digits[r->unit], of_limit, median, at_percent(ratio, n, 10), at_percent(ratio, n, 90));
+    } else {
+        printf("-\t-\t-\n");
+    }
+    fflush(stdout);
+}
+
 static void run_row(bench *b, const row *r, int rounds) {
     static double own[MAX_ROUNDS * MAX_MORE], limit[MAX_ROUNDS * MAX_MORE], ratio[MAX_ROUNDS * MAX_MORE];
-    const double unit = r->is_ms ? 1e6 : 1;
-    double value;
     b->pages = r->arg;
-    b->sb = spawn(b, &b->desc, b->snapshot);
+    b->from = b->snapshot;
+    memset(&b->oci, 0, sizeof b->oci);
+    if (r->begin) r->begin(b);
+    b->sb = spawn(b, &b->desc, b->from);
+    find_all(b, b->sb);
     rounds *= r->more;
     for (int i = 0; i < rounds; i++) {
         limit[i] = r->limit ? r->limit(b, r->samples) : 0;
@@ -417,15 +681,8 @@ static void run_row(bench *b, const row *r, int rounds) {
         ratio[i] = r->limit ? own[i] / limit[i] : 0;
     }
     hlsnap_sandbox_destroy(b->sb);
-    value = limit_median(own, rounds) / unit;
-    printf("%s\t%s\t%.*f\t", r->name, r->is_ms ? "ms" : "ns", r->is_ms, value);
-    if (r->limit) {
-        const double of_limit = limit_median(limit, rounds) / unit, median = limit_median(ratio, rounds);
-        printf("%.*f\t%.3f\t%.3f..%.3f\n", r->is_ms, of_limit, median, at_percent(ratio, rounds, 10), at_percent(ratio, rounds, 90));
-    } else {
-        printf("-\t-\t-\n");
-    }
-    fflush(stdout);
+    if (b->from != b->snapshot) hlsnap_snapshot_release(b->from);
+    print_row(r, own, limit, ratio, rounds);
 }
 
 static void print_header(int rounds) {
@@ -449,14 +706,9 @@ static void prepare(bench *b) {
     hlsnap_sandbox_desc on_fake = HLSNAP_ZERO;
     hlsnap_sandbox *sb = create(b, &b->desc, LIMIT_MEM_SIZE);
     hlsnap_snapshot_info info;
-    b->nop = find(b, sb, "nop", "i32(i32)");
-    b->touch = find(b, sb, "touch", "void(u32)");
-    b->scatter = find(b, sb, "scatter", "void(u32)");
-    b->hostcalls = find(b, sb, "hostcalls", "u32(u32)");
-    b->compute = find(b, sb, "compute", "u64()");
-    b->first = find(b, sb, "first", "u64(u64)");
+    find_all(b, sb);
     invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
-    if (hlsnap_sandbox_snapshot(sb, &b->snapshot, &b->err)) bad(b, "snapshot");
+    b->snapshot = take(b, sb);
     hlsnap_sandbox_destroy(sb);
     if (hlsnap_oci_save(b->store, "v1", b->snapshot, NULL, NULL, &b->err)) bad(b, "oci_save");
     hlsnap_snapshot_get_info(b->snapshot, &info);
@@ -491,6 +743,7 @@ int main(int argc, char **argv) {
     b.self = "/proc/self/exe";
     b.dir = argv[2];
     b.store = limit_join(argv[2], "store");
+    b.big = limit_join(argv[2], "big");
     if (is_child) return child(&b, argv[1], argv[3]);
     b.guest = argv[1];
     if (limit_open(&b.limit, b.dir) != 0) {
@@ -505,6 +758,7 @@ int main(int argc, char **argv) {
         if (!only || strcmp(rows[i].name, only) == 0) run_row(&b, &rows[i], rounds);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
+    free(b.text);
     limit_close(&b.limit);
     return 0;
 }

@@ -21,6 +21,14 @@ static hlsnap_result on_setup(hlsnap_call *call, void *user) {
     return HLSNAP_OK;
 }
 
+/* Bytes of the heap for the host to fill: their address, of a page. */
+static hlsnap_result on_room(hlsnap_call *call, void *user) {
+    const uintptr_t p = (uintptr_t)hlsnap_rt_malloc(hlsnap_call_arg(call, 0).as.u64 + 4096);
+    (void)user;
+    if (!p) return hlsnap_call_fail(call, 1, "heap");
+    return hlsnap_call_return(call, hlsnap_u64((p + 4095) & ~(uintptr_t)4095));
+}
+
 static hlsnap_result on_nop(hlsnap_call *call, void *user) {
     (void)user;
     return hlsnap_call_return(call, hlsnap_i32(hlsnap_call_arg(call, 0).as.i32 + 1));
@@ -74,7 +82,7 @@ static const hlsnap_function exports[] = {
     {"nop", "i32(i32)", on_nop, NULL},         {"touch", "void(u32)", on_touch, NULL},
     {"scatter", "void(u32)", on_scatter, NULL}, {"hostcalls", "u32(u32)", on_hostcalls, NULL},
     {"compute", "u64()", on_compute, NULL},    {"first", "u64(u64)", on_first, NULL},
-    {"setup", "void()", on_setup, NULL},
+    {"setup", "void()", on_setup, NULL},       {"room", "u64(u64)", on_room, NULL},
 };
 static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};

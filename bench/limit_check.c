@@ -7,12 +7,13 @@
    check run one after the other. Exit 0, 1 on failure, 77 without /dev/kvm. */
 #include "limit.h"
 
-enum { MAX_ROUNDS = 99 };
+enum { MAX_ROUNDS = 99, TEXT = 64 << 20 };
 
 typedef struct check_ctx {
     limit_ctx *c;
     limit_vm vm;         /* a second VM, driven without sync regs */
     double sha_rate;     /* bytes per nanosecond by openssl speed; 0: not measured yet */
+    uint8_t *text;       /* TEXT bytes; dir/limit.text holds them too */
 } check_ctx;
 
 typedef struct row {
@@ -214,16 +215,16 @@ static int check_rate(check_ctx *k)
     return k->sha_rate > 0 ? 0 : (int)limit_fail(k->c, "openssl speed");
 }
 
-/* The seconds that dd itself reports for a copy of the blob, in nanoseconds: the median of 5 runs.
- */
-static double check_dd(check_ctx *k, const char *to, const char *flags)
+/* The seconds that dd itself reports for a copy of a file, in nanoseconds: the median of 5 runs. */
+static double check_dd(check_ctx *k, const char *from, const char *to, const char *flags)
 {
     char command[1024], line[512], *copied;
     double s[5];
 
-    snprintf(command, sizeof command, "LC_ALL=C dd if='%s' of='%s' bs=64k %s 2>&1; rm -f '%s'",
-             k->c->blob_path, to, flags, to);
+    snprintf(command, sizeof command, "LC_ALL=C dd if='%s' of='%s' %s 2>&1", from, to, flags);
     for (int i = 0; i < 5; i++) {
+        if (strncmp(to, "/dev/null", 9) != 0)
+            unlink(to);
         check_output(command, " copied, ", line, sizeof line);
         copied = strstr(line, " copied, ");
         errno = 0;
@@ -231,16 +232,103 @@ static double check_dd(check_ctx *k, const char *to, const char *flags)
             return limit_fail(k->c, "dd");
         s[i] = strtod(copied + 9, NULL) * 1e9;
     }
+    if (strncmp(to, "/dev/null", 9) != 0)
+        unlink(to);
     return limit_median(s, 5);
+}
+
+/* dd of so many bytes of the blob to a new file in dir. */
+static double check_dd_blob(check_ctx *k, size_t bytes, const char *flags)
+{
+    char *to = limit_join(k->c->dir, "limit.dd"), text[128];
+    double ns;
+
+    snprintf(text, sizeof text, "bs=%zu count=1 %s", bytes, flags);
+    ns = to ? check_dd(k, k->c->blob_path, to, text) : limit_fail(k->c, "malloc");
+    free(to);
+    return ns;
 }
 
 static double check_oci_save(check_ctx *k, const row *r)
 {
-    char *to = limit_join(k->c->dir, "limit.dd");
-    double ns = to ? check_dd(k, to, "conv=fsync") : limit_fail(k->c, "malloc");
+    double ns = check_dd_blob(k, r->arg, "conv=fsync");
 
-    free(to);
     return ns < 0 ? ns : ns + (double)r->arg / k->sha_rate;
+}
+
+/* The speed of chunk digests, over one MiB that stays in the cache: the median of 25. */
+static double check_chunk_rate(check_ctx *k)
+{
+    double s[25];
+
+    for (int i = 0; i < 25; i++) {
+        s[i] = limit_now();
+        if (limit_chunks(k->c, k->text, LIMIT_BATCH, k->c->sums) != 0)
+            return -1.0;
+        s[i] = limit_now() - s[i];
+    }
+    return LIMIT_BATCH / limit_median(s, 25);
+}
+
+/* Five new files; what two fsyncs of a directory add is not in it. */
+static double check_delta_save(check_ctx *k, const row *r)
+{
+    const size_t sizes[5] = { r->arg, (r->arg + LIMIT_CHUNK - 1) / LIMIT_CHUNK * 32, 16384, 1024,
+                              1024 };
+    double sum = (double)r->arg / k->sha_rate + (double)r->arg / check_chunk_rate(k);
+
+    for (int i = 0; i < 5; i++) {
+        double ns = check_dd_blob(k, sizes[i], "conv=fsync");
+        if (ns < 0)
+            return ns;
+        sum += ns;
+    }
+    return sum;
+}
+
+static double check_verify(check_ctx *k, const row *r)
+{
+    return (double)r->arg / k->sha_rate;
+}
+
+/* Chunk digests in the fastest way, over memory that does not fit the cache. That is not the time of
+   openssl, but the digests must be EVP's: of whole batches, and of a tail with a short chunk. */
+static double check_chunks(check_ctx *k, const row *r)
+{
+    const size_t tail = 21 * LIMIT_CHUNK + 192;
+    uint8_t sums[22 * 32], digest[32];
+
+    if (limit_chunks(k->c, k->text, tail, sums) != 0)
+        return -1.0;
+    for (size_t at = 0; at < tail; at += LIMIT_CHUNK) {
+        size_t n = tail - at < LIMIT_CHUNK ? tail - at : LIMIT_CHUNK;
+        if (limit_sha256(k->c, k->text + at, n, digest) != 0)
+            return -1.0;
+        errno = 0;
+        if (memcmp(digest, sums + at / LIMIT_CHUNK * 32, 32) != 0)
+            return limit_fail(k->c, "limit_chunks differs from EVP");
+    }
+    return (double)r->arg / k->sha_rate;
+}
+
+static double check_load(check_ctx *k, const row *r, const char *to)
+{
+    double ns = check_dd(k, k->c->load_path, to, "bs=1M");
+
+    return ns < 0 ? ns : ns + (double)r->arg / check_chunk_rate(k);
+}
+
+static double check_load_mapped(check_ctx *k, const row *r)
+{
+    return check_load(k, r, "/dev/null");
+}
+
+static double check_load_private(check_ctx *k, const row *r)
+{
+    char to[64];
+
+    snprintf(to, sizeof to, "/dev/shm/limit.%ld", (long)getpid());
+    return check_load(k, r, to);
 }
 
 /* ---- >>main ---- */
@@ -275,6 +363,34 @@ static double do_oci_save(limit_ctx *c, const row *r)
     return limit_oci_save(c, r->iterations);
 }
 
+static double do_delta_save(limit_ctx *c, const row *r)
+{
+    c->delta_size = r->arg;
+    return limit_delta_save(c, r->iterations);
+}
+
+static double do_verify(limit_ctx *c, const row *r)
+{
+    return limit_verify(c, r->iterations);
+}
+
+static double do_chunks(limit_ctx *c, const row *r)
+{
+    double t = limit_now();
+
+    return limit_chunks(c, c->text, r->arg, c->sums) == 0 ? limit_now() - t : -1.0;
+}
+
+static double do_load_mapped(limit_ctx *c, const row *r)
+{
+    return limit_load_mapped(c, r->iterations);
+}
+
+static double do_load_private(limit_ctx *c, const row *r)
+{
+    return limit_load_private(c, r->iterations);
+}
+
 static const row rows[] = {
     { "exit", do_exit, 300, 0, check_exit, "SET_REGS+RUN+GET_REGS loop less the two ioctls" },
     { "host_call", do_host_call, 300, 0, check_host_call, "KVM_RUN loop without sync regs" },
@@ -283,7 +399,15 @@ static const row rows[] = {
       "memcpy loop + KVM_RUN loop" },
     { "snapshot_16", do_snapshot, 200, 16, check_snapshot, "the same calls in phases over 8 memfds" },
     { "spawn", do_spawn, 50, 0, check_spawn, "sum of the medians of the four steps" },
-    { "oci_save_1m", do_oci_save, 10, 1 << 20, check_oci_save, "dd conv=fsync + openssl speed" }
+    { "oci_save_1m", do_oci_save, 10, 1 << 20, check_oci_save, "dd conv=fsync + openssl speed" },
+    { "delta_save_1m", do_delta_save, 10, 1 << 20, check_delta_save,
+      "dd conv=fsync of 5 files + openssl speed + chunk digests" },
+    { "verify_64m", do_verify, 1, TEXT, check_verify, "openssl speed" },
+    { "chunks_64m", do_chunks, 1, TEXT, check_chunks, "openssl speed; the digests are EVP's" },
+    { "load_mapped_64m", do_load_mapped, 3, TEXT, check_load_mapped,
+      "dd to /dev/null + chunk digests of a hot MiB" },
+    { "load_private_64m", do_load_private, 3, TEXT, check_load_private,
+      "dd to /dev/shm + chunk digests of a hot MiB" }
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -307,10 +431,29 @@ static int run_all(check_ctx *k, int rounds)
     return 0;
 }
 
+/* What the rows of files work on. */
+static int check_open_text(check_ctx *k)
+{
+    char *path = limit_join(k->c->dir, "limit.text");
+    int r;
+
+    k->text = (uint8_t *)malloc(TEXT);
+    if (!path || !k->text)
+        return (int)limit_fail(k->c, "malloc");
+    limit_pattern(k->text, TEXT);
+    k->c->text = k->text;
+    k->c->text_size = TEXT;
+    r = limit_write_file(k->c, path, k->text, TEXT);
+    if (r == 0)
+        r = limit_set_load(k->c, path);
+    free(path);
+    return r;
+}
+
 int main(int argc, char **argv)
 {
     static limit_ctx c;
-    check_ctx k = { &c, limit_vm_none(), 0 };
+    check_ctx k = { &c, limit_vm_none(), 0, NULL };
     int rounds = argc > 2 ? atoi(argv[2]) : 5, status;
 
     if (limit_open(&c, argc > 1 ? argv[1] : ".") != 0) {
@@ -318,10 +461,15 @@ int main(int argc, char **argv)
         return access("/dev/kvm", R_OK | W_OK) != 0 ? 77 : 1;
     }
     rounds = rounds < 1 ? 1 : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
-    status = check_open_vm(&k) == 0 && check_rate(&k) == 0 ? run_all(&k, rounds) : 1;
+    status = check_open_vm(&k) != 0 || check_rate(&k) != 0 || check_open_text(&k) != 0;
+    if (!status)
+        status = run_all(&k, rounds);
     if (status)
         fprintf(stderr, "limit_check: %s\n", c.error);
     limit_vm_destroy(&c, &k.vm);
+    if (k.text)
+        unlink(c.load_path ? c.load_path : "");
+    free(k.text);
     limit_close(&c);
     return status != 0;
 }
