@@ -3,6 +3,20 @@
    cc:  cc -I.. test_layers.c -o test_layers -lcjson
    run: ./test_layers [NAME]                        makes directories named l* where it runs */
 #define _GNU_SOURCE
+#include <stdlib.h>
+
+static long alloc_left = -1, alloc_live; /* allocations until one fails, -1 = none does; blocks in use */
+static void *t_malloc(size_t n) {
+    void *p = alloc_left >= 0 && __atomic_fetch_sub(&alloc_left, 1, __ATOMIC_RELAXED) == 0 ? NULL : malloc(n);
+    __atomic_add_fetch(&alloc_live, p != NULL, __ATOMIC_RELAXED);
+    return p;
+}
+static void t_free(void *p) {
+    __atomic_sub_fetch(&alloc_live, p != NULL, __ATOMIC_RELAXED);
+    free(p);
+}
+#define HLSNAP_MALLOC(n) t_malloc(n)
+#define HLSNAP_FREE(p) t_free(p)
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -950,6 +964,79 @@ static void many_at_once(void) {
     CHECK_EQ(sh("rm -rf %s", dir), 0);
 }
 
+/* ---- failing allocations ---- */
+
+static const char *oom_dir;
+static hlsnap_snapshot *oom_next;  /* a delta over what the layout holds */
+
+static bool nothing(const char *a, const char *b, void *user) { (void)a, (void)b, (void)user; return true; }
+static hlsnap_result oom_list(void) {
+    seen got = {""};
+    return hlsnap_oci_list(oom_dir, note, &got, &err);
+}
+static hlsnap_result oom_info(void) {
+    hlsnap_oci_info info;
+    return hlsnap_oci_get_info(oom_dir, "v2", &info, &err);
+}
+static hlsnap_result oom_annotations(void) { return hlsnap_oci_annotations(oom_dir, "v2", nothing, NULL, &err); }
+static hlsnap_result oom_tag(void) { return hlsnap_oci_tag(oom_dir, "v1", "v3", &err); }
+static hlsnap_result oom_untag(void) {
+    const hlsnap_result r = hlsnap_oci_untag(oom_dir, "v3", &err);
+    return r == HLSNAP_ERR_NOT_FOUND ? HLSNAP_OK : r;
+}
+static hlsnap_result oom_gc(void) { return hlsnap_oci_gc(oom_dir, 0, NULL, &err); }
+static hlsnap_result oom_fsck(void) { return hlsnap_oci_fsck(oom_dir, true, &err); }
+static hlsnap_result oom_flatten(void) { return hlsnap_oci_flatten(oom_dir, "v2", "flat", NULL, NULL, &err); }
+static hlsnap_result oom_save(void) { return hlsnap_oci_save(oom_dir, "v4", oom_next, NULL, NULL, &err); }
+static hlsnap_result oom_load(hlsnap_oci_guard guard, bool later) {
+    const hlsnap_oci_desc d = desc_of(guard, 3, later);
+    hlsnap_snapshot *s = NULL;
+    hlsnap_result r = hlsnap_oci_load(oom_dir, "v2", &d, &s, NULL, &err);
+    if (!r) r = hlsnap__snapshot_check(s, true, &err);
+    hlsnap_snapshot_release(s);
+    return r;
+}
+static hlsnap_result oom_load_detect(void) { return oom_load(HLSNAP_OCI_GUARD_DETECT, false); }
+static hlsnap_result oom_load_lease(void) { return oom_load(HLSNAP_OCI_GUARD_LEASE, true); }
+static hlsnap_result oom_load_private(void) { return oom_load(HLSNAP_OCI_GUARD_PRIVATE, true); }
+
+/* The k-th allocation fails, for rising k, until none is left to fail: an error, nothing lost, nothing left behind. */
+static void failing_allocations(void) {
+    static const struct { const char *name; hlsnap_result (*run)(void); long least; } rows[] = {
+        {"list", oom_list, 8}, {"info", oom_info, 17}, {"annotations", oom_annotations, 5}, {"tag", oom_tag, 8}, {"untag", oom_untag, 6},
+        {"gc", oom_gc, 16}, {"fsck", oom_fsck, 25}, {"flatten", oom_flatten, 35}, {"save", oom_save, 11}, {"load, DETECT", oom_load_detect, 21},
+        {"load, LEASE", oom_load_lease, 22}, {"load, PRIVATE", oom_load_private, 22}};
+    hlsnap_snapshot *s = large(100, 1);
+    size_t i;
+    oom_dir = fresh();
+    CHECK_EQ(save(oom_dir, "v1", s, NULL), 0);
+    oom_next = derive(s, 30, 5, 2);
+    CHECK_EQ(save(oom_dir, "v2", oom_next, NULL), 0);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const int fds = count_fds();
+        long k, live = alloc_live;
+        for (k = 0; k < 1000; k++) {
+            hlsnap_result r;
+            long left;
+            alloc_left = k;
+            r = rows[i].run();
+            left = alloc_left;
+            alloc_left = -1;
+            if (!CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY)) printf("# %s, %ld: %s\n", rows[i].name, k, err.msg);
+            if (r) CHECK_EQ(err.code, HLSNAP_ERR_MEMORY);
+            if (rows[i].run != oom_save) CHECK_EQ(alloc_live, live); /* a save leaves what layers remember */
+            CHECK_EQ(count_fds(), fds);
+            if (left >= 0) break;
+        }
+        printf("# %s: %ld allocations\n", rows[i].name, k);
+        CHECK(k >= rows[i].least && k < 1000);
+    }
+    check_sound(oom_dir);
+    hlsnap_snapshot_release(oom_next);
+    hlsnap_snapshot_release(s);
+    CHECK_EQ(alloc_live, 0);
+}
+
 static void read_only_layouts(void) { /* nothing that only reads needs to write */
     const char *dir = fresh();
     hlsnap_snapshot *s = large(20, 1), *t;
@@ -972,6 +1059,6 @@ static const test_row tests[] = {
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
-    TEST(flattens), TEST(many_at_once), TEST(read_only_layouts)};
+    TEST(flattens), TEST(many_at_once), TEST(failing_allocations), TEST(read_only_layouts)};
 
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
