@@ -817,6 +817,13 @@ typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pa
     uint32_t page, pages, layer, layer_page;
 } hlsnap__extent;
 
+/* Neighbouring short extents once more, as runs that are worth mapping: what is copied is compared at every reset. */
+typedef struct hlsnap__flat {
+    struct hlsnap__layer *layer; /* sealed; NULL = there are none */
+    uint32_t num;
+    struct hlsnap__extent *runs; /* ascending; of `layer` */
+} hlsnap__flat;
+
 #define HLSNAP__MAX_LAYERS 128
 struct hlsnap_snapshot {
     int32_t refs; /* atomic */
@@ -827,6 +834,7 @@ struct hlsnap_snapshot {
     hlsnap__layer **layers;
     uint32_t num_extents;
     uint32_t map_run;        /* extents from this length on are mapped, shorter ones copied */
+    hlsnap__flat *flat;      /* atomic: made when the snapshot is first mapped; NULL before */
     hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
 };
 #endif /* HLSNAP_GUEST */
@@ -3365,10 +3373,18 @@ HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s) {
     return s;
 }
 
+static void hlsnap__flat_free(hlsnap__flat *f) {
+    if (!f) return;
+    hlsnap__layer_release(f->layer);
+    hlsnap__free(f->runs);
+    hlsnap__free(f);
+}
+
 HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
     uint32_t i;
     if (!s || !hlsnap__release(&s->refs)) return;
     for (i = 0; i < s->num_layers; i++) hlsnap__layer_release(s->layers[i]);
+    hlsnap__flat_free(s->flat);
     hlsnap__guest_release(s->guest);
     hlsnap__free(s->layers);
     hlsnap__free(s->extents);
@@ -4834,15 +4850,79 @@ static bool hlsnap__extent_mapped(const hlsnap_snapshot *s, const hlsnap__extent
     return s->layers[e->layer]->fd >= 0 && e->pages >= s->map_run;
 }
 
-static hlsnap_result hlsnap__extent_map(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
-                                        hlsnap_error *err) {
-    const hlsnap__layer *layer = s->layers[e->layer];
+static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *layer, const hlsnap__extent *e,
+                                     hlsnap_error *err) {
     if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
              (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
     m->trusted = m->trusted && layer->sealed;
     return HLSNAP_OK;
+}
+
+/* The number of extents from i on that lie side by side in one region and would each be copied. *pages: theirs. */
+static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, uint32_t *pages) {
+    const hlsnap__layout *l = &s->guest->layout;
+    const hlsnap__extent *first = &s->extents[i];
+    const hlsnap__region *region = hlsnap__layout_at(l, l->base + (uint64_t)first->page * HLSNAP__PAGE);
+    uint32_t n = 0;
+    *pages = 0;
+    while (i + n < s->num_extents && !hlsnap__extent_mapped(s, &first[n]) && first[n].page == first->page + *pages &&
+           first[n].page < hlsnap__region_page(l, region) + region->pages)
+        *pages += first[n++].pages;
+    return n;
+}
+
+/* Stores the pages of an extent. */
+static hlsnap_result hlsnap__flat_add(hlsnap__builder *b, const hlsnap_snapshot *s, const hlsnap__extent *e, bool join,
+                                      hlsnap_error *err) {
+    const hlsnap__layer *layer = s->layers[e->layer];
+    uint8_t bounce[HLSNAP__PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; !r && i < e->pages; i++, join = true) {
+        const uint8_t *from = layer->map ? layer->map + ((uint64_t)e->layer_page + i) * HLSNAP__PAGE : bounce;
+        if (!layer->map) r = hlsnap__layer_read(layer, (uint64_t)e->layer_page + i, 1, bounce, err);
+        if (!r) r = hlsnap__builder_store(b, (uint64_t)e->page + i, from, join, err);
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, hlsnap__flat *f, hlsnap_error *err) {
+    hlsnap__builder b = hlsnap__builder_none;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, k, n, pages;
+    b.to_file = true;
+    for (i = 0; !r && i < s->num_extents; i += n ? n : 1) {
+        n = hlsnap__cluster(s, i, &pages);
+        for (k = 0; !r && k < n && pages >= s->map_run; k++)
+            r = hlsnap__flat_add(&b, s, &s->extents[i + k], k > 0, err);
+    }
+    if (!r && b.num && b.num <= HLSNAP__MAX_MAPPED) r = hlsnap__builder_seal(&b, &f->layer, err);
+    if (!r && f->layer) {
+        f->num = b.num;
+        f->runs = b.extents;
+        b.extents = NULL;
+    }
+    hlsnap__builder_free(&b);
+    return r;
+}
+
+/* The flat form, made by the first who needs it. */
+static hlsnap_result hlsnap__flat_get(hlsnap_snapshot *s, const hlsnap__flat **out, hlsnap_error *err) {
+    hlsnap__flat *f = __atomic_load_n(&s->flat, __ATOMIC_ACQUIRE), *none = NULL;
+    hlsnap_result r;
+    *out = f;
+    if (f) return HLSNAP_OK;
+    f = (hlsnap__flat *)hlsnap__alloc(1, sizeof(*f), err);
+    r = f ? hlsnap__flat_make(s, f, err) : HLSNAP_ERR_MEMORY;
+    if (!r && __atomic_compare_exchange_n(&s->flat, &none, f, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        *out = f;
+        return HLSNAP_OK;
+    }
+    hlsnap__flat_free(f);
+    *out = none; /* another thread's, when r is HLSNAP_OK */
+    return r;
 }
 
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
@@ -4893,8 +4973,9 @@ static hlsnap_result hlsnap__memory_advise(hlsnap__memory *m, size_t size, hlsna
 static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     const hlsnap__layout *l = &s->guest->layout;
     const size_t size = (size_t)(l->pages * HLSNAP__PAGE), words = (size_t)(l->pages + 63) / 64;
+    const hlsnap__flat *flat = NULL;
     hlsnap_result r = HLSNAP_OK;
-    uint32_t i;
+    uint32_t i, k = 0;
     const bool again = m->mem && memcmp(l, &m->layout, sizeof(*l)) == 0;
     if (!again) r = hlsnap__memory_reserve(m, l, err);
     if (r) return r;
@@ -4913,13 +4994,19 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
+    r = hlsnap__flat_get(s, &flat, err);
     for (i = 0; i < s->num_extents && !r; i++)
-        if (hlsnap__extent_mapped(s, &s->extents[i])) r = hlsnap__extent_map(m, s, &s->extents[i], err);
+        if (hlsnap__extent_mapped(s, &s->extents[i]))
+            r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
+    for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
     if (!r)
         r = hlsnap__memory_advise(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
-        if (hlsnap__extent_mapped(s, &s->extents[i])) continue;
+        const hlsnap__extent *e = &s->extents[i];
+        if (hlsnap__extent_mapped(s, e)) continue;
+        while (k < flat->num && (uint64_t)flat->runs[k].page + flat->runs[k].pages <= e->page) k++;
+        if (k < flat->num && flat->runs[k].page <= e->page) continue;
         hlsnap__memory_populate(m, s, i);
         r = hlsnap__extent_copy(m, s, &s->extents[i], err);
     }

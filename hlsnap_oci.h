@@ -1026,6 +1026,27 @@ static void hlsnap__text_string(hlsnap__text *t, const char *s) {
     hlsnap__text_raw(t, "\"", 1);
 }
 
+/* "[page,pages,layer,layer_page]": there may be 32,768 of them, and the general formatter takes 80 ns for a number. */
+static void hlsnap__text_extent(hlsnap__text *t, const hlsnap__extent *e, bool comma) {
+    char text[64];
+    size_t at = sizeof(text), i;
+    uint32_t v[4];
+    v[0] = e->page;
+    v[1] = e->pages;
+    v[2] = e->layer;
+    v[3] = e->layer_page;
+    text[--at] = ']';
+    for (i = 4; i-- > 0;) {
+        do {
+            text[--at] = (char)('0' + v[i] % 10);
+            v[i] /= 10;
+        } while (v[i]);
+        text[--at] = i ? ',' : '[';
+    }
+    if (comma) text[--at] = ',';
+    hlsnap__text_raw(t, text + at, sizeof(text) - at);
+}
+
 typedef struct hlsnap__json_span {
     const char *at;
     size_t size;
@@ -2052,8 +2073,7 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
                          layers[i].chunks);
     hlsnap__text_raw(t, "],\"extents\":[", 13);
     for (i = 0; i < num && t->size <= t->cap; i++)
-        hlsnap__text_add(t, "%s[%u,%u,%u,%u]", i ? "," : "", extents[i].page, extents[i].pages, extents[i].layer,
-                         extents[i].layer_page);
+        hlsnap__text_extent(t, &extents[i], i > 0);
     hlsnap__text_raw(t, "]}", 2);
 }
 

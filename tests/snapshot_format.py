@@ -1438,8 +1438,8 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield from values("page_size", "page_size", [], [16384, 0], "ARCH")
     yield from values("page_size-type", "page_size", [], ["4096", None])
     for path in ("library", "guest.name"):
-        yield from values(path, path, ["", "x" * 63, "é" * 31 + "x", "a\u0085b", '"\\/', "<&>"],
-                          ["x" * 64, "é" * 32, "a\nb", "\x1f", "a\x7f", "\x9b2J", 1, None])
+        yield from values(path, path, ["", "x" * 63, "é" * 31 + "x", "a\u00a0b", '"\\/', "<&>"],
+                          ["x" * 64, "é" * 32, "a\nb", "\x1f", "a\x7f", "a\u0085b", "\x9b2J", 1, None])
     yield from values("build_id", "guest.build_id", ["", "0", "0123456789abcdef", "f" * 47], ["f" * 48, "AB", "0x1", "g", " ", 1])
     hexes = ["", "0x", "0", "0x00", "0x01", "0X1", "0xA", " 0x1", "0x1 ", "-0x1", "0x10000000000000000", 1, None, "1"]
     for path in ("guest.elf_entry", "guest.load_address"):

@@ -359,6 +359,17 @@ static void stored_pages(void) {
 }
 
 /* A thousand snapshots: the chain of layers stays short, in one sandbox and from sandbox to sandbox. */
+/* The first word of a heap page as the snapshot has it. */
+static uint64_t heap_of(const hlsnap_snapshot *s, uint32_t i) {
+    const hlsnap__layout *l = &s->guest->layout;
+    const uint64_t page = hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__HEAP)) + i;
+    const hlsnap__extent *e = hlsnap__extent_at(s, page);
+    uint8_t bytes[4096];
+    if (!e) return 0;
+    CHECK_EQ(hlsnap__layer_read(s->layers[e->layer], e->layer_page + (page - e->page), 1, bytes, &err), HLSNAP_OK);
+    return hlsnap__get64(bytes);
+}
+
 static void chains(void) {
     const hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *sb = start(GUEST_ALL, 64), *next;
@@ -389,6 +400,39 @@ static void chains(void) {
     CHECK_EQ(hlsnap_sandbox_restore(sb, last, &err), HLSNAP_OK);
     for (i = 0; i < 64; i++) CHECK(!in_heap[i] || heap_word(sb, i) == in_heap[i]);
     hlsnap_snapshot_release(last);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* Pages that layers cut into short pieces are mapped as well, once there are enough side by side: a reset looks at what was
+   changed only. */
+static void scattered_deltas(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = start(GUEST_ALL, 1024), *next;
+    hlsnap_snapshot *s[3];
+    hlsnap_stats stats;
+    uint32_t i, n;
+    CHECK_EQ(dirty(sb, 0, 300, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[0], &err), HLSNAP_OK);
+    for (i = 0; i < 300; i += 2) CHECK_EQ(dirty(sb, i, 1, 1000 + i), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[1], &err), HLSNAP_OK);
+    for (i = 0; i < 10; i++) CHECK_EQ(dirty(sb, 400 + i * 5, 1, 7), HLSNAP_OK); /* alone: copied */
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[2], &err), HLSNAP_OK);
+    CHECK(s[2]->num_extents >= 300);
+    for (n = 0; n < 3; n++) {
+        CHECK_EQ(hlsnap_sandbox_create_from(s[n], &d, &next, &err), HLSNAP_OK);
+        hlsnap_sandbox_get_stats(next, &stats);
+        CHECK(stats.hot_pages < 40);
+        CHECK_EQ(dirty(next, 0, 20, 9), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_restore(next, s[n], &err), HLSNAP_OK);
+        hlsnap_sandbox_get_stats(next, &stats);
+        CHECK(stats.hot_pages < 60);
+        for (i = 0; i < 300; i++) CHECK_EQ(heap_word(next, i), heap_of(s[n], i));
+        for (i = 400; i < 450; i++) CHECK_EQ(heap_word(next, i), heap_of(s[n], i));
+        CHECK_EQ(hlsnap_sandbox_restore(next, s[(n + 1) % 3], &err), HLSNAP_OK);
+        for (i = 0; i < 450; i++) CHECK_EQ(heap_word(next, i), heap_of(s[(n + 1) % 3], i));
+        hlsnap_sandbox_destroy(next);
+    }
+    for (n = 0; n < 3; n++) hlsnap_snapshot_release(s[n]);
     hlsnap_sandbox_destroy(sb);
 }
 
@@ -648,6 +692,7 @@ static int child(hlsnap_snapshot *s) {
 static void forks(void) {
     hlsnap_snapshot *s;
     int status = -1, i;
+    if (getenv("QEMU_USER")) SKIP("qemu-user ignores MADV_WIPEONFORK and MADV_DONTFORK");
     self = start(GUEST_ALL, 16);
     CHECK_EQ(hlsnap_sandbox_snapshot(self, &s, &err), HLSNAP_OK);
     CHECK_EQ(dirty(self, 0, 10, 5), HLSNAP_OK);
@@ -669,4 +714,4 @@ static void forks(void) {
 #define TESTS_SNAPSHOTS(X) \
     X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
     X(extent_diffs) \
-    X(stored_pages) X(chains) X(large_layers) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)
+    X(stored_pages) X(chains) X(scattered_deltas) X(large_layers) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)

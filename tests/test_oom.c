@@ -247,6 +247,7 @@ static void address_space(void) {
     hlsnap_sandbox *sb, *other;
     hlsnap_snapshot *s, *large;
     if (SANITIZED) SKIP("a sanitizer needs the address space");
+    if (getenv("QEMU_USER")) SKIP("qemu-user ignores RLIMIT_AS");
     fake_reset();
     CHECK_EQ(hlsnap_sandbox_create(&big, &d, &other, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(other, &large, &err), HLSNAP_OK);
