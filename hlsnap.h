@@ -488,7 +488,7 @@ typedef struct hlsnap_snapshot_info {
    out       out    the snapshot; NULL on failure
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_ELF, _ELF_SEGMENT, _ELF_DYNAMIC, _ELF_RELOC, _SELF, _ABI; HLSNAP_ERR_OS,
-             _MEMORY, _LIMIT
+             _MEMORY, _LIMIT; HLSNAP_ERR_UNSUPPORTED (this machine's pages are not of 4 KiB)
    owns      the caller: hlsnap_snapshot_release
    threads   any  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *guest, hlsnap_snapshot **out,
@@ -649,9 +649,15 @@ template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
 #define HLSNAP_IMPLEMENTATION_ONCE
 
 #include <stdarg.h>
+#if defined(HLSNAP_GUEST) && !defined(__x86_64__)
+#error "guests are x86-64"
+#endif
+#if !(defined(__x86_64__) || defined(__aarch64__)) || !defined(__LP64__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "hlsnap runs on x86-64 and little-endian aarch64, 64-bit ABI; the declarations alone may be included anywhere"
+#endif
 #ifndef HLSNAP_GUEST
-#if !defined(__linux__) || !(defined(__x86_64__) || defined(__aarch64__))
-#error "hlsnap runs on 64-bit Linux; the declarations alone may be included anywhere"
+#if !defined(__linux__)
+#error "hlsnap runs on Linux; the declarations alone may be included anywhere"
 #endif
 #include <elf.h>
 #include <errno.h>
@@ -3157,6 +3163,13 @@ static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result c
     return r ? r : hlsnap__decls_unique(g->contract.imports, g->contract.num_imports, err);
 }
 
+/* Whether this kernel's pages are ours; larger ones, as some of arm64 have, could not be mapped one by one. */
+static hlsnap_result hlsnap__page_check(hlsnap_result code, hlsnap_error *err) {
+    const long page = sysconf(_SC_PAGESIZE);
+    if (page == (long)HLSNAP__PAGE) return HLSNAP_OK;
+    return hlsnap__fail(err, code, 0, "this machine has pages of %ld bytes, only %u will do", page, HLSNAP__PAGE);
+}
+
 /* ---- >>snapshot: layers and extents ---- */
 
 #ifndef MFD_CLOEXEC
@@ -4444,6 +4457,7 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     uint8_t *owned = NULL;
     hlsnap_result r = hlsnap__guest_desc_check(desc, err);
     *out = NULL;
+    if (!r) r = hlsnap__page_check(HLSNAP_ERR_UNSUPPORTED, err);
     if (r) return r;
     b.to_file = true;
     e = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*e), err);
@@ -5862,7 +5876,7 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         r = hlsnap__memory_check(&sb->memory, true, err); /* before anything that the guest did has an effect */
         if (r) break;
         switch (x.kind) {
-        case HLSNAP__EXIT_RETURN: return HLSNAP_OK;
+        case HLSNAP__EXIT_RETURN: return hlsnap__call_overdue(sb, err); /* the timer may be later than the guest */
         case HLSNAP__EXIT_CALL:
             r = hlsnap__host_call(sb, err);
             if (!r) r = hlsnap__call_overdue(sb, err);

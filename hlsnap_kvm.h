@@ -750,6 +750,37 @@ HLSNAP_API hlsnap_result hlsnap_kvm_probe(hlsnap_error *err) {
 } /* extern "C" */
 #endif
 #endif /* HLSNAP_KVM_IMPLEMENTATION_ONCE */
+#elif defined(HLSNAP_IMPLEMENTATION) && !defined(HLSNAP_GUEST)
+#ifndef HLSNAP_KVM_IMPLEMENTATION_ONCE
+#define HLSNAP_KVM_IMPLEMENTATION_ONCE
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- >>kvm-elsewhere: no shell is ever made, so nothing but shell_create is called ---- */
+
+static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
+                                        hlsnap_error *err) {
+    (void)hv;
+    (void)cancel_signal;
+    *out = NULL;
+    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, 0, "hlsnap_kvm: x86-64 only, and this program is of another architecture");
+}
+
+static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm", 0, hlsnap__kvm_create, NULL, NULL, NULL, NULL, NULL, NULL};
+
+HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
+
+HLSNAP_API hlsnap_result hlsnap_kvm_probe(hlsnap_error *err) {
+    hlsnap__shell *shell;
+    return hlsnap__kvm_create(&hlsnap__kvm_hypervisor, 0, &shell, err);
+}
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+#endif /* HLSNAP_KVM_IMPLEMENTATION_ONCE */
 #endif /* HLSNAP_IMPLEMENTATION */
 
 /* MIT License. Copyright (c) 2026 the hlsnap authors

@@ -3084,7 +3084,8 @@ static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *e
     if (!r) r = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err);
     if (!r)
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    return r ? r : hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
+    return r ? r : hlsnap__page_check(HLSNAP_ERR_ARCH, err);
 }
 
 /* ---- >>work: copying and verifying one layer, on one thread or several ---- */
