@@ -481,6 +481,8 @@ typedef struct hlsnap_snapshot_info {
     uint32_t guard;            /* hlsnap_oci_guard in force of a loaded snapshot; 0 for one taken in memory */
     char guest_name[64];       /* file name of the guest; "" when it came from memory */
     char build_id[48];         /* GNU build id in hex, at most 47 digits; "" when it has none */
+    char cpu_vendor[16];       /* where the guest's init ran, such as "GenuineIntel" and "kvm"; "" before it did */
+    char hypervisor[32];
 } hlsnap_snapshot_info;
 
 /* hlsnap_snapshot_from_guest -- a pre-init snapshot: loaded, relocated, not yet run; needs no VM, cannot be saved.
@@ -775,6 +777,7 @@ typedef struct hlsnap__guest {
     uint64_t tls_size;                /* bytes of the TLS block, ending at the identity page */
     uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
     uint64_t features;                /* HLSNAP__CPU_x bits the guest may have come to rely on */
+    char cpu_vendor[13], hypervisor[32]; /* where init ran, for people: hlsnap__machine_name_ok */
     uint64_t id;                      /* upper 48 bits of every handle; derived from the identity and the contract */
     char name[64], build_id[48];
     char *unresolved; /* names of functions a self guest lacks, each with its NUL, in slot order; or NULL */
@@ -2968,6 +2971,9 @@ static uint64_t hlsnap__xgetbv0(void) {
 }
 #endif
 
+/* What CPUID, or nothing, says who made the CPU; published with hlsnap__cpu_published. */
+static uint32_t hlsnap__cpu_vendor_words[3];
+
 static uint64_t hlsnap__cpu_read(void) {
     uint64_t found = 0;
 #if defined(__x86_64__)
@@ -2984,6 +2990,9 @@ static uint64_t hlsnap__cpu_read(void) {
     max_ext = r[0];
     hlsnap__cpuid(0, 0, r);
     max = r[0];
+    __atomic_store_n(&hlsnap__cpu_vendor_words[0], r[1], __ATOMIC_RELAXED);
+    __atomic_store_n(&hlsnap__cpu_vendor_words[1], r[3], __ATOMIC_RELAXED);
+    __atomic_store_n(&hlsnap__cpu_vendor_words[2], r[2], __ATOMIC_RELAXED);
     hlsnap__cpuid(1, 0, r);
     xcr0 = r[2] >> 27 & 1 ? hlsnap__xgetbv0() : 0;
     for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++) {
@@ -3000,12 +3009,34 @@ static uint64_t hlsnap__cpu_read(void) {
 static uint64_t hlsnap__cpu_published; /* bit 63: valid */
 
 static uint64_t hlsnap__cpu_features(void) {
-    uint64_t bits = __atomic_load_n(&hlsnap__cpu_published, __ATOMIC_RELAXED);
+    uint64_t bits = __atomic_load_n(&hlsnap__cpu_published, __ATOMIC_ACQUIRE);
     if (!bits) {
         bits = hlsnap__cpu_read() | 1ull << 63;
-        __atomic_store_n(&hlsnap__cpu_published, bits, __ATOMIC_RELAXED);
+        __atomic_store_n(&hlsnap__cpu_published, bits, __ATOMIC_RELEASE);
     }
     return bits & ~(1ull << 63);
+}
+
+/* Names that go into annotations of a manifest, which tools print: plain ASCII without what JSON or HTML would escape. */
+static bool hlsnap__machine_name_ok(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr(" !+-._", c));
+}
+
+static void hlsnap__machine_name(char *to, size_t cap, const char *from, size_t size) {
+    size_t i;
+    for (i = 0; i < size && i < cap - 1 && from[i]; i++) to[i] = hlsnap__machine_name_ok(from[i]) ? from[i] : '_';
+    to[i] = 0;
+}
+
+/* Notes the machine that a guest is initialized on. */
+static void hlsnap__guest_machine(hlsnap__guest *g, const char *hypervisor) {
+    uint32_t words[3], i;
+    char vendor[12];
+    g->features = hlsnap__cpu_features();
+    for (i = 0; i < 3; i++) words[i] = __atomic_load_n(&hlsnap__cpu_vendor_words[i], __ATOMIC_RELAXED);
+    memcpy(vendor, words, sizeof(vendor));
+    hlsnap__machine_name(g->cpu_vendor, sizeof(g->cpu_vendor), vendor, sizeof(vendor));
+    hlsnap__machine_name(g->hypervisor, sizeof(g->hypervisor), hypervisor, strlen(hypervisor));
 }
 
 /* Writes the names of the bits, separated by blanks. */
@@ -3464,6 +3495,8 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
     out->guard = s->guard;
     memcpy(out->guest_name, s->guest->name, sizeof(out->guest_name));
     memcpy(out->build_id, s->guest->build_id, sizeof(out->build_id));
+    memcpy(out->cpu_vendor, s->guest->cpu_vendor, sizeof(s->guest->cpu_vendor));
+    memcpy(out->hypervisor, s->guest->hypervisor, sizeof(out->hypervisor));
 }
 
 static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, hlsnap_function *out) {
@@ -6281,7 +6314,7 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
                          HLSNAP_ABI_VERSION);
     if (!r) r = hlsnap__contract_read(sb, g, m.num_exports, err);
     if (!r && m.entry) g->entry = m.entry;
-    g->features = hlsnap__cpu_features();
+    hlsnap__guest_machine(g, sb->hv->name);
     if (!r) r = hlsnap__guest_check(g, HLSNAP_ERR_PROTOCOL, err);
     if (!r) r = hlsnap__bind_imports(&g->contract, sb->functions, sb->num_functions, &sb->binding, err);
     if (r) {

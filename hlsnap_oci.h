@@ -292,28 +292,47 @@ static const uint32_t hlsnap__sha256_k[64] = {
 
 static uint32_t hlsnap__sha256_rotr(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-/* FIPS 180-4, 6.2.2, with the message schedule kept as a ring of 16 words. */
+/* One step of FIPS 180-4, 6.2.2; v is the state a..h, turned by `at` places instead of moved. */
+static inline void hlsnap__sha256_step(uint32_t v[8], unsigned at, uint32_t k, uint32_t w) {
+    const uint32_t a = v[(0 - at) & 7], b = v[(1 - at) & 7], c = v[(2 - at) & 7], e = v[(4 - at) & 7],
+                   f = v[(5 - at) & 7], g = v[(6 - at) & 7];
+    const uint32_t t = v[(7 - at) & 7] + k + w + ((e & (f ^ g)) ^ g) +
+                       (hlsnap__sha256_rotr(e, 6) ^ hlsnap__sha256_rotr(e, 11) ^ hlsnap__sha256_rotr(e, 25));
+    v[(3 - at) & 7] += t;
+    v[(7 - at) & 7] = t + ((a & (b ^ c)) ^ (b & c)) +
+                      (hlsnap__sha256_rotr(a, 2) ^ hlsnap__sha256_rotr(a, 13) ^ hlsnap__sha256_rotr(a, 22));
+}
+
+/* Replaces eight words of the message schedule, from `at` on, by those of sixteen steps later. */
+static inline void hlsnap__sha256_stretch(uint32_t w[16], unsigned at) {
+    unsigned i;
+    for (i = at; i < at + 8; i++) {
+        const uint32_t a = w[(i + 1) & 15], b = w[(i + 14) & 15];
+        w[i] += (hlsnap__sha256_rotr(a, 7) ^ hlsnap__sha256_rotr(a, 18) ^ a >> 3) + w[(i + 9) & 15] +
+                (hlsnap__sha256_rotr(b, 17) ^ hlsnap__sha256_rotr(b, 19) ^ b >> 10);
+    }
+}
+
+/* The message schedule is a ring of 16 words. Unrolled by eight, so that the state stays in registers. */
 static void hlsnap__sha256_portable(uint32_t h[8], const uint8_t *p, size_t blocks) {
-    uint32_t w[16], v[8], t1, t2;
-    int i;
+    uint32_t w[16], v[8];
+    unsigned i;
     for (; blocks; blocks--, p += 64) {
         memcpy(v, h, sizeof(v));
-        for (i = 0; i < 64; i++) {
-            if (i < 16) {
-                w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
-                       p[4 * i + 3];
-            } else {
-                uint32_t a = w[(i + 1) & 15], b = w[(i + 14) & 15];
-                w[i & 15] += (hlsnap__sha256_rotr(a, 7) ^ hlsnap__sha256_rotr(a, 18) ^ a >> 3) + w[(i + 9) & 15] +
-                             (hlsnap__sha256_rotr(b, 17) ^ hlsnap__sha256_rotr(b, 19) ^ b >> 10);
-            }
-            t1 = v[7] + (hlsnap__sha256_rotr(v[4], 6) ^ hlsnap__sha256_rotr(v[4], 11) ^ hlsnap__sha256_rotr(v[4], 25)) +
-                 ((v[4] & v[5]) ^ (~v[4] & v[6])) + hlsnap__sha256_k[i] + w[i & 15];
-            t2 = (hlsnap__sha256_rotr(v[0], 2) ^ hlsnap__sha256_rotr(v[0], 13) ^ hlsnap__sha256_rotr(v[0], 22)) +
-                 ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-            memmove(v + 1, v, 7 * sizeof(v[0]));
-            v[4] += t1;
-            v[0] = t1 + t2;
+        for (i = 0; i < 16; i++)
+            w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+        for (i = 0; i < 64; i += 8) {
+            const uint32_t *k = hlsnap__sha256_k + i;
+            uint32_t *x = w + (i & 8);
+            hlsnap__sha256_step(v, 0, k[0], x[0]);
+            hlsnap__sha256_step(v, 1, k[1], x[1]);
+            hlsnap__sha256_step(v, 2, k[2], x[2]);
+            hlsnap__sha256_step(v, 3, k[3], x[3]);
+            hlsnap__sha256_step(v, 4, k[4], x[4]);
+            hlsnap__sha256_step(v, 5, k[5], x[5]);
+            hlsnap__sha256_step(v, 6, k[6], x[6]);
+            hlsnap__sha256_step(v, 7, k[7], x[7]);
+            if (i < 48) hlsnap__sha256_stretch(w, i & 8);
         }
         for (i = 0; i < 8; i++) h[i] += v[i];
     }
@@ -1400,6 +1419,7 @@ static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *e
 #define HLSNAP__OCI_O_TMPFILE (020000000 | O_DIRECTORY)
 #endif
 #define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
+#define HLSNAP__OCI_START_WRITING 2 /* SYNC_FILE_RANGE_WRITE, of Linux; libc has it for _GNU_SOURCE only */
 
 typedef struct hlsnap__oci_blob {
     int fd;        /* -1: none */
@@ -1412,6 +1432,11 @@ typedef struct hlsnap__oci_blob {
     bool shared;   /* a file of that name was there and hashed whole; these tell it again: */
     uint64_t dev, ino, ctime_s, ctime_ns; /* 0: not known */
 } hlsnap__oci_blob;
+
+static void hlsnap__oci_blob_none(hlsnap__oci_blob *b) {
+    memset(b, 0, sizeof(*b));
+    b->fd = -1;
+}
 
 /* A name that no other save uses. */
 static void hlsnap__oci_temp_name(char *to, size_t cap, const char *dir) {
@@ -1486,35 +1511,42 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
     return HLSNAP_OK;
 }
 
-/* A small file, complete and on the disk. */
+/* A small file, complete; not on the disk yet, so that one journal commit can do for several. */
 static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data,
                                             size_t n, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_room(n, "a file", err);
     b->size = n;
     if (!r) r = hlsnap__oci_blob_create(store, at, b, err);
-    if (!r) r = hlsnap__pwrite(b->fd, data, n, 0, err);
-    return r ? r : hlsnap__oci_fsync(b->fd, "a new file", err);
+    return r ? r : hlsnap__pwrite(b->fd, data, n, 0, err);
 }
 
-/* Puts a small file under its name at the root, in one step. */
-static hlsnap_result hlsnap__oci_root_file(hlsnap__oci_store *store, const char *name, const char *data, size_t n,
-                                           hlsnap_error *err) {
-    hlsnap__oci_blob b;
+/* A small file that will stand at the root, as hlsnap__oci_file_write. */
+static hlsnap_result hlsnap__oci_root_write(hlsnap__oci_store *store, hlsnap__oci_blob *b, const char *name,
+                                            const char *data, size_t n, hlsnap_error *err) {
     struct stat st;
-    hlsnap_result r;
-    memset(&b, 0, sizeof(b));
-    r = hlsnap__oci_file_write(store, store->root, &b, data, n, err);
+    hlsnap_result r = hlsnap__oci_file_write(store, store->root, b, data, n, err);
     if (!r && fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-        fchmod(b.fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
+        fchmod(b->fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
         r = hlsnap__oci_os(err, errno, "chmod", name);
-    if (!r) r = hlsnap__oci_replace(store, &b, store->root, name, err);
-    hlsnap__oci_blob_close(store, &b, false);
     return r;
+}
+
+/* Puts such a file under its name, in one step, once the disk has it. */
+static hlsnap_result hlsnap__oci_root_name(hlsnap__oci_store *store, hlsnap__oci_blob *b, const char *name,
+                                           hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_fsync(b->fd, name, err);
+    return r ? r : hlsnap__oci_replace(store, b, store->root, name, err);
 }
 
 static hlsnap_result hlsnap__oci_marker_write(hlsnap__oci_store *store, hlsnap_error *err) {
     static const char marker[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-    return hlsnap__oci_root_file(store, "oci-layout", marker, sizeof(marker) - 1, err);
+    hlsnap__oci_blob b;
+    hlsnap_result r;
+    hlsnap__oci_blob_none(&b);
+    r = hlsnap__oci_root_write(store, &b, "oci-layout", marker, sizeof(marker) - 1, err);
+    if (!r) r = hlsnap__oci_root_name(store, &b, "oci-layout", err);
+    hlsnap__oci_blob_close(store, &b, false);
+    return r;
 }
 
 /* An open file holds exactly the bytes of a digest, and its chunk list is that of another one, or any (NULL). */
@@ -1949,6 +1981,8 @@ static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, 
     hlsnap__text_add(t, "],\"annotations\":{\"dev.hlsnap.abi\":\"%d\",\"dev.hlsnap.arch\":\"" HLSNAP__OCI_ARCH "\",",
                      HLSNAP_ABI_VERSION);
     if (g->build_id[0]) hlsnap__text_add(t, "\"dev.hlsnap.build-id\":\"%s\",", g->build_id);
+    if (g->cpu_vendor[0]) hlsnap__text_add(t, "\"dev.hlsnap.cpu.vendor\":\"%s\",", g->cpu_vendor);
+    if (g->hypervisor[0]) hlsnap__text_add(t, "\"dev.hlsnap.hypervisor\":\"%s\",", g->hypervisor);
     hlsnap__text_add(t, "\"dev.hlsnap.library\":\"" HLSNAP_VERSION_STRING "\",\"dev.hlsnap.version\":\"%d\"}}",
                      HLSNAP_SNAPSHOT_VERSION);
 }
@@ -2067,13 +2101,14 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
     hlsnap__oci_decls_write(t, "imports", g->contract.imports, g->contract.num_imports);
     hlsnap__text_add(t, ",\"features\":[");
     hlsnap__oci_features_write(t, g->features);
-    hlsnap__text_add(t, "],\"generation\":\"0x%llx\",\"layers\":[", (unsigned long long)s->generation);
+    hlsnap__text_add(t, "],\"machine\":{\"cpu_vendor\":\"%s\",\"hypervisor\":\"%s\"},\"generation\":\"0x%llx\"",
+                     g->cpu_vendor, g->hypervisor, (unsigned long long)s->generation);
+    hlsnap__text_add(t, ",\"layers\":[");
     for (i = 0; i < num_layers; i++)
         hlsnap__text_add(t, "%s{\"pages\":%llu,\"chunks\":\"%s\"}", i ? "," : "", (unsigned long long)layers[i].pages,
                          layers[i].chunks);
     hlsnap__text_raw(t, "],\"extents\":[", 13);
-    for (i = 0; i < num && t->size <= t->cap; i++)
-        hlsnap__text_extent(t, &extents[i], i > 0);
+    for (i = 0; i < num && t->size <= t->cap; i++) hlsnap__text_extent(t, &extents[i], i > 0);
     hlsnap__text_raw(t, "]}", 2);
 }
 
@@ -2122,6 +2157,26 @@ static hlsnap_result hlsnap__oci_name_read(const hlsnap__json *d, const cJSON *o
                                 err);
     memcpy(out, text, strlen(text) + 1);
     return HLSNAP_OK;
+}
+
+/* One of the names of the machine, which will stand in annotations again. */
+static hlsnap_result hlsnap__oci_machine_name(const hlsnap__json *d, const cJSON *o, const char *name, char *out,
+                                              size_t cap, hlsnap_error *err) {
+    const char *p;
+    hlsnap_result r = hlsnap__oci_name_read(d, o, "machine.", name, out, cap, err);
+    for (p = out; !r && *p; p++)
+        if (!hlsnap__machine_name_ok(*p))
+            r = hlsnap__json_bad(d, "machine.", name, "letters, digits, blanks, and !+-._", hlsnap__json_get(o, name),
+                                 err);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_machine_read(const hlsnap__json *d, hlsnap__guest *g, hlsnap_error *err) {
+    static const char *const fields[] = {"cpu_vendor", "hypervisor", NULL};
+    const cJSON *o = hlsnap__json_get(d->root, "machine");
+    hlsnap_result r = hlsnap__json_exactly(d, o, "machine.", fields, err);
+    if (!r) r = hlsnap__oci_machine_name(d, o, "cpu_vendor", g->cpu_vendor, sizeof(g->cpu_vendor), err);
+    return r ? r : hlsnap__oci_machine_name(d, o, "hypervisor", g->hypervisor, sizeof(g->hypervisor), err);
 }
 
 static hlsnap_result hlsnap__oci_guest_read(const hlsnap__json *d, hlsnap__guest *g, hlsnap_error *err) {
@@ -2293,9 +2348,10 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
 /* Fills c, of which the caller releases guest and extents, also after a failure. */
 static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m,
                                              hlsnap__oci_config *c, hlsnap_error *err) {
-    static const char *const fields[] = {"version", "abi",      "arch",       "page_size", "library", "guest",
-                                         "entry",   "module",   "tls_size",   "window",    "regions", "exports",
-                                         "imports", "features", "generation", "layers",    "extents", NULL};
+    static const char *const fields[] = {"version",    "abi",     "arch",    "page_size", "library",
+                                         "guest",      "entry",   "module",  "tls_size",  "window",
+                                         "regions",    "exports", "imports", "features",  "machine",
+                                         "generation", "layers",  "extents", NULL};
     hlsnap__guest *g;
     hlsnap_result r = hlsnap__oci_config_gate(d, err);
     if (!r) r = hlsnap__json_exactly(d, d->root, "", fields, err);
@@ -2303,6 +2359,7 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     g = c->guest = hlsnap__guest_alloc(err);
     if (!g) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_guest_read(d, g, err);
+    if (!r) r = hlsnap__oci_machine_read(d, g, err);
     if (!r) r = hlsnap__oci_layout_read(d, &g->layout, err);
     if (!r) r = hlsnap__oci_decls_read(d, "exports", &g->contract.exports, &g->contract.num_exports, err);
     if (!r) r = hlsnap__oci_decls_read(d, "imports", &g->contract.imports, &g->contract.num_imports, err);
@@ -2385,8 +2442,7 @@ static bool hlsnap__oci_same_region(const hlsnap__layout *l, uint64_t a, uint64_
 }
 
 static void hlsnap__oci_blob_name(hlsnap__oci_blob *b, const char *digest, uint64_t size) {
-    memset(b, 0, sizeof(*b));
-    b->fd = -1;
+    hlsnap__oci_blob_none(b);
     memcpy(b->digest, digest, sizeof(b->digest));
     b->size = size;
 }
@@ -2848,9 +2904,10 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
         hlsnap__sha256_chunks(save->sha, save->buffer, (size_t)n, HLSNAP__OCI_CHUNK,
                               save->sums + at / HLSNAP__OCI_CHUNK * 32);
         r = hlsnap__pwrite(b->fd, save->buffer, (size_t)n, at, err);
+        /* the disk may begin while the next bytes are hashed; fsync says what came of it */
+        if (!r) syscall(SYS_sync_file_range, b->fd, (int64_t)at, (int64_t)n, HLSNAP__OCI_START_WRITING);
         if (!r) r = hlsnap__oci_report(&save->desc, at + n, total, err);
     }
-    if (!r) r = hlsnap__oci_fsync(b->fd, "a memory layer", err);
     hlsnap__sha256_final(&whole, sum);
     hlsnap__sha256_text(sum, b->digest);
     b->size = total;
@@ -2893,6 +2950,8 @@ static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_erro
     if (r) return r;
     hlsnap__oci_manifest_write(&save->text, save->s->guest, plan->layers, plan->num_layers, &b[HLSNAP__OCI_CONFIG]);
     r = hlsnap__oci_part_write(save, HLSNAP__OCI_MANIFEST, save->text.at, save->text.size, err);
+    for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++) /* all at once: the first one's journal commit does for all */
+        if (b[i].size) r = hlsnap__oci_fsync(b[i].fd, "a new blob", err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (b[i].size) hlsnap__oci_blob_look(&save->store, &b[i], NULL, save->sha, save->buffer);
     return r;
@@ -2937,8 +2996,8 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
 }
 
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
-static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *index, bool *marking, bool *listed,
-                                         hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *index, hlsnap__oci_blob *file,
+                                         bool *marking, bool *listed, hlsnap_error *err) {
     hlsnap__oci_edit edit;
     bool marked = false;
     uint32_t i;
@@ -2953,12 +3012,13 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *i
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (save->blobs[i].size)
             r = hlsnap__oci_blob_commit(&save->store, &save->blobs[i], save->sha, save->buffer, err);
+    if (!r) r = hlsnap__oci_root_write(&save->store, file, "index.json", save->text.at, save->text.size, err);
     if (!r && !marked) {
         r = hlsnap__oci_marker_write(&save->store, err);
         *marking = !r;
     }
     if (!r) r = hlsnap__oci_fsync_dirs(&save->store, err);
-    if (!r) r = hlsnap__oci_root_file(&save->store, "index.json", save->text.at, save->text.size, err);
+    if (!r) r = hlsnap__oci_root_name(&save->store, file, "index.json", err);
     if (r) return r;
     *listed = true;
     r = hlsnap__oci_fsync(save->store.root, "the layout", err);
@@ -2968,12 +3028,15 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *i
 /* The last phase; a failure takes back what it did before anybody else gets the lock. */
 static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
     hlsnap__json index;
+    hlsnap__oci_blob file;
     bool marking = false;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     if (r) return r;
     memset(&index, 0, sizeof(index));
-    r = hlsnap__oci_publish(save, &index, &marking, listed, err);
+    hlsnap__oci_blob_none(&file);
+    r = hlsnap__oci_publish(save, &index, &file, &marking, listed, err);
+    hlsnap__oci_blob_close(&save->store, &file, false);
     if (marking && !*listed) unlinkat(save->store.root, "oci-layout", 0);
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], !*listed);
     hlsnap__json_close(&index);
@@ -2985,8 +3048,7 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
 static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
     uint32_t i;
     hlsnap_result r;
-    memset(save->blobs, 0, sizeof(save->blobs));
-    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) save->blobs[i].fd = -1;
+    for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_none(&save->blobs[i]);
     r = hlsnap__oci_plan_make(save, err);
     if (!r) r = hlsnap__oci_blobs_write(save, err);
     if (!r) r = hlsnap__snapshot_check(save->s, false, err); /* what was read is what was loaded */
@@ -3969,8 +4031,12 @@ static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err
 /* Replaces index.json; the rename is what counts. Under the index lock. */
 static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap__text *text, const hlsnap__json *index,
                                                const hlsnap__oci_edit *edit, hlsnap_error *err) {
+    hlsnap__oci_blob b;
     hlsnap_result r = hlsnap__oci_index_make(text, index, edit, err);
-    if (!r) r = hlsnap__oci_root_file(store, "index.json", text->at, text->size, err);
+    hlsnap__oci_blob_none(&b);
+    if (!r) r = hlsnap__oci_root_write(store, &b, "index.json", text->at, text->size, err);
+    if (!r) r = hlsnap__oci_root_name(store, &b, "index.json", err);
+    hlsnap__oci_blob_close(store, &b, false);
     return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
 }
 

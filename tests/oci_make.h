@@ -39,6 +39,8 @@ HLSNAP__UNUSED static hlsnap__guest *guest_new(void) {
     g->features = hlsnap__cpu_features();
     strcpy(g->name, "g\xc3\xbc" "est \"x\".elf");
     strcpy(g->build_id, "0123456789abcdef0123456789abcdef01234567");
+    strcpy(g->cpu_vendor, "AMDisbetter!");
+    strcpy(g->hypervisor, "some_vm-1.0+x");
     g->id = hlsnap__guest_id(g);
     return g;
 }
@@ -111,6 +113,8 @@ HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_sna
     CHECK_EQ(g->id, h->id);
     CHECK_STR(g->name, h->name);
     CHECK_STR(g->build_id, h->build_id);
+    CHECK_STR(g->cpu_vendor, h->cpu_vendor);
+    CHECK_STR(g->hypervisor, h->hypervisor);
     CHECK_EQ(a->generation, b->generation);
     if (CHECK_EQ(g->contract.num_exports, h->contract.num_exports))
         check_contract(g->contract.exports, h->contract.exports, g->contract.num_exports);

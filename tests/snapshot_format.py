@@ -73,6 +73,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:$-]{0,62}")
 SIGNATURE = re.compile(r"(?:void|{0})\((?:(?:{0})(?:,(?:{0})){{0,31}})?\)".format("bool|i32|u32|i64|u64|f32|f64|str|bytes"))
 FEATURE = re.compile(r"[a-z0-9_]{1,31}")
 BUILD_ID = re.compile(r"[0-9a-f]{0,47}")
+MACHINE = re.compile(r"[A-Za-z0-9 !+._-]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -419,6 +420,8 @@ class Config:
     library: str
     guest_name: str
     build_id: str
+    cpu_vendor: str
+    hypervisor: str
     elf_entry: int
     load_address: int
     entry: int
@@ -446,7 +449,8 @@ class Config:
             "regions": [{"kind": r.kind, "gva": hex(r.gva), "pages": r.pages} for r in self.regions],
             "exports": [{"name": name, "signature": signature} for name, signature in self.exports],
             "imports": [{"name": name, "signature": signature} for name, signature in self.imports],
-            "features": self.features, "generation": hex(self.generation),
+            "features": self.features, "machine": {"cpu_vendor": self.cpu_vendor, "hypervisor": self.hypervisor},
+            "generation": hex(self.generation),
             "layers": [{"pages": pages, "chunks": chunks} for pages, chunks in self.layers],
             "extents": [list(extent) for extent in self.extents],
         }
@@ -511,12 +515,14 @@ def check_platform(value: Any, any_machine: bool) -> None:
 def read_config(value: Any, manifest_layers: List[LayerInfo], any_machine: bool) -> Config:
     check_platform(value, any_machine)
     f = Fields(value, "version abi arch page_size library guest entry module tls_size window regions exports imports features "
-                      "generation layers extents")
+                      "machine generation layers extents")
     guest = Fields(value["guest"], "name build_id elf_entry load_address", "config.guest")
     window = Fields(value["window"], "base pages", "config.window")
+    machine = Fields(value["machine"], "cpu_vendor hypervisor", "config.machine")
     config = Config(
         arch=f.string("arch"), library=f.string("library", limit=63), guest_name=guest.string("name", limit=63),
         build_id=guest.string("build_id", BUILD_ID), elf_entry=guest.hex("elf_entry"), load_address=guest.hex("load_address"),
+        cpu_vendor=machine.string("cpu_vendor", MACHINE, 12), hypervisor=machine.string("hypervisor", MACHINE, 31),
         entry=f.hex("entry"), module=f.hex("module"), tls_size=f.hex("tls_size"), base=window.hex("base", END_OF_ADDRESSES),
         pages=window.int("pages", 1, 8388608), regions=[read_region(r, i) for i, r in enumerate(f.array("regions", 1, 32))],
         exports=read_contract(f, "exports"), imports=read_contract(f, "imports"), features=read_features(f, any_machine),
@@ -729,11 +735,10 @@ def descriptor(media_type: str, data: bytes, title: str = "") -> Dict[str, Any]:
 
 def manifest_document(config: Config, config_descriptor: Dict[str, Any], layers: List[Dict[str, Any]]) -> Dict[str, Any]:
     annotations = {"dev.hlsnap.abi": "0", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
+                   "dev.hlsnap.cpu.vendor": config.cpu_vendor, "dev.hlsnap.hypervisor": config.hypervisor,
                    "dev.hlsnap.library": config.library, "dev.hlsnap.version": "0"}
-    if not config.build_id:
-        del annotations["dev.hlsnap.build-id"]
     return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "artifactType": ARTIFACT_TYPE, "config": config_descriptor,
-            "layers": layers, "annotations": annotations}
+            "layers": layers, "annotations": {key: text for key, text in annotations.items() if text}}
 
 
 def entry_document(manifest: bytes, tag: str) -> Dict[str, Any]:
@@ -876,9 +881,8 @@ def flatten(made: Made) -> Made:
 
 
 def save_again(made: Made) -> Made:
-    """What a writer makes of a snapshot whose layers the layout holds: they stay, unless they are too many or too large."""
-    sizes = [pages for pages, _ in made.config.layers]
-    if len(sizes) > 8 or sum(sizes[1:]) > sizes[0] // 2:
+    """What a writer makes of a snapshot whose layers the layout holds, all of them: they stay, unless they are too many."""
+    if len(made.config.layers) > 8:
         return flatten(made)
     config, extents = copy.copy(made.config), []
     for e in config.extents:
@@ -960,6 +964,7 @@ class Maker:
         tls = where("tls")
         return Config(
             library="0.1.0", guest_name=rng.choice(self.NAMES), build_id="%0*x" % (40, rng.getrandbits(160)) * rng.randint(0, 1),
+            cpu_vendor=rng.choice(["", "GenuineIntel", "AMDisbetter!", "  Shanghai  "]), hypervisor=rng.choice(["", "kvm", "x" * 31]),
             elf_entry=rng.getrandbits(64), load_address=rng.choice([0, 0x400000, (1 << 64) - PAGE]),
             entry=inside(where("text")), module=rng.choice([0, inside(where("text", "rodata", "data", "tls", "heap", "stack"))]),
             tls_size=rng.choice([0, rng.randint(0, tls.pages * PAGE - RUNTIME_TLS), tls.pages * PAGE - RUNTIME_TLS]),
@@ -1441,6 +1446,8 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
         yield from values(path, path, ["", "x" * 63, "é" * 31 + "x", "a\u00a0b", '"\\/', "<&>"],
                           ["x" * 64, "é" * 32, "a\nb", "\x1f", "a\x7f", "a\u0085b", "\x9b2J", 1, None])
     yield from values("build_id", "guest.build_id", ["", "0", "0123456789abcdef", "f" * 47], ["f" * 48, "AB", "0x1", "g", " ", 1])
+    yield from values("cpu_vendor", "machine.cpu_vendor", ["", "GenuineIntel", " !+-._09azAZ"], ["x" * 13, "a<b", "\u00e9", "a\n", 1, None])
+    yield from values("hypervisor", "machine.hypervisor", ["", "kvm", "x" * 31], ["x" * 32, "a&b", "a/b", '"', 1, None])
     hexes = ["", "0x", "0", "0x00", "0x01", "0X1", "0xA", " 0x1", "0x1 ", "-0x1", "0x10000000000000000", 1, None, "1"]
     for path in ("guest.elf_entry", "guest.load_address"):
         yield from values(path, path, ["0x0", "0x1f", "0xffffffffffffffff"], hexes)
@@ -1547,12 +1554,13 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "extents-32769", "CONFIG", many_extents(MAX_EXTENTS + 1)
 
     for name in ("version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "tls_size", "window", "regions", "exports",
-                 "imports", "features", "generation", "layers", "extents"):
+                 "imports", "features", "machine", "generation", "layers", "extents"):
         yield f"without-{name}", "CONFIG", lambda m, name=name: m.config.pop(name)
         yield f"null-{name}", "CONFIG", put(None, name)
-    for outer, name in (("guest", "name"), ("guest", "build_id"), ("window", "base"), ("window", "pages")):
+    for outer, name in (("guest", "name"), ("guest", "build_id"), ("window", "base"), ("window", "pages"),
+                        ("machine", "cpu_vendor"), ("machine", "hypervisor")):
         yield f"without-{outer}.{name}", "CONFIG", lambda m, outer=outer, name=name: m.config[outer].pop(name)
-    for outer in ("guest", "window"):
+    for outer in ("guest", "window", "machine"):
         yield f"surplus-{outer}", "CONFIG", put(0, outer, "surplus")
     yield "surplus", "CONFIG", put(0, "surplus")
     yield "surplus-case", "CONFIG", put(0, "Version")

@@ -574,7 +574,7 @@ static void bare_contract(void) { /* no functions, no features, no TLS, no modul
     hlsnap__guest *g = s->guest;
     g->contract.num_exports = g->contract.num_imports = 0;
     g->features = g->module = g->tls_size = 0;
-    g->name[0] = g->build_id[0] = 0;
+    g->name[0] = g->build_id[0] = g->cpu_vendor[0] = g->hypervisor[0] = 0;
     g->id = hlsnap__guest_id(g);
     s->generation = INT64_MAX;
     CHECK_EQ(save(dir, "x", s, NULL), 0);
@@ -1063,6 +1063,8 @@ static const hostile table[] = {
     {"layout is a link to a layout", shell, "D=$PWD; cd ..; rm -rf real.d; mv $D real.d; ln -s real.d $D", "", OK, BOTH},
     {"hard link to a blob", shell, "ln $M x", "", OK, BOTH},
     {"digest of any algorithm elsewhere", on_index, MANIFESTS, MANIFESTS "{\"mediaType\":\"a/b\",\"digest\":\"sha512+b64u:a=_-\",\"size\":0},", OK, BOTH},
+    {"machine of another make", on_config, "\"AMDisbetter!\"", "\"Genuine  RDC\"", OK, BOTH},
+    {"machine unknown", on_config, "\"machine\":{\"cpu_vendor\":\"AMDisbetter!\",\"hypervisor\":\"some_vm-1.0+x\"", "\"machine\":{\"hypervisor\":\"\",\"cpu_vendor\":\"\"", OK, BOTH},
     {"escaped names", on_index, "\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\"",
      "\"mediaTyp\\u0065\":\"application\\/vnd.oci.image.manifest.v1+json\"", OK, BOTH},
     {"the greatest size elsewhere", on_index, MANIFESTS, MANIFESTS "{\"mediaType\":\"a/b\",\"digest\":\"sha512:a\",\"size\":9007199254740992},", OK, BOTH},
@@ -1311,6 +1313,14 @@ static const hostile table[] = {
     {"config name with an escape", on_config, "\"name\":\"g", "\"name\":\"\\u001b[2J", HLSNAP_ERR_CONFIG, BOTH},
     {"config guest a string", member, "guest", "\"x\"", HLSNAP_ERR_CONFIG, BOTH},
     {"config build_id not hex", on_config, "\"build_id\":\"0", "\"build_id\":\"G", HLSNAP_ERR_CONFIG, BOTH},
+    {"config without machine", on_config, "\"machine\":{", "\"engine\":{", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine a string", member, "machine", "\"x\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"config unknown field in machine", on_config, "\"machine\":{", "\"machine\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine.cpu_vendor a number", on_config, "\"AMDisbetter!\"", "0", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine.cpu_vendor of 13 bytes", on_config, "\"AMDisbetter!\"", "\"AMDisbetter!!\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine.cpu_vendor with a quote", on_config, "\"AMDisbetter!\"", "\"AMD\\\"\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine.hypervisor with <", on_config, "\"some_vm-1.0+x\"", "\"<b>\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"config machine.hypervisor of 32 bytes", on_config, "\"some_vm-1.0+x\"", "\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"", HLSNAP_ERR_CONFIG, BOTH},
     {"config build_id of 48 digits", on_config, "\"build_id\":\"0", "\"build_id\":\"012345678", HLSNAP_ERR_CONFIG, BOTH},
     {"config entry a number", on_config, "\"entry\":\"0x10000123\"", "\"entry\":268435747", HLSNAP_ERR_CONFIG, BOTH},
     {"config hex in capitals", on_config, "\"0xffffffffffff0000\"", "\"0xFFFFFFFFFFFF0000\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1510,7 +1520,7 @@ static void hostile_layouts(void) {
 /* Every member of the config: missing, or of every other type. */
 static void config_members(void) {
     static const char *const members[] = {"version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "tls_size", "window",
-        "regions", "exports", "imports", "features", "generation", "layers", "extents"};
+        "regions", "exports", "imports", "features", "machine", "generation", "layers", "extents"};
     static const char *const values[] = {"", "null", "true", "-1", "7", "\"\"", "\"0xg\"", "{}", "[]", "[null]"};
     static const struct { const char *member, *value; int code; } others[] = { /* than HLSNAP_ERR_CONFIG */
         {"version", "7", HLSNAP_ERR_VERSION}, {"abi", "7", HLSNAP_ERR_VERSION}, {"arch", "\"\"", HLSNAP_ERR_ARCH},
@@ -2491,7 +2501,8 @@ static void manifest_form(void) {
              "\"size\":172032,\"annotations\":{\"org.opencontainers.image.title\":\"layer0.mem\"}},{\"mediaType\":"
              "\"application/vnd.hlsnap.snapshot.chunks.v1\",\"digest\":\"%s\",\"size\":96,\"annotations\":"
              "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"0\",\"dev.hlsnap.arch\":"
-             "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\",\"dev.hlsnap.library\":\"0.1.0\","
+             "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\","
+             "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.1.0\","
              "\"dev.hlsnap.version\":\"0\"}}",
              config_digest, strlen(config_text), memory_digest, chunks_digest);
     CHECK_STR(manifest_text, want);

@@ -1,5 +1,5 @@
 /* test_store.c - sandboxes started from layouts: what runs, what is shared, and what happens when the files change under
-   them. Needs /dev/kvm and cJSON, and guest_store.elf in GUEST_DIR. */
+   them. Needs /dev/kvm and cJSON, and guest_store.elf in GUEST_DIR. Layouts are made in $TMPDIR or /tmp. */
 #include <stddef.h>
 static void *counted_malloc(size_t n);
 static void counted_free(void *p);
@@ -14,7 +14,7 @@ static void counted_free(void *p);
 #include <stdio.h>
 
 static hlsnap_error err;
-static char dir[64];
+static char dir[200];
 
 /* Every allocation is counted; the one numbered fail_at fails. */
 static long allocations, fail_at, live;
@@ -59,12 +59,17 @@ static uint32_t sum(hlsnap_sandbox *sb, uint32_t pages) {
     return out.as.u32;
 }
 
+static void dir_make(void) {
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof(dir), "%.150s/hlsnap_store.XXXXXX", tmp ? tmp : "/tmp");
+    CHECK(mkdtemp(dir) != NULL);
+}
+
 /* A layout that holds a guest whose first `pages` heap pages are `value`. */
 static void saved(uint32_t pages, uint32_t value) {
     hlsnap_sandbox *sb = start(16u << 20);
     hlsnap_snapshot *s = NULL;
-    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
-    CHECK(mkdtemp(dir) != NULL);
+    dir_make();
     CHECK_EQ(touch(sb, pages, value), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_save(dir, "v1", s, NULL, NULL, &err), HLSNAP_OK);
@@ -73,7 +78,7 @@ static void saved(uint32_t pages, uint32_t value) {
 }
 
 static void removed(void) {
-    char command[128];
+    char command[220];
     snprintf(command, sizeof(command), "rm -rf %s", dir);
     CHECK_EQ(system(command), 0);
 }
@@ -88,8 +93,8 @@ static hlsnap_snapshot *load(hlsnap_oci_guard guard) {
 
 /* The path of the largest blob: the memory layer. */
 static const char *memory_blob(off_t *size) {
-    static char best[400];
-    char path[400];
+    static char best[500];
+    char path[500];
     struct dirent *e;
     struct stat st;
     DIR *d;
@@ -108,6 +113,17 @@ static const char *memory_blob(off_t *size) {
 
 /* ---- tests ---- */
 
+/* What the kernel says, not CPUID. */
+static const char *cpu_vendor(void) {
+    static char vendor[64];
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "vendor_id : %63[^\n]", vendor) == 1) break;
+    if (f) fclose(f);
+    return vendor;
+}
+
 /* Both guards: start, run, change, snapshot, go back, save the changed one, and start from that. */
 static void full_circle(void) {
     static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE};
@@ -121,6 +137,8 @@ static void full_circle(void) {
         hlsnap_snapshot_get_info(s, &info);
         CHECK_EQ(info.guard, guards[i]);
         CHECK_EQ(info.layers, 1);
+        CHECK_STR(info.hypervisor, "kvm");
+        CHECK_STR(info.cpu_vendor, cpu_vendor());
         sb = start_from(s);
         other = start_from(s);
         CHECK_EQ(sum(sb, 200), 600);
@@ -160,7 +178,7 @@ static void size_on_disk(void) {
 
 static uint64_t disk_use(void) {
     uint64_t sum = 0;
-    char path[400];
+    char path[500];
     struct dirent *e;
     struct stat st;
     DIR *d;
@@ -181,8 +199,7 @@ static void delta_on_disk(void) {
     hlsnap_snapshot *s = NULL, *next = NULL, *again = NULL;
     hlsnap_oci_info info;
     uint64_t before;
-    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
-    CHECK(mkdtemp(dir) != NULL);
+    dir_make();
     CHECK_EQ(touch(sb, pages, 3), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_save(dir, "v1", s, NULL, NULL, &err), HLSNAP_OK);
@@ -234,7 +251,7 @@ typedef enum attack { CUT, CUT_HALF, UNLINK, OVERWRITE, PUNCH, RENAME, OPEN_TRUN
 
 /* What somebody does to the file. One who asks for it by the book has to wait where there is a lease: here he goes away. */
 static void harm(const char *blob, off_t size, attack_kind attack) {
-    char other[420];
+    char other[520];
     int fd = -1;
     snprintf(other, sizeof(other), "%s.moved", blob);
     if (attack == UNLINK) CHECK_EQ(unlink(blob), 0);
@@ -408,8 +425,7 @@ static void allocation_failures(void) {
     const int fds = count_fds();
     hlsnap_result r = HLSNAP_ERR_MEMORY;
     long k, survived = 0;
-    snprintf(dir, sizeof(dir), "/tmp/hlsnap_store.XXXXXX");
-    CHECK(mkdtemp(dir) != NULL);
+    dir_make();
     for (k = 1; k < 2000; k++) {
         const long before = live;
         allocations = 0;
