@@ -86,6 +86,8 @@ typedef struct hlsnap_oci_desc {
     bool verify_later;         /* load: return before content is verified and go on in a thread. The guest can run, but its first
                                   host call, log line or result waits, and is an error where a byte is wrong */
     uint32_t threads;          /* load: for hashing, at most 64; 0 = 1 */
+    uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
+                                  the format allows */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
@@ -122,7 +124,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
              HLSNAP_ERR_AMBIGUOUS; HLSNAP_ERR_LAYOUT, _INDEX, _MANIFEST, _CONFIG (content
              of these files), HLSNAP_ERR_JSON (not strict JSON); HLSNAP_ERR_MEDIA_TYPE (something else than a snapshot);
              HLSNAP_ERR_FILE (missing, or a symlink, directory, device); HLSNAP_ERR_SIZE, _DIGEST (a blob and its
-             descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB); HLSNAP_ERR_CHANGED (while it was read);
+             descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB; desc->max_bytes); HLSNAP_ERR_CHANGED (while it was read);
              HLSNAP_ERR_VERSION, _ARCH, _CPU (not for this build or machine); HLSNAP_ERR_CANCELLED; HLSNAP_ERR_OS, _MEMORY
    owns      the caller: hlsnap_snapshot_release
    threads   any; desc->threads of its own, for the time of the call or until verified (verify_later); all signals are blocked in them
@@ -1129,6 +1131,7 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
 #define HLSNAP__OCI_F_GETLEASE 1025
 #define HLSNAP__OCI_RESOLVE (0x08u | 0x04u | 0x02u) /* BENEATH, NO_SYMLINKS, NO_MAGICLINKS */
 #define HLSNAP__OCI_READ (O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY) /* a FIFO must not block */
+#define HLSNAP__OCI_LOOK (010000000 | O_NOFOLLOW | O_CLOEXEC) /* O_PATH, which libc has for _GNU_SOURCE only */
 #ifndef SYS_openat2
 #define SYS_openat2 437
 #endif
@@ -1150,10 +1153,10 @@ static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *w
 }
 
 /* Opens a path below root without following any link; where openat2 is not to be had, component by component. -1, errno. */
-static int hlsnap__oci_openat(int root, const char *path) {
+static int hlsnap__oci_openat(int root, const char *path, int flags) {
     struct {
         uint64_t flags, mode, resolve;
-    } how = {HLSNAP__OCI_READ, 0, HLSNAP__OCI_RESOLVE};
+    } how = {(uint64_t)flags, 0, HLSNAP__OCI_RESOLVE};
     long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
     const char *slash;
     int at = root;
@@ -1168,7 +1171,7 @@ static int hlsnap__oci_openat(int root, const char *path) {
         path = slash + 1;
     }
     if (at < 0) return -1;
-    fd = openat(at, path, HLSNAP__OCI_READ);
+    fd = openat(at, path, flags);
     if (at != root) {
         int saved = errno;
         close(at);
@@ -1177,16 +1180,18 @@ static int hlsnap__oci_openat(int root, const char *path) {
     return (int)fd;
 }
 
-/* Opens a regular file of the layout. */
-static hlsnap_result hlsnap__oci_open(int root, const char *path, int *fd, uint64_t *size, hlsnap_error *err) {
+/* Opens a path of the layout, which must be a regular file. */
+static hlsnap_result hlsnap__oci_open_as(int root, const char *path, int flags, int *fd, uint64_t *size,
+                                         hlsnap_error *err) {
     struct stat st;
     hlsnap_result r = HLSNAP_OK;
-    *fd = hlsnap__oci_openat(root, path);
+    *fd = hlsnap__oci_openat(root, path, flags);
     if (*fd < 0) return hlsnap__oci_os(err, errno, "open", path);
     if (fstat(*fd, &st) != 0)
         r = hlsnap__oci_os(err, errno, "stat", path);
     else if (!S_ISREG(st.st_mode))
-        r = hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", path);
+        r = hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: %s", path,
+                         S_ISLNK(st.st_mode) ? "a symbolic link" : "not a regular file");
     if (!r) {
         *size = (uint64_t)st.st_size;
         return HLSNAP_OK;
@@ -1194,6 +1199,14 @@ static hlsnap_result hlsnap__oci_open(int root, const char *path, int *fd, uint6
     close(*fd);
     *fd = -1;
     return r;
+}
+
+/* Opens a regular file of the layout, and nothing else: to open a device may be to use it. */
+static hlsnap_result hlsnap__oci_open(int root, const char *path, int *fd, uint64_t *size, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_open_as(root, path, HLSNAP__OCI_LOOK, fd, size, err);
+    if (r) return r;
+    close(*fd);
+    return hlsnap__oci_open_as(root, path, HLSNAP__OCI_READ, fd, size, err);
 }
 
 /* Opens a blob, whose size must be its descriptor's. */
@@ -1608,10 +1621,11 @@ static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_bl
                                   const hlsnap__sha256_ways *sha, uint8_t *buffer) {
     hlsnap_error unused;
     struct stat st;
-    int fd = openat(store->sha256, b->digest + 7, HLSNAP__OCI_READ);
+    uint64_t size;
+    int fd;
     b->shared = false;
-    if (fd < 0) return;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == b->size) {
+    if (hlsnap__oci_open(store->sha256, b->digest + 7, &fd, &size, &unused) != HLSNAP_OK) return;
+    if (fstat(fd, &st) == 0 && size == b->size) {
         hlsnap__oci_blob_stat(b, &st);
         b->shared = known && known->ino == b->ino && known->dev == b->dev && known->ctime_s == b->ctime_s &&
                     known->ctime_ns == b->ctime_ns;
@@ -3475,7 +3489,7 @@ static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_erro
 /* A private copy of a blob that costs nothing, where the file system can: a file of its own, without a name, over the same
    blocks. -1 where it cannot. */
 static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd) {
-    const int dir = hlsnap__oci_openat(load->root, "blobs/sha256");
+    const int dir = hlsnap__oci_openat(load->root, "blobs/sha256", HLSNAP__OCI_READ | O_DIRECTORY);
     const int clone = dir < 0 ? -1 : openat(dir, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
     if (dir >= 0) close(dir);
     if (clone < 0 || hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0) return clone;
@@ -3637,9 +3651,13 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     uint32_t i;
     hlsnap_result r = hlsnap__oci_resolve(load, err);
     load->guard = load->desc.guard;
+    load->total = 0;
+    for (i = 0; !r && i < c->num_layers; i++) load->total += load->manifest.memory[i].size;
+    if (!r && load->desc.max_bytes && load->total > load->desc.max_bytes)
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%llu bytes of memory layers, desc.max_bytes is %llu",
+                         (unsigned long long)load->total, (unsigned long long)load->desc.max_bytes);
     if (!r) r = hlsnap__oci_layers_open(load, err);
     if (!r) r = hlsnap__oci_watch_make(load, err);
-    for (i = 0; !r && i < c->num_layers; i++) load->total += load->manifest.memory[i].size;
     for (i = 0; !r && i < c->num_layers; i++) r = hlsnap__oci_layer_load(load, i, err);
     if (!r) r = hlsnap__oci_watch_start(load, err);
     if (!r && load->watch) r = hlsnap__oci_watch_check(&load->watch->watch, false, err);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -1895,6 +1896,47 @@ static void leased(void) { /* a blob that somebody else holds a write lease on i
     if (!lent) SKIP("no leases here");
 }
 
+/* To open a device may be to use it, and an open FIFO lets somebody go on: what is no regular file is never opened. */
+static void opens_only_files(void) {
+    const char *names[4];
+    size_t i;
+    hlsnap_snapshot *s = snapshot_new(1);
+    names[0] = manifest_digest, names[1] = config_digest, names[2] = chunks_digest, names[3] = memory_digest;
+    for (i = 0; i < 4; i++) {
+        const char *dir = fresh(), *path;
+        struct inotify_event event;
+        int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        read_texts(dir);
+        path = blob_path(dir, names[i]);
+        CHECK_EQ(unlink(path), 0);
+        CHECK_EQ(mkfifo(path, 0600), 0);
+        CHECK(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(save(dir, "v2", s, NULL), 0); /* in its place comes a file */
+        CHECK_EQ(loads(dir, "v2"), 0);
+        CHECK_EQ(read(watch, &event, sizeof(event)), (ssize_t)sizeof(event)); /* the first one */
+        CHECK_EQ(event.mask, IN_IGNORED);                                    /* it is gone, and was not opened */
+        close(watch);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+static void size_is_bounded(void) {
+    const char *dir = fresh();
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_snapshot *s = snapshot_new(1), *t = NULL;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    desc.max_bytes = 42 * 4096 - 1;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &desc, &t, NULL, &err), HLSNAP_ERR_LIMIT);
+    CHECK(t == NULL);
+    desc.max_bytes++;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &desc, &t, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+}
+
 /* A hostile layout names its memory after a blob that another layout holds, with a chunk list of what it holds itself. */
 static void borrowed_digest(void) {
     const char *a = fresh(), *b = fresh();
@@ -2528,7 +2570,7 @@ static const test_row tests[] = {
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
-    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
+    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(size_is_bounded), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),
     TEST(concurrent_saves_named), TEST(concurrent_cancels), TEST(cleaning_savers_do_not_harm), TEST(readers_while_saving),
