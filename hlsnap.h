@@ -483,7 +483,22 @@ typedef struct hlsnap_snapshot_info {
     char build_id[48];         /* GNU build id in hex, at most 47 digits; "" when it has none */
     char cpu_vendor[16];       /* where the guest's init ran, such as "GenuineIntel" and "kvm"; "" before it did */
     char hypervisor[32];
+    uint64_t entry;            /* guest virtual address (GVA) that the VM is entered at */
+    uint64_t elf_entry, load_address; /* e_entry as the guest's ELF file has it, and what was added to its addresses */
+    uint64_t generation;       /* grows with each snapshot of a line */
 } hlsnap_snapshot_info;
+
+typedef struct hlsnap_region { /* of guest memory; regions ascend and do not overlap */
+    uint64_t gva, pages;       /* guest virtual address, a multiple of 4 KiB; 4 KiB each */
+    const char *kind;          /* text, rodata, data, tls, heap, stack; not stored: mailbox, identity */
+    bool writable, executable, stored;
+} hlsnap_region;
+
+typedef struct hlsnap_extent { /* guest pages that a layer holds; extents ascend and do not overlap */
+    uint64_t gva, pages;
+    uint64_t layer_page;       /* the first one's number in its layer */
+    uint32_t layer;
+} hlsnap_extent;
 
 /* hlsnap_snapshot_from_guest -- a pre-init snapshot: loaded, relocated, not yet run; needs no VM, cannot be saved.
    guest     in     as for hlsnap_sandbox_create
@@ -517,6 +532,30 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
    threads   any  */
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
+
+/* hlsnap_snapshot_region, _extent, _feature -- what a snapshot is made of: its regions; which of their pages lie where, all
+   others being zero; the CPU features that it needs, by name.
+   s         in
+   i         in     0-based
+   out       out
+   returns   true, or the name; false, or NULL, past the end
+   threads   any
+   spec      docs/snapshot-format.md "Config"  */
+HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out);
+HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsnap_extent *out);
+HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t i);
+
+/* hlsnap_snapshot_read -- copy guest memory out of a snapshot.
+   s         in
+   gva       in     guest virtual address; the whole range must lie in regions. Those that are not stored read as zero
+   to        out    n bytes; undefined on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (the range); HLSNAP_ERR_DIGEST, _CHANGED (the files it was loaded from);
+             HLSNAP_ERR_OS
+   threads   any
+   cost      a system call for each extent in the range  */
+HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
+                                              hlsnap_error *err);
 
 /* ==== >>guest-runtime: callable in the guest only, which has one thread ==== */
 
@@ -778,7 +817,7 @@ typedef struct hlsnap__guest {
     uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
     uint64_t features;                /* HLSNAP__CPU_x bits the guest may have come to rely on */
     char cpu_vendor[13], hypervisor[32]; /* where init ran, for people: hlsnap__machine_name_ok */
-    uint64_t id;                      /* upper 48 bits of every handle; derived from the identity and the contract */
+    uint64_t id;                         /* upper 48 bits of every handle; derived from the identity and the contract */
     char name[64], build_id[48];
     char *unresolved; /* names of functions a self guest lacks, each with its NUL, in slot order; or NULL */
     uint32_t num_unresolved;
@@ -3039,14 +3078,21 @@ static void hlsnap__guest_machine(hlsnap__guest *g, const char *hypervisor) {
     hlsnap__machine_name(g->hypervisor, sizeof(g->hypervisor), hypervisor, strlen(hypervisor));
 }
 
+/* A snapshot's features hold one more bit: it needs features that this build has no names for. */
+#define HLSNAP__CPU_UNKNOWN (1ull << 63)
+
+static const char *hlsnap__cpu_feature_name(uint32_t bit) {
+    return bit < HLSNAP__NUM_CPU_FEATURES ? hlsnap__cpu_feature_names[bit] : "unknown";
+}
+
 /* Writes the names of the bits, separated by blanks. */
 static void hlsnap__cpu_names(uint64_t bits, char *to, size_t cap) {
     size_t n = 0;
     uint32_t i;
     to[0] = 0;
-    for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++)
+    for (i = 0; i < 64; i++)
         if (bits >> i & 1 && n + 20 < cap)
-            n += (size_t)hlsnap__format(to + n, cap - n, n ? " %s" : "%s", hlsnap__cpu_feature_names[i]);
+            n += (size_t)hlsnap__format(to + n, cap - n, n ? " %s" : "%s", hlsnap__cpu_feature_name(i));
 }
 
 /* ---- >>layout: regions in the guest's window ---- */
@@ -3076,6 +3122,24 @@ static const hlsnap__region *hlsnap__layout_at(const hlsnap__layout *l, uint64_t
         if (gva >= l->regions[i].gva && gva - l->regions[i].gva < l->regions[i].pages * HLSNAP__PAGE)
             return &l->regions[i];
     return NULL;
+}
+
+/* Whether all of [gva, gva + n) lies in regions; to write, in those that can be written. */
+static hlsnap_result hlsnap__layout_holds(const hlsnap__layout *l, uint64_t gva, size_t n, bool write,
+                                          hlsnap_error *err) {
+    uint64_t left = n, from = gva;
+    while (left) {
+        const hlsnap__region *region = hlsnap__layout_at(l, from);
+        uint64_t room;
+        if (!region || (write && region->kind == HLSNAP__IDENTITY))
+            return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s of %zu bytes at 0x%llx: 0x%llx is %s",
+                                write ? "write" : "read", n, (unsigned long long)gva, (unsigned long long)from,
+                                region ? "the identity page" : "not mapped");
+        room = region->gva + region->pages * HLSNAP__PAGE - from;
+        from += left < room ? left : room;
+        left -= left < room ? left : room;
+    }
+    return HLSNAP_OK;
 }
 
 static uint32_t hlsnap__layout_count(const hlsnap__layout *l, uint32_t kind) {
@@ -3497,6 +3561,10 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
     memcpy(out->build_id, s->guest->build_id, sizeof(out->build_id));
     memcpy(out->cpu_vendor, s->guest->cpu_vendor, sizeof(s->guest->cpu_vendor));
     memcpy(out->hypervisor, s->guest->hypervisor, sizeof(out->hypervisor));
+    out->entry = s->guest->entry;
+    out->elf_entry = s->guest->elf_entry;
+    out->load_address = s->guest->load_address;
+    out->generation = s->generation;
 }
 
 static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, hlsnap_function *out) {
@@ -3506,6 +3574,68 @@ static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, 
     out->fn = NULL;
     out->user = NULL;
     return true;
+}
+
+HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out) {
+    const hlsnap__region *r;
+    if (i >= s->guest->layout.num_regions) return false;
+    r = &s->guest->layout.regions[i];
+    out->gva = r->gva;
+    out->pages = r->pages;
+    out->kind = hlsnap__kind_names[r->kind];
+    out->writable = hlsnap__kind_writable(r->kind);
+    out->executable = r->kind == HLSNAP__TEXT;
+    out->stored = hlsnap__kind_stored(r->kind);
+    return true;
+}
+
+HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsnap_extent *out) {
+    if (i >= s->num_extents) return false;
+    out->gva = s->guest->layout.base + (uint64_t)s->extents[i].page * HLSNAP__PAGE;
+    out->pages = s->extents[i].pages;
+    out->layer_page = s->extents[i].layer_page;
+    out->layer = s->extents[i].layer;
+    return true;
+}
+
+HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t i) {
+    uint32_t bit;
+    for (bit = 0; bit < 64; bit++)
+        if (s->guest->features >> bit & 1 && i-- == 0) return hlsnap__cpu_feature_name(bit);
+    return NULL;
+}
+
+/* Copies n bytes from byte `skip` of a guest page on, as many as lie in one piece; *done says how many. */
+static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t page, size_t skip, uint8_t *to, size_t n,
+                                            size_t *done, hlsnap_error *err) {
+    const hlsnap__extent *e = hlsnap__extent_at(s, page);
+    uint8_t bounce[HLSNAP__PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    const uint64_t at = e ? e->layer_page + (page - e->page) : 0, left = e ? e->pages - (page - e->page) : 0;
+    if (e && !skip && n >= HLSNAP__PAGE) {
+        const uint64_t pages = n / HLSNAP__PAGE < left ? n / HLSNAP__PAGE : left;
+        *done = (size_t)(pages * HLSNAP__PAGE);
+        return hlsnap__layer_read(s->layers[e->layer], at, pages, to, err);
+    }
+    *done = n < HLSNAP__PAGE - skip ? n : HLSNAP__PAGE - skip;
+    if (e) r = hlsnap__layer_read(s->layers[e->layer], at, 1, bounce, err);
+    if (e)
+        memcpy(to, bounce + skip, *done);
+    else
+        memset(to, 0, *done);
+    return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
+                                              hlsnap_error *err) {
+    const hlsnap__layout *l = &s->guest->layout;
+    uint64_t at = gva - l->base;
+    uint8_t *p = (uint8_t *)to;
+    size_t done = 0;
+    hlsnap_result r = hlsnap__layout_holds(l, gva, n, false, err);
+    for (; !r && n; n -= done, p += done, at += done)
+        r = hlsnap__snapshot_piece(s, at / HLSNAP__PAGE, (size_t)(at % HLSNAP__PAGE), p, n, &done, err);
+    return r ? r : hlsnap__snapshot_check(s, true, err);
 }
 
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
@@ -6491,23 +6621,11 @@ static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, b
                                    hlsnap_error *err) {
     const hlsnap_state state = hlsnap_sandbox_get_state(sb);
     const hlsnap__layout *l = &sb->memory.layout;
-    uint64_t left = n, from = gva;
     hlsnap_result r =
         hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
-    if (r) return r;
-    while (left) {
-        const hlsnap__region *region = hlsnap__layout_at(l, from);
-        uint64_t room;
-        if (!region || (write && region->kind == HLSNAP__IDENTITY))
-            return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s of %zu bytes at 0x%llx: 0x%llx is %s",
-                                write ? "write" : "read", n, (unsigned long long)gva, (unsigned long long)from,
-                                region ? "the identity page" : "not mapped");
-        room = region->gva + region->pages * HLSNAP__PAGE - from;
-        from += left < room ? left : room;
-        left -= left < room ? left : room;
-    }
-    *at = sb->memory.mem + (gva - l->base);
-    return HLSNAP_OK;
+    if (!r) r = hlsnap__layout_holds(l, gva, n, write, err);
+    if (!r) *at = sb->memory.mem + (gva - l->base);
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {

@@ -85,6 +85,7 @@ typedef struct hlsnap_oci_desc {
     bool disable_verify;       /* load: trust that content matches its digests; structure is checked all the same */
     bool verify_later;         /* load: return before content is verified and go on in a thread. The guest can run, but its first
                                   host call, log line or result waits, and is an error where a byte is wrong */
+    bool any_cpu;              /* load: to look at, also what this CPU cannot run; to start it is HLSNAP_ERR_CPU all the same */
     uint32_t threads;          /* load: for hashing, at most 64; 0 = 1 */
     uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
                                   the format allows */
@@ -103,7 +104,8 @@ typedef struct hlsnap_oci_desc {
    returns   HLSNAP_OK: the snapshot is on stable storage, complete; HLSNAP_ERR_ARG (tag, canary, NULL);
              HLSNAP_ERR_STATE (a pre-init snapshot); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE (what is there is not sound;
              it is left alone); HLSNAP_ERR_LIMIT (the index would pass 1 MiB); HLSNAP_ERR_CANCELLED (by desc->progress);
-             HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_OS, _MEMORY. After a failure the
+             HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
+             no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
              directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
    threads   any; savers of one layout wait for each other, briefly, at the end
    cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync;
@@ -143,6 +145,14 @@ typedef bool (*hlsnap_oci_visit)(const char *tag, const hlsnap_oci_digest *diges
 /* Called for an annotation. False ends the list. */
 typedef bool (*hlsnap_oci_visit_text)(const char *key, const char *value, void *user);
 
+typedef struct hlsnap_oci_layer {
+    hlsnap_oci_digest memory, chunks; /* of the memory layer's blob, and of the list of its chunks' digests */
+    uint64_t pages;            /* 4 KiB each; the blob has as many bytes */
+} hlsnap_oci_layer;
+
+/* Called for a layer, from number 0 on. False ends the list. */
+typedef bool (*hlsnap_oci_visit_layer)(const hlsnap_oci_layer *layer, void *user);
+
 typedef struct hlsnap_oci_info {
     hlsnap_oci_digest digest;  /* of the manifest */
     uint64_t bytes;            /* of all blobs that it leads to, its own included */
@@ -177,6 +187,15 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
    threads   any  */
 HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit, void *user,
                                                 hlsnap_error *err);
+
+/* hlsnap_oci_layers -- the blobs that hold a snapshot's memory; numbers are those of hlsnap_snapshot_extent after a load.
+   dir, ref  in     as for hlsnap_oci_load; nothing is read of guest memory
+   visit     in     not NULL
+   err       out    may be NULL
+   returns   as hlsnap_oci_annotations
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hlsnap_oci_visit_layer visit, void *user,
+                                           hlsnap_error *err);
 
 /* hlsnap_oci_tag -- give a snapshot of the layout a tag; it keeps those that it has.
    dir       in     the layout's directory
@@ -2273,7 +2292,8 @@ static hlsnap_result hlsnap__oci_decls_read(const hlsnap__json *d, const char *n
 }
 
 /* Names of features, ascending; one that this build does not know is one that this machine cannot be shown to have. */
-static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, uint64_t *features, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, bool any_cpu, uint64_t *features,
+                                               hlsnap_error *err) {
     const cJSON *o = NULL;
     const char *last = "";
     char missing[256];
@@ -2290,11 +2310,12 @@ static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, uint64_t *
         last = name;
         for (i = 0; i < HLSNAP__NUM_CPU_FEATURES && strcmp(hlsnap__cpu_feature_names[i], name) != 0; i++) {
         }
-        if (i < HLSNAP__NUM_CPU_FEATURES) *features |= 1ull << i;
+        *features |= i < HLSNAP__NUM_CPU_FEATURES ? 1ull << i : HLSNAP__CPU_UNKNOWN;
         if ((i < HLSNAP__NUM_CPU_FEATURES && have >> i & 1) || n + size + 2 > sizeof(missing)) continue;
         n += (size_t)hlsnap__format(missing + n, sizeof(missing) - n, " %s", name);
     }
-    if (!r && n) r = hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "%s: features: this CPU lacks%s", d->file, missing);
+    if (!r && n && !any_cpu)
+        r = hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "%s: features: this CPU lacks%s", d->file, missing);
     return r;
 }
 
@@ -2360,7 +2381,7 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
 }
 
 /* Fills c, of which the caller releases guest and extents, also after a failure. */
-static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m,
+static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m, bool any_cpu,
                                              hlsnap__oci_config *c, hlsnap_error *err) {
     static const char *const fields[] = {"version",    "abi",     "arch",    "page_size", "library",
                                          "guest",      "entry",   "module",  "tls_size",  "window",
@@ -2383,7 +2404,7 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     if (!r && hlsnap__guest_check(g, d->code, err)) r = hlsnap__oci_refuse(d, "", err);
     if (!r) r = hlsnap__oci_extents_read(d, c, err);
     if (!r) r = hlsnap__oci_layers_match(d, c, m, err);
-    if (!r) r = hlsnap__oci_features_read(d, &g->features, err);
+    if (!r) r = hlsnap__oci_features_read(d, any_cpu, &g->features, err);
     if (r) return r;
     g->initialized = true;
     g->id = hlsnap__guest_id(g);
@@ -3160,7 +3181,7 @@ static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *e
     if (!r) r = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err);
     if (!r)
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, load->desc.any_cpu, &load->config, err);
     return r ? r : hlsnap__page_check(HLSNAP_ERR_ARCH, err);
 }
 
@@ -3968,8 +3989,7 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     memset(out, 0, sizeof(*out));
     if (!r)
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
-    if (r == HLSNAP_ERR_CPU) r = HLSNAP_OK; /* the last thing that is looked at */
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
     if (r) return r;
     if (hlsnap__oci_reach_all(load, &reach, NULL, err)) { /* somebody else's manifest: what is shared is not known */
         hlsnap__free(reach.rows);
@@ -3998,6 +4018,22 @@ static hlsnap_result hlsnap__oci_annotations_run(hlsnap__oci_load *load, const c
         all = hlsnap__json_get(of[i], "annotations");
         for (c = all ? all->child : NULL; c; c = c->next)
             if (!visit(c->string, c->valuestring, user)) return HLSNAP_OK;
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_layers_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_layer visit,
+                                            void *user, hlsnap_error *err) {
+    const hlsnap__oci_manifest *m = &load->manifest;
+    const cJSON *entry = NULL;
+    uint32_t number = 0, i;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    for (i = 0; !r && i < m->num_layers; i++) {
+        hlsnap_oci_layer layer;
+        memcpy(layer.memory.text, m->memory[i].digest, sizeof(layer.memory.text));
+        memcpy(layer.chunks.text, m->chunks[i].digest, sizeof(layer.chunks.text));
+        layer.pages = m->memory[i].size / HLSNAP__PAGE;
+        if (!visit(&layer, user)) break;
     }
     return r;
 }
@@ -4233,8 +4269,8 @@ static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *en
                                                  &load->manifest, &ours, err);
     if (!r && ours)
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r && ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, &load->config, err);
-    if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH || r == HLSNAP_ERR_CPU) r = HLSNAP_OK;
+    if (!r && ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
+    if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
     hlsnap__guest_release(load->config.guest);
     hlsnap__free(load->config.extents);
     memset(&load->config, 0, sizeof(load->config));
@@ -4434,6 +4470,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsna
     if (!r) r = hlsnap__oci_given(s, "the snapshot", &e);
     if (!r && !s->guest->initialized)
         r = hlsnap__fail(&e, HLSNAP_ERR_STATE, 0, "a snapshot from before the guest's init");
+    if (!r && s->guest->features & HLSNAP__CPU_UNKNOWN)
+        r = hlsnap__fail(&e, HLSNAP_ERR_CPU, 0, "it needs CPU features that this version has no names for");
     if (!r && s->generation >> 63)
         r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63",
                          (unsigned long long)s->generation);
@@ -4505,6 +4543,20 @@ HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref
     if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hlsnap_oci_visit_layer visit, void *user,
+                                           hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load = NULL;
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    if (!r) r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {

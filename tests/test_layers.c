@@ -666,6 +666,116 @@ static void annotations(void) {
     hlsnap_snapshot_release(s);
 }
 
+static bool note_layer(const hlsnap_oci_layer *layer, void *user) {
+    seen *s = (seen *)user;
+    snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%.15s %.15s %llu;", layer->memory.text, layer->chunks.text,
+             (unsigned long long)layer->pages);
+    return true;
+}
+static bool stop_layer(const hlsnap_oci_layer *layer, void *user) { return ++*(int *)user == 0 && layer->pages; }
+
+static void lists_layers(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *t, *u;
+    seen got = {""};
+    char want[2][200];
+    int calls = 0;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    t = load(dir, "v1");
+    u = derive(t, 40, 1, 7);
+    CHECK_EQ(save(dir, "v2", u, NULL), 0);
+    CHECK_EQ(hlsnap_oci_layers(dir, "v1", note_layer, &got, &err), HLSNAP_OK);
+    memcpy(want[0], got.text, sizeof(want[0]));
+    CHECK(strstr(want[0], " 204;") != NULL); /* as the base has them, the delta does, and one more */
+    got.text[0] = 0;
+    CHECK_EQ(hlsnap_oci_layers(dir, "v2", note_layer, &got, &err), HLSNAP_OK);
+    CHECK_EQ(strncmp(got.text, want[0], strlen(want[0])), 0);
+    CHECK(strstr(got.text + strlen(want[0]), " 1;") != NULL);
+    CHECK_EQ(hlsnap_oci_layers(dir, "v2", stop_layer, &calls, &err), HLSNAP_OK);
+    CHECK_EQ(calls, 1);
+    CHECK_EQ(hlsnap_oci_layers(dir, "v3", note_layer, &got, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_layers(dir, "v2", NULL, &got, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_layers(NULL, "v2", note_layer, &got, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(u);
+}
+
+/* What a snapshot shows of itself is what it is: of one in memory, and of one from files at each guard. */
+static void check_inside(const hlsnap_snapshot *s) {
+    static uint8_t all[300 * P], page[P];
+    hlsnap_region region;
+    hlsnap_extent extent;
+    uint64_t i, k, stored = 0;
+    for (i = 0; hlsnap_snapshot_region(s, i, &region); i++) {
+        CHECK_STR(region.kind, hlsnap__kind_names[regions[i].kind]);
+        CHECK(region.gva == regions[i].gva && region.pages == regions[i].pages);
+        CHECK_EQ(region.executable, i == 0);
+        CHECK(!region.executable || !region.writable);
+        CHECK_EQ(region.stored, strcmp(region.kind, "mailbox") && strcmp(region.kind, "identity"));
+        memset(all, 1, sizeof(all));
+        if (!CHECK(region.pages <= 300)) continue;
+        CHECK_EQ(hlsnap_snapshot_read(s, region.gva, all, region.pages * P, &err), HLSNAP_OK);
+        for (k = 0; k < region.pages; k++) {
+            page_of(s, (uint32_t)((region.gva - BASE) / P + k), page);
+            CHECK_EQ(memcmp(all + k * P, page, P), 0);
+        }
+        if (region.pages == 256) { /* any bytes, across pages and extents */
+            CHECK_EQ(hlsnap_snapshot_read(s, region.gva + 3 * P + 5, page, P, &err), HLSNAP_OK);
+            CHECK_EQ(memcmp(all + 3 * P + 5, page, P), 0);
+            CHECK_EQ(hlsnap_snapshot_read(s, region.gva + 34 * P - 1, page, 2, &err), HLSNAP_OK);
+            CHECK_EQ(memcmp(all + 34 * P - 1, page, 2), 0);
+            CHECK_EQ(hlsnap_snapshot_read(s, region.gva - 1, page, 2, &err), HLSNAP_ERR_ARG); /* no region below */
+            CHECK_EQ(hlsnap_snapshot_read(s, region.gva + 255 * P, all, 2 * P, &err), HLSNAP_ERR_ARG); /* the stack's guard */
+            CHECK_EQ(hlsnap_snapshot_read(s, region.gva + 256 * P, page, 1, &err), HLSNAP_ERR_ARG);
+        }
+    }
+    CHECK_EQ(i, s->guest->layout.num_regions);
+    CHECK_EQ(hlsnap_snapshot_read(s, UINT64_MAX, page, 2, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_snapshot_read(s, BASE - 1, page, 1, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_snapshot_read(s, 0, NULL, 0, &err), HLSNAP_OK);
+    for (i = 0; hlsnap_snapshot_extent(s, i, &extent); i++) {
+        CHECK_EQ(extent.gva, BASE + (uint64_t)s->extents[i].page * P);
+        CHECK_EQ(extent.pages, s->extents[i].pages);
+        CHECK_EQ(extent.layer, s->extents[i].layer);
+        CHECK_EQ(extent.layer_page, s->extents[i].layer_page);
+        stored += extent.pages;
+    }
+    CHECK_EQ(i, s->num_extents);
+    CHECK(stored > 40);
+    for (i = k = 0; i < HLSNAP__NUM_CPU_FEATURES; i++)
+        if (s->guest->features >> i & 1) CHECK_STR(hlsnap_snapshot_feature(s, k++), hlsnap__cpu_feature_names[i]);
+    CHECK(hlsnap_snapshot_feature(s, k) == NULL);
+}
+
+static void shows_what_is_inside(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_PRIVATE, HLSNAP_OCI_GUARD_NONE, HLSNAP_OCI_GUARD_DETECT};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *t;
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_snapshot_info info;
+    uint8_t byte;
+    size_t i;
+    check_inside(s);
+    hlsnap_snapshot_get_info(s, &info);
+    CHECK(info.entry == BASE + 0x123 && info.elf_entry == 0x401000 && info.load_address == 0xffffffffffff0000ull);
+    CHECK_EQ(info.generation, 7);
+    CHECK_STR(info.cpu_vendor, "AMDisbetter!");
+    CHECK_STR(info.hypervisor, "some_vm-1.0+x");
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    for (i = 0; i < HLSNAP_COUNT(guards); i++) {
+        desc.guard = guards[i];
+        CHECK_EQ(hlsnap_oci_load(dir, "v1", &desc, &t, NULL, &err), HLSNAP_OK);
+        check_inside(t);
+        if (i == 2) { /* a change is an error, not what is read */
+            CHECK_EQ(sh("for b in %s/blobs/sha256/*; do printf x | dd of=$b bs=1 seek=9 conv=notrunc status=none; done", dir), 0);
+            CHECK_EQ(hlsnap_snapshot_read(t, BASE, &byte, 1, &err), HLSNAP_ERR_CHANGED);
+        }
+        hlsnap_snapshot_release(t);
+    }
+    hlsnap_snapshot_release(s);
+}
+
 static void own_and_shared_bytes(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = large(200, 1), *base, *next;
@@ -983,6 +1093,10 @@ static hlsnap_result oom_info(void) {
     return hlsnap_oci_get_info(oom_dir, "v2", &info, &err);
 }
 static hlsnap_result oom_annotations(void) { return hlsnap_oci_annotations(oom_dir, "v2", nothing, NULL, &err); }
+static hlsnap_result oom_layers(void) {
+    seen got = {""};
+    return hlsnap_oci_layers(oom_dir, "v2", note_layer, &got, &err);
+}
 static hlsnap_result oom_tag(void) { return hlsnap_oci_tag(oom_dir, "v1", "v3", &err); }
 static hlsnap_result oom_untag(void) {
     const hlsnap_result r = hlsnap_oci_untag(oom_dir, "v3", &err);
@@ -1007,7 +1121,7 @@ static hlsnap_result oom_load_private(void) { return oom_load(HLSNAP_OCI_GUARD_P
 /* The k-th allocation fails, for rising k, until none is left to fail: an error, nothing lost, nothing left behind. */
 static void failing_allocations(void) {
     static const struct { const char *name; hlsnap_result (*run)(void); long least; } rows[] = {
-        {"list", oom_list, 8}, {"info", oom_info, 17}, {"annotations", oom_annotations, 5}, {"tag", oom_tag, 8}, {"untag", oom_untag, 6},
+        {"list", oom_list, 8}, {"info", oom_info, 17}, {"annotations", oom_annotations, 5}, {"layers", oom_layers, 5}, {"tag", oom_tag, 8}, {"untag", oom_untag, 6},
         {"gc", oom_gc, 16}, {"fsck", oom_fsck, 25}, {"flatten", oom_flatten, 35}, {"save", oom_save, 11}, {"load, DETECT", oom_load_detect, 21},
         {"load, LEASE", oom_load_lease, 22}, {"load, PRIVATE", oom_load_private, 22}};
     hlsnap_snapshot *s = large(100, 1);
@@ -1062,7 +1176,7 @@ static const test_row tests[] = {
     TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
-    TEST(annotations), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
+    TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
     TEST(flattens), TEST(many_at_once), TEST(failing_allocations), TEST(read_only_layouts)};
 
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }

@@ -1923,6 +1923,28 @@ static void opens_only_files(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* To be looked at, a snapshot need not run here. */
+static void other_cpus(void) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_oci_info info;
+    hlsnap_snapshot *s = snapshot_new(1), *t = NULL;
+    const char *name, *last = "";
+    size_t i;
+    dir_now = fresh();
+    CHECK_EQ(save(dir_now, "v1", s, NULL), 0);
+    read_texts(dir_now);
+    on_config("\"features\":[", "\"features\":[\"a0\",");
+    CHECK_EQ(loads(dir_now, "v1"), HLSNAP_ERR_CPU);
+    CHECK_EQ(hlsnap_oci_get_info(dir_now, "v1", &info, &err), HLSNAP_OK);
+    desc.any_cpu = true;
+    CHECK_EQ(hlsnap_oci_load(dir_now, "v1", &desc, &t, NULL, &err), HLSNAP_OK);
+    for (i = 0; (name = hlsnap_snapshot_feature(t, i)) != NULL; i++) last = name;
+    CHECK_STR(last, "unknown");
+    CHECK_EQ(hlsnap_oci_save(dir_now, "v2", t, NULL, NULL, &err), HLSNAP_ERR_CPU); /* the name would be lost */
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+}
+
 static void size_is_bounded(void) {
     const char *dir = fresh();
     hlsnap_oci_desc desc = HLSNAP_ZERO;
@@ -2570,7 +2592,7 @@ static const test_row tests[] = {
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
-    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(size_is_bounded), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
+    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(size_is_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),
     TEST(concurrent_saves_named), TEST(concurrent_cancels), TEST(cleaning_savers_do_not_harm), TEST(readers_while_saving),
