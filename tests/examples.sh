@@ -46,7 +46,7 @@ fast() { # the first example compiles within 2 s: the best of three, since machi
     echo "$best ms" && [ "$best" -le 2000 ]
 }
 
-for f in [0-9]*.c; do
+for f in [0-9]*.c [0-9]*.cpp; do
     check "$f compiles by its own line" compiles "$f"
     if [ -n "$(kvm_problem)" ]; then skip "$f runs" "$(kvm_problem)"; else check "$f prints what it says" runs "$f"; fi
 done

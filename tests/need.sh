@@ -38,5 +38,5 @@ kvm_problem() {
 
 # The cc: or run: lines of an example's first comment, one per line.
 lines_of() { # lines_of cc|run|prints FILE
-    sed -n "1,/\*\//s/^ *$1: \(.*[^ ]\) *\$/\1/p" "$2" | sed 's/ *\*\/$//'
+    sed -n "1,/\*\//s/^\/*  *$1: \(.*[^ ]\) *\$/\1/p" "$2" | sed 's/ *\*\/$//'
 }
