@@ -3507,21 +3507,23 @@ static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_erro
     return r;
 }
 
-/* A private copy of a blob that costs nothing, where the file system can: a file of its own, without a name, over the same
-   blocks. -1 where it cannot. */
-static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd) {
+/* A private copy of a blob that copies nothing, where the file system can: a file of its own, without a name, over the same
+   blocks. -1 where it cannot, and where the blob was cut since its size was looked at: who then reads it finds out. */
+static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd, uint64_t size) {
     const int dir = hlsnap__oci_openat(load->root, "blobs/sha256", HLSNAP__OCI_READ | O_DIRECTORY);
     const int clone = dir < 0 ? -1 : openat(dir, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    struct stat st;
     if (dir >= 0) close(dir);
-    if (clone < 0 || hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0) return clone;
+    if (clone < 0) return -1;
+    if (hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0 && fstat(clone, &st) == 0 &&
+        (uint64_t)st.st_size >= size)
+        return clone;
     close(clone);
     return -1;
 }
 
 /* A memfd as large as the layer, to be filled and sealed. */
 static hlsnap_result hlsnap__oci_memfd(uint64_t size, int *fd, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_room(size, "a layer", err);
-    if (r) return r;
     *fd = hlsnap__memfd(err);
     if (*fd < 0) return HLSNAP_ERR_OS;
     return ftruncate(*fd, (off_t)size) == 0 ? HLSNAP_OK : hlsnap__oci_os(err, errno, "resize", "a memfd");
@@ -3554,13 +3556,13 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
 static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
                                             hlsnap__layer **layer, hlsnap_error *err) {
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
-    const int clone = private_guard ? hlsnap__oci_clone(load, w->fd) : -1;
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r = private_guard ? hlsnap__oci_room(w->size, "a layer", err) : HLSNAP_OK; /* FICLONE heeds it, too */
+    const int clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
     int own;
     if (clone >= 0) {
         close(w->fd);
         w->fd = clone;
-    } else if (private_guard)
+    } else if (private_guard && !r)
         r = hlsnap__oci_memfd(w->size, &w->copy, err);
     w->verify = verify;
     if (!r && (verify || w->copy >= 0))

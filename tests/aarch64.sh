@@ -165,7 +165,8 @@ report() { # report NAME: its lines, numbered on; each name with the test's befo
 }
 tests="test_rt test_elf test_core test_oom"
 if [ -n "$oci" ]; then
-    tests="$tests test_oci test_sha test_layers"
+    tests="$tests test_oci test_sha test_layers test_golden"
+    export GOLDEN_DIR="$top/tests/golden"
     run_test test_layers -lcjson >test_layers.log & # as long as all others
 fi
 run_test test_rt -lm >test_rt.log
@@ -175,10 +176,11 @@ run_test test_oom >test_oom.log
 if [ -n "$oci" ]; then
     run_test test_oci -lcjson >test_oci.log
     run_test test_sha -lcjson -l:libcrypto.a >test_sha.log
+    run_test test_golden -lcjson >test_golden.log
     wait
 fi
 for t in $tests; do report "$t"; done
-[ -n "$oci" ] || { for t in test_oci test_sha test_layers layouts; do skip "$t" "$no_libs"; done; finish; }
+[ -n "$oci" ] || { for t in test_oci test_sha test_layers test_golden layouts; do skip "$t" "$no_libs"; done; finish; }
 
 # ---- layouts: the second reader and writer, told that it is of this architecture ----
 if ! command -v python3 >/dev/null; then skip layouts "no python3"; finish; fi

@@ -63,6 +63,12 @@ again() { # into the layout that has the layers already: they stay when they are
     python exact a t1 t2 t12 t13 t8 t10 && reads a
 }
 check "a chain saved again into its layout" again
+goldens() { # tests/golden, where the C that is gone wrote it ("extreme" would be 32 GiB to read)
+    python exact "$GOLDEN_DIR" small extreme guest delta && hlsnap load "$GOLDEN_DIR" small guest delta >theirs &&
+        python check "$GOLDEN_DIR" small guest delta >ours && diff ours theirs
+}
+: "${GOLDEN_DIR:=$top/tests/golden}"
+check "the layouts that are checked in" goldens
 zero() {
     python write z chain --zero --layers 3 && hlsnap copy z chain zc one && python write zf one --zero --layers 3 --flat &&
         python check zc >x && python check zf >y && diff x y && reads z

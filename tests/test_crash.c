@@ -1,7 +1,7 @@
 /* test_crash.c - every operation on a layout is traced; it is killed after each of its system calls, and each of them fails,
    in turn. What a kill leaves is the old state or the new one; what a failure leaves is the old state; nothing leaks.
    cc:  cc -std=gnu11 -I.. test_crash.c -lcjson -lcrypto -o test_crash
-   run: ./test_crash [name]      works in a directory of its own under /dev/shm, $TMPDIR or /tmp; QUICK=1: every seventh point
+   run: ./test_crash [name]      works in a directory of its own under $TMPDIR, /dev/shm or /tmp; QUICK=1: every seventh point
    A kill ends a process, not the power: what was written stays, synced or not. The order of syncs is test_oci's business. */
 #define _GNU_SOURCE 1
 #include <dirent.h>
@@ -348,10 +348,13 @@ static int call_fault(const tracing *t, const call *c, int num) {
     return mine && call_can_fail(c, p.number) ? p.number : 0;
 }
 
+static int unsynced_fd = -1; /* holds that file: ext4 would soon give its inode number to another */
 static void unsynced(tracing *t, pid_t tid, const call *c) {
     char path[60];
     snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)tid, (int)c->args[0]);
-    CHECK_EQ(stat(path, &t->unsynced), 0);
+    if (unsynced_fd >= 0) close(unsynced_fd);
+    unsynced_fd = open(path, O_PATH | O_CLOEXEC);
+    CHECK_EQ(fstat(unsynced_fd, &t->unsynced), 0);
 }
 
 static void on_entry(tracing *t, pid_t tid, const call *c) {
@@ -455,6 +458,8 @@ static pid_t child_start(const op *o, bool traced) {
     pid_t pid;
     memset(told, 0, sizeof(*told));
     fflush(stdout);
+    if (unsynced_fd >= 0) close(unsynced_fd);
+    unsynced_fd = -1;
     pid = fork();
     if (pid) return pid;
     test_bad = 0;
@@ -929,12 +934,12 @@ static const op *row_next[HLSNAP_COUNT(ops)];
 static int rows_done;
 static void row(void) { loop(row_next[rows_done++]); }
 
-/* A directory to work in: in memory where there is one that can do what a disk can. */
+/* A directory to work in: where it is asked for, or in memory, when that can do what a disk can. */
 static bool home_make(void) {
     const char *tmp = getenv("TMPDIR"), *places[3];
     size_t i;
-    places[0] = "/dev/shm";
-    places[1] = tmp ? tmp : "/tmp";
+    places[0] = tmp ? tmp : "/dev/shm";
+    places[1] = "/dev/shm";
     places[2] = "/tmp";
     for (i = 0; i < HLSNAP_COUNT(places); i++) {
         int fd;

@@ -1,0 +1,132 @@
+#!/bin/sh
+# filesystems.sh DIR [PROGRAMS] - the store's tests on ext4, xfs, btrfs, tmpfs and overlayfs, on small images in memory; test_clone
+# is told whether a load at guard PRIVATE must be a clone there. TAP; all below DIR. Needs root, mount namespaces, loop devices.
+#   PROGRAMS    where test_oci and the others were built, by default the directory around DIR; what is missing there or older
+#               than its source is compiled
+#   INSTALL=1   may apt-get install xfsprogs and btrfs-progs
+#   ONLY=NAME   only this file system
+# All mounts are in a namespace of this script's own: they end with it, even when it is killed.
+# exit 0 all passed or skipped, 1 failure, 77 all skipped.
+# shellcheck disable=SC2317 # called by traps and by names
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
+programs=$(cd "${2:-$build/..}" && pwd) || exit 1
+# shellcheck source=tests/need.sh
+. "$top/tests/need.sh"
+n=0 passed=0 failed=0 skipped=0 work=$build/work child=
+
+skip() { n=$((n + 1)) skipped=$((skipped + 1)) && echo "ok $n - $1 # SKIP $2"; }
+finish() {
+    echo "1..$n" && echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ] || exit 1
+    [ "$passed" != 0 ] || exit 77
+    exit 0
+}
+
+# ---- a place that nobody else sees ----
+[ "$(id -u)" = 0 ] || { skip "file systems" "not root"; finish; }
+unshare -m true 2>/dev/null || { skip "file systems" "no mount namespaces here"; finish; }
+[ -n "${FILESYSTEMS_INSIDE:-}" ] || FILESYSTEMS_INSIDE=1 exec unshare -m --propagation private sh "$0" "$@"
+unset FILESYSTEMS_INSIDE
+
+clean() {
+    trap '' HUP INT TERM
+    cd "$build" || return
+    [ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null
+    umount -R "$work" 2>/dev/null || umount -R -l "$work" 2>/dev/null # what tests have mounted below goes, too
+    rmdir "$work" 2>/dev/null
+}
+trap clean EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+memory=$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
+[ "$memory" -ge 2000 ] || { skip "file systems" "only $memory MiB of memory are free, not 2000"; finish; }
+mkdir -p "$work" || exit 1
+mount -t tmpfs -o size=1500m,mode=0755 none "$work" 2>/dev/null || { skip "file systems" "cannot mount"; finish; }
+
+# ---- the programs ----
+mkdir "$work/bin" "$work/at"
+program() { # program NAME LIBS...
+    t=$1 cc=${CC:-cc}
+    shift
+    if [ -x "$programs/$t" ] && [ -z "$(find "$top"/*.h "$top"/tests/*.h "$top/tests/$t.c" -newer "$programs/$t")" ]; then
+        ln -s "$programs/$t" "$work/bin/$t"
+    else
+        "$cc" -std=gnu11 -O1 -I"$top" "$top/tests/$t.c" -o "$work/bin/$t" "$@"
+    fi
+}
+guest() { "${CC:-cc}" -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I"$top" "$top/tests/$1.c" -o "$work/bin/$1.elf"; }
+{ program test_oci -lcjson && program test_layers -lcjson && program test_crash -lcjson -lcrypto && program test_clone -lcjson &&
+    program test_store -lcjson && guest guest_store; } >"$work/cc.log" 2>&1 || {
+    sed 's/^/# /' "$work/cc.log" | tail -n 15
+    n=$((n + 1)) failed=$((failed + 1))
+    echo "not ok $n - compiles"
+    finish
+}
+export GUEST_DIR="$work/bin" QUICK=1
+
+run() { # run FS PROGRAM: there, in a directory of its own; one line for all that it says
+    mkdir "$work/at/$1/t" && cd "$work/at/$1/t" || exit 1
+    started=$(date +%s)
+    TMPDIR=$work/at/$1/t timeout -k 5 120 "$work/bin/$2" >"$work/log" 2>&1 &
+    child=$!
+    wait "$child"
+    code=$?
+    child=
+    counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$work/log")
+    cd "$work" && rm -rf "$work/at/$1/t"
+    counts="${counts:-no closing line}, $(($(date +%s) - started)) s"
+    if [ "$code" = 77 ]; then skip "$1: $2" "$(sed -n 's/.*# SKIP //p' "$work/log" | head -n 1)" && return; fi
+    n=$((n + 1))
+    if [ "$code" = 0 ] && [ "${counts#no}" = "$counts" ]; then passed=$((passed + 1)) && echo "ok $n - $1: $2 ($counts)" && return; fi
+    failed=$((failed + 1))
+    echo "not ok $n - $1: $2 (exit $code; $counts)"
+    grep -v '^ok ' "$work/log" | sed 's/^\(# \)*/# /' | tail -n 20
+}
+
+# ---- the file systems ----
+known() { grep -qw "$1" /proc/filesystems || { modprobe -q "$1" && grep -qw "$1" /proc/filesystems; } 2>/dev/null; }
+image() { # image FS MKFS...: on a loop device, which goes with its mount
+    fs=$1
+    shift
+    known "$fs" || { why="this kernel has no $fs"; return 1; }
+    command -v "$1" >/dev/null || { why="no $1 (INSTALL=1 installs it)"; return 1; }
+    losetup -f >/dev/null 2>&1 || { why="no loop devices"; return 1; }
+    mkdir "$work/at/$fs" && truncate -s 640M "$work/$fs.img" && "$@" "$work/$fs.img" >"$work/log" 2>&1 &&
+        mount -o loop "$work/$fs.img" "$work/at/$fs" 2>>"$work/log" && return
+    why="$1 or mount: $(tail -n 1 "$work/log")"
+    return 1
+}
+overlay() { # overlay NAME UPPER: over that file system
+    known overlay || { why="this kernel has no overlay"; return 1; }
+    mountpoint -q "$work/at/$2" || { why="no $2 to lie upon"; return 1; }
+    mkdir -p "$work/lower" "$work/at/$2/upper" "$work/at/$2/work" "$work/at/$1" &&
+        mount -t overlay -o "lowerdir=$work/lower,upperdir=$work/at/$2/upper,workdir=$work/at/$2/work" none "$work/at/$1" \
+            2>"$work/log" && return
+    why="mount: $(tail -n 1 "$work/log")"
+    return 1
+}
+memory() { mkdir "$work/at/tmpfs" && mount -t tmpfs -o size=640m none "$work/at/tmpfs"; }
+on() { # on FS EXPECT_CLONE "PROGRAMS" COMMAND...: which mounts it, or says why not
+    fs=$1 progs=$3
+    export EXPECT_CLONE="$2"
+    shift 3
+    [ "${ONLY:-$fs}" = "$fs" ] || return
+    "$@" || { skip "$fs" "$why"; return; }
+    for p in $progs; do run "$fs" "$p"; done
+}
+
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
+[ "${INSTALL:-0}" != 1 ] || need_done >"$work/log" 2>&1 || :
+all="test_clone test_oci test_layers test_crash test_store"
+why=
+on ext4 0 "$all" image ext4 mkfs.ext4 -q -F
+on xfs 1 "$all" image xfs mkfs.xfs -q -m reflink=1
+on btrfs 1 "$all" image btrfs mkfs.btrfs -q
+on tmpfs 0 "test_clone test_oci test_layers" memory # test_crash is there anyway
+on overlay 0 "$all" overlay overlay tmpfs
+on overlay-xfs 1 "test_clone" overlay overlay-xfs xfs
+finish
