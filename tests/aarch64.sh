@@ -11,23 +11,10 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 # shellcheck source=tests/need.sh
 . "$top/tests/need.sh"
-n=0 passed=0 failed=0 skipped=0
+# shellcheck source=tests/tap.sh
+. "$top/tests/tap.sh"
 
-check() { # check NAME COMMAND...
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$build/check.log" 2>&1; then passed=$((passed + 1)) && echo "ok $n - $what"
-    else failed=$((failed + 1)) && echo "not ok $n - $what" && sed 's/^/# /' "$build/check.log" | tail -n 15; fi
-}
-skip() { n=$((n + 1)) skipped=$((skipped + 1)) && echo "ok $n - $1 # SKIP $2"; }
-finish() {
-    rm -rf "$build/work"
-    echo "1..$n" && echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" = 0 ] || exit 1
-    [ "$passed" != 0 ] || exit 77
-    exit 0
-}
+trap 'rm -rf "$build/work"' EXIT
 
 # ---- compiler, QEMU, libraries ----
 cross=aarch64-linux-gnu-gcc root=/usr/aarch64-linux-gnu libs=$build/arm64/usr

@@ -3,17 +3,12 @@
 # machines are noisy, and docs/performance.md says what they were. TAP.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
-mkdir -p "$1" && cd "$1" || exit 1
-n=0 passed=0 failed=0
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@"; then passed=$((passed + 1)) && echo "ok $n - $what"; else failed=$((failed + 1)) && echo "not ok $n - $what"; fi
-}
+mkdir -p "$1" && cd "$1" && build=$PWD || exit 1
 # shellcheck source=tests/need.sh
 . "$top/tests/need.sh"
-if [ -n "$(kvm_problem)" ]; then echo "ok 1 - bench # SKIP $(kvm_problem)"; echo "0 passed, 0 failed, 1 skipped"; exit 77; fi
+# shellcheck source=tests/tap.sh
+. "$top/tests/tap.sh"
+if [ -n "$(kvm_problem)" ]; then skip bench "$(kvm_problem)"; finish; fi
 
 started=$(date +%s)
 "$top/bench/run" --quick >rows.tsv 2>errors
@@ -33,6 +28,4 @@ for name in exit host_call restore_call_16 snapshot_16 spawn oci_save_1m delta_s
     check "the limit's check limit_$name" row "# limit_$name"
 done
 [ "$failed" = 0 ] || cat errors
-echo "1..$n"
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" = 0 ]
+finish

@@ -14,15 +14,9 @@ mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 programs=$(cd "${2:-$build/..}" && pwd) || exit 1
 # shellcheck source=tests/need.sh
 . "$top/tests/need.sh"
-n=0 passed=0 failed=0 skipped=0 work=$build/work child=
-
-skip() { n=$((n + 1)) skipped=$((skipped + 1)) && echo "ok $n - $1 # SKIP $2"; }
-finish() {
-    echo "1..$n" && echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" = 0 ] || exit 1
-    [ "$passed" != 0 ] || exit 77
-    exit 0
-}
+# shellcheck source=tests/tap.sh
+. "$top/tests/tap.sh"
+work=$build/work child=
 
 # ---- a place that nobody else sees ----
 [ "$(id -u)" = 0 ] || { skip "file systems" "not root"; finish; }
