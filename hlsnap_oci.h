@@ -4507,13 +4507,21 @@ HLSNAP_API hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const
     return hlsnap__oci_end(r, "hlsnap_oci_load", &e, err);
 }
 
+/* Opens a layout to look at it. *ref is a tag or digest (ref NULL: none is meant); given: the caller gave `what`, too. */
+static hlsnap_result hlsnap__oci_look(const char *dir, const char *const *ref, bool given, const char *what,
+                                      hlsnap__oci_load **load, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_given(dir, "dir", err);
+    *load = NULL;
+    if (!r) r = hlsnap__oci_given(given ? dir : NULL, what, err);
+    if (!r && ref) r = hlsnap__oci_ref_check(*ref, err);
+    if (!r && !(*load = hlsnap__oci_load_new(err))) r = HLSNAP_ERR_MEMORY;
+    return r ? r : hlsnap__oci_browse(dir, *load, err);
+}
+
 HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit, void *user, hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap__oci_load *load = NULL;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
-    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
-    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, NULL, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_list_run(load, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_list", &e, err);
@@ -4522,12 +4530,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit
 HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out,
                                              hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap__oci_load *load = NULL;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_given(out, "out", &e);
-    if (!r) r = hlsnap__oci_ref_check(ref, &e);
-    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
-    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, &ref, out != NULL, "out", &load, &e);
     if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
@@ -4536,12 +4540,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
 HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit,
                                                 void *user, hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap__oci_load *load = NULL;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
-    if (!r) r = hlsnap__oci_ref_check(ref, &e);
-    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
-    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
@@ -4550,12 +4550,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref
 HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hlsnap_oci_visit_layer visit, void *user,
                                            hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap__oci_load *load = NULL;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r && !visit) r = hlsnap__oci_given(NULL, "visit", &e);
-    if (!r) r = hlsnap__oci_ref_check(ref, &e);
-    if (!r && !(load = hlsnap__oci_load_new(&e))) r = HLSNAP_ERR_MEMORY;
-    if (!r) r = hlsnap__oci_browse(dir, load, &e);
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);
