@@ -101,8 +101,9 @@ int call(const char *function, const char *text, char *out, size_t cap) {
     hlsnap_value answer = HLSNAP_ZERO;
     hlsnap_error err;
     const hlsnap_result r = hlsnap_sandbox_call(sb, function, HLSNAP_ARGS(hlsnap_str(text)), &answer, &err);
-    if (!r) std::snprintf(out, cap, "%s", answer.str);
-    else std::snprintf(out, cap, "%s%s%s", hlsnap_result_name(r), r == HLSNAP_ERR_FUNCTION ? ", " : "", r == HLSNAP_ERR_FUNCTION ? err.msg : "");
+    if (r == HLSNAP_OK) std::snprintf(out, cap, "%s", answer.str);
+    else if (r == HLSNAP_ERR_FUNCTION) std::snprintf(out, cap, "%s, %s", hlsnap_result_name(r), err.msg);
+    else std::snprintf(out, cap, "%s", hlsnap_result_name(r));
     return r;
 }
 int roll_back() { return hlsnap_sandbox_restore(sb, clean, nullptr); }

@@ -1,0 +1,79 @@
+#!/bin/sh
+# docs.sh DIR - what the documents name is there: the tests that prove a promise, files, functions, options. TAP.
+# shellcheck disable=SC2317 # called by check
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
+# shellcheck source=tests/tap.sh
+. "$top/tests/tap.sh"
+cd "$top" || exit 1
+documents="README.md docs/*.md"
+
+# `test_x`: one, two; `test_y`: three -> test_x one, test_x two, test_y three
+proofs() { grep -oE '`test_[a-z]+`: [a-z_0-9, ]+' "$1" | sed 's/ *$//' | awk -F'`: ' '{
+    test = substr($1, 2); n = split($2, names, ", "); for (i = 1; i <= n; i++) print test, names[i] }' | sort -u; }
+tests_exist() {
+    proofs docs/security.md >"$build/proofs"
+    [ "$(wc -l <"$build/proofs")" -ge 45 ] || { echo "only $(wc -l <"$build/proofs") tests are named"; return 1; }
+    bad=0
+    while read -r test name; do # defined, and in a list of tests
+        [ "$(cat "tests/$test.c" "tests/$test"_*.h 2>/dev/null | grep -cE "static void $name\(void\)|(TEST|X)\($name\)")" -ge 2 ] ||
+            { echo "docs/security.md: $test has no test $name"; bad=1; }
+    done <"$build/proofs"
+    return $bad
+}
+every_promise_has_a_proof() { # the last column of each row names a test or a suite
+    awk -F'|' '/^\|/ && NF == 5 && $2 !~ /^ (promise|---)/ && $2 !~ /^-/ && $4 !~ /`test/ { print "no test: " $2; bad = 1 } END { exit bad }' docs/security.md
+}
+files_exist() {
+    bad=0
+    # shellcheck disable=SC2086
+    for f in $(grep -ohE '[a-z/]*(tests|docs|examples|bench)/[A-Za-z0-9_./-]*[A-Za-z0-9_]' $documents | sed 's|^/||' | grep -v '^build/' | sort -u); do
+        [ -e "$f" ] || { echo "there is no $f"; bad=1; }
+    done
+    for f in $(grep -oE '`[0-9a-z_]+\.(c|cpp)`' README.md | tr -d '`'); do
+        [ -e "examples/$f" ] || [ "$f" = twice.c ] || { echo "there is no examples/$f"; bad=1; }
+    done
+    return $bad
+}
+functions_exist() {
+    bad=0
+    # shellcheck disable=SC2086
+    for f in $(grep -ohE '\bhlsnap_[a-z]+_[a-z_0-9]+\(' $documents | tr -d '(' | sort -u); do
+        grep -q "^HLSNAP_API.*\b$f(" hlsnap.h hlsnap_kvm.h hlsnap_oci.h || { echo "there is no $f()"; bad=1; }
+    done
+    return $bad
+}
+results_exist() {
+    bad=0
+    # shellcheck disable=SC2086
+    for e in $(grep -ohE '\bHLSNAP_ERR_[A-Z_]+' $documents | sort -u); do
+        grep -q "X(${e#HLSNAP_}," hlsnap.h || { echo "there is no $e"; bad=1; }
+    done
+    return $bad
+}
+suites_exist() { # ./tests/run NAME, as the documents have it
+    bad=0
+    # shellcheck disable=SC2086
+    for s in $(grep -ohE 'tests/run( --[a-z]+)* [a-z_0-9]+' $documents | sed 's/.* //' | sort -u); do
+        grep -qE "(c_test|suite) $s\b" tests/run || { echo "tests/run has no suite $s"; bad=1; }
+    done
+    return $bad
+}
+lines_fit() { # code and prose read in a window of 132 columns; tables may be wider
+    awk 'length($0) > 132 && !/^\|/ { print FILENAME ":" FNR ": " length($0) " columns"; bad = 1 } END { exit bad }' \
+        hlsnap.h hlsnap_kvm.h hlsnap_oci.h README.md docs/*.md examples/*.c examples/*.cpp
+}
+documented() { # every public function stands under a block that begins with its name or that of one beside it
+    awk '/>>implementation/ { nextfile } /^\/\* hlsnap_/ { block = 1 } /^$/ { block = 0 }
+        /^HLSNAP_API/ && !block { print FILENAME ": " $0; bad = 1 } END { exit bad }' hlsnap.h hlsnap_kvm.h hlsnap_oci.h
+}
+check "docs/security.md: every test named exists" tests_exist
+check "docs/security.md: every promise names its tests" every_promise_has_a_proof
+check "files named exist" files_exist
+check "functions named exist" functions_exist
+check "results named exist" results_exist
+check "suites named exist" suites_exist
+check "lines fit" lines_fit
+check "public functions are documented" documented
+finish
