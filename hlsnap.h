@@ -2593,6 +2593,7 @@ static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const cha
     if (head.num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
         hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
     code = head.status == HLSNAP_ABI_STATUS_FAILED ? HLSNAP_ERR_FUNCTION : (hlsnap_result)v[0].as.i32;
+    if (!code) hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
     hlsnap__fail(err, code, 0, "%s", v[1].str);
     if (err && code == HLSNAP_ERR_FUNCTION) err->user_code = v[0].as.i32;
     return code;
@@ -2706,7 +2707,7 @@ static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
         hlsnap_call call;
         const uint8_t *at = (const uint8_t *)m + m->in_offset + in;
         if (!hlsnap__message_read(at, m->in_size - in, &head, args, HLSNAP_MAX_ARGS) ||
-            head.function >= module->num_exports)
+            head.function >= module->num_exports || head.num_values != s->signatures[head.function].num_args)
             hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
         call.args = args;
         call.signature = &s->signatures[head.function];
@@ -3656,6 +3657,7 @@ typedef struct hlsnap__elf_segment {
 } hlsnap__elf_segment;
 
 #define HLSNAP__MAX_SEGMENTS 16
+#define HLSNAP__MAX_SYMBOL 256u /* bytes of a symbol's name that are looked at, with a NUL */
 typedef struct hlsnap__elf {
     const uint8_t *data; /* the whole file, a private copy */
     uint64_t size;
@@ -3705,6 +3707,16 @@ static uint8_t *hlsnap__elf_at(const hlsnap__elf *e, uint64_t vaddr, uint64_t n)
             return e->image + (vaddr - e->image_start);
     }
     return NULL;
+}
+
+/* Whether all of them are in the file: a table that ends in memory which is only zero would cost time and say nothing. */
+static bool hlsnap__elf_stored(const hlsnap__elf *e, uint64_t vaddr, uint64_t n) {
+    uint32_t i;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *s = &e->segments[i];
+        if (vaddr >= s->vaddr && n <= s->filesz && vaddr - s->vaddr <= s->filesz - n) return true;
+    }
+    return false;
 }
 
 /* Stores n > 0 bytes at a place that hlsnap__elf_at gave. */
@@ -3974,18 +3986,21 @@ static hlsnap_result hlsnap__elf_unresolved(hlsnap__elf *e, const char *name, ui
     return HLSNAP_OK;
 }
 
-/* The name of a symbol, bounded by the string table, or NULL. */
-static const char *hlsnap__elf_name(const hlsnap__elf *e, uint32_t at) {
+/* The name of a symbol, bounded by the string table; false when it has none. A long one is cut: each relocation may ask for
+   one, so that a search for its end would make the work quadratic. */
+static bool hlsnap__elf_name(const hlsnap__elf *e, uint32_t at, char name[HLSNAP__MAX_SYMBOL]) {
     const char *table = (const char *)hlsnap__elf_at(e, e->strtab, e->strtab_size);
-    if (!table || at >= e->strtab_size || !memchr(table + at, 0, (size_t)(e->strtab_size - at))) return NULL;
-    return table + at;
+    size_t i;
+    for (i = 0; table && i < HLSNAP__MAX_SYMBOL - 1 && at + i < e->strtab_size && table[at + i]; i++)
+        name[i] = table[at + i];
+    name[i] = 0;
+    return table && at + i < e->strtab_size;
 }
 
 /* What a relocation's symbol stands for, as a guest address. */
 static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     Elf64_Sym sym;
-    const char *name;
-    char shown[80];
+    char name[HLSNAP__MAX_SYMBOL], shown[80];
     size_t i;
     const uint32_t index = (uint32_t)ELF64_R_SYM(rel->r_info);
     const uint8_t *at = e->symtab <= UINT64_MAX - index * sizeof(sym)
@@ -3995,8 +4010,8 @@ static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, u
     if (!index) return HLSNAP_OK;
     if (!at) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u lies outside the image", index);
     memcpy(&sym, at, sizeof(sym));
-    name = hlsnap__elf_name(e, sym.st_name);
-    if (!name) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u has no name in the string table", index);
+    if (!hlsnap__elf_name(e, sym.st_name, name))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "symbol %u has no name in the string table", index);
     if (ELF64_ST_TYPE(sym.st_info) == STT_GNU_IFUNC && sym.st_shndx != SHN_UNDEF) {
         uint64_t host = 0;
         if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "indirect function at symbol %u", index);
@@ -4142,8 +4157,8 @@ static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *
 
 static hlsnap_result hlsnap__elf_relocate_table(hlsnap__elf *e, uint64_t table, uint64_t size, hlsnap_error *err) {
     uint64_t at;
-    if (size && !hlsnap__elf_at(e, table, size))
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocations of 0x%llx bytes at 0x%llx lie outside the image",
+    if (size && !hlsnap__elf_stored(e, table, size))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocations of 0x%llx bytes at 0x%llx lie outside the file",
                             (unsigned long long)size, (unsigned long long)table);
     for (at = 0; at + sizeof(Elf64_Rela) <= size; at += sizeof(Elf64_Rela)) {
         Elf64_Rela rel;
@@ -4158,8 +4173,8 @@ static hlsnap_result hlsnap__elf_relocate_table(hlsnap__elf *e, uint64_t table, 
 /* DT_RELR: an address, then bitmaps of the 63 words after it. */
 static hlsnap_result hlsnap__elf_relocate_relr(hlsnap__elf *e, hlsnap_error *err) {
     uint64_t at, where = 0;
-    if (e->relr_size && !hlsnap__elf_at(e, e->relr, e->relr_size))
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR table at 0x%llx lies outside the image",
+    if (e->relr_size && !hlsnap__elf_stored(e, e->relr, e->relr_size))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "RELR table at 0x%llx lies outside the file",
                             (unsigned long long)e->relr);
     for (at = 0; at + 8 <= e->relr_size; at += 8) {
         uint64_t entry, bits, word, k;
@@ -4934,7 +4949,8 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, vo
     local.iov_base = mine;
     remote.iov_base = window;
     local.iov_len = remote.iov_len = n;
-    k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0);
+    /* long, since the kernel looks at all 64 bits, of which varargs leave the upper half of an int undefined */
+    k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
     if (k == (ssize_t)n) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
                         "guest memory is gone: a layer's file was truncated");
