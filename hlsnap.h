@@ -442,7 +442,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
                     identity page; read-only and executable regions are writable this way; a restore undoes it.
    to, from  out/in n bytes
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE; HLSNAP_ERR_CHANGED, _DIGEST (copied, not to be used)
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE; HLSNAP_ERR_CHANGED, _DIGEST (copied, useless)
    threads   the sandbox's  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err);
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);

@@ -129,7 +129,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
              descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB; desc->max_bytes); HLSNAP_ERR_CHANGED (while it was read);
              HLSNAP_ERR_VERSION, _ARCH, _CPU (not for this build or machine); HLSNAP_ERR_CANCELLED; HLSNAP_ERR_OS, _MEMORY
    owns      the caller: hlsnap_snapshot_release
-   threads   any; desc->threads of its own, for the time of the call or until verified (verify_later); all signals are blocked in them
+   threads   any; desc->threads of its own, for the time of the call or until verified (verify_later), all signals blocked
    cost      read, sha256 and, at PRIVATE, copy of the stored pages; guard NONE with disable_verify: a few small files
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
@@ -156,11 +156,16 @@ typedef bool (*hlsnap_oci_visit_layer)(const hlsnap_oci_layer *layer, void *user
 typedef struct hlsnap_oci_info {
     hlsnap_oci_digest digest;  /* of the manifest */
     uint64_t bytes;            /* of all blobs that it leads to, its own included */
-    uint64_t own_bytes;        /* of those that no other entry of the index leads to; 0 also when that cannot be told */
+    uint64_t own_bytes;        /* of those that no other snapshot or image of the layout leads to: what goes when all its tags go;
+                                  0 also when that cannot be told */
     uint64_t pages;            /* of guest memory, 4 KiB each */
     uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
     uint32_t layers;
 } hlsnap_oci_info;
+
+/* Called for an entry: as hlsnap_oci_visit, with all of hlsnap_oci_get_info, and what that would return; where it is not
+   HLSNAP_OK, only info->digest is set. False ends the list. */
+typedef bool (*hlsnap_oci_visit_info)(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user);
 
 /* hlsnap_oci_list -- the snapshots of a layout, tagged or not, in the order of its index; entries of other kinds are left out.
    dir       in     the layout's directory; only read
@@ -178,6 +183,13 @@ HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit
    threads   any
    cost      reads the manifests of all entries  */
 HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, hlsnap_oci_info *out, hlsnap_error *err);
+
+/* hlsnap_oci_list_info -- hlsnap_oci_list and hlsnap_oci_get_info of each, in one walk.
+   visit     in     not NULL
+   returns   as hlsnap_oci_list
+   threads   any
+   cost      reads all manifests and configs once  */
+HLSNAP_API hlsnap_result hlsnap_oci_list_info(const char *dir, hlsnap_oci_visit_info visit, void *user, hlsnap_error *err);
 
 /* hlsnap_oci_annotations -- the annotations of a snapshot: those of its index entry, then those of its manifest.
    dir, ref  in     as for hlsnap_oci_load
@@ -3599,6 +3611,16 @@ static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, 
 }
 
 /* Everything of one attempt that the next one or the end must not find. */
+/* Forgets a manifest and its config. */
+static void hlsnap__oci_config_clear(hlsnap__oci_load *load) {
+    hlsnap__guest_release(load->config.guest);
+    hlsnap__free(load->config.extents);
+    hlsnap__json_close(&load->manifest_json);
+    hlsnap__json_close(&load->config_json);
+    memset(&load->manifest, 0, sizeof(load->manifest));
+    memset(&load->config, 0, sizeof(load->config));
+}
+
 static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     uint32_t i;
     for (i = 0; i < HLSNAP__MAX_LAYERS; i++) hlsnap__layer_release(load->layers[i]);
@@ -3607,13 +3629,8 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     load->num_fds = 0;
     if (load->watch) hlsnap__watch_release(&load->watch->watch);
     load->watch = NULL;
-    hlsnap__guest_release(load->config.guest);
-    hlsnap__free(load->config.extents);
+    hlsnap__oci_config_clear(load);
     hlsnap__json_close(&load->index);
-    hlsnap__json_close(&load->manifest_json);
-    hlsnap__json_close(&load->config_json);
-    memset(&load->manifest, 0, sizeof(load->manifest));
-    memset(&load->config, 0, sizeof(load->config));
     memset(load->layers, 0, sizeof(load->layers));
     load->done = load->total = 0;
 }
@@ -3906,14 +3923,14 @@ static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__
     return r;
 }
 
-/* Everything that the entries lead to, but for those that drop says. */
+/* Everything that the entries lead to, but for those that drop says; entries that same gives one number count as one. */
 static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_reach *t, const uint8_t *drop,
-                                           hlsnap_error *err) {
+                                           const uint32_t *same, hlsnap_error *err) {
     const cJSON *e;
     uint32_t i = 0;
     hlsnap_result r = hlsnap__oci_reach_grow(t, err);
     for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++)
-        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, i, 0, true, err);
+        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, same ? same[i] : i, 0, true, err);
     return r;
 }
 
@@ -3982,31 +3999,109 @@ static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const cha
     return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", ref);
 }
 
-static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
-                                          hlsnap_error *err) {
+/* Who owns what: for each entry the number of the first one with its digest, and the bytes that only those lead to. */
+typedef struct hlsnap__oci_shares {
+    uint32_t *same;
+    uint64_t *own;
+} hlsnap__oci_shares;
+
+static void hlsnap__oci_shares_free(hlsnap__oci_shares *shares) {
+    hlsnap__free(shares->same);
+    hlsnap__free(shares->own);
+}
+
+static hlsnap_result hlsnap__oci_shares_same(const cJSON *entries, uint32_t *same, hlsnap_error *err) {
+    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
+    const cJSON *e;
+    uint32_t i = 0;
+    hlsnap_result r = HLSNAP_OK;
+    for (e = entries->child; e && !r; e = e->next, i++) {
+        hlsnap__oci_reached *row;
+        same[i] = i;
+        if (!hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e))) continue;
+        r = hlsnap__oci_reach_add(&seen, hlsnap__oci_digest_of(e), i, 0, &row,
+                                  err); /* its size: the first one's number */
+        if (!r) same[i] = (uint32_t)row->size;
+    }
+    hlsnap__free(seen.rows);
+    return r;
+}
+
+/* Where somebody else's manifest cannot be read, what is shared is not known, and nobody owns anything. */
+static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci_shares *shares, hlsnap_error *err) {
+    const cJSON *entries = hlsnap__json_get(load->index.root, "manifests");
+    const size_t num = (size_t)cJSON_GetArraySize(entries) + 1;
     hlsnap__oci_reach reach = {NULL, 0, 0, 0};
-    const cJSON *entry = NULL;
-    uint32_t number = 0, i;
-    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
-    memset(out, 0, sizeof(*out));
-    if (!r)
-        r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    hlsnap_result r;
+    uint32_t i;
+    shares->same = (uint32_t *)hlsnap__alloc(num, sizeof(shares->same[0]), err);
+    shares->own = (uint64_t *)hlsnap__alloc(num, sizeof(shares->own[0]), err);
+    if (!shares->same || !shares->own) return HLSNAP_ERR_MEMORY;
+    r = hlsnap__oci_shares_same(entries, shares->same, err);
+    if (r) return r;
+    r = hlsnap__oci_reach_all(load, &reach, NULL, shares->same, err);
+    for (i = 0; !r && i < reach.cap; i++)
+        if (reach.rows[i].digest[0] && reach.rows[i].entry < num)
+            shares->own[reach.rows[i].entry] += reach.rows[i].size;
+    hlsnap__free(reach.rows);
+    return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+}
+
+/* Fills out from the manifest at hand, which is entry number `number`'s, and its config. */
+static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
+                                           uint32_t number, hlsnap_oci_info *out, hlsnap_error *err) {
+    const hlsnap__oci_config *c = &load->config;
+    uint32_t i;
+    hlsnap_result r =
+        hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
     if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
     if (r) return r;
-    if (hlsnap__oci_reach_all(load, &reach, NULL, err)) { /* somebody else's manifest: what is shared is not known */
-        hlsnap__free(reach.rows);
-        memset(&reach, 0, sizeof(reach));
-    }
-    memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
     out->bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
-    for (i = 0; i < reach.cap; i++)
-        if (reach.rows[i].digest[0] && reach.rows[i].entry == number) out->own_bytes += reach.rows[i].size;
-    for (i = 0; i < load->config.guest->layout.num_regions; i++)
-        out->pages += load->config.guest->layout.regions[i].pages;
-    for (i = 0; i < load->config.num_extents; i++) out->stored_pages += load->config.extents[i].pages;
-    out->layers = load->config.num_layers;
-    hlsnap__free(reach.rows);
+    out->own_bytes = shares->own[shares->same[number]];
+    for (i = 0; i < c->guest->layout.num_regions; i++) out->pages += c->guest->layout.regions[i].pages;
+    for (i = 0; i < c->num_extents; i++) out->stored_pages += c->extents[i].pages;
+    out->layers = c->num_layers;
     return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
+                                          hlsnap_error *err) {
+    hlsnap__oci_shares shares = {NULL, NULL};
+    const cJSON *entry = NULL;
+    uint32_t number = 0;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    memset(out, 0, sizeof(*out));
+    if (!r) memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
+    if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
+    if (!r) r = hlsnap__oci_info_fill(load, &shares, entry, number, out, err);
+    hlsnap__oci_shares_free(&shares);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oci_visit_info visit, void *user,
+                                               hlsnap_error *err) {
+    hlsnap__oci_shares shares = {NULL, NULL};
+    const cJSON *e;
+    uint32_t i = 0;
+    bool more = true;
+    hlsnap_result r = hlsnap__oci_shares_find(load, &shares, err);
+    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && more && !r; e = e->next, i++) {
+        const char *tag = hlsnap__oci_tag_of(e);
+        hlsnap_oci_info info = HLSNAP_ZERO;
+        hlsnap_result found;
+        bool ours = true;
+        if (!hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e)) ||
+            strcmp(hlsnap__json_get(e, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
+            continue;
+        memcpy(info.digest.text, hlsnap__oci_digest_of(e), sizeof(info.digest.text));
+        found = hlsnap__oci_entry_manifest(load, &load->index, e, i, &load->manifest_json, &load->manifest, &ours, err);
+        if (!found && ours) found = hlsnap__oci_info_fill(load, &shares, e, i, &info, err);
+        if (found == HLSNAP_ERR_MEMORY) r = found;
+        if (!r && (found || ours)) more = visit(tag ? tag : "", found, &info, user);
+        hlsnap__oci_config_clear(load);
+    }
+    hlsnap__oci_shares_free(&shares);
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_annotations_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_text visit,
@@ -4180,7 +4275,7 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
     hlsnap_result r = hlsnap__oci_entries_read(gc->store.root, &gc->load->index, err);
     if (!r) r = hlsnap__oci_gc_choose(gc, err);
     edit.drop = gc->drop;
-    if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, err);
+    if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, NULL, err);
     if (!r && gc->dropped) r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
     if (!r) r = hlsnap__oci_gc_blobs(gc, err);
     return r ? r : hlsnap__oci_leftovers(gc->store.root, gc->before, &gc->freed, err);
@@ -4535,6 +4630,16 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
     if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_list_info(const char *dir, hlsnap_oci_visit_info visit, void *user,
+                                              hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, NULL, visit != NULL, "visit", &load, &e);
+    if (!r) r = hlsnap__oci_list_info_run(load, visit, user, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_list_info", &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit,

@@ -41,8 +41,8 @@ static int fail(hlsnap_result r, const hlsnap_error *err) {
     return r == HLSNAP_ERR_HYPERVISOR ? 77 : 1;
 }
 
-static hlsnap_result play(hlsnap_sandbox *sb, hlsnap_export target, uint32_t frame, uint32_t input, uint64_t limit_ns, uint32_t *sum,
-                          hlsnap_error *err) {
+static hlsnap_result play(hlsnap_sandbox *sb, hlsnap_export target, uint32_t frame, uint32_t input, uint64_t limit_ns,
+                          uint32_t *sum, hlsnap_error *err) {
     hlsnap_value args[2], out;
     hlsnap_invocation call = HLSNAP_ZERO;
     hlsnap_result r;

@@ -776,10 +776,19 @@ static void shows_what_is_inside(void) {
     hlsnap_snapshot_release(s);
 }
 
+static bool note_info(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    seen *s = (seen *)user;
+    snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%s %d %.15s %lld %llu;", tag, r, info->digest.text,
+             (long long)info->own_bytes, (unsigned long long)info->stored_pages);
+    return true;
+}
+
 static void own_and_shared_bytes(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = large(200, 1), *base, *next;
-    hlsnap_oci_info a, b;
+    hlsnap_oci_info a, b, again;
+    seen got = {""};
+    char want[300];
     int64_t all;
     CHECK_EQ(save(dir, "a", s, NULL), 0);
     CHECK_EQ(hlsnap_oci_get_info(dir, "a", &a, &err), HLSNAP_OK);
@@ -799,7 +808,24 @@ static void own_and_shared_bytes(void) {
     CHECK_EQ(a.own_bytes + b.own_bytes + 204 * 4096 + 13 * 32, all);
     CHECK_EQ(b.layers, 2);
     CHECK_EQ(b.stored_pages, 204);
+    CHECK_EQ(hlsnap_oci_tag(dir, "a", "a2", &err), HLSNAP_OK); /* two tags of one snapshot share nothing with each other */
+    CHECK_EQ(hlsnap_oci_get_info(dir, "a", &again, &err), HLSNAP_OK);
+    CHECK_EQ(again.own_bytes, a.own_bytes);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "a2", &again, &err), HLSNAP_OK);
+    CHECK_EQ(again.own_bytes, a.own_bytes);
+    snprintf(want, sizeof(want), "a 0 %.15s %lld 204;b 0 %.15s %lld 204;a2 0 %.15s %lld 204;", a.digest.text, (long long)a.own_bytes,
+             b.digest.text, (long long)b.own_bytes, a.digest.text, (long long)a.own_bytes);
+    CHECK_EQ(hlsnap_oci_list_info(dir, note_info, &got, &err), HLSNAP_OK);
+    CHECK_STR(got.text, want);
+    CHECK_EQ(hlsnap_oci_list_info(dir, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(sh("mv %s/blobs/sha256/%s gone", dir, b.digest.text + 7), 0);
+    got.text[0] = 0;
+    CHECK_EQ(hlsnap_oci_list_info(dir, note_info, &got, &err), HLSNAP_OK); /* one that cannot be read is listed */
+    snprintf(want, sizeof(want), ";b %d %.15s 0 0;a2 0 ", HLSNAP_ERR_FILE, b.digest.text);
+    CHECK(strstr(got.text, want) != NULL);
+    CHECK_EQ(sh("mv gone %s/blobs/sha256/%s", dir, b.digest.text + 7), 0);
     CHECK_EQ(hlsnap_oci_untag(dir, "a", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, "a2", &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
     CHECK_EQ(bytes_of(dir), all - (int64_t)a.own_bytes); /* own is what goes */
     CHECK_EQ(hlsnap_oci_get_info(dir, "c", &b, &err), HLSNAP_ERR_NOT_FOUND);
@@ -1093,6 +1119,10 @@ static hlsnap_result oom_info(void) {
     return hlsnap_oci_get_info(oom_dir, "v2", &info, &err);
 }
 static hlsnap_result oom_annotations(void) { return hlsnap_oci_annotations(oom_dir, "v2", nothing, NULL, &err); }
+static hlsnap_result oom_list_info(void) {
+    seen got = {""};
+    return hlsnap_oci_list_info(oom_dir, note_info, &got, &err);
+}
 static hlsnap_result oom_layers(void) {
     seen got = {""};
     return hlsnap_oci_layers(oom_dir, "v2", note_layer, &got, &err);
@@ -1121,7 +1151,7 @@ static hlsnap_result oom_load_private(void) { return oom_load(HLSNAP_OCI_GUARD_P
 /* The k-th allocation fails, for rising k, until none is left to fail: an error, nothing lost, nothing left behind. */
 static void failing_allocations(void) {
     static const struct { const char *name; hlsnap_result (*run)(void); long least; } rows[] = {
-        {"list", oom_list, 8}, {"info", oom_info, 17}, {"annotations", oom_annotations, 5}, {"layers", oom_layers, 5}, {"tag", oom_tag, 8}, {"untag", oom_untag, 6},
+        {"list", oom_list, 8}, {"info", oom_info, 17}, {"list_info", oom_list_info, 17}, {"annotations", oom_annotations, 5}, {"layers", oom_layers, 5}, {"tag", oom_tag, 8}, {"untag", oom_untag, 6},
         {"gc", oom_gc, 16}, {"fsck", oom_fsck, 25}, {"flatten", oom_flatten, 35}, {"save", oom_save, 11}, {"load, DETECT", oom_load_detect, 21},
         {"load, LEASE", oom_load_lease, 22}, {"load, PRIVATE", oom_load_private, 22}};
     hlsnap_snapshot *s = large(100, 1);

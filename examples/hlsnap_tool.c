@@ -1,0 +1,1366 @@
+/* hlsnap_tool.c - looks at, checks, runs, compares and draws snapshots in OCI Image Layouts; docs/tool.md says how. You learn:
+   the whole of the store's interface, from the outside.
+
+   cc: cc -std=c11 -O2 -I.. hlsnap_tool.c -lcjson -o hlsnap_tool
+   run: ./hlsnap_tool --help */
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#include "hlsnap_kvm.h"
+#include "hlsnap_oci.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define MAX_LAYERS 128u   /* of a snapshot, by the format */
+#define MAX_REGIONS 32u   /* likewise */
+#define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
+
+typedef struct options {
+    const char *args[HLSNAP_MAX_ARGS + 3];
+    int num_args, status; /* to exit with when all went well */
+    bool json, full, all, repair, raw, verify, any_cpu, help;
+    const char *output;
+    uint64_t threads, grace_s, timeout_ms;
+} options;
+
+typedef struct command {
+    const char *name, *args;
+    int min_args, max_args;
+    const char *options, *help, *more;
+    hlsnap_result (*run)(options *o, hlsnap_error *err);
+} command;
+
+static const command *current; /* for messages */
+
+/* ---- errors ---- */
+
+__attribute__((format(printf, 3, 4))) static hlsnap_result fails(hlsnap_error *err, hlsnap_result r, const char *fmt, ...) {
+    va_list list;
+    va_start(list, fmt);
+    vsnprintf(err->msg, sizeof(err->msg), fmt, list);
+    va_end(list);
+    return r;
+}
+
+static void *grow(void *p, size_t size) {
+    p = realloc(p, size ? size : 1);
+    if (p) return p;
+    fprintf(stderr, "hlsnap_tool: %s: %s: %zu bytes\n", current->name, hlsnap_result_name(HLSNAP_ERR_MEMORY), size);
+    exit(HLSNAP_ERR_MEMORY);
+}
+
+/* ---- text: a layout may come from anywhere, and what stands in it may be meant for the terminal, not for the reader ---- */
+
+typedef enum form { PLAIN, LINES /* \n and \t pass */, JSON, XML } form;
+#define NO_CHARACTER 0x110000u
+
+/* The character at *text, which moves behind it; NO_CHARACTER for a byte that is not UTF-8. */
+static uint32_t decode(const char **text) {
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    const char *s = *text;
+    const unsigned first = (unsigned char)s[0];
+    const unsigned more = first < 0xc2 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : 0;
+    uint32_t c = more ? first & (0x3fu >> more) : first;
+    unsigned i;
+    *text = s + 1;
+    if (first < 0x80) return c;
+    for (i = 1; i <= more && ((unsigned char)s[i] & 0xc0) == 0x80; i++) c = c << 6 | ((unsigned char)s[i] & 0x3f);
+    if (!more || i <= more || c < least[more] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NO_CHARACTER;
+    *text = s + 1 + more;
+    return c;
+}
+
+/* Controls, and what changes the order or the look of the text around it. */
+static bool is_hidden(uint32_t c) {
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x61c || c == 0x180e || (c >= 0x200b && c < 0x2010) ||
+           (c >= 0x2028 && c < 0x202f) || (c >= 0x2060 && c < 0x2070) || c == 0xfeff || (c >= 0xfff0 && c < 0xfffc) ||
+           c == 0xfffe || c == 0xffff || (c >= 0xe0000 && c < 0xe1000);
+}
+
+/* The next character of *s, which moves behind it, as it may stand in what is written. */
+static const char *next(const char **s, form f) {
+    static char to[16];
+    const char *start = *s;
+    const uint32_t c = decode(s);
+    const char *entity = c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : NULL;
+    if (f == XML && (entity || is_hidden(c) || c == NO_CHARACTER)) return entity ? entity : "\xef\xbf\xbd";
+    if (f == JSON && (is_hidden(c) || c == NO_CHARACTER)) {
+        if (c >= 0x10000 && c < NO_CHARACTER)
+            snprintf(to, sizeof(to), "\\u%04x\\u%04x", 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+        else
+            snprintf(to, sizeof(to), "\\u%04x", c == NO_CHARACTER ? 0xfffd : c);
+    } else if (c == NO_CHARACTER || (is_hidden(c) && c < 0x80 && !(f == LINES && (c == '\n' || c == '\t'))))
+        snprintf(to, sizeof(to), "\\x%02x", (unsigned char)*start);
+    else if (is_hidden(c) && c >= 0x80)
+        snprintf(to, sizeof(to), "\\u{%x}", c);
+    else
+        snprintf(to, sizeof(to), "%s%.*s", f == JSON && (c == '"' || c == '\\') ? "\\" : "", (int)(*s - start), start);
+    return to;
+}
+
+static void put(FILE *f, form as, const char *s) {
+    while (*s) fputs(next(&s, as), f);
+}
+
+/* Formatted, then made safe. Good until the 8th call after it. */
+__attribute__((format(printf, 1, 2))) static const char *show(const char *fmt, ...) {
+    static char ring[8][400];
+    static unsigned at;
+    char raw[512];
+    char *to = ring[at++ % 8];
+    const char *s = raw, *c;
+    size_t n = 0;
+    va_list list;
+    va_start(list, fmt);
+    vsnprintf(raw, sizeof(raw), fmt, list);
+    va_end(list);
+    while (*s && n + 20 < sizeof(ring[0])) {
+        c = next(&s, PLAIN);
+        memcpy(to + n, c, strlen(c));
+        n += strlen(c);
+    }
+    memcpy(to + n, *s ? "..." : "", *s ? 4 : 1);
+    return to;
+}
+
+static const char *human(uint64_t bytes) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    size_t i;
+    for (i = 0; v >= 999.95 && i + 1 < HLSNAP_COUNT(units); i++) v /= 1024;
+    return i ? show("%.1f %s", v, units[i]) : show("%u B", (unsigned)bytes);
+}
+
+static const char *brief(const hlsnap_oci_digest *d) { return show("%.19s", d->text); }
+
+static unsigned long long llu(uint64_t v) { return v; } /* for %llu */
+
+/* ---- tables ---- */
+
+typedef struct table {
+    const char *align; /* a letter for each column: l, r */
+    char **rows;
+    size_t num;
+} table;
+
+/* Columns end with \t; text of strangers goes through show first. */
+__attribute__((format(printf, 2, 3))) static void row(table *t, const char *fmt, ...) {
+    char text[1200];
+    va_list list;
+    va_start(list, fmt);
+    vsnprintf(text, sizeof(text), fmt, list);
+    va_end(list);
+    t->rows = (char **)grow(t->rows, (t->num + 1) * sizeof(t->rows[0]));
+    t->rows[t->num++] = strcpy((char *)grow(NULL, strlen(text) + 1), text);
+}
+
+/* Columns that the text takes on the screen, up to \t. */
+static size_t width_of(const char *s) {
+    size_t n = 0;
+    for (; *s && *s != '\t'; s++) n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+static void table_print(table *t) {
+    size_t widest[16] = {0}, i, column;
+    const char *s;
+    for (i = 0; i < t->num; i++)
+        for (s = t->rows[i], column = 0; t->align[column]; column++, s += strcspn(s, "\t"), s += *s == '\t')
+            if (width_of(s) > widest[column]) widest[column] = width_of(s);
+    for (i = 0; i < t->num; i++) {
+        for (s = t->rows[i], column = 0; t->align[column]; column++, s += strcspn(s, "\t"), s += *s == '\t') {
+            const int pad = (int)(widest[column] - width_of(s)), last = !t->align[column + 1];
+            const bool right = t->align[column] == 'r';
+            printf("%*s%.*s%*s%s", right ? pad : 0, "", (int)strcspn(s, "\t"), s, right || last ? 0 : pad, "",
+                   last ? "\n" : "  ");
+        }
+        free(t->rows[i]);
+    }
+    free(t->rows);
+    memset(t, 0, sizeof(*t));
+}
+
+/* As printf, but ' is ", %s a JSON string, %u a uint64_t, %x one as a hex string, %b a bool. */
+static void json(const char *fmt, ...) {
+    va_list list;
+    va_start(list, fmt);
+    for (; *fmt; fmt++) {
+        if (*fmt != '%') {
+            putchar(*fmt == '\'' ? '"' : *fmt);
+            continue;
+        }
+        switch (*++fmt) {
+        case 's': putchar('"'), put(stdout, JSON, va_arg(list, const char *)), putchar('"'); break;
+        case 'u': printf("%llu", llu(va_arg(list, uint64_t))); break;
+        case 'x': printf("\"0x%llx\"", llu(va_arg(list, uint64_t))); break;
+        default: fputs(va_arg(list, int) ? "true" : "false", stdout);
+        }
+    }
+    va_end(list);
+}
+
+/* ---- progress: a line on the terminal, if there is one, and an end by ^C ---- */
+
+static struct {
+    bool on, drawn;
+    double start, last;
+    uint64_t done; /* where the rate is counted from, and before: flatten counts twice */
+    struct sigaction before;
+} bar;
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static bool bar_step(uint64_t done, uint64_t total, void *user) {
+    const double now = seconds(), part = total ? (double)done / (double)total : 1;
+    double rate, left;
+    (void)user;
+    if (done < bar.done) bar.start = now;
+    bar.done = done;
+    if (bar.on && (!bar.drawn || now - bar.last >= 0.1)) {
+        rate = now > bar.start ? (double)done / (now - bar.start) : 0;
+        left = rate > 0 ? (double)(total - done) / rate : 0;
+        fprintf(stderr, "\r\033[K%s %3d%% [%-24.*s] %s/s, %d:%02d left", current->name, (int)(100 * part), (int)(24 * part),
+                "########################", human((uint64_t)rate), (int)(left / 60), (int)left % 60);
+        bar.drawn = true;
+        bar.last = now;
+    }
+    return !interrupted;
+}
+
+static hlsnap_oci_desc bar_begin(const options *o) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    struct sigaction action;
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    const char *terminal = getenv("TERM");
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = interrupt;
+    action.sa_flags = (int)SA_RESETHAND; /* the second ^C ends the process */
+    sigaction(SIGINT, &action, &bar.before);
+    bar.on = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
+    bar.start = seconds();
+    desc.progress = bar_step;
+    desc.threads = (uint32_t)(o->threads ? o->threads : cpus < 1 ? 1 : cpus > 8 ? 8 : (uint64_t)cpus);
+    return desc;
+}
+
+static void bar_end(void) {
+    if (bar.drawn) fputs("\r\033[K", stderr);
+    bar.drawn = false;
+    sigaction(SIGINT, &bar.before, NULL);
+}
+
+/* ---- refs ---- */
+
+typedef struct prefix {
+    const char *text;
+    hlsnap_oci_digest *found;
+    unsigned num;
+} prefix;
+
+static bool match(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    prefix *p = (prefix *)user;
+    (void)tag, (void)bytes;
+    if (strncmp(digest->text, p->text, strlen(p->text)) != 0 || (p->num && strcmp(p->found->text, digest->text) == 0))
+        return true;
+    *p->found = *digest;
+    return ++p->num < 2;
+}
+
+/* A ref whose digest is cut short, but to no less than 8 digits, is made whole. */
+static hlsnap_result whole_ref(const char *dir, const char **ref, hlsnap_oci_digest *whole, hlsnap_error *err) {
+    const size_t n = strlen(*ref);
+    prefix p = {*ref, whole, 0};
+    hlsnap_result r;
+    if (n < 15 || n > 70 || strncmp(*ref, "sha256:", 7) != 0) return HLSNAP_OK;
+    r = hlsnap_oci_list(dir, match, &p, err);
+    if (r) return r;
+    if (p.num == 0) return fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot's digest starts with '%s'", *ref);
+    if (p.num > 1) return fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots' digests start with '%s'", *ref);
+    *ref = whole->text;
+    return HLSNAP_OK;
+}
+
+/* To look at, not to run: of whatever CPU, and not copied. */
+static hlsnap_oci_desc looking(void) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    desc.guard = HLSNAP_OCI_GUARD_NONE;
+    desc.disable_verify = true;
+    desc.any_cpu = true;
+    return desc;
+}
+
+/* ---- a snapshot, open to be looked at ---- */
+
+typedef struct view {
+    const char *dir, *ref;
+    hlsnap_oci_digest whole;
+    hlsnap_oci_info oci;
+    hlsnap_snapshot *s;
+    hlsnap_snapshot_info info;
+    hlsnap_oci_layer layers[MAX_LAYERS];
+    uint64_t shown[MAX_LAYERS]; /* pages */
+    uint32_t num_layers;
+    size_t extent; /* where piece_at goes on */
+} view;
+
+static bool keep_layer(const hlsnap_oci_layer *layer, void *user) {
+    view *v = (view *)user;
+    v->layers[v->num_layers++] = *layer;
+    return v->num_layers < MAX_LAYERS;
+}
+
+/* get_info verifies manifest and config; everything after it means the same digest, whatever becomes of the tag. */
+static hlsnap_result view_open(view *v, const char *dir, const char *ref, const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    hlsnap_extent e;
+    hlsnap_result r;
+    size_t i;
+    memset(v, 0, sizeof(*v));
+    v->dir = dir;
+    v->ref = ref;
+    r = whole_ref(dir, &v->ref, &v->whole, err);
+    if (!r) r = hlsnap_oci_get_info(dir, v->ref, &v->oci, err);
+    if (!r) r = hlsnap_oci_load(dir, v->oci.digest.text, desc, &v->s, NULL, err);
+    if (!r) r = hlsnap_oci_layers(dir, v->oci.digest.text, keep_layer, v, err);
+    if (r) return r;
+    hlsnap_snapshot_get_info(v->s, &v->info);
+    if (v->info.layers != v->num_layers) return fails(err, HLSNAP_ERR_CHANGED, "%s: the manifest changed", dir);
+    for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++) v->shown[e.layer] += e.pages;
+    return HLSNAP_OK;
+}
+
+/* Stored pages of a region. */
+static uint64_t stored_in(const hlsnap_snapshot *s, const hlsnap_region *g) {
+    hlsnap_extent e;
+    uint64_t n = 0;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_extent(s, i, &e); i++)
+        if (e.gva >= g->gva && e.gva < g->gva + g->pages * PAGE) n += e.pages; /* an extent lies in one region */
+    return n;
+}
+
+static const char *rights(const hlsnap_region *g) { return show("r%c%c", g->writable ? 'w' : '-', g->executable ? 'x' : '-'); }
+
+/* ---- ls ---- */
+
+typedef struct listing {
+    const options *o;
+    table t;
+    size_t num;
+} listing;
+
+static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
+    json("{'tag':%s,'digest':%s,", tag, i->digest.text);
+    if (r) json("'error':%s}", hlsnap_result_name(r));
+    else json("'bytes':%u,'own_bytes':%u,'pages':%u,'stored_pages':%u,'layers':%u}", i->bytes, i->own_bytes, i->pages,
+              i->stored_pages, (uint64_t)i->layers);
+}
+
+static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const hlsnap_oci_info *i) {
+    const int digits = full ? 71 : 19;
+    tag = tag[0] ? show("%s", tag) : "-";
+    if (r) row(t, "%s\t%.*s\t?\t?\t?\t%s", tag, digits, i->digest.text, hlsnap_result_name(r));
+    else
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), human(i->own_bytes), llu(i->pages),
+            i->layers);
+}
+
+static bool ls_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    listing *l = (listing *)user;
+    if (l->o->json) json(l->num++ ? ",\n" : ""), ls_json(tag, r, info);
+    else ls_row(&l->t, tag, l->o->full, r, info);
+    return !ferror(stdout);
+}
+
+static hlsnap_result run_ls(options *o, hlsnap_error *err) {
+    listing l = {o, {"llrrrl", NULL, 0}, 0};
+    hlsnap_result r;
+    if (o->json) json("[");
+    else row(&l.t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS");
+    r = hlsnap_oci_list_info(o->args[0], ls_entry, &l, err);
+    if (o->json) json("]\n");
+    else if (!r) table_print(&l.t);
+    return r;
+}
+
+/* ---- inspect ---- */
+
+typedef bool (*contract_part)(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
+
+static bool annotation_line(const char *key, const char *value, void *user) {
+    (void)user;
+    printf("  %s = %s\n", show("%s", key), show("%s", value));
+    return true;
+}
+
+static bool annotation_json(const char *key, const char *value, void *user) {
+    const char **comma = (const char **)user;
+    json(*comma), json("{'key':%s,'value':%s}", key, value);
+    *comma = ",\n";
+    return true;
+}
+
+static void functions_json(const char *name, const hlsnap_snapshot *s, contract_part part) {
+    hlsnap_function f;
+    size_t i;
+    json(",\n%s:[", name);
+    for (i = 0; part(s, i, &f); i++) json(i ? ",\n" : ""), json("{'name':%s,'signature':%s}", f.name, f.signature);
+    json("]");
+}
+
+static void memory_json(const view *v) {
+    hlsnap_region g;
+    hlsnap_extent e;
+    size_t i;
+    json(",\n'regions':[");
+    for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++)
+        json(i ? ",\n" : ""), json("{'kind':%s,'gva':%x,'pages':%u,'rights':%s,'stored':%b,'stored_pages':%u}", g.kind, g.gva,
+                                   g.pages, rights(&g), g.stored, stored_in(v->s, &g));
+    json("],\n'layers':[");
+    for (i = 0; i < v->num_layers; i++)
+        json(i ? ",\n" : ""), json("{'memory':%s,'chunks':%s,'pages':%u,'shown_pages':%u}", v->layers[i].memory.text,
+                                   v->layers[i].chunks.text, v->layers[i].pages, v->shown[i]);
+    json("],\n'extents':[");
+    for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++)
+        json(i ? ",\n" : ""),
+            json("{'gva':%x,'pages':%u,'layer':%u,'layer_page':%u}", e.gva, e.pages, (uint64_t)e.layer, e.layer_page);
+    json("]");
+}
+
+static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap_error *err) {
+    const hlsnap_snapshot_info *i = &v->info;
+    const char *feature, *comma = "";
+    hlsnap_result r;
+    size_t n;
+    json("{'digest':%s,\n'guest_name':%s,\n'build_id':%s,\n'cpu_vendor':%s,\n'hypervisor':%s,\n", v->oci.digest.text,
+         i->guest_name, i->build_id, i->cpu_vendor, i->hypervisor);
+    json("'entry':%x,\n'elf_entry':%x,\n'load_address':%x,\n'generation':%x,\n", i->entry, i->elf_entry, i->load_address,
+         i->generation);
+    json("'bytes':%u,\n'own_bytes':%u,\n'pages':%u,\n'stored_pages':%u", v->oci.bytes, v->oci.own_bytes, i->pages,
+         i->stored_pages);
+    memory_json(v);
+    functions_json("exports", v->s, hlsnap_snapshot_export);
+    functions_json("imports", v->s, hlsnap_snapshot_import);
+    json(",\n'features':[");
+    for (n = 0; (feature = hlsnap_snapshot_feature(v->s, n)); n++) json(n ? ",%s" : "%s", feature);
+    json("],\n'cpu_has_features':%b,\n'cpu_problem':%s,\n'annotations':[", !cpu_problem[0], cpu_problem);
+    r = hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err);
+    json("]}\n");
+    return r;
+}
+
+static void identity_lines(const view *v) {
+    const hlsnap_snapshot_info *i = &v->info;
+    printf("digest      %s\n", v->oci.digest.text);
+    printf("guest       %s\n", i->guest_name[0] ? show("%s", i->guest_name) : "(from memory)");
+    printf("build id    %s\n", i->build_id[0] ? show("%s", i->build_id) : "(none)");
+    printf("made on     %s\n", show("%s, %s", i->cpu_vendor[0] ? i->cpu_vendor : "?", i->hypervisor[0] ? i->hypervisor : "?"));
+    printf("entry       0x%llx (0x%llx in the ELF file, loaded at 0x%llx)\n", llu(i->entry), llu(i->elf_entry),
+           llu(i->load_address));
+    printf("generation  %llu\n", llu(i->generation));
+    printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
+           human(i->stored_pages * PAGE));
+    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), human(v->oci.own_bytes));
+}
+
+static void memory_lines(const view *v) {
+    table regions = {"llrrrl", NULL, 0}, layers = {"rlrr", NULL, 0};
+    hlsnap_region g;
+    hlsnap_extent e;
+    uint64_t longest = 0;
+    size_t i;
+    row(&regions, "REGION\tGVA\tPAGES\tSTORED\tZERO\tRIGHTS");
+    for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) {
+        const uint64_t stored = stored_in(v->s, &g);
+        if (g.stored)
+            row(&regions, "%s\t0x%llx\t%llu\t%llu\t%llu\t%s", g.kind, llu(g.gva), llu(g.pages), llu(stored),
+                llu(g.pages - stored), rights(&g));
+        else row(&regions, "%s\t0x%llx\t%llu\t-\t-\t%s", g.kind, llu(g.gva), llu(g.pages), rights(&g));
+    }
+    row(&layers, "LAYER\tBLOB\tPAGES\tSHOWN");
+    for (i = 0; i < v->num_layers; i++)
+        row(&layers, "%zu\t%s\t%llu\t%llu", i, v->layers[i].memory.text, llu(v->layers[i].pages), llu(v->shown[i]));
+    table_print(&regions);
+    putchar('\n');
+    table_print(&layers);
+    for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++)
+        if (e.pages > longest) longest = e.pages;
+    printf("\nextents     %zu, the longest of %llu pages\n", i, llu(longest));
+}
+
+static void functions_lines(const char *title, const hlsnap_snapshot *s, contract_part part) {
+    hlsnap_function f;
+    size_t i;
+    for (i = 0; part(s, i, &f); i++) printf("%-11s %s %s\n", i ? "" : title, f.name, f.signature);
+    if (!i) printf("%-11s (none)\n", title);
+}
+
+static hlsnap_result inspect_lines(const view *v, const char *cpu_problem, hlsnap_error *err) {
+    const char *feature;
+    size_t i;
+    identity_lines(v);
+    memory_lines(v);
+    functions_lines("exports", v->s, hlsnap_snapshot_export);
+    functions_lines("imports", v->s, hlsnap_snapshot_import);
+    printf("features    %s", cpu_problem[0] ? show("%s", cpu_problem) : "this CPU has them all");
+    for (i = 0; (feature = hlsnap_snapshot_feature(v->s, i)); i++) printf("%s %s", i % 8 ? "" : "\n           ", feature);
+    printf("\nannotations\n");
+    return hlsnap_oci_annotations(v->dir, v->ref, annotation_line, NULL, err);
+}
+
+static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = looking();
+    hlsnap_snapshot *here = NULL;
+    hlsnap_error cpu = HLSNAP_ZERO;
+    view v;
+    hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
+    desc.any_cpu = false;
+    if (!r && hlsnap_oci_load(v.dir, v.oci.digest.text, &desc, &here, NULL, &cpu) != HLSNAP_ERR_CPU) cpu.msg[0] = 0;
+    hlsnap_snapshot_release(here);
+    if (!r) r = (o->json ? inspect_json : inspect_lines)(&v, cpu.msg, err);
+    hlsnap_snapshot_release(v.s);
+    return r;
+}
+
+/* ---- verify, tag, rm, gc, fsck, flatten ---- */
+
+static hlsnap_result run_verify(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_snapshot *s = NULL;
+    hlsnap_oci_digest whole;
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    desc.guard = HLSNAP_OCI_GUARD_NONE;
+    desc.any_cpu = o->any_cpu;
+    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    bar_end();
+    puts(r ? hlsnap_result_name(r) : "ok");
+    hlsnap_snapshot_release(s);
+    return r;
+}
+
+static hlsnap_result run_tag(options *o, hlsnap_error *err) {
+    hlsnap_oci_digest whole;
+    const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    return r ? r : hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err);
+}
+
+static hlsnap_result run_rm(options *o, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap_oci_untag(o->args[0], o->args[1], err);
+    if (!r) printf("untagged; `hlsnap_tool gc` frees what no other snapshot needs\n");
+    return r;
+}
+
+static hlsnap_result run_gc(options *o, hlsnap_error *err) {
+    uint64_t freed = 0;
+    const hlsnap_result r = hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err);
+    if (!r) printf("%llu bytes freed\n", llu(freed));
+    return r;
+}
+
+static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap_oci_fsck(o->args[0], o->repair, err);
+    puts(r ? hlsnap_result_name(r) : "ok");
+    return r;
+}
+
+static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_digest whole, digest;
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err);
+    bar_end();
+    if (!r) puts(digest.text);
+    return r;
+}
+
+/* ---- run ---- */
+
+static const char *const type_names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
+
+static void log_line(int level, const char *text, size_t size, void *user) {
+    static const char *const names[] = {"", "error: ", "warning: ", "info: ", "debug: "};
+    (void)size, (void)user;
+    fprintf(stderr, "%s", level >= 0 && level < (int)HLSNAP_COUNT(names) ? names[level] : "");
+    put(stderr, LINES, text);
+    fputc('\n', stderr);
+}
+
+/* Stands in for every function that the snapshot needs of its host. */
+static hlsnap_result no_host(hlsnap_call *call, void *user) {
+    const hlsnap_function *f = (const hlsnap_function *)user;
+    fprintf(stderr, "hlsnap_tool: run: the guest called its host's %s %s, which this tool has not\n", f->name, f->signature);
+    return hlsnap_call_fail(call, 1, "hlsnap_tool has no host functions");
+}
+
+/* The file's bytes; NULL with errno. */
+static uint8_t *read_file(const char *path, size_t *size) {
+    FILE *f = fopen(path, "rb");
+    uint8_t *p = NULL;
+    size_t n = 1;
+    int e = f ? 0 : errno;
+    for (*size = 0; !e && n; *size += n) {
+        p = (uint8_t *)grow(p, *size + 65536);
+        n = fread(p + *size, 1, 65536, f);
+        if (ferror(f)) e = errno;
+        if (*size > 256u << 20) e = EFBIG; /* no mailbox takes that much */
+    }
+    if (f) fclose(f);
+    if (e) free(p);
+    errno = e;
+    return e ? NULL : p;
+}
+
+static bool parse_hex(const char *s, uint8_t *to) {
+    static const char digits[] = "00112233445566778899aAbBcCdDeEfF";
+    const char *high, *low;
+    for (; *s; s += 2) {
+        if (!s[1] || !(high = strchr(digits, s[0])) || !(low = strchr(digits, s[1]))) return false;
+        *to++ = (uint8_t)((high - digits) / 2 << 4 | (low - digits) / 2);
+    }
+    return true;
+}
+
+/* A whole number within a type's range: decimal, or 0x and hex digits. */
+static bool parse_number(const char *s, bool is_signed, unsigned bits, uint64_t *out) {
+    const bool minus = is_signed && *s == '-';
+    const char *digits = minus ? s + 1 : s;
+    const bool hex = digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X');
+    const uint64_t most = is_signed ? (1ull << (bits - 1)) - !minus : UINT64_MAX >> (64 - bits);
+    char *end;
+    if (hex) digits += 2;
+    if (!*digits || strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789") != strlen(digits)) return false;
+    errno = 0;
+    *out = strtoull(digits, &end, hex ? 16 : 10);
+    if (errno || *end || *out > most) return false;
+    if (minus) *out = 0 - *out;
+    return true;
+}
+
+static bool parse_float(const char *s, hlsnap_type type, hlsnap_value *out) {
+    char *end;
+    errno = 0;
+    out->type = type;
+    if (type == HLSNAP_F32) out->as.f32 = strtof(s, &end);
+    else out->as.f64 = strtod(s, &end);
+    return *s && !*end && !strchr(" \t\n\v\f\r", *s) &&
+           (errno != ERANGE ||
+            (type == HLSNAP_F32 ? out->as.f32 < 1 && out->as.f32 > -1 : out->as.f64 < 1 && out->as.f64 > -1));
+}
+
+/* Not a word on bytes from a file: those are read before. */
+static bool parse_value(const char *s, hlsnap_type type, hlsnap_value *out) {
+    uint64_t n = 0;
+    uint8_t *bytes;
+    bool ok;
+    if (type == HLSNAP_F32 || type == HLSNAP_F64) return parse_float(s, type, out);
+    if (type == HLSNAP_STR) return *out = hlsnap_str(s), true;
+    if (type == HLSNAP_BYTES) {
+        bytes = (uint8_t *)grow(NULL, strlen(s) / 2 + 1);
+        *out = hlsnap_bytes(bytes, strlen(s) / 2);
+        return parse_hex(s, bytes);
+    }
+    if (type == HLSNAP_BOOL) return *out = hlsnap_bool(strcmp(s, "true") == 0), out->as.b || strcmp(s, "false") == 0;
+    ok = parse_number(s, type == HLSNAP_I32 || type == HLSNAP_I64, type == HLSNAP_I32 || type == HLSNAP_U32 ? 32 : 64, &n);
+    *out = hlsnap_u64(n);
+    out->type = type;
+    if (type == HLSNAP_I32) *out = hlsnap_i32((int32_t)(int64_t)n);
+    else if (type == HLSNAP_U32) *out = hlsnap_u32((uint32_t)n);
+    else if (type == HLSNAP_I64) *out = hlsnap_i64((int64_t)n);
+    return ok;
+}
+
+/* Makes values of the words behind FUNCTION, by its signature. */
+static hlsnap_result parse_args(const options *o, const hlsnap_function *f, hlsnap_value *values, size_t *num,
+                                hlsnap_error *err) {
+    const char *type = strchr(f->signature, '(') + 1;
+    const int given = o->num_args - 3;
+    hlsnap_type t;
+    for (*num = 0; *type != ')' && (int)*num < given; ++*num) {
+        const char *word = o->args[3 + *num];
+        const size_t n = strcspn(type, ",)");
+        for (t = HLSNAP_VOID; t < HLSNAP_BYTES; t = (hlsnap_type)(t + 1))
+            if (strlen(type_names[t]) == n && strncmp(type_names[t], type, n) == 0) break;
+        if (t == HLSNAP_BYTES && word[0] == '@') {
+            size_t size;
+            const uint8_t *bytes = read_file(word + 1, &size);
+            if (!bytes) return fails(err, HLSNAP_ERR_OS, "%s: %s", word + 1, strerror(errno));
+            values[*num] = hlsnap_bytes(bytes, size);
+        } else if (!parse_value(word, t, &values[*num]))
+            return fails(err, HLSNAP_ERR_SIGNATURE, "argument %zu of %s %s: '%s' is no %s", *num + 1, f->name, f->signature,
+                         word, type_names[t]);
+        type += n + (type[n] == ',');
+    }
+    if (*type == ')' && (int)*num == given) return HLSNAP_OK;
+    return fails(err, HLSNAP_ERR_SIGNATURE, "%d arguments for %s %s", given, f->name, f->signature);
+}
+
+static void print_result(const options *o, const hlsnap_value *v) {
+    size_t i;
+    if (o->raw && (v->type == HLSNAP_STR || v->type == HLSNAP_BYTES)) {
+        fwrite(v->type == HLSNAP_STR ? (const void *)v->str : (const void *)v->bytes, 1, v->size, stdout);
+        return;
+    }
+    switch (v->type) {
+    case HLSNAP_BOOL: fputs(v->as.b ? "true" : "false", stdout); break;
+    case HLSNAP_I32: printf("%d", v->as.i32); break;
+    case HLSNAP_U32: printf("%u", v->as.u32); break;
+    case HLSNAP_I64: printf("%lld", (long long)v->as.i64); break;
+    case HLSNAP_U64: printf("%llu", llu(v->as.u64)); break;
+    case HLSNAP_F32: printf("%.9g", (double)v->as.f32); break;
+    case HLSNAP_F64: printf("%.17g", v->as.f64); break;
+    case HLSNAP_STR: put(stdout, LINES, v->str); break;
+    case HLSNAP_BYTES: for (i = 0; i < v->size; i++) printf("%02x", v->bytes[i]); break;
+    case HLSNAP_VOID: case HLSNAP_TYPE_FORCE32: return;
+    }
+    putchar('\n');
+}
+
+static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hlsnap_function *f, hlsnap_error *err) {
+    static hlsnap_value values[HLSNAP_MAX_ARGS];
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    hlsnap_function *host = NULL;
+    hlsnap_sandbox *sb = NULL;
+    hlsnap_value out = HLSNAP_ZERO;
+    size_t num = 0, n = 0;
+    hlsnap_result r = parse_args(o, f, values, &num, err);
+    host = (hlsnap_function *)grow(NULL, HLSNAP_MAX_FUNCTIONS * sizeof(*host));
+    for (; n < HLSNAP_MAX_FUNCTIONS && hlsnap_snapshot_import(s, n, &host[n]); n++) {
+        host[n].fn = no_host;
+        host[n].user = &host[n];
+    }
+    desc.hypervisor = hlsnap_kvm();
+    desc.functions = host;
+    desc.num_functions = n;
+    desc.timeout_ns = o->timeout_ms * 1000000;
+    desc.log = log_line;
+    desc.log_level = 4;
+    if (!r) r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
+    if (!r) r = hlsnap_sandbox_call(sb, f->name, values, num, &out, err);
+    if (!r) print_result(o, &out);
+    hlsnap_sandbox_destroy(sb);
+    free(host);
+    return r;
+}
+
+static hlsnap_result run_run(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_snapshot *s = NULL;
+    hlsnap_function f = HLSNAP_ZERO;
+    hlsnap_oci_digest whole;
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    size_t i;
+    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    bar_end();
+    for (i = 0; !r && (!f.name || strcmp(f.name, o->args[2]) != 0); i++)
+        if (!hlsnap_snapshot_export(s, i, &f))
+            r = fails(err, HLSNAP_ERR_NOT_FOUND, "the guest exports no '%s'; inspect lists what it does", o->args[2]);
+    if (!r) r = call_export(o, s, &f, err);
+    hlsnap_snapshot_release(s);
+    return r;
+}
+
+/* ---- diff ---- */
+
+typedef struct range { uint64_t gva, pages; } range;
+
+typedef struct pair { /* a region that both have, or one of them */
+    const char *kind;
+    uint64_t gva, pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
+    size_t first, num;                    /* of its ranges that differ */
+} pair;
+
+typedef struct fact { /* that is no memory, and differs */
+    const char *what, *name, *is[2]; /* "" where a side has no such thing */
+    bool counts;                     /* or is told, but makes no difference */
+} fact;
+
+typedef struct difference {
+    view side[2];
+    pair pairs[2 * MAX_REGIONS];
+    size_t num_pairs, num_ranges, num_facts;
+    range *ranges;
+    fact *facts;
+    uint64_t equal, differ, only[2], done, total; /* pages; done and total: bytes, for the bar */
+    bool same;
+    uint8_t *buffer[2];
+} difference;
+
+#define DIFF_PAGES 256u /* read at once */
+
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* What begins at gva and is of one kind, at most so many pages: true, pages of *e from e->layer_page on; false, zeros. To be asked
+   for in ascending order. */
+static bool piece_at(view *v, uint64_t gva, uint64_t most, hlsnap_extent *e, uint64_t *pages) {
+    uint64_t skip;
+    while (hlsnap_snapshot_extent(v->s, v->extent, e) && e->gva + e->pages * PAGE <= gva) v->extent++;
+    *pages = most;
+    if (!hlsnap_snapshot_extent(v->s, v->extent, e)) return false;
+    if (e->gva > gva) return *pages = least(most, (e->gva - gva) / PAGE), false;
+    skip = (gva - e->gva) / PAGE;
+    e->layer_page += skip;
+    *pages = least(most, e->pages - skip);
+    return true;
+}
+
+static void page_differs(difference *d, pair *p, uint64_t gva) {
+    range *last = p->num ? &d->ranges[p->first + p->num - 1] : NULL;
+    p->differ++;
+    if (last && last->gva + last->pages * PAGE == gva) {
+        last->pages++;
+        return;
+    }
+    if ((d->num_ranges & (d->num_ranges - 1)) == 0) d->ranges = (range *)grow(d->ranges, (2 * d->num_ranges + 1) * sizeof(range));
+    d->ranges[d->num_ranges].gva = gva;
+    d->ranges[d->num_ranges++].pages = 1;
+    p->num++;
+}
+
+static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_t pages, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t n, i;
+    for (; pages && !r; pages -= n, gva += n * PAGE) {
+        n = least(pages, DIFF_PAGES);
+        for (i = 0; i < 2 && !r; i++) r = hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err);
+        if (r || memcmp(d->buffer[0], d->buffer[1], (size_t)n * PAGE) == 0) continue;
+        for (i = 0; i < n; i++)
+            if (memcmp(d->buffer[0] + i * PAGE, d->buffer[1] + i * PAGE, PAGE) != 0) page_differs(d, p, gva + i * PAGE);
+    }
+    return r;
+}
+
+/* Pages that neither stores are equal, and so are those that both have from one place of the same blob. */
+static hlsnap_result compare_pair(difference *d, pair *p, hlsnap_error *err) {
+    hlsnap_extent a, b;
+    uint64_t at, n;
+    hlsnap_result r = HLSNAP_OK;
+    p->first = d->num_ranges;
+    for (at = 0; at < p->both && !r; at += n) {
+        const uint64_t gva = p->gva + at * PAGE;
+        const bool has_a = piece_at(&d->side[0], gva, p->both - at, &a, &n), has_b = piece_at(&d->side[1], gva, n, &b, &n);
+        const bool one = has_a && has_b && a.layer_page == b.layer_page &&
+                         strcmp(d->side[0].layers[a.layer].memory.text, d->side[1].layers[b.layer].memory.text) == 0;
+        if ((has_a || has_b) && !one) r = compare_pages(d, p, gva, n, err);
+        d->done += n * PAGE;
+        if (!r && !bar_step(d->done, d->total, NULL)) r = fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+    }
+    d->differ += p->differ;
+    d->equal += p->both - p->differ;
+    d->only[0] += p->pages[0] - p->both;
+    d->only[1] += p->pages[1] - p->both;
+    return r;
+}
+
+/* Regions are the same one when kind and address are. */
+static void pair_regions(difference *d) {
+    hlsnap_region g[2];
+    size_t at[2] = {0, 0}, i;
+    for (;; d->num_pairs++) {
+        const bool a = hlsnap_snapshot_region(d->side[0].s, at[0], &g[0]), b = hlsnap_snapshot_region(d->side[1].s, at[1], &g[1]);
+        const bool both = a && b && g[0].gva == g[1].gva && strcmp(g[0].kind, g[1].kind) == 0;
+        const size_t first = a && (!b || g[0].gva <= g[1].gva) ? 0 : 1;
+        pair *p = &d->pairs[d->num_pairs];
+        if (!a && !b) return;
+        p->kind = g[first].kind;
+        p->gva = g[first].gva;
+        for (i = 0; i < 2; i++)
+            if (both || i == first) p->pages[i] = g[i].pages, at[i]++;
+        p->both = least(p->pages[0], p->pages[1]);
+        d->total += p->both * PAGE;
+    }
+}
+
+static void add_fact(difference *d, bool counts, const char *what, const char *name, const char *a, const char *b) {
+    const fact f = {what, name, {a, b}, counts};
+    if (strcmp(a, b) == 0) return;
+    d->facts = (fact *)grow(d->facts, (d->num_facts + 1) * sizeof(*d->facts));
+    d->facts[d->num_facts++] = f;
+    d->same = d->same && !counts;
+}
+
+static const char *signature_of(const hlsnap_snapshot *s, contract_part part, const char *name) {
+    hlsnap_function f;
+    size_t i;
+    for (i = 0; part(s, i, &f); i++)
+        if (strcmp(f.name, name) == 0) return f.signature;
+    return "";
+}
+
+static bool needs_feature(const hlsnap_snapshot *s, const char *name) {
+    const char *other;
+    size_t i;
+    for (i = 0; (other = hlsnap_snapshot_feature(s, i)); i++)
+        if (strcmp(other, name) == 0) return true;
+    return false;
+}
+
+/* What one side has and the other has otherwise or not; with them, what only the other has. */
+static void find_contract(difference *d, const char *what, contract_part part) {
+    const hlsnap_snapshot *a = d->side[0].s, *b = d->side[1].s;
+    hlsnap_function f;
+    size_t i;
+    for (i = 0; part(a, i, &f); i++) add_fact(d, true, what, f.name, f.signature, signature_of(b, part, f.name));
+    for (i = 0; part(b, i, &f); i++)
+        if (!signature_of(a, part, f.name)[0]) add_fact(d, true, what, f.name, "", f.signature);
+}
+
+static void find_facts(difference *d) {
+    static char entry[2][24], generation[2][24];
+    const hlsnap_snapshot_info *a = &d->side[0].info, *b = &d->side[1].info;
+    const char *name;
+    size_t i, side;
+    for (i = 0; i < 2; i++) {
+        snprintf(entry[i], sizeof(entry[i]), "0x%llx", llu(d->side[i].info.entry));
+        snprintf(generation[i], sizeof(generation[i]), "%llu", llu(d->side[i].info.generation));
+    }
+    add_fact(d, true, "entry", "", entry[0], entry[1]);
+    add_fact(d, false, "guest", "", a->guest_name, b->guest_name);
+    add_fact(d, false, "build id", "", a->build_id, b->build_id);
+    add_fact(d, false, "CPU vendor", "", a->cpu_vendor, b->cpu_vendor);
+    add_fact(d, false, "hypervisor", "", a->hypervisor, b->hypervisor);
+    add_fact(d, false, "generation", "", generation[0], generation[1]);
+    find_contract(d, "export", hlsnap_snapshot_export);
+    find_contract(d, "import", hlsnap_snapshot_import);
+    for (side = 0; side < 2; side++)
+        for (i = 0; (name = hlsnap_snapshot_feature(d->side[side].s, i)); i++)
+            if (!needs_feature(d->side[!side].s, name))
+                add_fact(d, true, "feature", name, side ? "" : "needed", side ? "needed" : "");
+}
+
+static void diff_json(const difference *d) {
+    size_t i, k;
+    json("{'same':%b,\n'a':%s,\n'b':%s,\n'equal':%u,\n'differ':%u,\n'only_a':%u,\n'only_b':%u,\n'regions':[", d->same,
+         d->side[0].oci.digest.text, d->side[1].oci.digest.text, d->equal, d->differ, d->only[0], d->only[1]);
+    for (i = 0; i < d->num_pairs; i++) {
+        const pair *p = &d->pairs[i];
+        json(i ? ",\n" : ""), json("{'kind':%s,'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->kind,
+                                   p->gva, p->pages[0], p->pages[1], p->both - p->differ, p->differ);
+        for (k = p->first; k < p->first + p->num; k++)
+            json(k > p->first ? ",\n" : ""), json("{'gva':%x,'pages':%u}", d->ranges[k].gva, d->ranges[k].pages);
+        json("]}");
+    }
+    json("],\n'facts':[");
+    for (i = 0; i < d->num_facts; i++) {
+        const fact *f = &d->facts[i];
+        json(i ? ",\n" : ""),
+            json("{'what':%s,'name':%s,'a':%s,'b':%s,'counts':%b}", f->what, f->name, f->is[0], f->is[1], f->counts);
+    }
+    json("]}\n");
+}
+
+static void diff_table(const difference *d) {
+    table t = {"llrrrr", NULL, 0};
+    size_t i;
+    row(&t, "REGION\tGVA\tEQUAL\tDIFFER\tONLY A\tONLY B");
+    for (i = 0; i < d->num_pairs; i++) {
+        const pair *p = &d->pairs[i];
+        row(&t, "%s\t0x%llx\t%llu\t%llu\t%llu\t%llu", p->kind, llu(p->gva), llu(p->both - p->differ), llu(p->differ),
+            llu(p->pages[0] - p->both), llu(p->pages[1] - p->both));
+    }
+    row(&t, "all\t\t%llu\t%llu\t%llu\t%llu", llu(d->equal), llu(d->differ), llu(d->only[0]), llu(d->only[1]));
+    table_print(&t);
+}
+
+static void diff_lines(const difference *d, bool all) {
+    const size_t most = all ? SIZE_MAX : 10;
+    size_t i, k;
+    for (i = 0; i < 2; i++) printf("%c  %s  %s\n", "AB"[i], brief(&d->side[i].oci.digest), show("%s", d->side[i].ref));
+    putchar('\n');
+    diff_table(d);
+    for (i = 0; i < d->num_pairs; i++) {
+        const pair *p = &d->pairs[i];
+        if (p->num) printf("\n%s differs at\n", p->kind);
+        for (k = 0; k < p->num && k < most; k++) {
+            const range *g = &d->ranges[p->first + k];
+            printf("  0x%llx..0x%llx  %llu\n", llu(g->gva), llu(g->gva + g->pages * PAGE), llu(g->pages));
+        }
+        if (p->num > most) printf("  and %zu ranges more (--all)\n", p->num - most);
+    }
+    putchar('\n');
+    for (i = 0; i < d->num_facts; i++) {
+        const fact *f = &d->facts[i];
+        printf("%s%s%s: A %s, B %s\n", f->what, f->name[0] ? " " : "", f->name, f->is[0][0] ? show("%s", f->is[0]) : "-",
+               f->is[1][0] ? show("%s", f->is[1]) : "-");
+    }
+    puts(d->same ? "same" : "different");
+}
+
+static hlsnap_result run_diff(options *o, hlsnap_error *err) {
+    static difference d; /* large */
+    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_result r;
+    size_t i;
+    desc.guard = HLSNAP_OCI_GUARD_NONE;
+    desc.any_cpu = true;
+    desc.disable_verify = !o->verify;
+    r = view_open(&d.side[0], o->args[0], o->args[1], &desc, err);
+    if (!r) r = view_open(&d.side[1], o->args[o->num_args == 4 ? 2 : 0], o->args[o->num_args - 1], &desc, err);
+    if (!r) pair_regions(&d);
+    for (i = 0; i < 2; i++) d.buffer[i] = (uint8_t *)grow(NULL, DIFF_PAGES * PAGE);
+    for (i = 0; i < d.num_pairs && !r; i++) r = compare_pair(&d, &d.pairs[i], err);
+    bar_end();
+    d.same = !d.differ && !d.only[0] && !d.only[1];
+    if (!r) find_facts(&d);
+    if (!r && o->json) diff_json(&d);
+    else if (!r) diff_lines(&d, o->all);
+    o->status = !d.same;
+    for (i = 0; i < 2; i++) hlsnap_snapshot_release(d.side[i].s), free(d.buffer[i]);
+    free(d.ranges);
+    free(d.facts);
+    return r;
+}
+
+/* ---- map: rows of cells, each of one page, or of 2, 4, ... so that a region has at most 32 rows ---- */
+
+#define MAP_COLUMNS 64u
+#define MAP_ROWS 32u
+#define MAP_PITCH 13u /* of cells; the last two are the gap */
+#define MAP_CELL 11u
+#define MAP_LEFT 142u
+#define MAP_WIDTH 1000u
+
+typedef struct plot { /* of a region */
+    hlsnap_region g;
+    uint64_t per_cell, stored;
+    uint32_t cells, y; /* y of its first row */
+} plot;
+
+static const char map_style[] =
+    "<style>\n"
+    "text{font:12px system-ui,-apple-system,\"Segoe UI\",\"DejaVu Sans\",sans-serif;fill:#1f2328}\n"
+    ".mono{font-family:ui-monospace,\"SF Mono\",\"DejaVu Sans Mono\",monospace}.soft{fill:#636c76}\n"
+    ".title{font-size:20px;font-weight:600}.name{font-size:13px;font-weight:600}.at{font-size:9.5px;text-anchor:end}\n"
+    ".page{fill:#fff}.zero{fill:#e4e7eb}.none{fill:none;stroke:#c3c9d1}\n"
+    "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#8d96a0}.page{fill:#0d1117}.zero{fill:#252c36}"
+    ".none{stroke:#4a5360}}\n"
+    "</style>\n";
+
+/* Colours that differ in lightness too, and stand on white and on black. */
+static const char *layer_colour(uint32_t layer) {
+    static const char *const first[] = {"#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#2ab0b8", "#c9a227", "#9c755f"};
+    if (layer < HLSNAP_COUNT(first)) return first[layer];
+    return show("hsl(%u,%u%%,%u%%)", layer * 137 % 360, 45 + layer % 3 * 15, 42 + layer % 4 * 7);
+}
+
+static uint32_t map_place(const view *v, plot *plots, uint32_t y) {
+    uint32_t i;
+    for (i = 0; i < MAX_REGIONS && hlsnap_snapshot_region(v->s, i, &plots[i].g); i++) {
+        plot *p = &plots[i];
+        p->per_cell = 1;
+        while ((p->g.pages + p->per_cell - 1) / p->per_cell > MAP_COLUMNS * MAP_ROWS) p->per_cell *= 2;
+        p->cells = (uint32_t)((p->g.pages + p->per_cell - 1) / p->per_cell);
+        p->stored = stored_in(v->s, &p->g);
+        p->y = y + 22;
+        y = p->y + (p->cells + MAP_COLUMNS - 1) / MAP_COLUMNS * MAP_PITCH + 22;
+    }
+    return y;
+}
+
+/* How many pages of each layer each cell has: counts[cell * layers + layer]. The caller frees. */
+static uint32_t *map_count(const view *v, const plot *p) {
+    uint32_t *counts = (uint32_t *)grow(NULL, (size_t)p->cells * v->num_layers * sizeof(*counts));
+    hlsnap_extent e;
+    size_t i;
+    memset(counts, 0, (size_t)p->cells * v->num_layers * sizeof(*counts));
+    for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++) {
+        uint64_t page = (e.gva - p->g.gva) / PAGE, left = e.pages, n;
+        if (e.gva < p->g.gva || page >= p->g.pages) continue;
+        for (; left; left -= n, page += n) {
+            n = least(left, p->per_cell - page % p->per_cell);
+            counts[page / p->per_cell * v->num_layers + e.layer] += (uint32_t)n;
+        }
+    }
+    return counts;
+}
+
+static void map_cells(FILE *f, const plot *p) {
+    uint32_t c;
+    fprintf(f, "<path class='%s' d='", p->g.stored ? "zero" : "none");
+    for (c = 0; c < p->cells; c++) {
+        const uint32_t x = MAP_LEFT + c % MAP_COLUMNS * MAP_PITCH, y = p->y + c / MAP_COLUMNS * MAP_PITCH;
+        if (p->g.stored) fprintf(f, "M%u %uh%uv%uh-%uz", x, y, MAP_CELL, MAP_CELL, MAP_CELL);
+        else fprintf(f, "M%u.5 %u.5h%uv%uh-%uz", x, y, MAP_CELL - 1, MAP_CELL - 1, MAP_CELL - 1);
+    }
+    fprintf(f, "'/>\n");
+}
+
+/* A layer's share of each cell, beside the shares of the layers below it; no less than can be seen. */
+static void map_layer(FILE *f, const view *v, const plot *p, const uint32_t *counts, uint32_t layer) {
+    bool any = false;
+    uint32_t c, k, before;
+    for (c = 0; c < p->cells; c++) {
+        const uint32_t *of = counts + (size_t)c * v->num_layers;
+        const double pages = (double)least(p->per_cell, p->g.pages - c * p->per_cell);
+        double x, width = MAP_CELL * of[layer] / pages;
+        if (!of[layer]) continue;
+        for (before = k = 0; k < layer; k++) before += of[k];
+        x = MAP_CELL * before / pages;
+        if (width < 2) width = 2;
+        if (x > MAP_CELL - width) x = MAP_CELL - width;
+        if (!any) fprintf(f, "<path fill='%s' data-layer='%u' d='", layer_colour(layer), layer);
+        any = true;
+        fprintf(f, "M%.4g %uh%.3gv%uh-%.3gz", MAP_LEFT + c % MAP_COLUMNS * MAP_PITCH + x, p->y + c / MAP_COLUMNS * MAP_PITCH,
+                width, MAP_CELL, width);
+    }
+    if (any) fprintf(f, "'><title>layer %u</title></path>\n", layer);
+}
+
+static void map_region(FILE *f, const view *v, const plot *p) {
+    uint32_t *counts = map_count(v, p);
+    uint32_t i;
+    fprintf(f, "<g data-region='%s' data-gva='0x%llx' data-pages='%llu' data-stored='%llu' data-cells='%u'>\n", p->g.kind,
+            llu(p->g.gva), llu(p->g.pages), llu(p->stored), p->cells);
+    fprintf(f, "<text x='%u' y='%u'><tspan class='name'>%s</tspan> <tspan class='soft mono'>%s</tspan>", MAP_LEFT, p->y - 7,
+            p->g.kind, rights(&p->g));
+    fprintf(f, "<tspan class='soft' dx='10'>%llu page%s (%s)", llu(p->g.pages), p->g.pages == 1 ? "" : "s",
+            human(p->g.pages * PAGE));
+    if (p->g.stored) fprintf(f, ", %llu stored", llu(p->stored));
+    if (p->per_cell > 1) fprintf(f, "; a cell is %llu pages (%s)", llu(p->per_cell), human(p->per_cell * PAGE));
+    fprintf(f, "</tspan></text>\n");
+    for (i = 0; i < p->cells; i += 4 * MAP_COLUMNS)
+        fprintf(f, "<text class='at soft mono' x='%u' y='%u'>0x%llx</text>\n", MAP_LEFT - 8,
+                p->y + i / MAP_COLUMNS * MAP_PITCH + 9, llu(p->g.gva + i * p->per_cell * PAGE));
+    map_cells(f, p);
+    for (i = 0; i < v->num_layers; i++) map_layer(f, v, p, counts, i);
+    fprintf(f, "</g>\n");
+    free(counts);
+}
+
+static void map_legend(FILE *f, const view *v) {
+    uint32_t i, y = 112;
+    for (i = 0; i < v->num_layers; i++, y += 19)
+        fprintf(f,
+                "<rect x='%u' y='%u' width='11' height='11' fill='%s'/><text x='%u' y='%u'>layer %u <tspan class='mono soft' "
+                "dx='6'>%s</tspan>"
+                "<tspan class='soft' dx='6'>%s, %llu of %llu pages shown</tspan></text>\n",
+                MAP_LEFT, y, layer_colour(i), MAP_LEFT + 19, y + 10, i, brief(&v->layers[i].memory),
+                human(v->layers[i].pages * PAGE), llu(v->shown[i]), llu(v->layers[i].pages));
+    fprintf(
+        f,
+        "<rect class='zero' x='%u' y='%u' width='11' height='11'/><text class='soft' x='%u' y='%u'>zero, not stored</text>\n",
+        MAP_LEFT, y, MAP_LEFT + 19, y + 10);
+    fprintf(f,
+            "<rect class='none' x='%u.5' y='%u.5' width='10' height='10'/><text class='soft' x='%u' y='%u'>made anew at every "
+            "start</text>\n",
+            MAP_LEFT + 160, y, MAP_LEFT + 179, y + 10);
+}
+
+static void map_write(FILE *f, const view *v) {
+    plot plots[MAX_REGIONS];
+    const uint32_t height = map_place(v, plots, 112 + 19 * (v->num_layers + 1) + 14);
+    hlsnap_region g;
+    uint32_t i;
+    fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%u' height='%u' viewBox='0 0 %u %u' role='img'>\n<title>",
+            MAP_WIDTH, height, MAP_WIDTH, height);
+    put(f, XML, v->ref);
+    fprintf(f,
+            ": memory of an hlsnap snapshot</title>\n%s<rect class='page' width='100%%' height='100%%'/>\n<text class='title' "
+            "x='%u' y='42'>",
+            map_style, MAP_LEFT);
+    put(f, XML, strlen(v->ref) > 40 ? show("%.40s...", v->ref) : v->ref);
+    fprintf(f, "<tspan class='soft name' dx='12'>");
+    put(f, XML, v->info.guest_name);
+    fprintf(f, "</tspan></text>\n<text class='soft mono' x='%u' y='66'>%s</text>\n", MAP_LEFT, v->oci.digest.text);
+    fprintf(f,
+            "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s); %s on disk, %s of it nobody else's</text>\n",
+            MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(v->info.stored_pages),
+            human(v->info.stored_pages * PAGE), human(v->oci.bytes), human(v->oci.own_bytes));
+    map_legend(f, v);
+    for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) map_region(f, v, &plots[i]);
+    fprintf(f, "</svg>\n");
+}
+
+static hlsnap_result run_map(options *o, hlsnap_error *err) {
+    const hlsnap_oci_desc desc = looking();
+    FILE *f = stdout;
+    view v;
+    hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
+    if (!r && o->output && !(f = fopen(o->output, "w"))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    if (!r) map_write(f, &v);
+    if (!r && o->output && (ferror(f) | fclose(f))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    hlsnap_snapshot_release(v.s);
+    return r;
+}
+
+/* ---- the command line ---- */
+
+static const struct option_row { const char *name, *value, *help; size_t at; } option_rows[] = {
+    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json)},
+    {"--long", NULL, "digests in full", offsetof(options, full)},
+    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all)},
+    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify)},
+    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu)},
+    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair)},
+    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw)},
+    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads)},
+    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms)},
+    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s)},
+    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output)},
+};
+
+static const command commands[] = {
+    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout", "OWN is what would be freed if the entry went.",
+     run_ls},
+    {"inspect", "DIR REF", 2, 2, "--json", "identity, regions, layers, contract, features",
+     "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
+    {"verify", "DIR REF", 2, 2, "--any-cpu --threads", "check every byte that a load would use; prints ok",
+     "Prints ok, or the error's name.", run_verify},
+    {"run", "DIR REF FUNC ARG...", 3, HLSNAP_MAX_ARGS + 3, "--raw --timeout --threads",
+     "start the snapshot in a VM, call a function",
+     "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
+     "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
+     "Functions that it needs of its host are there, but fail.",
+     run_run},
+    {"diff", "DIR REF [DIR2] REF2", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
+     "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
+    {"map", "DIR REF", 2, 2, "-o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
+     run_map},
+    {"tag", "DIR REF TAG", 3, 3, "", "give a snapshot a tag, or another one", NULL, run_tag},
+    {"rm", "DIR TAG", 2, 2, "", "take a tag away; gc frees the space", NULL, run_rm},
+    {"gc", "DIR", 1, 1, "--grace", "remove what no tag leads to", NULL, run_gc},
+    {"fsck", "DIR", 1, 1, "--repair", "check all entries and hash all blobs",
+     "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
+    {"flatten", "DIR REF TAG", 3, 3, "--threads", "write a snapshot again, as one layer",
+     "Prints the new digest. TAG may be REF.", run_flatten},
+};
+
+static int help(void) {
+    size_t i;
+    puts("hlsnap_tool - snapshots of micro VMs in OCI Image Layouts\n\nusage: hlsnap_tool COMMAND [OPTION...] ARG...\n");
+    for (i = 0; i < HLSNAP_COUNT(commands); i++)
+        printf("  %-7s %-20s %s\n", commands[i].name, commands[i].args, commands[i].help);
+    puts("\nDIR is an OCI Image Layout, REF a tag, or sha256: and 8 digits or more.\n"
+         "hlsnap_tool COMMAND --help says more, hlsnap_tool --version what this is.\n"
+         "Exit status: 0; 1 diff found differences; 2 usage; else the error's number, as\ndocs/tool.md lists them. Error texts "
+         "go to standard error.");
+    return 0;
+}
+
+static bool takes(const command *c, const char *option) {
+    const size_t n = strlen(option);
+    const char *at = c->options;
+    for (; (at = strstr(at, option)); at += n)
+        if ((at == c->options || at[-1] == ' ') && (at[n] == ' ' || !at[n])) return true;
+    return false;
+}
+
+static int help_on(const command *c) {
+    size_t i;
+    printf("usage: hlsnap_tool %s %s%s\n\n%s%s%s\n", c->name, c->options[0] ? "[OPTION...] " : "", c->args, c->help,
+           c->more ? "\n" : "", c->more ? c->more : "");
+    for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
+        if (takes(c, option_rows[i].name))
+            printf("  %-9s %-7s  %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
+                   option_rows[i].help);
+    return 0;
+}
+
+__attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
+    va_list list;
+    char text[300];
+    va_start(list, fmt);
+    vsnprintf(text, sizeof(text), fmt, list);
+    va_end(list);
+    fprintf(stderr, "hlsnap_tool: %s%s%s\n", current ? current->name : "", current ? ": " : "", show("%s", text));
+    fprintf(stderr, "usage: hlsnap_tool %s %s\n", current ? current->name : "COMMAND",
+            current ? current->args : "ARG...; --help lists the commands");
+    return USAGE;
+}
+
+/* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
+static int set_option(options *o, char **argv, int *i) {
+    const struct option_row *row = option_rows, *end = option_rows + HLSNAP_COUNT(option_rows);
+    char *at = (char *)o;
+    uint64_t n = 0;
+    while (row < end && !(strcmp(row->name, argv[*i]) == 0 && takes(current, row->name))) row++;
+    if (row == end) return usage("no option %s", argv[*i]);
+    if (!row->value) {
+        *(bool *)(at + row->at) = true;
+        return 0;
+    }
+    if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
+    ++*i;
+    if (row->at == offsetof(options, output)) o->output = argv[*i];
+    else if (!parse_number(argv[*i], false, 40, &n) || (row->at == offsetof(options, threads) && (n < 1 || n > 64)))
+        return usage("%s %s", row->name, argv[*i]);
+    else memcpy(at + row->at, &n, sizeof(n));
+    return 0;
+}
+
+/* 0, or the exit status. Of run, what follows DIR is no option: -5 is an argument. */
+static int read_options(options *o, int argc, char **argv) {
+    bool more = true;
+    int i, status = 0;
+    for (i = 2; i < argc && !status; i++) {
+        if (current->run == run_run && o->num_args) more = false;
+        if (more && strcmp(argv[i], "--") == 0) more = false;
+        else if (more && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) o->help = true;
+        else if (more && argv[i][0] == '-' && argv[i][1]) status = set_option(o, argv, &i);
+        else if (o->num_args == current->max_args) status = usage("too many arguments");
+        else o->args[o->num_args++] = argv[i];
+    }
+    if (!status && !o->help && o->num_args < current->min_args) status = usage("too few arguments");
+    return status;
+}
+
+static int run_command(int argc, char **argv) {
+    options o = {0};
+    hlsnap_error err = HLSNAP_ZERO;
+    hlsnap_result r;
+    int status;
+    o.grace_s = 3600;
+    o.timeout_ms = 10000;
+    status = read_options(&o, argc, argv);
+    if (status || o.help) return status ? status : help_on(current);
+    r = current->run(&o, &err);
+    if (!r) return o.status;
+    fflush(stdout);
+    fprintf(stderr, "hlsnap_tool: %s: %s: %s", current->name, hlsnap_result_name(r), show("%s", err.msg));
+    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err.user_code);
+    fputc('\n', stderr);
+    return r == HLSNAP_ERR_ARG ? USAGE : (int)r;
+}
+
+/* Without them, files of the layout would get their numbers, and what is printed. */
+static void open_standard_files(void) {
+    int fd;
+    for (fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+            _exit(HLSNAP_ERR_OS); /* using one is an error */
+}
+
+int main(int argc, char **argv) {
+    size_t i;
+    int status = -1;
+    open_standard_files();
+    signal(SIGPIPE, SIG_IGN);
+    for (i = 0; i < HLSNAP_COUNT(commands) && argc > 1; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) current = &commands[i];
+    if (current) status = run_command(argc, argv);
+    else if (argc < 2) status = usage("no command");
+    else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) status = help();
+    else if (strcmp(argv[1], "--version") == 0)
+        printf("hlsnap_tool %s (snapshot format %d, ABI %d)\n", HLSNAP_VERSION_STRING, HLSNAP_SNAPSHOT_VERSION,
+               HLSNAP_ABI_VERSION),
+            status = 0;
+    else status = usage("no command %s", argv[1]);
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || status > USAGE) return status;
+    if (errno != EPIPE) fprintf(stderr, "hlsnap_tool: standard output: %s\n", strerror(errno)); /* `| head` had enough */
+    return HLSNAP_ERR_OS;
+}

@@ -1,0 +1,320 @@
+#!/bin/sh
+# tool.sh DIR - compiles examples/hlsnap_tool.c by its own cc: line and puts every command to the test: what it says is compared with
+# what tests/tool_check.py finds by itself. TAP; what runs a guest needs /dev/kvm, the rest does not.
+# shellcheck disable=SC2016 # what stands in sh -c '...' is for that shell
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
+# shellcheck source=tests/need.sh
+. "$top/tests/need.sh"
+# shellcheck source=tests/tap.sh
+. "$top/tests/tap.sh"
+trap 'rm -rf "$build/work"' EXIT
+format() { python3 -B "$top/tests/snapshot_format.py" "$@"; }
+expect() { python3 -B "$top/tests/tool_check.py" "$@"; }
+
+need python3 python3
+need_header cjson/cJSON.h libcjson-dev
+need_done || exit 1
+rm -rf "$build/work" && mkdir -p "$build/work/examples"
+cp "$top"/*.h "$build/work/" && cp "$top/examples/hlsnap_tool.c" "$build/work/examples/" && cd "$build/work/examples" || exit 1
+compiles() { # by its own line, without a word from the compiler
+    line=$(lines_of cc hlsnap_tool.c) && [ -n "$line" ] && out=$($line 2>&1) && echo "$out" && [ -z "$out" ]
+}
+warnings="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Wcast-qual -Wvla -Werror"
+strictly() { # by gcc or clang
+    # shellcheck disable=SC2086
+    "$1" -std=c11 -O2 $warnings -I.. hlsnap_tool.c -lcjson -o strict
+}
+check "compiles by its own line" compiles
+for c in gcc clang; do
+    if command -v $c >/dev/null; then check "no warning of $c" strictly $c; else skip "no warning of $c" "no $c"; fi
+done
+[ "$failed" = 0 ] || finish
+cp hlsnap_tool "$build/work/" && cd "$build/work" || exit 1
+tool() { ./hlsnap_tool "$@"; }
+exits() { # exits STATUS TEXT COMMAND...: the exit status, and what the first line of standard error says
+    want=$1 text=$2
+    shift 2
+    "$@" >out 2>err
+    got=$?
+    head -c 2000 out err
+    [ "$got" = "$want" ] || { echo "exit $got, not $want"; return 1; }
+    [ -z "$text" ] || head -n 1 err | grep -qF -- "$text"
+}
+says() { # says TEXT COMMAND...: all of standard output, and nothing on standard error
+    text=$1
+    shift
+    "$@" >out 2>err || { echo "exit $?"; cat err; return 1; }
+    cat out err
+    [ ! -s err ] && [ "$(cat out)" = "$text" ]
+}
+fits() { # a screen of 24 lines and 80 columns
+    "$@" >out 2>err && [ ! -s err ] && awk 'length > 80 { bad = 1; print } END { print NR " lines"; exit bad || NR > 24 }' out
+}
+
+# ---- the command line ----
+check "--help fits a screen" fits tool --help
+for c in ls inspect verify run diff map tag rm gc fsck flatten; do
+    mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
+    check "$c --help fits a screen" mentions
+done
+check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 0, ABI 0)" tool --version
+check "no command" exits 2 "no command" tool
+check "an unknown command" exits 2 "no command lss" tool lss
+check "an unknown option" exits 2 "no option --jsn" tool ls --jsn d
+check "an option of another command" exits 2 "no option --repair" tool ls --repair d
+check "too few arguments" exits 2 "too few" tool inspect d
+check "too many arguments" exits 2 "too many" tool ls d e
+check "an option without its value" exits 2 "--threads needs N" tool verify d r --threads
+check "a number that is none" exits 2 "--threads 4x" tool verify --threads 4x d r
+check "too many threads" exits 2 "--threads 65" tool verify --threads 65 d r
+documented() { # docs/tool.md has each result's number
+    sed -n 's/^    X(\([A-Z_]*\), \([0-9]*\), .*/\2 HLSNAP_\1/p' "$top/hlsnap.h" >numbers
+    [ -s numbers ] && while read -r number name; do
+        [ "$name" = HLSNAP_OK ] || grep -q "^| $number | \`$name\`" "$top/docs/tool.md" || { echo "$number $name"; return 1; }
+    done <numbers
+}
+check "docs/tool.md lists every exit status" documented
+
+# ---- made-up layouts ----
+format write syn s --count 8 --layers 3 --pages 200 >/dev/null && format write syn l --seed 11 --layers 40 >/dev/null &&
+    format write syn z --zero >/dev/null && format write syn big --pages 70000 --seed 4 >/dev/null &&
+    expect changed made >digests && expect hostile evil && expect missing holes >/dev/null
+check "made-up layouts" test -s digests -a -d holes
+a=$(sed -n 1p digests)
+refs="s1 s2 s3 s4 s5 s6 s7 s8 l z big"
+lists() { tool ls "$1" --json >out && python3 -m json.tool out >/dev/null && expect ls "$1" <out; }
+listed() { # as text: a line for each, as wide as the widest
+    tool ls made >out && cat out && [ "$(sed -n 1p out | tr -s ' ')" = "TAG DIGEST SIZE OWN PAGES LAYERS" ] && [ "$(wc -l <out)" = 4 ] &&
+        grep -q "^a  *$(echo "$a" | cut -c1-19)  .* KiB  *929  1$" out && tool ls made --long | grep -q "$a"
+}
+inspects() { tool inspect "$1" "$2" --json >out && python3 -m json.tool out >/dev/null && expect inspect "$1" "$2" <out; }
+inspects_all() { for r in $refs; do inspects syn "$r" || { echo "$r"; return 1; }; done; }
+inspected() { # as text
+    tool inspect made b >out && grep -q "^digest  *$(sed -n 2p digests)$" out && grep -q "^memory  *929 pages (3.6 MiB), " out &&
+        grep -q "^heap  *0x[0-9a-f]*  *900  *[0-9]*  *[0-9]*  rw-$" out && grep -q "^ *1  sha256:[0-9a-f]*  *70  *70$" out
+}
+features() { # one that the format does not know: shown as one that is lacking, and no start
+    format write odd f --features sse3,zz_unknown >/dev/null && tool inspect odd f --json >out && cat out &&
+        grep -q '"cpu_has_features":false' out && grep -q 'lacks zz_unknown' out && exits 52 HLSNAP_ERR_CPU tool verify odd f &&
+        says ok tool verify --any-cpu odd f
+}
+maps() { tool map "$1" "$2" -o m.svg >out 2>&1 && [ ! -s out ] && expect svg "$1" "$2" m.svg && tool map "$1" "$2" | cmp - m.svg; }
+maps_all() { for r in $refs; do maps syn "$r" || { echo "$r"; return 1; }; done; }
+differs() { # differs STATUS DIR REF DIR2 REF2
+    tool diff "$2" "$3" "$4" "$5" --json >out
+    got=$?
+    [ $got = "$1" ] && python3 -m json.tool out >/dev/null && expect diff "$2" "$3" "$4" "$5" <out
+}
+differ_as_made() { # 4 pages and the last bit of one; one that shows another of its layer; one that became zero; 63 that were
+    differs 1 made a made b >said && cat said && grep -q "^equal 859 differ 70 only 0 0$" said && tool diff made a b >out
+    cat out
+    [ "$(grep -c '^  0x' out)" = 7 ] && grep -q "^all  *859  *70  *0  *0$" out && grep -q "^heap differs at$" out && tail -n 1 out | grep -qx different
+}
+contract_differs() { # the same memory
+    tool diff made a c >out
+    [ $? = 1 ] && grep -q "^export only_here: A -, B i32(str)$" out && grep -q "^feature sse3: A -, B needed$" out && ! grep -q "differs at" out
+}
+other_layers() { # the same memory, from one layer and from three; and the same bytes in another layout
+    for s in 1 2 3; do format write flat "s$s" --seed $s --layers 3 --pages 200 --flat || return 1; done >/dev/null
+    differs 0 syn s1 flat s1 && differs 0 flat s3 syn s3 && says ok tool verify flat s2
+}
+scattered() { # more ranges than are shown
+    format write zero a --seed 3 --pages 3000 --layers 5 && format write zero b --seed 3 --pages 3000 --layers 5 --zero || return 1
+    differs 1 zero a zero b && tool diff zero a b >short
+    tool diff zero a b --all >long
+    grep -q "ranges more (--all)" short && ! grep -q "ranges more" long && [ "$(grep -c '^  0x' short)" -lt "$(grep -c '^  0x' long)" ]
+}
+check "ls" listed
+check "ls --json" lists made
+check "ls --json of many" lists syn
+check "ls shows what cannot be read" lists holes
+check "ls says what ails it" sh -c './hlsnap_tool ls holes | grep -q "^bad .* HLSNAP_ERR_FILE$"'
+check "inspect" inspected
+check "inspect --json" inspects_all
+check "inspect: features that this machine lacks" features
+check "map" maps_all
+check "diff: pages" differ_as_made
+check "diff: the same" differs 0 made a made a
+check "diff: a digest, and its beginning" differs 0 made "$a" made a
+check "diff: contract" contract_differs
+check "diff: other regions" differs 1 syn s1 syn s2
+check "diff: other layers" other_layers
+check "diff: many ranges" scattered
+check "diff --verify" sh -c './hlsnap_tool diff --verify made a b >/dev/null; [ $? = 1 ]'
+
+# ---- refs ----
+short=$(echo "$a" | cut -c1-15)
+check "a digest" says ok tool verify made "$a"
+check "a digest of 8 digits" says ok tool verify made "$short"
+check "a digest of 7 digits" exits 2 HLSNAP_ERR_ARG tool verify made "$(echo "$a" | cut -c1-14)"
+check "a digest that no one has" exits 3 HLSNAP_ERR_NOT_FOUND tool inspect made sha256:00000000
+twice() { rm -rf two && cp -r made two && tool tag two a again && says ok tool verify two "$short"; }
+check "a digest with two tags" twice
+alike() { expect alike two && exits 42 HLSNAP_ERR_AMBIGUOUS tool verify two "$short" && says ok tool verify two "$a" && tool ls two | grep -q "^- .* HLSNAP_ERR_FILE$"; }
+check "two digests that begin alike" alike
+
+# ---- errors: the exit status is the number ----
+check "no such directory" exits 47 "nowhere" tool ls nowhere
+check "not a layout" exits 47 "oci-layout" tool ls "$build/work/examples"
+version2() { rm -rf bad && cp -r made bad && echo '{"imageLayoutVersion":"2.0.0"}' >bad/oci-layout && exits 40 HLSNAP_ERR_LAYOUT tool ls bad; }
+check "a layout of another version" version2
+check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool inspect made nope
+check "not a tag" exits 2 HLSNAP_ERR_ARG tool tag made a 'a b'
+flipped() { # one bit: verify says so on both ways out; what is not asked to verify does not
+    rm -rf flip && cp -r made flip && expect flip flip a && exits 49 "hlsnap_tool: verify: HLSNAP_ERR_DIGEST: " tool verify flip a &&
+        [ "$(cat out)" = HLSNAP_ERR_DIGEST ] && exits 49 HLSNAP_ERR_DIGEST tool fsck flip && [ "$(cat out)" = HLSNAP_ERR_DIGEST ] &&
+        exits 49 HLSNAP_ERR_DIGEST tool diff --verify flip a b && exits 49 HLSNAP_ERR_DIGEST tool flatten flip a f && tool map flip a >/dev/null &&
+        tool diff flip a made a >/dev/null # believes the digests
+}
+check "one bit" flipped
+check "verify, with threads" says ok tool verify --threads 3 syn big
+broken_json() { rm -rf bad && cp -r made bad && echo '{' >bad/index.json && exits 46 HLSNAP_ERR_JSON tool ls bad; }
+check "an index that is none" broken_json
+short_blob() {
+    rm -rf bad && cp -r made bad && big=$(find bad/blobs -type f -size +200k | head -n 1) && truncate -s -4096 "$big" && exits 48 HLSNAP_ERR_SIZE tool verify bad a
+}
+check "a blob that is too short" short_blob
+gone() { exits 47 HLSNAP_ERR_FILE tool inspect holes bad && exits 47 HLSNAP_ERR_FILE tool verify holes bad; }
+check "a blob that is missing" gone
+mutants() { # whatever it is given: inspect and verify end with what the text says, and print what can be printed
+    format mutants mutants >verdicts && : >all || return 1
+    while read -r name want; do
+        got=$(timeout 20 ./hlsnap_tool verify --any-cpu "mutants/$name" m 2>err)
+        status=$?
+        [ "$status" -lt 64 ] || { echo "$name: exit $status"; return 1; }
+        case $want in
+        HLSNAP_OK) [ "$got" = ok ] || { echo "$name: $got, not ok"; return 1; } ;;
+        HLSNAP_ERR_CPU | refused | either | "?") ;;
+        *) [ "$got" = "$want" ] || [ "$got" = "$(echo "$want" | sed 's/_NOT_FOUND$/_FILE/')" ] || { echo "$name: $got, not $want"; return 1; } ;;
+        esac
+        timeout 20 ./hlsnap_tool inspect "mutants/$name" m >>all 2>&1
+        if [ $? -ge 64 ]; then echo "inspect $name" && return 1; fi
+    done <verdicts
+    expect printable <all
+}
+check "damaged layouts, one by one" mutants
+
+# ---- texts that are meant for the terminal ----
+hostile() {
+    for c in "ls evil" "ls evil --json" "ls evil --long" "inspect evil evil" "inspect evil evil --json" "map evil evil" "diff evil evil evil" \
+        "inspect evil nope" "verify evil evil"; do
+        # shellcheck disable=SC2086
+        tool $c >out 2>&1
+        expect printable <out || { echo "$c"; return 1; }
+    done
+    exits 2 "" tool "$(printf '\033[31mx')" && expect printable <err && exits 2 "" tool ls "$(printf -- '--\033[31m')" && expect printable <err
+}
+check "control codes do not get through" hostile
+check "nor is JSON broken by them" lists evil
+check "nor its texts" inspects evil evil
+check "nor SVG" maps evil evil
+
+# ---- progress ----
+quiet() { tool verify syn big >out 2>err && cat err && [ ! -s err ]; }
+bar() { # drawn, with rate and time left, and cleared
+    expect terminal ./hlsnap_tool "$@" >bar || { cat bar; return 1; }
+    cat bar
+    grep -qE "$1 .* ?[0-9]+% \[#* *\] .*/s, [0-9]+:[0-9][0-9] left" bar && [ "$(tail -c 4 bar | od -An -tx1 | tr -d ' \n')" = 0d1b5b4b ]
+}
+check "no progress where there is no terminal" quiet
+check "a bar on a terminal: verify" bar verify syn big
+check "a bar on a terminal: flatten" bar flatten syn s1 flat
+check "none on a dumb one" sh -c 'script -qec "TERM=dumb ./hlsnap_tool verify syn big" /dev/null >out 2>&1; [ "$(tr -d "\r" <out)" = ok ]'
+
+# ---- standard output that is full, closed, or has had enough ----
+check "a full disk" sh -c './hlsnap_tool ls syn >/dev/full 2>err; s=$?; cat err; [ $s = 11 ] && grep -q "standard output" err'
+check "standard output closed" sh -c './hlsnap_tool ls syn >&- 2>err; s=$?; cat err; [ $s = 11 ]'
+check "all closed: the layout is not written into" sh -c './hlsnap_tool tag syn s1 t1 <&- >&- 2>&-; ./hlsnap_tool fsck syn >/dev/null && ./hlsnap_tool verify syn t1'
+check "a pipe that nobody reads" sh -c '(sleep 0.3; ./hlsnap_tool ls syn 2>err; echo $? >status) | true; sleep 0.3; cat err status; [ ! -s err ] && [ "$(cat status)" = 11 ]'
+check "map -o nowhere" exits 11 HLSNAP_ERR_OS tool map syn s1 -o nowhere/m.svg
+
+# ---- the store ----
+changes() {
+    rm -rf store && cp -r made store && says "" tool tag store b B.2 && says ok tool verify store B.2 &&
+        tool rm store b | grep -q untagged && exits 3 HLSNAP_ERR_NOT_FOUND tool inspect store b && says ok tool verify store B.2 &&
+        tool rm store B.2 >/dev/null && tool ls store | grep -q "^-  *sha256:" && says "0 bytes freed" tool gc store || return 1
+    du -sb store/blobs >before
+    freed=$(tool gc --grace 0 store) && du -sb store/blobs >after && echo "$freed" &&
+        [ "${freed% bytes freed}" = $(($(cut -f1 before) - $(cut -f1 after))) ] && [ "${freed% bytes freed}" -gt 280000 ] &&
+        says ok tool verify store a && says ok tool fsck store && [ "$(tool ls store | wc -l)" = 3 ]
+}
+check "tag, rm, gc, fsck" changes
+repaired() { # a blob that nobody needs, and whose name is not its sha256
+    rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
+        says ok tool fsck --repair store && says ok tool fsck store
+}
+check "fsck --repair" repaired
+flattened() {
+    rm -rf store && cp -r syn store && digest=$(tool flatten store l one) && [ "$(tool ls --json store | grep '"one"' | grep -c '"layers":1}')" = 1 ] &&
+        [ "$(tool inspect --json store one | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p' | head -n 1)" = "$digest" ] && differs 0 store l store one &&
+        [ "$digest" = "$(format write flat l --seed 11 --layers 40 --flat)" ]
+}
+check "flatten" flattened
+moved() { # by other tools, and back
+    rm -rf moved && skopeo copy -q oci:made:b dir:moved.dir && skopeo copy -q dir:moved.dir oci:moved:b && tool ls moved && inspects moved b &&
+        says ok tool verify moved b && differs 0 made b moved b && maps moved b
+}
+if command -v skopeo >/dev/null; then check "a layout that went through skopeo" moved; else skip "a layout that went through skopeo" "no skopeo"; fi
+
+# ---- run ----
+problem=$(kvm_problem)
+if [ -n "$problem" ]; then skip "run" "$problem" && finish; fi
+cc=${CC:-cc}
+made() {
+    "$cc" -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I"$top" "$top/tests/guest_kvm.c" -o guest_kvm.elf &&
+        "$cc" -std=c11 -O1 -Wall -Wextra -I"$top" "$top/tests/tool_make.c" -o tool_make -lcjson && ./tool_make kvm guest_kvm.elf
+}
+check "a layout of a real guest" made
+[ -d kvm ] || finish
+same_as() { # same_as WANT FUNCTION ARG...
+    want=$1
+    shift
+    says "$want" tool run kvm delta "$@" || { echo "$*"; return 1; }
+}
+values() {
+    same_as true echo_bool true && same_as false echo_bool false && same_as -2147483648 echo_i32 -2147483648 && same_as 2147483647 echo_i32 0x7fffffff &&
+        same_as -1 echo_i32 -0x1 && same_as 4294967295 echo_u32 4294967295 && same_as -9223372036854775808 echo_i64 -9223372036854775808 &&
+        same_as 9223372036854775807 echo_i64 9223372036854775807 && same_as 18446744073709551615 echo_u64 0xFFFFFFFFFFFFFFFF && same_as 0.100000001 echo_f32 0.1 &&
+        same_as 0.10000000000000001 echo_f64 0.1 && same_as inf echo_f64 inf && same_as 4.9406564584124654e-324 echo_f64 5e-324 && same_as "" echo_str "" &&
+        same_as "--json" echo_str --json && same_as "ä € 😀" echo_str "ä € 😀" && same_as 00ffabcd echo_bytes 00ffAbCd &&
+        same_as "" echo_bytes "" && same_as "" nop && same_as "1 -2 3 -4 5 0.5 0.25 [six] 2 fe" mixed true -2 3 -4 5 .5 0.25 six 01fe
+}
+files() {
+    head -c 20000 /dev/urandom >bytes && tool run --raw kvm base echo_bytes @bytes | cmp - bytes &&
+        [ "$(tool run kvm base echo_bytes @bytes)" = "$(od -An -v -tx1 bytes | tr -d ' \n')" ] && exits 11 "nofile: No such file" tool run kvm base echo_bytes @nofile
+}
+refused() {
+    for row in "echo_bool 1" "echo_i32 2147483648" "echo_i32 -2147483649" "echo_i32 1.5" "echo_i32 0x" "echo_i32 +1" "echo_u32 -1" "echo_u32 4294967296" \
+        "echo_i64 9223372036854775808" "echo_u64 18446744073709551616" "echo_f32 1e39" "echo_f64 1e309" "echo_f64 1x" "echo_bytes 0" "echo_bytes 0g" \
+        "echo_i32" "echo_i32 1 2" "nop 1" "mixed true"; do
+        # shellcheck disable=SC2086
+        exits 4 HLSNAP_ERR_SIGNATURE tool run kvm base $row || { echo "$row"; return 1; }
+    done
+    exits 4 HLSNAP_ERR_SIGNATURE tool run kvm base echo_i32 "" && exits 4 HLSNAP_ERR_SIGNATURE tool run kvm base echo_f64 " 1"
+}
+fails() {
+    exits 3 "no 'nope'" tool run kvm base nope && exits 20 "HLSNAP_ERR_FUNCTION: fail: oh (code -7)" tool run kvm base fail -7 oh && exits 21 HLSNAP_ERR_FAULT tool run kvm base fault 1 0 &&
+        exits 22 HLSNAP_ERR_ABORT tool run kvm base abort 5 bye && exits 24 HLSNAP_ERR_TIMEOUT timeout 20 ./hlsnap_tool run --timeout 200 kvm base spin 99999999999999 &&
+        exits 2 "no option --nope" tool run --nope kvm base nop
+}
+host() { exits 20 "called its host's host_i32 i32(i32)" tool run kvm base pass_i32 5; }
+logs() {
+    tool run kvm base log 2 "$(printf 'a\033[31mb')" >out 2>err && cat err && [ ! -s out ] && grep -q '^warning: a' err && expect printable <err &&
+        tool run kvm base echo_str "$(printf 'a\033[31mb\302\233')" >out && expect printable <out && [ "$(tool run --raw kvm base echo_str "$(printf 'a\033b')" | od -An -tx1 | tr -d ' ')" = 611b62 ]
+}
+memory() { # of base and delta; tests/tool_make.c says what it changed
+    differs 1 kvm base kvm delta >said && cat said && grep -q "differ 7 only" said && inspects kvm delta && maps kvm delta && lists kvm && says ok tool verify kvm delta &&
+        tool flatten kvm delta flat >/dev/null && differs 0 kvm delta kvm flat && says 5 tool run kvm flat echo_i32 5
+}
+damaged() { rm -rf bad && cp -r kvm bad && expect flip bad base && exits 49 HLSNAP_ERR_DIGEST tool run bad base nop; }
+check "run: values of all types" values
+check "run: bytes of files" files
+check "run: values that are none" refused
+check "run: what fails, fails as the library says" fails
+check "run: a host function that is not there" host
+check "run: the guest's log, and its strings" logs
+check "run: nothing of a damaged snapshot" damaged
+check "a base and its delta" memory
+finish

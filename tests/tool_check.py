@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""tool_check.py - what tests/tool.sh asks of Python: layouts to try the tool on, and what it ought to say of them, found by way of
+tests/snapshot_format.py, which shares no line with the tool.
+
+    hostile DIR                         a snapshot whose texts are meant for the terminal, tagged `evil` and, worse, by control codes
+    changed DIR                         tags `a` and `b`: b has pages that differ, that became zero, that are new, that are stored anew
+                                        with the same bytes, and that are stored but zero
+    missing DIR                         tags `good` and `bad`; bad's config is not there
+    alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
+    flip DIR REF                        one bit of a page that the snapshot shows
+    ls DIR                              does standard input, the tool's JSON, say what the layout holds?
+    inspect DIR REF                     likewise, of a snapshot
+    diff DIR REF DIR2 REF2              likewise, of two: every page of both is compared here
+    svg DIR REF FILE                    is FILE well-formed, with each region's cells and each layer's pages?
+    printable                           is standard input free of control codes and of what reorders text?
+    terminal COMMAND...                 runs it with standard error on a terminal, prints what that got, exits as it does
+
+Exit 0: yes. 1: no, and why. Standard library only.
+"""
+import copy
+import json
+import os
+import pty
+import re
+import sys
+import unicodedata
+import xml.etree.ElementTree as xml
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import snapshot_format as sf  # noqa: E402
+
+PAGE = sf.PAGE
+FORGED = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\u200b\r\n"
+
+
+def same(what, got, want):
+    if got != want:
+        sys.exit(f"{what}: got {str(got)[:400]}, want {str(want)[:400]}")
+
+
+def load(path, ref):
+    return sf.load(sf.Layout(path), ref, True)
+
+
+# ---- layouts ----
+
+
+def save_with(path, made, edit_manifest, tag):
+    """As snapshot_format.save, of a tag and a manifest that it would refuse."""
+    manifest, blobs = made.blobs()
+    document = json.loads(manifest)
+    edit_manifest(document)
+    manifest = sf.to_json(document)
+    writer = sf.Writer(path)
+    for blob in blobs + [manifest]:
+        writer.put_blob(blob)
+    entries = sf.read_index(sf.Layout(path))[1]["manifests"] if os.path.exists(path + "/index.json") else []
+    entry = sf.entry_document(manifest, tag)
+    entry["annotations"]["note"] = FORGED
+    index = {"schemaVersion": 2, "mediaType": sf.INDEX_TYPE, "manifests": entries + [entry]}
+    writer.put("oci-layout", sf.to_json({"imageLayoutVersion": "1.0.0"}))
+    writer.put("index.json", sf.to_json(index))
+    writer.close()
+
+
+def hostile(path):
+    made = sf.Maker(2, 2, 60, []).make()
+    made.config.guest_name = '\u202eevil\u200b</text>&"\\\u2066'
+
+    def edit(manifest):
+        manifest["annotations"]["k\x1b[2J" + FORGED] = "v" + FORGED + "</title>\U000e0041" + "x" * 5000
+    save_with(path, made, edit, "evil")
+    save_with(path, made, lambda manifest: manifest["annotations"].update(other="1"), "tag" + FORGED)
+    save_with(path, made, lambda manifest: manifest["annotations"].update(other="2"), "\u202egat")
+
+
+def shown_pages(made):
+    """Page number: its bytes, for pages that extents show."""
+    return {e[0] + i: made.page(e, i) for e in made.config.extents for i in range(e[1])}
+
+
+def changed(path):
+    base = sf.Maker(5, 1, 900, []).make()
+    print(sf.save(path, "a", base))
+    shown, where = shown_pages(base), {}
+    for e in base.config.extents:
+        where.update({e[0] + i: (e[2], e[3] + i) for i in range(e[1])})
+    stored = [p for start, end in base.config.stored_regions() for p in range(start, end)]
+    full = [p for p in sorted(shown) if any(shown[p])]
+    empty = [p for p in stored if p not in shown]
+    new, memory = {}, []
+    for p in full[1:4] + full[10:11]:  # differ
+        new[p] = bytes([shown[p][0] ^ 1]) + shown[p][1:]
+    new[full[12]] = shown[full[12]][:-1] + bytes([shown[full[12]][-1] ^ 0x80])  # in the last bit
+    new[full[5]] = shown[full[5]]      # the same again
+    new[empty[0]] = bytes(PAGE)        # stored zeros
+    for p in empty[200:263]:           # were zero
+        new[p] = b"\0" * (PAGE - 1) + b"\1"
+    where[full[20]] = where[full[22]]  # from another place of the same blob
+    del where[full[7]]                 # are zero
+    for p in sorted(new):
+        where[p] = (1, len(memory))
+        memory.append(new[p])
+    delta = sf.Made(copy.deepcopy(base.config), base.layers + [b"".join(memory)])
+    extents = []
+    for start, end in base.config.stored_regions():
+        for p in range(start, end):
+            last = extents[-1] if extents else (0, 0, 0, 0)
+            if p in where and last[0] >= start and last[0] + last[1] == p and (last[2], last[3] + last[1]) == where[p]:
+                extents[-1] = (last[0], last[1] + 1, last[2], last[3])
+            elif p in where:
+                extents.append((p, 1) + where[p])
+    delta.config.extents, delta.config.layers = extents, [sf.layer_info(m) for m in delta.layers]
+    delta.config.generation += 1
+    print(sf.save(path, "b", delta))
+    other = sf.Made(copy.deepcopy(base.config), base.layers)  # the same memory, another contract
+    other.config.exports = [("only_here", "i32(str)")] + other.config.exports[1:]
+    other.config.features = ["sse3"]
+    print(sf.save(path, "c", other))
+
+
+def missing(path):
+    print(sf.save(path, "good", sf.Maker(1, 1, 30, []).make()))
+    made = sf.Maker(2, 1, 30, []).make()
+    print(sf.save(path, "bad", made))
+    config = json.loads(made.blobs()[0])["config"]["digest"]
+    os.unlink(f"{path}/blobs/sha256/{config[7:]}")
+
+
+def alike(path):
+    index = sf.read_index(sf.Layout(path))[1]
+    first = index["manifests"][0]
+    index["manifests"].append({"mediaType": sf.MANIFEST_TYPE, "digest": first["digest"][:-12] + "0" * 12, "size": first["size"]})
+    with open(path + "/index.json", "wb") as file:
+        file.write(sf.to_json(index))
+
+
+def flip(path, ref):
+    s = load(path, ref)
+    e = s.config.extents[0]
+    name = f"{path}/blobs/sha256/{s.manifest['layers'][2 * e[2]]['digest'][7:]}"
+    os.chmod(name, 0o600)
+    with open(name, "r+b") as file:
+        file.seek(e[3] * PAGE + 77)
+        byte = file.read(1)[0]
+        file.seek(e[3] * PAGE + 77)
+        file.write(bytes([byte ^ 4]))
+
+
+# ---- what the tool ought to say ----
+
+
+def blobs_of(manifest):
+    return {d["digest"]: d["size"] for d in [manifest["config"]] + manifest["layers"]}
+
+
+def sizes(path, ref):
+    """Of the entry that ref means: bytes of all its blobs, and of those that no other entry leads to."""
+    layout = sf.Layout(path)
+    index = sf.read_index(layout)[1]
+    entry, others = sf.find_entry(index, ref), {}
+    for other in index["manifests"]:
+        mine = {other["digest"]: other["size"], **blobs_of(json.loads(layout.read_blob(other)))}
+        if other is entry:
+            own = mine
+        else:
+            others.update(mine)
+    return sum(own.values()), sum(size for digest, size in own.items() if digest not in others)
+
+
+def check_ls(path):
+    entries = sf.read_index(sf.Layout(path))[1]["manifests"]
+    got = json.load(sys.stdin)
+    same("entries", [(g["tag"], g["digest"]) for g in got], [(sf.tag_of(e) or "", e["digest"]) for e in entries])
+    for g in got:
+        if g["tag"] == "bad":
+            same("bad", g.get("error"), "HLSNAP_ERR_FILE")
+            continue
+        s = load(path, g["digest"])
+        want = {"pages": sum(r.pages for r in s.config.regions), "stored_pages": sum(e[1] for e in s.config.extents),
+                "layers": len(s.fds)}
+        if not any(e.get("tag") == "bad" for e in got):
+            want["bytes"], want["own_bytes"] = sizes(path, g["tag"] if sf.TAG.fullmatch(g["tag"]) else g["digest"])
+        same(g["tag"], {name: g[name] for name in want}, want)
+        s.close()
+
+
+def stored_in(config, r):
+    first = (r.gva - config.base) // PAGE
+    return sum(e[1] for e in config.extents if first <= e[0] < first + r.pages)
+
+
+RIGHTS = {"text": "r-x", "rodata": "r--", "identity": "r--"}
+
+
+def check_inspect(path, ref):
+    got, s = json.load(sys.stdin), load(path, ref)
+    c = s.config
+    want = {"digest": s.digest, "guest_name": c.guest_name, "build_id": c.build_id, "cpu_vendor": c.cpu_vendor,
+            "hypervisor": c.hypervisor, "entry": hex(c.entry), "elf_entry": hex(c.elf_entry), "load_address": hex(c.load_address),
+            "generation": hex(c.generation), "pages": sum(r.pages for r in c.regions), "stored_pages": sum(e[1] for e in c.extents),
+            "exports": [{"name": n, "signature": t} for n, t in c.exports], "imports": [{"name": n, "signature": t} for n, t in c.imports],
+            "extents": [{"gva": hex(c.base + e[0] * PAGE), "pages": e[1], "layer": e[2], "layer_page": e[3]} for e in c.extents],
+            "regions": [{"kind": r.kind, "gva": hex(r.gva), "pages": r.pages, "rights": RIGHTS.get(r.kind, "rw-"), "stored": r.stored,
+                         "stored_pages": stored_in(c, r)} for r in c.regions],
+            "layers": [{"memory": memory["digest"], "chunks": chunks["digest"], "pages": memory["size"] // PAGE,
+                        "shown_pages": sum(e[1] for e in c.extents if e[2] == i)}
+                       for i, (memory, chunks) in enumerate(zip(s.manifest["layers"][::2], s.manifest["layers"][1::2]))],
+            "annotations": [{"key": k, "value": v} for d in (s.entry, s.manifest) for k, v in d["annotations"].items()]}
+    want["bytes"], want["own_bytes"] = sizes(path, ref)
+    for name in want:
+        same(name, got[name], want[name])
+    same("features", sorted(got["features"]), sorted(c.features))
+
+
+def pages_of(s):
+    """Page by page: (address, bytes) of all stored regions."""
+    c = s.config
+    addresses = (c.base + p * PAGE for start, end in c.stored_regions() for p in range(start, end))
+    for part in s.memory():
+        for i in range(0, len(part), PAGE):
+            yield next(addresses), bytes(part[i:i + PAGE])
+
+
+def check_diff(path1, ref1, path2, ref2):
+    got, sides = json.load(sys.stdin), [load(path1, ref1), load(path2, ref2)]
+    memory = [dict(pages_of(s)) for s in sides]
+    found = {}
+    for i, s in enumerate(sides):
+        for r in s.config.regions:
+            found.setdefault((r.gva, r.kind), [0, 0])[i] = r.pages
+    want, total = [], {"equal": 0, "differ": 0, "only_a": 0, "only_b": 0}
+    for (gva, kind), pages in sorted(found.items()):
+        both = min(pages)
+        differ = [a for a in range(gva, gva + both * PAGE, PAGE) if memory[0].get(a) != memory[1].get(a)]
+        want.append((kind, hex(gva), pages[0], pages[1], both - len(differ), len(differ), differ))
+        for name, n in (("equal", both - len(differ)), ("differ", len(differ)), ("only_a", pages[0] - both), ("only_b", pages[1] - both)):
+            total[name] += n
+    same("total", {name: got[name] for name in total}, total)
+    listed = [(r["kind"], r["gva"], r["pages_a"], r["pages_b"], r["equal"], r["differ"],
+               [int(g["gva"], 16) + i * PAGE for g in r["ranges"] for i in range(g["pages"])]) for r in got["regions"]]
+    same("regions", sorted(listed), sorted(want))
+    for r in got["regions"]:
+        for one, two in zip(r["ranges"], r["ranges"][1:]):
+            if int(one["gva"], 16) + one["pages"] * PAGE >= int(two["gva"], 16):
+                sys.exit(f"ranges {one} and {two} are one")
+    c, d = sides[0].config, sides[1].config
+    alike = all(getattr(c, n) == getattr(d, n) for n in ("entry", "features")) and all(
+        dict(getattr(c, n)) == dict(getattr(d, n)) for n in ("exports", "imports"))
+    same("same", got["same"], alike and not total["differ"] + total["only_a"] + total["only_b"])
+    print(f"equal {total['equal']} differ {total['differ']} only {total['only_a']} {total['only_b']}")
+
+
+def check_svg(path, ref, name):
+    s, root = load(path, ref), xml.parse(name).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    groups = [g for g in root.iter(space + "g") if g.get("data-region")]
+    same("regions", [(g.get("data-region"), g.get("data-gva"), int(g.get("data-pages"))) for g in groups],
+         [(r.kind, hex(r.gva), r.pages) for r in s.config.regions])
+    for g, r in zip(groups, s.config.regions):
+        per_cell = 1
+        while -(-r.pages // per_cell) > 2048:
+            per_cell *= 2
+        cells = -(-r.pages // per_cell)
+        paths = list(g.iter(space + "path"))
+        same(f"{r.kind}: cells", (int(g.get("data-cells")), paths[0].get("d").count("M")), (cells, cells))
+        first = (r.gva - s.config.base) // PAGE
+        want = {}
+        for e in s.config.extents:
+            if first <= e[0] < first + r.pages:
+                want.setdefault(str(e[2]), set()).update((p - first) // per_cell for p in range(e[0], e[0] + e[1]))
+        same(f"{r.kind}: layers", {p.get("data-layer"): p.get("d").count("M") for p in paths[1:]}, {k: len(v) for k, v in want.items()})
+        height, width = float(root.get("height")), float(root.get("width"))
+        for p in paths:
+            for x, y in re.findall(r"M([0-9.]+) ([0-9.]+)h", p.get("d")):
+                if not (0 < float(x) <= width - 11 and 0 < float(y) <= height - 11):
+                    sys.exit(f"a cell of {r.kind} at {x}, {y}")
+    text = "".join(root.itertext())
+    for layer in s.manifest["layers"][::2]:
+        if layer["digest"][:19] not in text:
+            sys.exit(f"no {layer['digest'][:19]} in the legend")
+    if s.digest not in text:
+        sys.exit("the digest is not there")
+
+
+def printable():
+    text = sys.stdin.buffer.read().decode("utf-8")  # strictly
+    bad = [f"U+{ord(c):04X}" for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs")]
+    if bad:
+        sys.exit(f"{len(bad)} characters such as {bad[:5]}")
+
+
+def terminal(*command):
+    main, side = pty.openpty()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(side, 2)
+        os.environ["TERM"] = "xterm"
+        os.execvp(command[0], command)
+    os.close(side)
+    got = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        got += part
+    sys.stdout.flush()
+    os.write(1, got)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "flip": flip, "ls": check_ls, "inspect": check_inspect,
+           "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal}
+    sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
