@@ -241,7 +241,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64
    err       out    the first problem that is (still) there; may be NULL
    returns   HLSNAP_OK: all is sound, as far as it is not another machine's; else the first problem's: as hlsnap_oci_load
    threads   any; with repair it waits for saves that are under way, without it a save under way is no problem
-   cost      reads and hashes all blobs  */
+   cost      reads and hashes all blobs; one beyond 32 GiB is HLSNAP_ERR_LIMIT  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
 
 /* hlsnap_oci_flatten -- write a snapshot again with one layer instead of many.
@@ -3999,15 +3999,15 @@ static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const cha
     return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", ref);
 }
 
-/* Who owns what: for each entry the number of the first one with its digest, and the bytes that only those lead to. */
+/* Who owns what: for each entry the number of the first one with its digest, and what these numbers lead to. */
 typedef struct hlsnap__oci_shares {
     uint32_t *same;
-    uint64_t *own;
+    hlsnap__oci_reach reach; /* empty where somebody else's manifest cannot be read: what is shared is then not known */
 } hlsnap__oci_shares;
 
 static void hlsnap__oci_shares_free(hlsnap__oci_shares *shares) {
     hlsnap__free(shares->same);
-    hlsnap__free(shares->own);
+    hlsnap__free(shares->reach.rows);
 }
 
 static hlsnap_result hlsnap__oci_shares_same(const cJSON *entries, uint32_t *same, hlsnap_error *err) {
@@ -4027,37 +4027,43 @@ static hlsnap_result hlsnap__oci_shares_same(const cJSON *entries, uint32_t *sam
     return r;
 }
 
-/* Where somebody else's manifest cannot be read, what is shared is not known, and nobody owns anything. */
 static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci_shares *shares, hlsnap_error *err) {
     const cJSON *entries = hlsnap__json_get(load->index.root, "manifests");
-    const size_t num = (size_t)cJSON_GetArraySize(entries) + 1;
-    hlsnap__oci_reach reach = {NULL, 0, 0, 0};
     hlsnap_result r;
-    uint32_t i;
-    shares->same = (uint32_t *)hlsnap__alloc(num, sizeof(shares->same[0]), err);
-    shares->own = (uint64_t *)hlsnap__alloc(num, sizeof(shares->own[0]), err);
-    if (!shares->same || !shares->own) return HLSNAP_ERR_MEMORY;
+    memset(shares, 0, sizeof(*shares));
+    shares->same = (uint32_t *)hlsnap__alloc((size_t)cJSON_GetArraySize(entries) + 1, sizeof(shares->same[0]), err);
+    if (!shares->same) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_shares_same(entries, shares->same, err);
     if (r) return r;
-    r = hlsnap__oci_reach_all(load, &reach, NULL, shares->same, err);
-    for (i = 0; !r && i < reach.cap; i++)
-        if (reach.rows[i].digest[0] && reach.rows[i].entry < num)
-            shares->own[reach.rows[i].entry] += reach.rows[i].size;
-    hlsnap__free(reach.rows);
-    return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+    r = hlsnap__oci_reach_all(load, &shares->reach, NULL, shares->same, err);
+    if (!r || r == HLSNAP_ERR_MEMORY) return r;
+    hlsnap__free(shares->reach.rows);
+    memset(&shares->reach, 0, sizeof(shares->reach));
+    return HLSNAP_OK;
+}
+
+/* The size of a blob that only entry number `number` leads to, and those that are the same; else 0. */
+static uint64_t hlsnap__oci_own(const hlsnap__oci_shares *shares, uint32_t number, const char *digest, uint64_t size) {
+    const hlsnap__oci_reached *row = shares->reach.cap ? hlsnap__oci_reach_find(&shares->reach, digest) : NULL;
+    return row && row->digest[0] && row->entry == shares->same[number] ? size : 0;
 }
 
 /* Fills out from the manifest at hand, which is entry number `number`'s, and its config. */
 static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
                                            uint32_t number, hlsnap_oci_info *out, hlsnap_error *err) {
     const hlsnap__oci_config *c = &load->config;
+    const hlsnap__oci_manifest *m = &load->manifest;
+    const uint64_t size = (uint64_t)hlsnap__json_get(entry, "size")->valuedouble;
     uint32_t i;
-    hlsnap_result r =
-        hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
+    hlsnap_result r = hlsnap__oci_json_blob(load, &m->config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, m, true, &load->config, err);
     if (r) return r;
-    out->bytes = hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
-    out->own_bytes = shares->own[shares->same[number]];
+    out->bytes = hlsnap__oci_manifest_bytes(m, size);
+    out->own_bytes = hlsnap__oci_own(shares, number, hlsnap__oci_digest_of(entry), size) +
+                     hlsnap__oci_own(shares, number, m->config.digest, m->config.size);
+    for (i = 0; i < m->num_layers; i++)
+        out->own_bytes += hlsnap__oci_own(shares, number, m->memory[i].digest, m->memory[i].size) +
+                          hlsnap__oci_own(shares, number, m->chunks[i].digest, m->chunks[i].size);
     for (i = 0; i < c->guest->layout.num_regions; i++) out->pages += c->guest->layout.regions[i].pages;
     for (i = 0; i < c->num_extents; i++) out->stored_pages += c->extents[i].pages;
     out->layers = c->num_layers;
@@ -4066,10 +4072,11 @@ static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap_
 
 static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
                                           hlsnap_error *err) {
-    hlsnap__oci_shares shares = {NULL, NULL};
+    hlsnap__oci_shares shares;
     const cJSON *entry = NULL;
     uint32_t number = 0;
     hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    memset(&shares, 0, sizeof(shares));
     memset(out, 0, sizeof(*out));
     if (!r) memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
     if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
@@ -4080,7 +4087,7 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
 
 static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oci_visit_info visit, void *user,
                                                hlsnap_error *err) {
-    hlsnap__oci_shares shares = {NULL, NULL};
+    hlsnap__oci_shares shares;
     const cJSON *e;
     uint32_t i = 0;
     bool more = true;
@@ -4388,6 +4395,8 @@ static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *dige
     if (want && size != want)
         r = hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "%s: %llu bytes, not %llu as its descriptor says", path,
                          (unsigned long long)size, (unsigned long long)want);
+    if (!r && size > HLSNAP__OCI_MAX_SIZE) /* a hole of exbibytes takes no disk, but would take years */
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, not looked at", path, (unsigned long long)size);
     if (!r) r = hlsnap__oci_hash_file(fd, size, digest, NULL, f->load->sha, f->buffer, err);
     close(fd);
     return r;
