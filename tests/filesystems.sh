@@ -55,8 +55,7 @@ guest() { "${CC:-cc}" -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I"$to
 { program test_oci -lcjson && program test_layers -lcjson && program test_crash -lcjson -lcrypto && program test_clone -lcjson &&
     program test_store -lcjson && guest guest_store; } >"$work/cc.log" 2>&1 || {
     sed 's/^/# /' "$work/cc.log" | tail -n 15
-    n=$((n + 1)) failed=$((failed + 1))
-    echo "not ok $n - compiles"
+    fail compiles
     finish
 }
 export GUEST_DIR="$work/bin" QUICK=1
@@ -73,10 +72,8 @@ run() { # run FS PROGRAM: there, in a directory of its own; one line for all tha
     cd "$work" && rm -rf "$work/at/$1/t"
     counts="${counts:-no closing line}, $(($(date +%s) - started)) s"
     if [ "$code" = 77 ]; then skip "$1: $2" "$(sed -n 's/.*# SKIP //p' "$work/log" | head -n 1)" && return; fi
-    n=$((n + 1))
-    if [ "$code" = 0 ] && [ "${counts#no}" = "$counts" ]; then passed=$((passed + 1)) && echo "ok $n - $1: $2 ($counts)" && return; fi
-    failed=$((failed + 1))
-    echo "not ok $n - $1: $2 (exit $code; $counts)"
+    if [ "$code" = 0 ] && [ "${counts#no}" = "$counts" ]; then pass "$1: $2 ($counts)" && return; fi
+    fail "$1: $2 (exit $code; $counts)"
     grep -v '^ok ' "$work/log" | sed 's/^\(# \)*/# /' | tail -n 20
 }
 
