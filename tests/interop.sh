@@ -54,6 +54,7 @@ python() { python3 -B "$top/tests/snapshot_format.py" "$@"; }
 hlsnap() { timeout -k 5 60 "$build/work/interop_store" "$@"; }
 dump() { timeout -k 5 60 "$build/work/format_dump" "$@"; }
 indexer() { timeout -k 5 60 "$build/work/examples/04_oci" "$@"; }
+tool() { timeout -k 5 60 "$build/work/examples/hlsnap_tool" "$@"; }
 copy() { skopeo copy -q --src-tls-verify=false --dest-tls-verify=false "$1" "$2"; }
 
 rm -rf "$build/work" && mkdir -p "$build/work/home" && cd "$build/work" || exit 1
@@ -122,8 +123,8 @@ counted() { # counted FILES...: as grep has it
 compiles() {
     cc="${CC:-cc} -std=gnu11 -O1 -Wall -Wextra -Werror -I$top"
     $cc "$top/tests/interop_store.c" -o interop_store -lcjson && $cc "$top/tests/format_dump.c" -o format_dump -lcjson || return 1
-    [ -z "$novm" ] || return 0
-    cp "$top"/*.h . && cp -R "$top/examples" . && cd examples && lines_of cc 04_oci.c >lines && [ -s lines ] || return 1
+    cp "$top"/*.h . && cp -R "$top/examples" . && cd examples && lines_of cc hlsnap_tool.c >lines && [ -s lines ] || return 1
+    [ -n "$novm" ] || lines_of cc 04_oci.c >>lines
     while read -r line; do $line || return 1; done <lines
 }
 indexed() {
@@ -291,6 +292,25 @@ saved_into_pulled() { # what a registry gave is a store like any other
         is "$(look blobs pull4 v4)" "$(look blobs pull2 v3)" && named pull4 && hlsnap fsck pull4 &&
         hlsnap untag pull2 v3 && hlsnap untag pull2 v4 && hlsnap gc pull2 0 && holds pull2 blobs.v2 && sound pull2 v2
 }
+tool_looks() { # at what came from the registry, as at what went there
+    tool ls --long layout >ours && tool ls --long pull1 >theirs && diff ours theirs && grep "^v1 *$digest1 " theirs &&
+        grep "^v2 *$digest2 " theirs || return 1
+    for tag in v1 v2; do
+        is "$(tool verify pull1 "$tag")" ok && tool inspect layout "$tag" >ours && tool inspect pull1 "$tag" >theirs && diff ours theirs &&
+            tool map layout "$tag" >ours.svg && tool map pull1 "$tag" >theirs.svg && cmp ours.svg theirs.svg || return 1
+    done
+    is "$(sed -n 's/^digest *//p' theirs)" "$digest2" && is "$(sed -n '/^LAYER/,/^$/s/^ *[01]  sha256:\([0-9a-f]*\) .*/\1/p' theirs | head -n 1)" "$base" &&
+        python3 -c 'import xml.dom.minidom as m; d = m.parse("theirs.svg").documentElement; assert d.tagName == "svg" and d.getElementsByTagName("rect")'
+}
+tool_compares() {
+    tool diff pull1 v2 layout v2 >out && is "$(tail -n 1 out)" same || return 1
+    tool diff --verify pull1 v1 v2 >out
+    is "$? $(tail -n 1 out)" "1 different"
+}
+tool_runs() {
+    grep -v '^ ' want.v2 >words || return 1
+    while read -r word times; do is "$(tool run pull1 v2 total "$word")" "$times" || return 1; done <words
+}
 if [ -x "$registry" ]; then
     check "registry: listens on 127.0.0.1" listen
     check "registry: has the base as it is" pushed_base
@@ -302,6 +322,9 @@ if [ -x "$registry" ]; then
     starts "registry: the pulled delta" pull2 v2 v2
     check "registry: the delta is pulled without its base, which is there" pulled_over
     starts "registry: the delta pulled over its base" pull1 v2 v2
+    check "hlsnap_tool: ls, inspect, verify and map see in it what went there" tool_looks
+    check "hlsnap_tool: diff" tool_compares
+    if [ -n "$novm" ]; then skip "hlsnap_tool: run" "$novm"; else check "hlsnap_tool: run" tool_runs; fi
     check "registry: in another repository" other_repository
     check "registry: what was pulled is pushed" pushed_pulled
     check "registry: hlsnap saves into what was pulled; that is pushed, too" saved_into_pulled
