@@ -5,7 +5,6 @@
 #               than its source is compiled
 #   INSTALL=1   may apt-get install xfsprogs and btrfs-progs
 #   ONLY=NAME   only this file system
-# All mounts are in a namespace of this script's own: they end with it, even when it is killed.
 # exit 0 all passed or skipped, 1 failure, 77 all skipped.
 # shellcheck disable=SC2317 # called by traps and by names
 set -u
@@ -16,29 +15,14 @@ programs=$(cd "${2:-$build/..}" && pwd) || exit 1
 . "$top/tests/need.sh"
 # shellcheck source=tests/tap.sh
 . "$top/tests/tap.sh"
+# shellcheck source=tests/mounts.sh
+. "$top/tests/mounts.sh"
 work=$build/work child=
-
-# ---- a place that nobody else sees ----
-[ "$(id -u)" = 0 ] || { skip "file systems" "not root"; finish; }
-unshare -m true 2>/dev/null || { skip "file systems" "no mount namespaces here"; finish; }
-[ -n "${FILESYSTEMS_INSIDE:-}" ] || FILESYSTEMS_INSIDE=1 exec unshare -m --propagation private sh "$0" "$@"
-unset FILESYSTEMS_INSIDE
-
 clean() {
-    trap '' HUP INT TERM
-    cd "$build" || return
     [ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null
-    umount -R "$work" 2>/dev/null || umount -R -l "$work" 2>/dev/null # what tests have mounted below goes, too
-    rmdir "$work" 2>/dev/null
+    unmount_all
 }
-trap clean EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-memory=$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
-[ "$memory" -ge 2000 ] || { skip "file systems" "only $memory MiB of memory are free, not 2000"; finish; }
-mkdir -p "$work" || exit 1
-mount -t tmpfs -o size=1500m,mode=0755 none "$work" 2>/dev/null || { skip "file systems" "cannot mount"; finish; }
+alone "file systems" 1500 "$0" "$@"
 
 # ---- the programs ----
 mkdir "$work/bin" "$work/at"
@@ -78,7 +62,6 @@ run() { # run FS PROGRAM: there, in a directory of its own; one line for all tha
 }
 
 # ---- the file systems ----
-known() { grep -qw "$1" /proc/filesystems || { modprobe -q "$1" && grep -qw "$1" /proc/filesystems; } 2>/dev/null; }
 image() { # image FS MKFS...: on a loop device, which goes with its mount
     fs=$1
     shift

@@ -15,7 +15,6 @@
 #               flush, and of what was written since some sectors in no order: none, all, a random choice, the first, the last.
 # That all this can see a loss at all is shown by programs in which the library's fsync does nothing, spares directories, or
 # files: these must be found out.
-# All mounts are in a namespace of this script's own: they end with it, even when it is killed.
 # exit 0 all passed or skipped, 1 failure, 77 all skipped.
 # shellcheck disable=SC2317 # called by traps and by names
 set -u
@@ -25,16 +24,11 @@ mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 . "$top/tests/need.sh"
 # shellcheck source=tests/tap.sh
 . "$top/tests/tap.sh"
+# shellcheck source=tests/mounts.sh
+. "$top/tests/mounts.sh"
 work=$build/work savers='' daemon=''
 IMAGES=${IMAGES:-200}
 SEED=${SEED:-$(($(date +%s) % 1000000))}
-
-
-# ---- a place that nobody else sees ----
-[ "$(id -u)" = 0 ] || { skip "power loss" "not root"; finish; }
-unshare -m true 2>/dev/null || { skip "power loss" "no mount namespaces here"; finish; }
-[ -n "${POWERLOSS_INSIDE:-}" ] || POWERLOSS_INSIDE=1 exec unshare -m --propagation private nice -n 10 sh "$0" "$@"
-unset POWERLOSS_INSIDE
 
 unmount() { # unmount NAME: a loop device goes a little later than its mount
     for try in 1 2 3 4 5 6 7 8 9; do
@@ -57,18 +51,10 @@ stop() { # the savers, and what they write to
     daemon=
 }
 clean() {
-    trap '' HUP INT TERM
-    cd "$build" || return
     stop 2>/dev/null
-    umount -R "$work" 2>/dev/null || umount -R -l "$work" 2>/dev/null
-    rmdir "$work" 2>/dev/null
+    unmount_all
 }
-trap clean EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-memory=$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
-[ "$memory" -ge 2500 ] || { skip "power loss" "only $memory MiB of memory are free, not 2500"; finish; }
+alone "power loss" 2000 "$0" "$@"
 losetup -f >/dev/null 2>&1 || { skip "power loss" "no loop devices"; finish; }
 need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs
@@ -78,8 +64,6 @@ pkg-config --exists fuse3 2>/dev/null || missing="$missing libfuse3-dev"
 need_header cjson/cJSON.h libcjson-dev
 need_header openssl/sha.h libssl-dev
 need_done || exit 1
-mkdir -p "$work" || exit 1
-mount -t tmpfs -o size=2000m,mode=0755 none "$work" 2>/dev/null || { skip "power loss" "cannot mount"; finish; }
 
 # ---- the programs, and a file system with reflinks ----
 mkdir "$work/bin" "$work/outer" "$work/at" "$work/look" && : >"$work/disk"
@@ -102,7 +86,6 @@ program() { # program SOURCE OUTPUT OPTIONS...
 }
 
 # ---- a disk, its copies ----
-known() { grep -qw "$1" /proc/filesystems || { modprobe -q "$1" && grep -qw "$1" /proc/filesystems; } 2>/dev/null; }
 file=$work/outer/disk image=$work/outer/image journal=$work/journal socket=$work/socket
 
 mount_disk() { # mount_disk FS FILE WHERE: a copy has the same UUID as the disk, which xfs must be told
@@ -144,13 +127,17 @@ moment() { # moment DISK SEED: takes an image; prints the journal's sizes
 }
 
 # Savers work between two looks; they stand still while an image is looked at, for the machine's sake.
-images() { # images FS DISK PROGRAM NUMBER
+images() { # images FS DISK PROGRAM NUMBER [lost|torn]: fewer, when after 20 of them this has been seen
     lost=0 torn=0 broken=0 taken=0 dirty=0
     for who in 0 1; do
         "$work/bin/$3" save "$work/at" "$journal" "$who" "$SEED$n" >>"$work/saver.log" 2>&1 &
         savers="$savers $!"
     done
     while [ "$taken" -lt "$4" ]; do
+        [ "$taken" -lt 20 ] || case ${5:-} in
+            lost) [ "$lost" = 0 ] || break ;;
+            torn) [ "$torn" = 0 ] || break ;;
+        esac
         taken=$((taken + 1))
         each CONT
         for pid in $savers; do
@@ -175,7 +162,7 @@ images() { # images FS DISK PROGRAM NUMBER
     done
 }
 
-run() { # run FS DISK PROGRAM NUMBER
+run() { # run FS DISK PROGRAM NUMBER [lost|torn]
     started=$(date +%s)
     : >"$work/saver.log"
     begin "$1" "$2" || { stop; skip "$1, $2 disk" "$why"; return 1; }
@@ -201,7 +188,7 @@ holds() { # holds FS DISK
 
 finds() { # finds FS DISK PROGRAM WHAT HOW: a control; HOW: lost or torn is what it must be
     [ "${ONLY:-$1}" = "$1" ] && [ "${DISK:-$2}" = "$2" ] || return
-    run "$1" "$2" "$3" 20 || [ "$why" ] || { fail "$1, $2 disk, $4: $counts"; return; }
+    run "$1" "$2" "$3" 200 "$5" || [ "$why" ] || { fail "$1, $2 disk, $4: $counts"; return; }
     if [ "$why" ]; then why=; return; fi
     case $5 in lost) found=$lost ;; *) found=$torn ;; esac
     if [ "$found" -gt 0 ]; then pass "$1, $2 disk, $4, is found out: $counts"
