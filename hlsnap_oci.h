@@ -1296,6 +1296,8 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
 #define HLSNAP__OCI_TEMP ".hlsnap-tmp"
 #define HLSNAP__OCI_LOCK_GC 0    /* shared: savers; exclusive: who removes blobs, or the lock file */
 #define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
+#define HLSNAP__OCI_LOCK_TURN \
+    2 /* held while waiting for the first: else savers that never pause would keep it for ever */
 
 typedef struct hlsnap__oci_store {
     int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */
@@ -1341,21 +1343,29 @@ static hlsnap_result hlsnap__oci_open_root(const char *dir, int *fd, hlsnap_erro
 /* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
    that failed. */
 static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
-    const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    const int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     struct stat mine, named;
     hlsnap_result r;
     *stale = false;
-    store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags | O_EXCL, 0600);
+    store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags | O_CREAT | O_EXCL, 0600);
     store->made_lock = store->lock >= 0;
-    if (store->lock < 0 && errno == EEXIST) store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags, 0600);
+    if (store->lock < 0 && errno == EEXIST) {
+        uint64_t size;
+        int look;
+        r = hlsnap__oci_open_as(store->root, HLSNAP__OCI_LOCK, HLSNAP__OCI_LOOK, &look, &size, err);
+        *stale = r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
+        if (r) return *stale ? HLSNAP_OK : r;
+        close(look);
+        store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags);
+    }
     *stale = store->lock < 0 && errno == ENOENT;
     if (*stale) return HLSNAP_OK;
     if (store->lock < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
     if (fstat(store->lock, &mine) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
-    if (!S_ISREG(mine.st_mode))
-        return hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "%s: not a regular file", HLSNAP__OCI_LOCK);
-    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, type, err);
+    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_TURN, type, err);
+    if (!r) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, type, err);
     if (r) return r;
+    hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
              named.st_dev != mine.st_dev;
     return HLSNAP_OK;
@@ -1372,8 +1382,12 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
         if (store->made_lock) unlinkat(store->root, HLSNAP__OCI_LOCK, 0);
     }
     if (failed && store->made_root) rmdir(dir); /* succeeds only when it is empty */
-    if (store->lock >= 0) hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_GC);
-    if (store->lock >= 0) close(store->lock);
+    if (store->lock >= 0) { /* not only closed: a child of this process may have the file open, too */
+        hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
+        hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_INDEX);
+        hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_GC);
+        close(store->lock);
+    }
     if (store->sha256 >= 0) close(store->sha256);
     if (store->blobs >= 0) close(store->blobs);
     if (store->root >= 0) close(store->root);
@@ -1657,6 +1671,7 @@ static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_bl
     b->shared = false;
     if (hlsnap__oci_open(store->sha256, b->digest + 7, &fd, &size, &unused) != HLSNAP_OK) return;
     if (fstat(fd, &st) == 0 && size == b->size) {
+        const bool young = hlsnap__oci_young(&st); /* asked before it is read */
         hlsnap__oci_blob_stat(b, &st);
         b->shared = known && known->ino == b->ino && known->dev == b->dev && known->ctime_s == b->ctime_s &&
                     known->ctime_ns == b->ctime_ns;
@@ -1665,7 +1680,7 @@ static void hlsnap__oci_blob_look(const hlsnap__oci_store *store, hlsnap__oci_bl
             /* who wrote it may not have done that; a failure is reported once only, so it is never asked again */
             if (hlsnap__oci_fsync(fd, b->digest, &unused) != HLSNAP_OK) b->unsynced = true;
             b->shared = !b->unsynced;
-            b->young = hlsnap__oci_young(&st);
+            b->young = young;
         }
     }
     close(fd);
@@ -1975,6 +1990,7 @@ static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, co
 static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__json *old, const hlsnap__oci_edit *edit,
                                             hlsnap_error *err) {
     const cJSON *e = old->root ? hlsnap__json_get(old->root, "manifests")->child : NULL;
+    hlsnap__json_scan scan;
     uint32_t same = 0;
     hlsnap_result r;
     for (; e && edit->tag; e = e->next) same += hlsnap__oci_has_tag(e, edit->tag);
@@ -1983,8 +1999,10 @@ static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__json 
     r = hlsnap__text_start(t, old->size + 1024, err);
     if (r) return r;
     hlsnap__oci_index_write(t, old, edit);
-    if (t->size <= HLSNAP__OCI_JSON_MAX) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
+    if (t->size > HLSNAP__OCI_JSON_MAX) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
+    scan = hlsnap__json_start(t->at, t->size);
+    if (hlsnap__json_value_scan(&scan)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would hold too many values");
 }
 
 /* ---- >>manifest ---- */
@@ -2447,7 +2465,9 @@ typedef struct hlsnap__oci_known {
 
 /* Where the pages of one of the snapshot's layers can be found. */
 typedef struct hlsnap__oci_source {
-    hlsnap__place *place; /* retained; NULL: nowhere in this layout */
+    hlsnap__place *places[HLSNAP__NUM_PLACES]; /* the layer's when planning began; retained; NULL: no more */
+    uint32_t knowns[HLSNAP__NUM_PLACES];
+    const hlsnap__place *place; /* the one chosen; NULL: nowhere in this layout */
     uint32_t known;
 } hlsnap__oci_source;
 
@@ -2473,8 +2493,8 @@ typedef struct hlsnap__oci_save {
     const char *dir, *tag;
     const hlsnap_snapshot *s;
     hlsnap_oci_desc desc;
-    bool flat; /* everything into one new layer */
-    bool lost; /* a blob that was to be shared is gone or another one now */
+    bool flat;  /* everything into one new layer */
+    bool whole; /* found out too late that it must be: a shared blob is gone, another one now, or the new layer, too */
     const hlsnap__sha256_ways *sha;
     uint8_t *buffer; /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
     uint8_t *sums;   /* the chunk list */
@@ -2500,13 +2520,18 @@ static bool hlsnap__oci_blob_there(const hlsnap__oci_store *store, const hlsnap_
            (uint64_t)st.st_size == b->size;
 }
 
-/* The number of the blob that a place names; plan->known has room for one more. */
+/* The number of the blob that a place names; plan->known has room for one more. A layout may have said of one blob that it has
+   several chunk lists or sizes: at most one of these will be found to be so. */
 static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *place) {
     hlsnap__oci_plan *plan = &save->plan;
     hlsnap__oci_known *k;
     uint32_t i;
-    for (i = 0; i < plan->num_known; i++)
-        if (strcmp(plan->known[i].memory.digest, place->memory) == 0) return i;
+    for (i = 0; i < plan->num_known; i++) {
+        const hlsnap__place *other = plan->known[i].place;
+        if (strcmp(other->memory, place->memory) == 0 && strcmp(other->chunks, place->chunks) == 0 &&
+            other->pages == place->pages)
+            return i;
+    }
     k = &plan->known[plan->num_known++];
     hlsnap__retain(&place->refs);
     k->place = place;
@@ -2516,38 +2541,45 @@ static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *pl
     return i;
 }
 
-/* Chooses for each layer of the snapshot where its pages can be found. */
+/* Takes down where the pages of each layer can be found: once, for other threads' saves change it meanwhile. */
 static hlsnap_result hlsnap__oci_sources_find(hlsnap__oci_save *save, hlsnap_error *err) {
     const hlsnap_snapshot *s = save->s;
     hlsnap__oci_plan *plan = &save->plan;
     uint32_t i, k;
-    if (!plan->known) {
-        plan->known = (hlsnap__oci_known *)hlsnap__alloc((size_t)s->num_layers * HLSNAP__NUM_PLACES + 1,
-                                                         sizeof(plan->known[0]), err);
-        plan->sources = (hlsnap__oci_source *)hlsnap__alloc((size_t)s->num_layers + 1, sizeof(plan->sources[0]), err);
-        if (!plan->known || !plan->sources) return HLSNAP_ERR_MEMORY;
-    }
-    for (i = 0; i < s->num_layers; i++) {
+    plan->known =
+        (hlsnap__oci_known *)hlsnap__alloc((size_t)s->num_layers * HLSNAP__NUM_PLACES + 1, sizeof(plan->known[0]), err);
+    plan->sources = (hlsnap__oci_source *)hlsnap__alloc((size_t)s->num_layers + 1, sizeof(plan->sources[0]), err);
+    if (!plan->known || !plan->sources) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < s->num_layers && !save->flat; i++) {
         hlsnap__oci_source *source = &plan->sources[i];
-        hlsnap__place_release(source->place);
-        source->place = NULL;
-        for (k = 0; k < HLSNAP__NUM_PLACES && !source->place && !save->flat; k++) {
-            source->place = hlsnap__layer_place_get(s->layers[i], k);
-            if (!source->place) break;
-            source->known = hlsnap__oci_known_find(save, source->place);
-            if (plan->known[source->known].there) break;
-            hlsnap__place_release(source->place);
-            source->place = NULL;
+        for (k = 0; k < HLSNAP__NUM_PLACES; k++) {
+            source->places[k] = hlsnap__layer_place_get(s->layers[i], k);
+            if (!source->places[k]) break;
+            source->knowns[k] = hlsnap__oci_known_find(save, source->places[k]);
         }
     }
     return HLSNAP_OK;
 }
 
+/* Chooses for each layer one of these, whose blob is there. */
+static void hlsnap__oci_sources_choose(hlsnap__oci_save *save) {
+    uint32_t i, k;
+    for (i = 0; i < save->s->num_layers; i++) {
+        hlsnap__oci_source *source = &save->plan.sources[i];
+        source->place = NULL;
+        for (k = 0; k < HLSNAP__NUM_PLACES && source->places[k] && !source->place && !save->flat; k++) {
+            source->known = source->knowns[k];
+            if (save->plan.known[source->known].there) source->place = source->places[k];
+        }
+    }
+}
+
 static void hlsnap__oci_plan_free(hlsnap__oci_save *save) {
     hlsnap__oci_plan *plan = &save->plan;
-    uint32_t i;
+    uint32_t i, k;
     for (i = 0; i < plan->num_known; i++) hlsnap__place_release(plan->known[i].place);
-    for (i = 0; plan->sources && i < save->s->num_layers; i++) hlsnap__place_release(plan->sources[i].place);
+    for (i = 0; plan->sources && i < save->s->num_layers; i++)
+        for (k = 0; k < HLSNAP__NUM_PLACES; k++) hlsnap__place_release(plan->sources[i].places[k]);
     hlsnap__free(plan->known);
     hlsnap__free(plan->sources);
     hlsnap__free(plan->runs);
@@ -2642,8 +2674,9 @@ static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsna
 
 static hlsnap_result hlsnap__oci_plan_runs(hlsnap__oci_save *save, hlsnap_error *err) {
     hlsnap__oci_plan *plan = &save->plan;
-    hlsnap_result r = hlsnap__oci_sources_find(save, err);
+    hlsnap_result r = HLSNAP_OK;
     uint32_t i;
+    hlsnap__oci_sources_choose(save);
     for (i = 0; i < plan->num_known; i++) plan->known[i].used = 0;
     plan->num = 0;
     for (i = 0; !r && i < save->s->num_extents; i++) r = hlsnap__oci_plan_extent(save, &save->s->extents[i], err);
@@ -2694,7 +2727,19 @@ static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     return false;
 }
 
-/* Turns what runs say of their layer into what the config will say; true: config and number of extents are within bounds. */
+/* Whether a reader will take the extents: two of the snapshot's layers may have come to lie in one blob, which would then be
+   shown more than once. */
+static bool hlsnap__oci_plan_readable(const hlsnap__oci_save *save) {
+    const hlsnap__oci_plan *plan = &save->plan;
+    uint64_t pages[HLSNAP__OCI_LAYERS];
+    hlsnap_error unused;
+    uint32_t i;
+    for (i = 0; i < plan->num_layers; i++) pages[i] = plan->layers[i].pages;
+    return hlsnap__extents_check(&save->s->guest->layout, pages, plan->num_layers, plan->runs, plan->num,
+                                 HLSNAP_ERR_CONFIG, &unused) == HLSNAP_OK;
+}
+
+/* Turns what runs say of their layer into what the config will say; *fits: a reader will take extents and config. */
 static hlsnap_result hlsnap__oci_plan_finish(hlsnap__oci_save *save, bool *fits, hlsnap_error *err) {
     static const char placeholder[72] = "sha256:................................................................";
     hlsnap__oci_plan *plan = &save->plan;
@@ -2717,7 +2762,7 @@ static hlsnap_result hlsnap__oci_plan_finish(hlsnap__oci_save *save, bool *fits,
     r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
     if (r) return r;
     hlsnap__oci_config_write(&save->text, save->s, plan->layers, plan->num_layers, plan->runs, plan->num);
-    *fits = save->text.size <= HLSNAP__OCI_JSON_MAX;
+    *fits = save->text.size <= HLSNAP__OCI_JSON_MAX && hlsnap__oci_plan_readable(save);
     return HLSNAP_OK;
 }
 
@@ -2766,12 +2811,14 @@ static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound,
 
 static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error *err) {
     bool fits, sound = false;
-    for (;;) { /* each round has fewer blobs to share than the one before it */
-        hlsnap_result r = hlsnap__oci_plan_try(save, &fits, err);
+    hlsnap_result r = hlsnap__oci_sources_find(save, err);
+    while (!r) { /* each round has fewer blobs to share than the one before it */
+        r = hlsnap__oci_plan_try(save, &fits, err);
         if (!r && fits) r = hlsnap__oci_plan_check(save, &sound, err);
         if (r || (fits && sound)) return r;
         if (!fits) save->flat = true;
     }
+    return r;
 }
 
 /* What the plan says of a page of one of the snapshot's layers. */
@@ -2951,8 +2998,10 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
         hlsnap__sha256_chunks(save->sha, save->buffer, (size_t)n, HLSNAP__OCI_CHUNK,
                               save->sums + at / HLSNAP__OCI_CHUNK * 32);
         r = hlsnap__pwrite(b->fd, save->buffer, (size_t)n, at, err);
-        /* the disk may begin while the next bytes are hashed; fsync says what came of it */
-        if (!r) syscall(SYS_sync_file_range, b->fd, (int64_t)at, (int64_t)n, HLSNAP__OCI_START_WRITING);
+        /* the disk may begin while the next bytes are hashed; where that is not possible fsync does it all */
+        if (!r && syscall(SYS_sync_file_range, b->fd, (int64_t)at, (int64_t)n, HLSNAP__OCI_START_WRITING) != 0 &&
+            (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+            r = hlsnap__oci_os(err, errno, "write", "a memory layer");
         if (!r) r = hlsnap__oci_report(&save->desc, at + n, total, err);
     }
     hlsnap__sha256_final(&whole, sum);
@@ -2974,12 +3023,19 @@ static hlsnap_result hlsnap__oci_part_write(hlsnap__oci_save *save, hlsnap__oci_
 /* Writes the new layer, if there is one, and its chunk list. */
 static hlsnap_result hlsnap__oci_layer_save(hlsnap__oci_save *save, hlsnap_error *err) {
     const uint64_t size = hlsnap__oci_chunks_size(save->plan.pages * HLSNAP__PAGE);
+    uint32_t i;
     hlsnap_result r;
     if (!save->plan.pages) return HLSNAP_OK;
     hlsnap__free(save->sums);
     save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
     if (!save->sums) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_memory_write(save, &save->blobs[HLSNAP__OCI_MEMORY], err);
+    for (i = 0; !r && i + 1 < save->plan.num_layers; i++)
+        if (strcmp(save->plan.layers[i].memory, save->blobs[HLSNAP__OCI_MEMORY].digest) == 0) {
+            save->whole = true; /* a guest wrote elsewhere what it had written before; no reader takes one blob twice */
+            r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: the new layer, too",
+                             save->plan.layers[i].memory + 7);
+        }
     return r ? r : hlsnap__oci_part_write(save, HLSNAP__OCI_CHUNKS, save->sums, (size_t)size, err);
 }
 
@@ -3017,7 +3073,7 @@ static hlsnap_result hlsnap__oci_known_commit(hlsnap__oci_save *save, hlsnap_err
             if (fstatat(save->store.sha256, b[k]->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
                 hlsnap__oci_blob_same(b[k], &st))
                 continue;
-            save->lost = true;
+            save->whole = true;
             return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: gone or changed while it was in use",
                                 b[k]->digest + 7);
         }
@@ -3065,11 +3121,11 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *i
         *marking = !r;
     }
     if (!r) r = hlsnap__oci_fsync_dirs(&save->store, err);
+    if (!r && !index->root) r = hlsnap__oci_fsync_parent(&save->store, err); /* an index says that this was done, too */
     if (!r) r = hlsnap__oci_root_name(&save->store, file, "index.json", err);
     if (r) return r;
     *listed = true;
-    r = hlsnap__oci_fsync(save->store.root, "the layout", err);
-    return r || index->root ? r : hlsnap__oci_fsync_parent(&save->store, err);
+    return hlsnap__oci_fsync(save->store.root, "the layout", err);
 }
 
 /* The last phase; a failure takes back what it did before anybody else gets the lock. */
@@ -3114,7 +3170,7 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
-    if (r && save->lost) { /* somebody who knows no lock took a blob away: this time without sharing any */
+    if (r && save->whole) {
         save->flat = true;
         r = hlsnap__oci_save_once(save, &listed, err);
     }
@@ -3708,6 +3764,11 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     return r;
 }
 
+/* Whether a blob was missing, as when its tag had moved and it was collected since the index was read: then once more. */
+static bool hlsnap__oci_collected(hlsnap_result r, const hlsnap_error *err) {
+    return r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
+}
+
 static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out,
                                           hlsnap_oci_digest *digest, hlsnap_error *err) {
     hlsnap_result r;
@@ -3717,7 +3778,7 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
     if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
     if (r) return r;
     r = hlsnap__oci_load_once(load, out, err);
-    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT) { /* a blob was collected after its tag had moved: once more */
+    if (hlsnap__oci_collected(r, err)) {
         hlsnap__oci_load_clear(load);
         r = hlsnap__oci_load_once(load, out, err);
     }
@@ -3754,12 +3815,19 @@ static uint64_t hlsnap__oci_manifest_bytes(const hlsnap__oci_manifest *m, uint64
     return bytes;
 }
 
+/* Reads the index of an open layout, for the first time or again. */
+static hlsnap_result hlsnap__oci_index_again(hlsnap__oci_load *load, hlsnap_error *err) {
+    hlsnap_result r;
+    hlsnap__oci_load_clear(load);
+    r = hlsnap__oci_marker_read(load->root, err);
+    return r ? r : hlsnap__oci_entries_read(load->root, &load->index, err);
+}
+
 /* Opens a layout only to read its index. */
 static hlsnap_result hlsnap__oci_browse(const char *dir, hlsnap__oci_load *load, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_open_root(dir, &load->root, err);
     if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
-    if (!r) r = hlsnap__oci_marker_read(load->root, err);
-    return r ? r : hlsnap__oci_entries_read(load->root, &load->index, err);
+    return r ? r : hlsnap__oci_index_again(load, err);
 }
 
 static hlsnap__oci_load *hlsnap__oci_load_new(hlsnap_error *err) {
@@ -3790,6 +3858,8 @@ typedef struct hlsnap__oci_reached {
     uint64_t size;
     uint32_t entry;    /* that leads there, or HLSNAP__OCI_MANY */
     uint32_t followed; /* entry for which the document was read, or HLSNAP__OCI_NOBODY, HLSNAP__OCI_MANY */
+    bool needed;       /* by a descriptor; else only named somewhere, or such that it may well be elsewhere */
+    char chunks[72];   /* for fsck, of a memory layer: its chunk list */
 } hlsnap__oci_reached;
 
 /* A hash table of digests. These are whatever a file says, hence the key. */
@@ -3864,63 +3934,142 @@ static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__
                                                 const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
                                                 hlsnap_error *err);
 
-/* Every object at or below o that has a digest, wherever it stands: this must not depend on knowing the document's schema.
-   listed: o is, or stands in, the list of an index. */
+/* Notes a blob and, when something of its kind may lead on, follows it. */
+static hlsnap_result hlsnap__oci_reach_blob(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_ref *ref,
+                                            hlsnap__oci_kind kind, bool needed, uint32_t entry, uint32_t depth,
+                                            hlsnap_error *err) {
+    hlsnap__oci_reached *row;
+    hlsnap__oci_ref file = *ref;
+    hlsnap_result r = hlsnap__oci_reach_add(t, ref->digest, ref->size, entry, &row, err);
+    if (r) return r;
+    if (needed) row->needed = true;
+    if (!row->size) row->size = ref->size;
+    /* twice suffices: for the second entry, everything below is known to be shared */
+    if (kind == HLSNAP__OCI_LEAF || row->followed == entry || row->followed == HLSNAP__OCI_MANY) return HLSNAP_OK;
+    row->followed = row->followed == HLSNAP__OCI_NOBODY ? entry : HLSNAP__OCI_MANY;
+    if (kind == HLSNAP__OCI_PERHAPS) file.type = "";
+    return hlsnap__oci_reach_document(load, t, &file, entry, depth, err);
+}
+
+/* A descriptor with a digest of another algorithm: what its blob leads to, if it is here, nobody here can tell. */
+static hlsnap_result hlsnap__oci_reach_other(const hlsnap__oci_load *load, const char *digest, hlsnap__oci_kind kind,
+                                             hlsnap_error *err) {
+    const size_t n = strcspn(digest, ":");
+    char path[200], shown[80];
+    struct stat st;
+    if (kind == HLSNAP__OCI_LEAF || !hlsnap__oci_digest_ok(digest) || strlen(digest) > 160) return HLSNAP_OK;
+    hlsnap__format(path, sizeof(path), "blobs/%.*s/%s", (int)n, digest, digest + n + 1);
+    if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) return HLSNAP_OK;
+    hlsnap__printable(shown, sizeof(shown), digest, strlen(digest), false);
+    return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "%s: what this leads to is not known: no sha256 digest", shown);
+}
+
+/* A descriptor, or anything else that has a digest. */
+static hlsnap_result hlsnap__oci_reach_object(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
+                                              uint32_t entry, uint32_t depth, bool listed, bool needed,
+                                              hlsnap_error *err) {
+    const cJSON *digest = hlsnap__json_get(o, "digest"), *type = hlsnap__json_get(o, "mediaType"),
+                *size = hlsnap__json_get(o, "size");
+    hlsnap__oci_kind kind;
+    hlsnap__oci_ref ref;
+    if (!cJSON_IsString(digest)) return HLSNAP_OK;
+    ref.type = cJSON_IsString(type) ? type->valuestring : "";
+    ref.digest = digest->valuestring;
+    ref.size = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
+    kind = hlsnap__oci_kind_of(ref.type, listed);
+    if (!hlsnap__sha256_text_ok(ref.digest)) return hlsnap__oci_reach_other(load, ref.digest, kind, err);
+    /* what a document of another one is about, and what can be had elsewhere, need not be here */
+    needed = needed && !hlsnap__json_get(o, "urls");
+    return hlsnap__oci_reach_blob(load, t, &ref, kind, needed, entry, depth, err);
+}
+
+/* Every digest at or below o, wherever it stands: this must not depend on knowing the document's schema. listed: o is, or
+   stands in, the list of an index. */
 static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
                                              uint32_t entry, uint32_t depth, bool listed, hlsnap_error *err) {
-    const cJSON *digest = hlsnap__json_get(o, "digest"), *type = hlsnap__json_get(o, "mediaType"),
-                *size = hlsnap__json_get(o, "size"), *c;
-    hlsnap_result r = HLSNAP_OK;
-    if (cJSON_IsString(digest) && hlsnap__sha256_text_ok(digest->valuestring)) {
-        hlsnap__oci_reached *row;
-        hlsnap__oci_ref ref;
-        ref.type = cJSON_IsString(type) ? type->valuestring : "";
-        ref.digest = digest->valuestring;
-        ref.size = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
-        r = hlsnap__oci_reach_add(t, ref.digest, ref.size, entry, &row, err);
-        /* twice suffices: for the second entry, everything below is known to be shared */
-        if (!r && hlsnap__oci_kind_of(ref.type, listed) != HLSNAP__OCI_LEAF && row->followed != entry &&
-            row->followed != HLSNAP__OCI_MANY) {
-            row->followed = row->followed == HLSNAP__OCI_NOBODY ? entry : HLSNAP__OCI_MANY;
-            if (hlsnap__oci_kind_of(ref.type, listed) == HLSNAP__OCI_PERHAPS) ref.type = "";
-            r = hlsnap__oci_reach_document(load, t, &ref, entry, depth, err);
-        }
-    }
-    for (c = o->child; c && !r; c = c->next)
+    const bool needed = !o->string || strcmp(o->string, "subject") != 0;
+    hlsnap_result r = hlsnap__oci_reach_object(load, t, o, entry, depth, listed, needed, err);
+    const cJSON *c;
+    for (c = o->child; c && !r; c = c->next) {
         if (c->child)
             r = hlsnap__oci_reach_value(load, t, c, entry, depth,
                                         cJSON_IsArray(o) ? listed : strcmp(c->string, "manifests") == 0, err);
+        else if (cJSON_IsString(c) && hlsnap__sha256_text_ok(c->valuestring)) {
+            hlsnap__oci_ref ref = {"", NULL, 0};
+            ref.digest = c->valuestring;
+            r = hlsnap__oci_reach_blob(load, t, &ref, HLSNAP__OCI_LEAF, false, entry, depth, err);
+        }
+    }
     return r;
 }
 
-/* What a document leads to. One that is missing leads nowhere, nor does one of unknown type (type "") that is no JSON; one
-   that cannot be read or understood, or is damaged, is an error, since what it leads to is not known. */
+/* Every digest in a text that is no JSON as it is read here, yet may be somebody's. */
+static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text, size_t size,
+                                            uint32_t entry, uint32_t depth, hlsnap_error *err) {
+    const char *at = text, *end = text + size;
+    hlsnap_result r = HLSNAP_OK;
+    while (!r && end - at >= 71 && (at = (const char *)memchr(at, 's', (size_t)(end - at) - 70)) != NULL) {
+        hlsnap__oci_ref ref = {"", NULL, 0};
+        char digest[72];
+        memcpy(digest, at++, 71);
+        digest[71] = 0;
+        ref.digest = digest;
+        if (hlsnap__sha256_text_ok(digest))
+            r = hlsnap__oci_reach_blob(load, t, &ref, HLSNAP__OCI_PERHAPS, false, entry, depth, err);
+    }
+    return r;
+}
+
+/* Whether a file begins as JSON documents do. */
+static bool hlsnap__oci_looks_like_json(const hlsnap__oci_load *load, const char *path) {
+    hlsnap_error unused;
+    uint64_t size;
+    char begin[64];
+    ssize_t n, i = 0;
+    int fd;
+    if (hlsnap__oci_open(load->root, path, &fd, &size, &unused)) return false;
+    n = pread(fd, begin, sizeof(begin), 0);
+    close(fd);
+    while (i < n && strchr(" \t\r\n", begin[i]) && begin[i]) i++;
+    return i < n && (begin[i] == '{' || begin[i] == '[');
+}
+
+/* The document in a file. One of unknown type (type "") may be anything. */
+static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_ref *ref,
+                                            uint32_t entry, uint32_t depth, hlsnap_error *err) {
+    hlsnap__json d;
+    hlsnap_result r;
+    memset(&d, 0, sizeof(d));
+    r = hlsnap__oci_json_blob(load, ref, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
+    if (d.root && (!r || (r == HLSNAP_ERR_MANIFEST && !ref->type[0]))) /* the latter: JSON, but no object */
+        r = hlsnap__oci_reach_value(load, t, d.root, entry, depth, false, err);
+    else if (r == HLSNAP_ERR_JSON && !ref->type[0])
+        r = hlsnap__oci_reach_text(load, t, d.text, d.size, entry, depth, err);
+    hlsnap__json_close(&d);
+    return r;
+}
+
+/* What a document leads to. One that is missing leads nowhere; one that cannot be read, or is damaged, is an error, since what
+   it leads to is not known, and so is one that is too large, if it is one. */
 static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t,
                                                 const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
                                                 hlsnap_error *err) {
     const bool certainly = ref->type[0] != 0;
     hlsnap__oci_ref file = *ref;
-    hlsnap__json d;
     struct stat st;
     char path[96];
-    hlsnap_result r;
     hlsnap__format(path, sizeof(path), "blobs/sha256/%s", ref->digest + 7);
     if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", path);
     file.size = (uint64_t)st.st_size; /* whatever a descriptor says: another one may say it right */
-    if (!certainly && (file.size > HLSNAP__OCI_MANIFEST_MAX || !S_ISREG(st.st_mode))) return HLSNAP_OK;
+    if (!certainly && (!S_ISREG(st.st_mode) || !st.st_size)) return HLSNAP_OK;
+    if (file.size > HLSNAP__OCI_MANIFEST_MAX && !certainly && !hlsnap__oci_looks_like_json(load, path))
+        return HLSNAP_OK;
     if (depth == HLSNAP__OCI_NESTED) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: indexes nested too deep", path);
     if (file.size > HLSNAP__OCI_MANIFEST_MAX)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: a manifest of %llu bytes", path,
                             (unsigned long long)file.size);
-    memset(&d, 0, sizeof(d));
-    r = hlsnap__oci_json_blob(load, &file, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
-    if (!r)
-        r = hlsnap__oci_reach_value(load, t, d.root, entry, depth + 1, false, err);
-    else if (!certainly && (r == HLSNAP_ERR_JSON || r == HLSNAP_ERR_MANIFEST))
-        r = HLSNAP_OK; /* no JSON, or no object */
-    hlsnap__json_close(&d);
-    return r;
+    return hlsnap__oci_reach_file(load, t, &file, entry, depth + 1, err);
 }
 
 /* Everything that the entries lead to, but for those that drop says; entries that same gives one number count as one. */
@@ -3954,15 +4103,16 @@ static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_
     if (row->followed == HLSNAP__OCI_NOBODY) {
         r = hlsnap__oci_entry_manifest(load, &load->index, entry, i, &load->manifest_json, &load->manifest, &snapshot,
                                        err);
-        row->followed = r || snapshot; /* what cannot be read may be one */
+        if (r != HLSNAP_ERR_SIZE)
+            row->followed = r || snapshot; /* what cannot be read may be one; another entry's size fits */
         if (snapshot)
             row->size =
                 hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
         hlsnap__json_close(&load->manifest_json);
     }
-    *ours = row->followed == 1;
+    *ours = row->followed == 1 || r == HLSNAP_ERR_SIZE;
     *bytes = row->size;
-    return r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_OS ? r : HLSNAP_OK;
+    return r == HLSNAP_ERR_MEMORY || (r == HLSNAP_ERR_OS && err->os_errno != EACCES) ? r : HLSNAP_OK;
 }
 
 static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
@@ -4085,29 +4235,53 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     return r;
 }
 
+/* What was found out about a manifest, however many entries name it. */
+typedef struct hlsnap__oci_looked {
+    hlsnap_oci_info info;
+    hlsnap_result found;
+    double size; /* that its entry says */
+    bool done, ours;
+} hlsnap__oci_looked;
+
+static hlsnap_result hlsnap__oci_info_look(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
+                                           uint32_t number, hlsnap__oci_looked *out, hlsnap_error *err) {
+    memset(out, 0, sizeof(*out));
+    out->done = out->ours = true;
+    out->size = hlsnap__json_get(entry, "size")->valuedouble;
+    memcpy(out->info.digest.text, hlsnap__oci_digest_of(entry), sizeof(out->info.digest.text));
+    out->found = hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json, &load->manifest,
+                                            &out->ours, err);
+    if (!out->found && out->ours) out->found = hlsnap__oci_info_fill(load, shares, entry, number, &out->info, err);
+    hlsnap__oci_config_clear(load);
+    return out->found == HLSNAP_ERR_MEMORY ? out->found : HLSNAP_OK;
+}
+
 static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oci_visit_info visit, void *user,
                                                hlsnap_error *err) {
+    const cJSON *entries = hlsnap__json_get(load->index.root, "manifests"), *e;
+    hlsnap__oci_looked *looked =
+        (hlsnap__oci_looked *)hlsnap__alloc((size_t)cJSON_GetArraySize(entries) + 1, sizeof(*looked), err);
     hlsnap__oci_shares shares;
-    const cJSON *e;
     uint32_t i = 0;
     bool more = true;
-    hlsnap_result r = hlsnap__oci_shares_find(load, &shares, err);
-    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && more && !r; e = e->next, i++) {
+    hlsnap_result r = HLSNAP_ERR_MEMORY;
+    memset(&shares, 0, sizeof(shares));
+    if (looked) r = hlsnap__oci_shares_find(load, &shares, err);
+    for (e = entries->child; e && more && !r; e = e->next, i++) {
         const char *tag = hlsnap__oci_tag_of(e);
-        hlsnap_oci_info info = HLSNAP_ZERO;
-        hlsnap_result found;
-        bool ours = true;
+        hlsnap__oci_looked now, *first = looked ? &looked[shares.same[i]] : NULL;
         if (!hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e)) ||
             strcmp(hlsnap__json_get(e, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
             continue;
-        memcpy(info.digest.text, hlsnap__oci_digest_of(e), sizeof(info.digest.text));
-        found = hlsnap__oci_entry_manifest(load, &load->index, e, i, &load->manifest_json, &load->manifest, &ours, err);
-        if (!found && ours) found = hlsnap__oci_info_fill(load, &shares, e, i, &info, err);
-        if (found == HLSNAP_ERR_MEMORY) r = found;
-        if (!r && (found || ours)) more = visit(tag ? tag : "", found, &info, user);
-        hlsnap__oci_config_clear(load);
+        if (!first->done || first->size != hlsnap__json_get(e, "size")->valuedouble) {
+            r = hlsnap__oci_info_look(load, &shares, e, i, &now, err);
+            if (now.found != HLSNAP_ERR_SIZE) *first = now; /* else another entry's size fits */
+        } else
+            now = *first;
+        if (!r && (now.found || now.ours)) more = visit(tag ? tag : "", now.found, &now.info, user);
     }
     hlsnap__oci_shares_free(&shares);
+    hlsnap__free(looked);
     return r;
 }
 
@@ -4160,6 +4334,16 @@ static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
     return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
 }
 
+/* What a tag names must be there: what a missing manifest would lead to may be here all the same. */
+static hlsnap_result hlsnap__oci_gc_tagged(const hlsnap__oci_gc *gc, const cJSON *entry, hlsnap_error *err) {
+    const char *digest = hlsnap__oci_digest_of(entry);
+    struct stat st;
+    if (hlsnap__oci_kind_of(hlsnap__json_get(entry, "mediaType")->valuestring, false) != HLSNAP__OCI_CERTAINLY ||
+        !hlsnap__sha256_text_ok(digest) || fstatat(gc->store.sha256, digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return HLSNAP_OK;
+    return hlsnap__oci_os(err, errno, "stat", digest);
+}
+
 /* Chooses the entries that go: snapshots without a tag, whose manifest is old. Those of others stay, whatever they are. */
 static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err) {
     hlsnap__oci_reach seen = {NULL, 0, 0, 0};
@@ -4172,7 +4356,10 @@ static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err
         struct stat st;
         uint64_t bytes;
         bool ours;
-        if (hlsnap__oci_tag_of(e)) continue;
+        if (hlsnap__oci_tag_of(e)) {
+            r = hlsnap__oci_gc_tagged(gc, e, err);
+            continue;
+        }
         r = hlsnap__oci_entry_look(gc->load, &seen, e, i, &ours, &bytes, err);
         if (r || !bytes) continue; /* no bytes: not ours, or not sound */
         if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -4195,6 +4382,17 @@ static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap_
     if (!r) r = hlsnap__oci_root_write(store, &b, "index.json", text->at, text->size, err);
     if (!r) r = hlsnap__oci_root_name(store, &b, "index.json", err);
     hlsnap__oci_blob_close(store, &b, false);
+    return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
+}
+
+/* Brings the index as it is to the disk: another tool may have written it, and may not have done that. */
+static hlsnap_result hlsnap__oci_index_sync(const hlsnap__oci_store *store, hlsnap_error *err) {
+    uint64_t size;
+    int fd;
+    hlsnap_result r = hlsnap__oci_open(store->root, "index.json", &fd, &size, err);
+    if (r) return r;
+    r = hlsnap__oci_fsync(fd, "index.json", err);
+    close(fd);
     return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
 }
 
@@ -4283,7 +4481,10 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
     if (!r) r = hlsnap__oci_gc_choose(gc, err);
     edit.drop = gc->drop;
     if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, NULL, err);
-    if (!r && gc->dropped) r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
+    if (!r && gc->dropped)
+        r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
+    else if (!r)
+        r = hlsnap__oci_index_sync(&gc->store, err);
     if (!r) r = hlsnap__oci_gc_blobs(gc, err);
     return r ? r : hlsnap__oci_leftovers(gc->store.root, gc->before, &gc->freed, err);
 }
@@ -4298,7 +4499,7 @@ static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hls
         r = hlsnap__oci_gc_locked(gc, err);
         gc->load->root = -1;
     }
-    hlsnap__oci_store_close(dir, &gc->store, false); /* closing the lock file lets go of both */
+    hlsnap__oci_store_close(dir, &gc->store, false);
     hlsnap__oci_load_free(gc->load);
     hlsnap__free(gc->reach.rows);
     hlsnap__free(gc->text.at);
@@ -4316,11 +4517,10 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     const cJSON *entry = NULL;
     uint32_t number = 0;
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
-    if (!r && ref)
-        r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
-    else if (!r)
-        r = hlsnap__oci_index_find(&load->index, tag, &entry, &number, err);
-    if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = HLSNAP_OK; /* all of them go */
+    if (r) return r;
+    r = hlsnap__oci_find_manifest(load, ref ? ref : tag, &entry, &number, err);
+    /* a tag that is there several times goes from all, one of a manifest that is missing or unsound, too; not somebody else's */
+    if (!ref && r != HLSNAP_ERR_NOT_FOUND && r != HLSNAP_ERR_MEDIA_TYPE && r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
     if (r) return r;
     edit.tag = tag;
     edit.digest = ref ? hlsnap__oci_digest_of(entry) : NULL;
@@ -4350,7 +4550,7 @@ static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const c
 typedef struct hlsnap__oci_fsck {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
-    hlsnap__oci_reach reach;
+    hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
     uint8_t *buffer;
     bool repair, blind; /* blind: not all that the index leads to is known */
     uint32_t found;     /* problems that are still there, one perhaps more than once */
@@ -4364,6 +4564,27 @@ static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, c
     return HLSNAP_OK;
 }
 
+/* Notes the chunk lists that a manifest says its memory layers have: each is compared when the layer is hashed. */
+static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__oci_manifest *m, uint32_t number,
+                                             hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; !r && i < m->num_layers; i++) {
+        hlsnap__oci_reached *row;
+        r = hlsnap__oci_reach_add(&f->reach, m->memory[i].digest, m->memory[i].size, number, &row, err);
+        if (r) return r;
+        row->needed = true;
+        if (row->size != m->memory[i].size)
+            return hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
+                                row->digest + 7, (unsigned long long)row->size, (unsigned long long)m->memory[i].size);
+        if (!row->chunks[0]) memcpy(row->chunks, m->chunks[i].digest, sizeof(row->chunks));
+        if (strcmp(row->chunks, m->chunks[i].digest) != 0)
+            r = hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its chunk list cannot be both %s and %s",
+                             row->digest + 7, row->chunks, m->chunks[i].digest);
+    }
+    return r;
+}
+
 /* The structure of one entry's snapshot: manifest, config, chunk lists. What only another machine can run is sound. */
 static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
                                             hlsnap_error *err) {
@@ -4375,16 +4596,36 @@ static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *en
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
     if (!r && ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
     if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
-    hlsnap__guest_release(load->config.guest);
-    hlsnap__free(load->config.extents);
-    memset(&load->config, 0, sizeof(load->config));
-    hlsnap__json_close(&load->manifest_json);
-    hlsnap__json_close(&load->config_json);
+    if (!r && ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
+    hlsnap__oci_config_clear(load);
     return r;
 }
 
-/* Whether a blob holds what its name says. */
-static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *digest, uint64_t want, hlsnap_error *err) {
+/* One entry, but for what was looked at with an earlier one: of a size that does not fit, a manifest is not even opened. */
+static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
+                                           hlsnap_error *err) {
+    const char *digest = hlsnap__oci_digest_of(entry), *tag = hlsnap__oci_tag_of(entry);
+    const cJSON *other;
+    hlsnap__oci_reached *row;
+    uint32_t n = 0;
+    hlsnap_result r;
+    if (tag && hlsnap__oci_index_find(&f->load->index, tag, &other, &n, err) == HLSNAP_ERR_AMBIGUOUS) {
+        r = hlsnap__oci_problem(f, HLSNAP_ERR_AMBIGUOUS, err);
+        if (r) return r;
+    }
+    if (!hlsnap__sha256_text_ok(digest) ||
+        strcmp(hlsnap__json_get(entry, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
+        return HLSNAP_OK;
+    r = hlsnap__oci_reach_add(&f->looked, digest, 0, 0, &row, err);
+    if (r || (double)row->size == hlsnap__json_get(entry, "size")->valuedouble) return r;
+    r = hlsnap__oci_fsck_entry(f, entry, number, err);
+    if (r != HLSNAP_ERR_SIZE) row->size = (uint64_t)hlsnap__json_get(entry, "size")->valuedouble;
+    return hlsnap__oci_problem(f, r, err);
+}
+
+/* Whether a blob holds what its name says, and its chunk list is `chunks`, when that is given. */
+static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *digest, uint64_t want, const char *chunks,
+                                           hlsnap_error *err) {
     char path[96];
     uint64_t size = 0;
     int fd;
@@ -4397,7 +4638,7 @@ static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *dige
                          (unsigned long long)size, (unsigned long long)want);
     if (!r && size > HLSNAP__OCI_MAX_SIZE) /* a hole of exbibytes takes no disk, but would take years */
         r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, not looked at", path, (unsigned long long)size);
-    if (!r) r = hlsnap__oci_hash_file(fd, size, digest, NULL, f->load->sha, f->buffer, err);
+    if (!r) r = hlsnap__oci_hash_file(fd, size, digest, chunks, f->load->sha, f->buffer, err);
     close(fd);
     return r;
 }
@@ -4419,7 +4660,7 @@ static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *e
         }
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         if (hlsnap__oci_reach_find(&f->reach, digest)->digest[0]) continue; /* looked at already */
-        if (!hlsnap__oci_fsck_blob(f, digest, 0, &why)) continue;
+        if (!hlsnap__oci_fsck_blob(f, digest, 0, NULL, &why)) continue;
         wrong = why.code == HLSNAP_ERR_DIGEST || why.code == HLSNAP_ERR_FILE; /* holds something else, or is no file */
         if (!f->repair || f->blind || !wrong || unlinkat(f->store.sha256, name, 0) != 0)
             r = hlsnap__oci_problem(f, why.code, &why);
@@ -4433,7 +4674,11 @@ static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *e
     hlsnap_result r = HLSNAP_OK;
     for (i = 0; !r && i < f->reach.cap; i++) {
         const hlsnap__oci_reached *row = &f->reach.rows[i];
-        if (row->digest[0]) r = hlsnap__oci_problem(f, hlsnap__oci_fsck_blob(f, row->digest, row->size, err), err);
+        const char *chunks = row->chunks[0] ? row->chunks : NULL;
+        if (!row->digest[0]) continue;
+        r = hlsnap__oci_fsck_blob(f, row->digest, row->size, chunks, err);
+        if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && !row->needed) r = HLSNAP_OK;
+        r = hlsnap__oci_problem(f, r, err);
     }
     return r ? r : hlsnap__oci_fsck_names(f, err);
 }
@@ -4452,14 +4697,11 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
     const cJSON *e;
     uint32_t i = 0;
     uint64_t freed = 0;
-    hlsnap_result r = hlsnap__oci_fsck_marker(f, err);
-    if (!r) r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    hlsnap_result r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    if (!r) r = hlsnap__oci_fsck_marker(f, err);
     if (!r) r = hlsnap__oci_reach_grow(&f->reach, err);
-    if (r) return r;
-    for (e = hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
-        const char *digest = hlsnap__oci_digest_of(e);
-        const bool seen = hlsnap__sha256_text_ok(digest) && hlsnap__oci_reach_find(&f->reach, digest)->digest[0];
-        if (!seen) r = hlsnap__oci_problem(f, hlsnap__oci_fsck_entry(f, e, i, err), err);
+    for (e = r ? NULL : hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
+        r = hlsnap__oci_fsck_look(f, e, i, err);
         if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, true, err)) continue;
         f->blind = true;
         r = hlsnap__oci_problem(f, err->code, err);
@@ -4474,13 +4716,13 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
 /* Without repair nothing is written, not even a lock file: a saver at work is then seen as it is, half done. */
 static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
     hlsnap__oci_store *store = &f->store;
-    bool stale = false, indexed = false;
+    bool stale = false;
     hlsnap_result r;
     hlsnap__oci_store_none(store);
     r = hlsnap__oci_open_root(dir, &store->root, err);
     if (!r && store->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
-    if (!r) r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
-    if (!r && !indexed) r = hlsnap__oci_os(err, ENOENT, "open", "index.json");
+    if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
+    hlsnap__json_close(&f->load->index);
     if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
     if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
     if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
@@ -4502,6 +4744,7 @@ static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, 
     hlsnap__oci_store_close(dir, &f->store, false);
     hlsnap__oci_load_free(f->load);
     hlsnap__free(f->reach.rows);
+    hlsnap__free(f->looked.rows);
     hlsnap__free(f->buffer);
     return r;
 }
@@ -4549,8 +4792,11 @@ static hlsnap_result hlsnap__oci_given(const void *p, const char *what, hlsnap_e
 static hlsnap_result hlsnap__oci_save_snapshot(const char *dir, const char *tag, const hlsnap_snapshot *s,
                                                const hlsnap_oci_desc *desc, bool flat, hlsnap_oci_digest *out,
                                                hlsnap_error *err) {
-    hlsnap__oci_save *save = (hlsnap__oci_save *)hlsnap__alloc(1, sizeof(*save), err);
+    hlsnap__oci_save *save;
     hlsnap_result r;
+    if (s->guest->features & HLSNAP__CPU_UNKNOWN)
+        return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "it needs CPU features that this version has no names for");
+    save = (hlsnap__oci_save *)hlsnap__alloc(1, sizeof(*save), err);
     if (!save) return HLSNAP_ERR_MEMORY;
     save->dir = dir;
     save->tag = tag;
@@ -4576,8 +4822,6 @@ HLSNAP_API hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsna
     if (!r) r = hlsnap__oci_given(s, "the snapshot", &e);
     if (!r && !s->guest->initialized)
         r = hlsnap__fail(&e, HLSNAP_ERR_STATE, 0, "a snapshot from before the guest's init");
-    if (!r && s->guest->features & HLSNAP__CPU_UNKNOWN)
-        r = hlsnap__fail(&e, HLSNAP_ERR_CPU, 0, "it needs CPU features that this version has no names for");
     if (!r && s->generation >> 63)
         r = hlsnap__fail(&e, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx is beyond 2^63",
                          (unsigned long long)s->generation);
@@ -4637,6 +4881,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, out != NULL, "out", &load, &e);
     if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
+    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+        r = hlsnap__oci_info_run(load, ref, out, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
 }
@@ -4657,6 +4903,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
+    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+        r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
 }
@@ -4667,6 +4915,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
+    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+        r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);
 }
@@ -4724,7 +4974,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
     d.guard = HLSNAP_OCI_GUARD_PRIVATE; /* what was verified is what is written */
-    d.disable_verify = false;
+    d.disable_verify = d.verify_later = false;
     if (!r) r = hlsnap__oci_load_snapshot(dir, ref, &d, &s, NULL, &e);
     if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, true, out, &e);
     hlsnap_snapshot_release(s);
