@@ -4,6 +4,7 @@
    run: ./test_layers [NAME]                        makes directories named l* where it runs */
 #define _GNU_SOURCE
 #include <stdlib.h>
+#include <unistd.h>
 
 static long alloc_left = -1, alloc_live; /* allocations until one fails, -1 = none does; blocks in use */
 static void *t_malloc(size_t n) {
@@ -15,6 +16,12 @@ static void t_free(void *p) {
     __atomic_sub_fetch(&alloc_live, p != NULL, __ATOMIC_RELAXED);
     free(p);
 }
+static void (*at_read)(int fd); /* called before each read of a file */
+static ssize_t t_pread(int fd, void *to, size_t n, off_t at) {
+    if (at_read) at_read(fd);
+    return pread(fd, to, n, at);
+}
+#define pread(...) t_pread(__VA_ARGS__)
 #define HLSNAP_MALLOC(n) t_malloc(n)
 #define HLSNAP_FREE(p) t_free(p)
 #define HLSNAP_IMPLEMENTATION
@@ -27,6 +34,7 @@ static void t_free(void *p) {
 #include "oci_make.h"
 
 #include <glob.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/wait.h>
 
@@ -35,7 +43,7 @@ static hlsnap_error err;
 /* ---- helpers ---- */
 
 __attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[600];
+    char command[1000];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(command, sizeof(command), fmt, ap);
@@ -144,6 +152,30 @@ static uint32_t layers_of(const char *dir, const char *ref) {
     hlsnap_oci_info info;
     CHECK_EQ(hlsnap_oci_get_info(dir, ref, &info, &err), HLSNAP_OK);
     return info.layers;
+}
+
+/* Edits the manifest that an entry leads to, which gets another digest and size. */
+static void edit_manifest(const char *dir, const char *digest, const char *script) {
+    CHECK_EQ(sh("cd %s && sed '%s' blobs/sha256/%s > m && ! cmp -s m blobs/sha256/%s && d=$(sha256sum < m | cut -d' ' -f1) && "
+                "n=$(wc -c < m) && mv m blobs/sha256/$d && sed -i \"s|%s\\(\\\",\\\"size\\\":\\)[0-9]*|sha256:$d\\1$n|\" index.json",
+                dir, script, digest + 7, digest + 7, digest), 0);
+}
+
+/* The memory digest of the blob that a layer was saved to or loaded from. */
+static void memory_of(const hlsnap_snapshot *s, uint32_t layer, char to[72]) {
+    hlsnap__place *place = hlsnap__layer_place_get(s->layers[layer], 0);
+    if (CHECK(place != NULL)) memcpy(to, place->memory, 72);
+    hlsnap__place_release(place);
+}
+
+/* Whether an open file has that name, at the end of its path. */
+static bool is_file(int fd, const char *name) {
+    char link[64], path[300];
+    ssize_t n;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    n = readlink(link, path, sizeof(path) - 1);
+    path[n < 0 ? 0 : n] = 0;
+    return n >= (ssize_t)strlen(name) && strcmp(path + n - strlen(name), name) == 0;
 }
 
 /* ---- deltas ---- */
@@ -321,6 +353,157 @@ static void unsound_base_is_not_shared(void) {
         hlsnap_snapshot_release(base);
         hlsnap_snapshot_release(s);
     }
+}
+
+/* A guest that writes elsewhere what it had written before: the new layer would be a blob that is in the manifest already. */
+static void same_pages_elsewhere(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *v2, *v3, *t;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    v2 = derive(s, 30, 3, 77);
+    CHECK_EQ(save(dir, "v2", v2, NULL), 0);
+    CHECK_EQ(layers_of(dir, "v2"), 2);
+    v3 = derive(v2, 60, 3, 77);
+    CHECK_EQ(save(dir, "v3", v3, NULL), 0);
+    t = load(dir, "v3");
+    if (t) check_same(v3, t);
+    CHECK_EQ(t ? t->num_layers : 0, 1);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(v3);
+    hlsnap_snapshot_release(v2);
+    hlsnap_snapshot_release(s);
+}
+
+/* As derive, at a random place, with pages of which there are only three different ones. */
+static hlsnap_snapshot *derive_of_few(hlsnap_snapshot *s, uint64_t *seed) {
+    const uint32_t num = 1 + (uint32_t)(lcg(seed) % 4), first = 16 + (uint32_t)(lcg(seed) % 60);
+    hlsnap_snapshot *out = derive(s, first, num, 1);
+    const int fd = hlsnap__memfd(NULL);
+    hlsnap__layer *layer;
+    uint8_t page[P];
+    uint32_t i;
+    for (i = 0; i < num; i++) {
+        memset(page, (int)(lcg(seed) % 3), sizeof(page));
+        CHECK_EQ(pwrite(fd, page, P, (off_t)(i * P)), (ssize_t)P);
+    }
+    hlsnap__memfd_seal(fd, NULL);
+    layer = hlsnap__layer_create(fd, true, num, NULL);
+    hlsnap__layer_release(out->layers[out->num_layers - 1]);
+    out->layers[out->num_layers - 1] = layer;
+    return out;
+}
+
+/* Layers that are equal, in part or all, and saved to two layouts in turn: what was saved loads, and is the same. */
+static void few_different_pages(void) {
+    const uint64_t rounds = getenv("QUICK") ? 10 : 60;
+    uint64_t round, seed;
+    uint32_t shared = 0;
+    for (round = 0; round < rounds; round++) {
+        const char *dirs[2];
+        hlsnap_snapshot *s, *t;
+        int k;
+        seed = round * 77 + 1;
+        dirs[0] = fresh(), dirs[1] = fresh();
+        s = large(20 + (uint32_t)(lcg(&seed) % 150), 5 + round);
+        for (k = 0; k < 12; k++) {
+            const char *dir = dirs[lcg(&seed) % 3 == 0];
+            bool ok;
+            if (lcg(&seed) % 4) {
+                t = derive_of_few(s, &seed);
+                hlsnap_snapshot_release(s);
+                s = t;
+            }
+            ok = CHECK_EQ(save(dir, "v", s, NULL), 0);
+            t = ok ? load(dir, "v") : NULL;
+            if (!t) {
+                printf("# round %d, save %d\n", (int)round, k);
+                break;
+            }
+            check_same(s, t);
+            shared += t->num_layers > 1;
+            if (lcg(&seed) % 3 == 0) {
+                hlsnap_snapshot_release(s);
+                s = t;
+            } else
+                hlsnap_snapshot_release(t);
+        }
+        check_sound(dirs[0]);
+        hlsnap_snapshot_release(s);
+    }
+    CHECK(shared > rounds); /* most did share something */
+}
+
+/* A hostile layout names a layer's file by the digest of what its author foretold that a later save will write. Loading looks at
+   chunk lists only; a save must not take the one for the other. */
+static void foretold_digest(void) {
+    const char *other = fresh(), *hostile = fresh(), *dir = fresh();
+    hlsnap_snapshot *base = large(40, 1), *v2 = derive(base, 30, 10, 3), *later = derive(v2, 30, 10, 4), *s, *s1, *t;
+    char d2[72], mine[72], foretold[72], script[200];
+    CHECK_EQ(save(hostile, "base", base, NULL), 0);
+    CHECK_EQ(save(hostile, "v2", v2, d2), 0);
+    CHECK_EQ(save(other, "x", later, NULL), 0); /* what will be written: all of it, as it is more than half the base */
+    memory_of(later, 0, foretold);
+    memory_of(v2, 1, mine);
+    CHECK_EQ(sh("mv %s/blobs/sha256/%s %s/blobs/sha256/%s", hostile, mine + 7, hostile, foretold + 7), 0);
+    snprintf(script, sizeof(script), "s|%s|%s|", mine, foretold);
+    edit_manifest(hostile, d2, script);
+    s = load(hostile, "v2");
+    if (!s) return;
+    s1 = derive(s, 30, 10, 4);
+    CHECK_EQ(save(dir, "s1", s1, NULL), 0);
+    CHECK_EQ(save(dir, "s", s, NULL), 0);
+    t = load(dir, "s");
+    if (t) check_same(s, t);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s1);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(later);
+    hlsnap_snapshot_release(v2);
+    hlsnap_snapshot_release(base);
+}
+
+static char awaited[80];               /* the file at whose first reading it happens */
+static hlsnap_snapshot *meanwhile[2];
+static void *save_meanwhile(void *unused) {
+    hlsnap_error e;
+    (void)unused;
+    CHECK_EQ(hlsnap_oci_save(fresh(), "a", meanwhile[0], NULL, NULL, &e), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save(fresh(), "b", meanwhile[1], NULL, NULL, &e), HLSNAP_OK);
+    return NULL;
+}
+static void when_awaited(int fd) {
+    pthread_t t;
+    if (!is_file(fd, awaited)) return;
+    at_read = NULL;
+    CHECK_EQ(pthread_create(&t, NULL, save_meanwhile, NULL), 0);
+    CHECK_EQ(pthread_join(t, NULL), 0);
+}
+
+/* While a save hashes a base that turns out to be damaged, other threads save what has the same layer, elsewhere. */
+static void others_save_meanwhile(void) {
+    const char *dir = fresh(), *once = fresh();
+    hlsnap_snapshot *s = large(200, 1), *next = derive(s, 40, 5, 7), *t;
+    char path[120];
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    path_of(dir, s, 0, path, sizeof(path));
+    CHECK_EQ(save(once, "v", next, NULL), 0);
+    meanwhile[0] = derive(s, 50, 5, 8);
+    meanwhile[1] = derive(s, 60, 5, 9);
+    CHECK_EQ(sh("printf x | dd of=%s bs=1 seek=70000 conv=notrunc status=none", path), 0);
+    snprintf(awaited, sizeof(awaited), "%s", strrchr(path, '/') + 1);
+    at_read = when_awaited;
+    CHECK_EQ(save(dir, "v2", s, NULL), 0);
+    CHECK(at_read == NULL);
+    t = load(dir, "v2");
+    if (t) check_same(s, t);
+    check_sound(dir);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(meanwhile[0]);
+    hlsnap_snapshot_release(meanwhile[1]);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(s);
 }
 
 static char victim[120];
@@ -835,6 +1018,95 @@ static void own_and_shared_bytes(void) {
     hlsnap_snapshot_release(s);
 }
 
+static char seen_reading[80]; /* how often that file is read */
+static int num_readings;
+static void count_readings(int fd) { num_readings += is_file(fd, seen_reading); }
+
+static int count_of(const char *text, const char *what) {
+    int n = 0;
+    while ((text = strstr(text, what)) != NULL) n++, text++;
+    return n;
+}
+
+/* However many entries name a manifest, it is read once; an entry with a wrong size says so and hides nothing of the others. */
+static void one_manifest_many_entries(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    char digest[72];
+    seen got = {""};
+    int i;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(sh("sed -i 's|{\"mediaType\":\"application/vnd.oci.image.manifest.*\\(\\]\\)|&|; s|\"manifests\":\\[\\(.*\\)\\]}|\"manifests\":[\\1,\\1,\\1]}|; "
+                "s|\"size\":|\"size\":1|' %s/index.json", dir), 0); /* the first one's size is wrong */
+    snprintf(seen_reading, sizeof(seen_reading), "%s", digest + 7);
+    for (i = 0; i < 2; i++) {
+        num_readings = 0;
+        at_read = count_readings;
+        got.text[0] = 0;
+        CHECK_EQ(i ? hlsnap_oci_list_info(dir, note_info, &got, &err) : hlsnap_oci_list(dir, note, &got, &err), HLSNAP_OK);
+        at_read = NULL;
+        if (!CHECK(num_readings >= 1 && num_readings <= (i ? 5 : 2))) printf("# %d\n", num_readings);
+        if (i) {
+            char size[20];
+            snprintf(size, sizeof(size), "v1 %d ", HLSNAP_ERR_SIZE);
+            CHECK(strncmp(got.text, size, strlen(size)) == 0);
+            CHECK_EQ(count_of(got.text, ";v1 0 "), 2);
+        } else {
+            char want[100];
+            snprintf(want, sizeof(want), "v1 %.15s 0;v1 %.15s +;v1 %.15s +;", digest, digest, digest);
+            CHECK_STR(got.text, want);
+        }
+    }
+    hlsnap_snapshot_release(s);
+}
+
+static const char *mover_dir;
+static hlsnap_snapshot *mover_next[2];
+static int mover_turn;
+static void *move_and_collect(void *unused) {
+    hlsnap_error e;
+    (void)unused;
+    CHECK_EQ(hlsnap_oci_save(mover_dir, "v", mover_next[++mover_turn % 2], NULL, NULL, &e), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc(mover_dir, 0, NULL, &e), HLSNAP_OK);
+    return NULL;
+}
+static int index_readings;
+static void after_index(int fd) { /* index.json was read, as far as the look whether more follows */
+    pthread_t t;
+    if (!is_file(fd, "/index.json") || ++index_readings != 2) return;
+    at_read = NULL;
+    CHECK_EQ(pthread_create(&t, NULL, move_and_collect, NULL), 0);
+    CHECK_EQ(pthread_join(t, NULL), 0);
+}
+
+/* A tag moves and its old blobs are collected right after the index was read: readers look again. */
+static void moved_while_read(void) {
+    hlsnap_oci_info info;
+    hlsnap_snapshot *s[2], *t = NULL;
+    seen got = {""};
+    int i;
+    mover_dir = fresh();
+    for (i = 0; i < 2; i++) s[i] = mover_next[i] = large(20, 1 + (uint64_t)i);
+    CHECK_EQ(save(mover_dir, "v", s[0], NULL), 0);
+    for (i = 0; i < 4; i++) {
+        hlsnap_result r;
+        usleep(1100000); /* gc takes whole seconds: what is there is old by then */
+        index_readings = 0;
+        at_read = after_index;
+        r = i == 0   ? hlsnap_oci_load(mover_dir, "v", NULL, &t, NULL, &err)
+            : i == 1 ? hlsnap_oci_get_info(mover_dir, "v", &info, &err)
+            : i == 2 ? hlsnap_oci_annotations(mover_dir, "v", note_text, &got, &err)
+                     : hlsnap_oci_layers(mover_dir, "v", note_layer, &got, &err);
+        CHECK(at_read == NULL);
+        at_read = NULL;
+        if (!CHECK_EQ(r, HLSNAP_OK)) printf("# %d: %s\n", i, err.msg);
+    }
+    check_same(s[1], t);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s[0]);
+    hlsnap_snapshot_release(s[1]);
+}
+
 static void tags(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = large(20, 1), *o = large(20, 2), *t;
@@ -948,6 +1220,216 @@ static void collects_around_others(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* Documents of others, which lead to a blob in other ways than ours: gc takes nothing that they name, or nothing at all. */
+static void collects_nothing_unknown(void) {
+    static const struct { const char *what, *document; hlsnap_result gc; } rows[] = {
+        {"an array", "[{\"digest\":\"sha256:%s\"}]", HLSNAP_OK},
+        {"a number that is no integer", "{\"x\":1.5,\"layers\":[{\"digest\":\"sha256:%s\"}]}", HLSNAP_OK},
+        {"a name twice", "{\"a\":\"sha256:%s\",\"a\":1}", HLSNAP_OK},
+        {"another member than digest", "{\"fsLayers\":[{\"blobSum\":\"sha256:%s\"}]}", HLSNAP_OK},
+        {"nested deep", "[[[[[[[[[[[[[[[[[[\"sha256:%s\"]]]]]]]]]]]]]]]]]]", HLSNAP_OK},
+        {"no JSON", "layer sha256:%s", HLSNAP_OK}};
+    size_t i;
+    for (i = 0; i <= HLSNAP_COUNT(rows) + 1; i++) {
+        const char *dir = fresh();
+        hlsnap_snapshot *s = large(20, 1);
+        char document[300], name[65];
+        hlsnap_result want = HLSNAP_OK;
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        CHECK_EQ(sh("cd %s && printf layer > f && d=$(sha256sum < f | cut -d' ' -f1) && mv f blobs/sha256/$d && printf %%s $d > ../name", dir), 0);
+        {
+            FILE *f = fopen("name", "r");
+            CHECK(f && fgets(name, sizeof(name), f));
+            if (f) fclose(f);
+        }
+        if (i < HLSNAP_COUNT(rows)) {
+            snprintf(document, sizeof(document), rows[i].document, name);
+            foreign(dir, "application/vnd.example", document);
+        } else if (i == HLSNAP_COUNT(rows)) { /* too large to be read */
+            CHECK_EQ(sh("cd %s && { printf '{\"x\":\"%%*s\",\"d\":\"sha256:%s\"}' 5000000; } > f && d=$(sha256sum < f | cut -d' ' -f1) && n=$(wc -c < f) && "
+                        "mv f blobs/sha256/$d && sed -i \"s|\\\"manifests\\\":\\[|&{\\\"mediaType\\\":\\\"a/b\\\",\\\"digest\\\":\\\"sha256:$d\\\",\\\"size\\\":$n},|\" index.json", dir, name), 0);
+            want = HLSNAP_ERR_LIMIT;
+        } else { /* of another algorithm */
+            CHECK_EQ(sh("cd %s && mkdir blobs/sha512 && echo '{\"digest\":\"sha256:%s\"}' > blobs/sha512/%0128d && "
+                        "sed -i 's|\"manifests\":\\[|&{\"mediaType\":\"a/b\",\"digest\":\"sha512:%0128d\",\"size\":84},|' index.json", dir, name, 7, 7), 0);
+            want = HLSNAP_ERR_UNSUPPORTED;
+        }
+        if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), want)) printf("# %s: %s\n", i < HLSNAP_COUNT(rows) ? rows[i].what : "too large, or sha512", err.msg);
+        CHECK_EQ(sh("test -e %s/blobs/sha256/%s", dir, name), 0);
+        if (!want) CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+        hlsnap_snapshot_release(s);
+    }
+    CHECK_EQ(unlink("name"), 0);
+}
+
+/* A tag whose manifest is missing: what that led to may come to be wanted. Without its tag, nobody wants it. */
+static void collects_nothing_without_a_manifest(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1), *o = large(20, 2), *t;
+    char digest[72];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(save(dir, "v2", o, NULL), 0);
+    CHECK_EQ(sh("mv %s/blobs/sha256/%s kept", dir, digest + 7), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(num_blobs(dir), 7);
+    CHECK_EQ(sh("mv kept %s/blobs/sha256/%s", dir, digest + 7), 0);
+    t = load(dir, "v1");
+    if (t) check_same(s, t);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(sh("rm %s/blobs/sha256/%s", dir, digest + 7), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(num_blobs(dir), 4);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* A tag of what is no snapshot is somebody else's. */
+static void untags_its_own_only(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    foreign(dir, "application/vnd.oci.image.manifest.v1+json", "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"a/b\",\"digest\":\"sha256:"
+            "6b23c0d5f35d1b11f9b683f0b0a617355deb11277d91ae091d399c655b87940d\",\"size\":1},\"layers\":[]}");
+    CHECK_EQ(sh("sed -i 's|\"manifests\":\\[{|&\"annotations\":{\"org.opencontainers.image.ref.name\":\"app\"},|' %s/index.json && cp %s/index.json before", dir, dir), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "app", &err), HLSNAP_ERR_MEDIA_TYPE);
+    CHECK_EQ(hlsnap_oci_tag(dir, "app", "x", &err), HLSNAP_ERR_MEDIA_TYPE);
+    CHECK_EQ(sh("cmp before %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+}
+
+/* What a load would refuse, fsck finds; what may well be absent, it does not ask for. */
+static void finds_what_does_not_load(void) {
+    const char *dir;
+    hlsnap_snapshot *s = large(20, 1), *o = large(20, 2), *t = NULL;
+    char digest[72], chunks[2][72], config[2][72], script[400];
+    FILE *f;
+    int i;
+    /* a second entry of the same manifest, with a wrong size */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
+    CHECK_EQ(sh("sed -i 's|\"size\":|&1|2' %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_SIZE);
+    /* a chunk list that is another layer's */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v2", o, NULL), 0);
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    for (i = 0; i < 2; i++) {
+        hlsnap__place *place = hlsnap__layer_place_get((i ? o : s)->layers[0], 0);
+        memcpy(chunks[i], place->chunks, 72);
+        hlsnap__place_release(place);
+    }
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+    CHECK_EQ(sh("cd %s && c=$(sed 's|.*config.v1+json\",\"digest\":\"sha256:\\([0-9a-f]*\\).*|\\1|' blobs/sha256/%s) && "
+                "sed 's|%s|%s|' blobs/sha256/$c > c && d=$(sha256sum < c | cut -d' ' -f1) && mv c blobs/sha256/$d && echo $c $d > ../c",
+                dir, digest + 7, chunks[0], chunks[1]), 0); /* its config names the list, too */
+    f = fopen("c", "r");
+    CHECK(f && fscanf(f, "%64s %64s", config[0], config[1]) == 2);
+    if (f) fclose(f);
+    CHECK_EQ(unlink("c"), 0);
+    snprintf(script, sizeof(script), "s|%s|%s|;s|%s|%s|", chunks[0], chunks[1], config[0], config[1]);
+    edit_manifest(dir, digest, script);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", NULL, &t, NULL, &err), HLSNAP_ERR_DIGEST);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_DIGEST);
+    /* a tag that is listed twice */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(save(dir, "v2", o, NULL), 0);
+    CHECK_EQ(sh("sed -i 's|\"v2\"|\"v1\"|' %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_AMBIGUOUS);
+    /* a subject that is not here, a layer that can be had elsewhere */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    foreign(dir, "application/vnd.oci.image.manifest.v1+json", "{\"schemaVersion\":2,\"subject\":{\"digest\":\"sha256:"
+            "00000000000000000000000000000000000000000000000000000000000000aa\"},\"layers\":[{\"urls\":[],\"digest\":\"sha256:"
+            "00000000000000000000000000000000000000000000000000000000000000bb\"}]}");
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_MANIFEST); /* it has no config */
+    CHECK(strstr(err.msg, "config") != NULL && strstr(err.msg, "(and more)") == NULL);
+    /* what is no layout is left as it is */
+    dir = fresh();
+    CHECK_EQ(sh("mkdir -p %s/blobs/sha256 && echo '{}' > %s/index.json", dir, dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_INDEX);
+    CHECK_EQ(sh("test \"$(ls -A %s | tr '\\n' ' ')\" = 'blobs index.json '", dir), 0);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+static pid_t bystander;
+static void fork_now(int fd) { /* another thread's fork without exec, at the second reading of the index: under its lock */
+    if (!is_file(fd, "/index.json") || ++index_readings != 3) return;
+    at_read = NULL;
+    fflush(stdout);
+    bystander = fork();
+    if (bystander == 0) {
+        sleep(30);
+        _exit(0);
+    }
+}
+
+/* Nobody waits for a lock that a child has inherited. */
+static void locks_end_with_the_call(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    int i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    for (i = 0; i < 2; i++) {
+        time_t began;
+        index_readings = 0;
+        at_read = fork_now;
+        CHECK_EQ(i ? hlsnap_oci_gc(dir, 0, NULL, &err) : hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
+        CHECK(at_read == NULL);
+        at_read = NULL;
+        began = time(NULL);
+        CHECK_EQ(save(dir, "v3", s, NULL), 0);
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+        CHECK(time(NULL) - began < 15);
+        kill(bystander, SIGKILL);
+        CHECK_EQ(waitpid(bystander, NULL, 0), bystander);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+/* Savers that never pause do not keep gc waiting: it comes after those that were before it. */
+static void gc_gets_its_turn(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(20, 1);
+    uint32_t *ended = (uint32_t *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), most = 0;
+    pid_t pid[4];
+    int i, status;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    for (i = 0; i < 4; i++) {
+        fflush(stdout);
+        pid[i] = fork();
+        if (pid[i] == 0) {
+            char tag[16];
+            snprintf(tag, sizeof(tag), "s%d", i);
+            for (alarm(100); hlsnap_oci_save(dir, tag, s, NULL, NULL, &err) == HLSNAP_OK;) __atomic_fetch_add(ended, 1, __ATOMIC_RELAXED);
+            _exit(1);
+        }
+    }
+    usleep(100000);
+    alarm(60); /* ends the test where it still waits */
+    for (i = 0; i < 20; i++) {
+        uint32_t before = __atomic_load_n(ended, __ATOMIC_RELAXED), n;
+        CHECK_EQ(i % 4 ? hlsnap_oci_gc(dir, 0, NULL, &err) : hlsnap_oci_fsck(dir, true, &err), HLSNAP_OK);
+        n = __atomic_load_n(ended, __ATOMIC_RELAXED) - before;
+        if (n > most) most = n;
+        usleep(2000);
+    }
+    alarm(0);
+    printf("# at most %u saves went before it\n", most);
+    CHECK(most < 40);
+    for (i = 0; i < 4; i++) {
+        kill(pid[i], SIGKILL);
+        CHECK_EQ(waitpid(pid[i], &status, 0), pid[i]);
+        CHECK_EQ(WIFSIGNALED(status) ? WTERMSIG(status) : 0, SIGKILL);
+    }
+    munmap(ended, 4096);
+    hlsnap_snapshot_release(s);
+}
+
 static void checks_and_repairs(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = large(40, 1), *base;
@@ -980,6 +1462,30 @@ static void checks_and_repairs(void) {
     CHECK_EQ(hlsnap_oci_fsck("nowhere", false, &err), HLSNAP_ERR_FILE);
     CHECK_EQ(hlsnap_oci_fsck(NULL, false, &err), HLSNAP_ERR_ARG);
     hlsnap_snapshot_release(base);
+    hlsnap_snapshot_release(s);
+}
+
+static pthread_t first_thread;
+static void others_are_slow(int fd) {
+    (void)fd;
+    if (!pthread_equal(pthread_self(), first_thread)) usleep(200000);
+}
+
+/* What is written anew was verified before, whatever the desc says of loads. */
+static void flattens_what_is_verified(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1), *t = NULL;
+    hlsnap_oci_desc desc = desc_of(HLSNAP_OCI_GUARD_NONE, 2, true);
+    char path[120];
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    path_of(dir, s, 0, path, sizeof(path));
+    CHECK_EQ(sh("printf x | dd of=%s bs=1 seek=500000 conv=notrunc status=none", path), 0);
+    first_thread = pthread_self();
+    at_read = others_are_slow;
+    desc.disable_verify = true;
+    CHECK_EQ(hlsnap_oci_flatten(dir, "v1", "flat", &desc, NULL, &err), HLSNAP_ERR_DIGEST);
+    at_read = NULL;
+    CHECK_EQ(hlsnap_oci_load(dir, "flat", NULL, &t, NULL, &err), HLSNAP_ERR_NOT_FOUND);
     hlsnap_snapshot_release(s);
 }
 
@@ -1204,9 +1710,13 @@ static void read_only_layouts(void) { /* nothing that only reads needs to write 
 static const test_row tests[] = {
     TEST(delta_of_a_loaded_snapshot), TEST(delta_without_loading), TEST(unsaved_layers_become_one),
     TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
-    TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(one_byte_is_found),
+    TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(same_pages_elsewhere), TEST(few_different_pages),
+    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
-    TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(tags), TEST(collects), TEST(collects_around_others), TEST(checks_and_repairs),
+    TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(one_manifest_many_entries),
+    TEST(moved_while_read), TEST(tags), TEST(collects), TEST(collects_around_others),
+    TEST(collects_nothing_unknown), TEST(collects_nothing_without_a_manifest), TEST(untags_its_own_only), TEST(finds_what_does_not_load),
+    TEST(locks_end_with_the_call), TEST(gc_gets_its_turn), TEST(checks_and_repairs), TEST(flattens_what_is_verified),
     TEST(flattens), TEST(many_at_once), TEST(failing_allocations), TEST(read_only_layouts)};
 
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
