@@ -4334,6 +4334,13 @@ static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
     return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
 }
 
+/* Whether an entry says by itself that it is a snapshot's, as those do that are written here: also of an unsound manifest. */
+static bool hlsnap__oci_entry_ours(const cJSON *entry) {
+    const cJSON *type = hlsnap__json_get(entry, "artifactType");
+    return cJSON_IsString(type) && strcmp(type->valuestring, HLSNAP__OCI_ARTIFACT_TYPE) == 0 &&
+           hlsnap__sha256_text_ok(hlsnap__oci_digest_of(entry));
+}
+
 /* What a tag names must be there: what a missing manifest would lead to may be here all the same. */
 static hlsnap_result hlsnap__oci_gc_tagged(const hlsnap__oci_gc *gc, const cJSON *entry, hlsnap_error *err) {
     const char *digest = hlsnap__oci_digest_of(entry);
@@ -4344,7 +4351,8 @@ static hlsnap_result hlsnap__oci_gc_tagged(const hlsnap__oci_gc *gc, const cJSON
     return hlsnap__oci_os(err, errno, "stat", digest);
 }
 
-/* Chooses the entries that go: snapshots without a tag, whose manifest is old. Those of others stay, whatever they are. */
+/* Chooses the entries that go: snapshots without a tag, whose manifest is old or gone. Those of others stay, whatever they
+   are. */
 static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err) {
     hlsnap__oci_reach seen = {NULL, 0, 0, 0};
     const cJSON *all = hlsnap__json_get(gc->load->index.root, "manifests"), *e;
@@ -4361,12 +4369,13 @@ static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err
             continue;
         }
         r = hlsnap__oci_entry_look(gc->load, &seen, e, i, &ours, &bytes, err);
-        if (r || !bytes) continue; /* no bytes: not ours, or not sound */
-        if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (r || (!bytes && !hlsnap__oci_entry_ours(e))) continue; /* no bytes: not ours, or not sound */
+        if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            gc->drop[i] = hlsnap__oci_old(&st, gc->before);
+        else if (errno == ENOENT)
+            gc->drop[i] = 1;
+        else
             r = hlsnap__oci_os(err, errno, "stat", "a manifest");
-            continue;
-        }
-        gc->drop[i] = hlsnap__oci_old(&st, gc->before);
         gc->dropped += gc->drop[i];
     }
     hlsnap__free(seen.rows);

@@ -1280,6 +1280,17 @@ static void collects_nothing_without_a_manifest(void) {
     CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
     CHECK_EQ(num_blobs(dir), 4);
+    check_sound(dir); /* its entry went, too */
+    /* one that is damaged */
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(sh("echo >> %s/blobs/sha256/%s", dir, digest + 7), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_DIGEST);
+    CHECK_EQ(num_blobs(dir), 8);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc(dir, 3600, NULL, &err), HLSNAP_ERR_DIGEST); /* too young to go, and still it may lead somewhere */
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(num_blobs(dir), 4);
+    check_sound(dir);
     hlsnap_snapshot_release(s);
     hlsnap_snapshot_release(o);
 }

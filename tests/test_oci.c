@@ -1926,7 +1926,46 @@ static void opens_only_files(void) {
         CHECK_EQ(event.mask, IN_IGNORED);                                    /* it is gone, and was not opened */
         close(watch);
     }
+    {
+        const char *dir = fresh();
+        char path[100], event[100];
+        int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        snprintf(path, sizeof(path), "%s/.hlsnap.lock", dir);
+        CHECK_EQ(unlink(path), 0);
+        CHECK_EQ(mkfifo(path, 0600), 0);
+        CHECK(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+        CHECK_EQ(save(dir, "v2", s, NULL), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(read(watch, event, sizeof(event)), -1);
+        CHECK_EQ(loads(dir, "v1"), 0);
+        close(watch);
+    }
     hlsnap_snapshot_release(s);
+}
+
+/* An index that holds as many values as a reader takes: what would add to it is refused, and it stays as it is. */
+static void values_are_bounded(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_new(1), *t = snapshot_new(2);
+    char tag[16] = "v1";
+    int i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(sh("{ python3 -c \"print('{\\\"x\\\":[' + '0,' * 262000 + '0],', end='')\"; sed 's/^{//' %s/index.json; } > x && mv x %s/index.json", dir, dir), 0);
+    for (i = 0; i < 60; i++) {
+        snprintf(tag, sizeof(tag), "t%d", i);
+        if (hlsnap_oci_tag(dir, "v1", tag, &err)) break;
+    }
+    CHECK(i > 0 && i < 60);
+    CHECK_EQ(err.code, HLSNAP_ERR_LIMIT);
+    CHECK_EQ(sh("cp %s/index.json before", dir), 0);
+    CHECK_EQ(save(dir, "v2", t, NULL), HLSNAP_ERR_LIMIT);
+    CHECK_EQ(sh("cmp before %s/index.json", dir), 0);
+    CHECK_EQ(loads(dir, "v1"), 0);
+    CHECK_EQ(loads(dir, "t0"), 0);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(t);
 }
 
 /* To be looked at, a snapshot need not run here. */
@@ -1947,6 +1986,8 @@ static void other_cpus(void) {
     for (i = 0; (name = hlsnap_snapshot_feature(t, i)) != NULL; i++) last = name;
     CHECK_STR(last, "unknown");
     CHECK_EQ(hlsnap_oci_save(dir_now, "v2", t, NULL, NULL, &err), HLSNAP_ERR_CPU); /* the name would be lost */
+    CHECK_EQ(hlsnap_oci_flatten(dir_now, "v1", "v2", &desc, NULL, &err), HLSNAP_ERR_CPU);
+    CHECK_EQ(loads(dir_now, "v2"), HLSNAP_ERR_NOT_FOUND);
     hlsnap_snapshot_release(t);
     hlsnap_snapshot_release(s);
 }
@@ -2613,7 +2654,7 @@ static const test_row tests[] = {
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
-    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(size_is_bounded), TEST(holes_are_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
+    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(values_are_bounded), TEST(size_is_bounded), TEST(holes_are_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),
     TEST(concurrent_saves_named), TEST(concurrent_cancels), TEST(cleaning_savers_do_not_harm), TEST(readers_while_saving),
