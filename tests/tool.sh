@@ -31,6 +31,11 @@ for c in gcc clang; do
     if command -v $c >/dev/null; then check "no warning of $c" strictly $c; else skip "no warning of $c" "no $c"; fi
 done
 [ "$failed" = 0 ] || finish
+ignored() { # what the examples' own lines leave behind
+    for f in "$top"/examples/*.c "$top"/examples/*.cpp; do lines_of cc "$f"; done | sed -n 's/.* -o \([^ ]*\).*/\1/p' >made_there && [ -s made_there ] &&
+        while read -r f; do git -C "$top" check-ignore -q "examples/$f" || { echo "examples/$f"; return 1; }; done <made_there
+}
+if git -C "$top" rev-parse >/dev/null 2>&1; then check "git ignores what the examples make" ignored; else skip "git ignores what the examples make" "no repository"; fi
 cp hlsnap_tool "$build/work/" && cd "$build/work" || exit 1
 tool() { ./hlsnap_tool "$@"; }
 exits() { # exits STATUS TEXT COMMAND...: the exit status, and what the first line of standard error says
