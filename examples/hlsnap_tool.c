@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -208,12 +209,19 @@ static void json(const char *fmt, ...) {
 
 /* ---- progress: a line on the terminal, if there is one, and an end by ^C ---- */
 
+#define BAR_LEAST 20 /* columns of a terminal: in fewer there is no sense in it */
+#define BAR_CELLS "########################"
+
 static struct {
     bool on, drawn;
-    double start, last;
-    uint64_t done; /* where the rate is counted from, and before: flatten counts twice */
+    const char *const *passes; /* what a command does, one after the other, each of them counted from 0; NULL: one thing */
+    unsigned num, pass;
+    double start, pass_start, seen, drawn_at;
+    uint64_t done, total; /* of the pass, when it was seen last */
     struct sigaction before;
 } bar;
+static const char *const flatten_passes[] = {"read", "write"};
+static const char *const diff_passes[] = {"hash A", "hash B", "compare"}; /* of diff --verify */
 static volatile sig_atomic_t interrupted;
 
 static void interrupt(int number) {
@@ -227,24 +235,70 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* Of the terminal, as wide as it is now. */
+static int columns(void) {
+    const char *text = getenv("COLUMNS");
+    const long n = text ? strtol(text, NULL, 10) : 0;
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) return size.ws_col;
+    return n > 0 && n < 10000 ? (int)n : 80;
+}
+
+static void bar_clear(void) {
+    if (bar.drawn) fputs("\r\033[K", stderr);
+    bar.drawn = false;
+}
+
+/* One row, whatever its width: of a bar that wraps, only the last row could be cleared. The last column stays free, for there
+   terminals do this and that. What does not fit goes: first the cells, then what stands behind them, then all of them. */
+static void bar_draw(double part, double rate, double left) {
+    const int wide = columns(), room = wide - 1;
+    char head[60], tail[60];
+    int cells, all = (int)sizeof(BAR_CELLS) - 1;
+    if (wide < BAR_LEAST) {
+        bar_clear();
+        return;
+    }
+    left = left < 599999 ? left : 599999;
+    snprintf(head, sizeof(head), "%s%s%s %3d%%", current->name, bar.passes ? " " : "", bar.passes ? bar.passes[bar.pass] : "",
+             (int)(100 * part));
+    snprintf(tail, sizeof(tail), " %s/s, %d:%02d left", human((uint64_t)rate), (int)(left / 60), (int)left % 60);
+    cells = room - (int)strlen(head) - (int)strlen(tail) - 3;
+    if (cells < 4) tail[0] = 0, cells = room - (int)strlen(head) - 3;
+    if (cells < all) all = cells;
+    if (all < 4) fprintf(stderr, "\r\033[K%.*s", room, head);
+    else fprintf(stderr, "\r\033[K%s [%-*.*s]%s", head, all, (int)(all * part), BAR_CELLS, tail);
+    bar.drawn = true;
+}
+
+static void bar_pass(unsigned pass, double start) {
+    bar.pass = pass;
+    bar.pass_start = bar.seen = start;
+    bar.done = bar.total = 0;
+    bar.drawn_at = 0;
+}
+
 static bool bar_step(uint64_t done, uint64_t total, void *user) {
-    const double now = seconds(), part = total ? (double)done / (double)total : 1;
-    double rate, left;
+    const double now = seconds();
+    double part, rate;
     (void)user;
-    if (done < bar.done) bar.start = now;
+    /* the library does not say where flatten's second pass begins */
+    if (bar.passes == flatten_passes && bar.pass == 0 && bar.total &&
+        (done < bar.done || total != bar.total || bar.done == bar.total))
+        bar_pass(1, bar.seen);
+    bar.seen = now;
     bar.done = done;
-    if (bar.on && (!bar.drawn || now - bar.last >= 0.1)) {
-        rate = now > bar.start ? (double)done / (now - bar.start) : 0;
-        left = rate > 0 ? (double)(total - done) / rate : 0;
-        fprintf(stderr, "\r\033[K%s %3d%% [%-24.*s] %s/s, %d:%02d left", current->name, (int)(100 * part), (int)(24 * part),
-                "########################", human((uint64_t)rate), (int)(left / 60), (int)left % 60);
-        bar.drawn = true;
-        bar.last = now;
+    bar.total = total;
+    if (bar.on && now - bar.drawn_at >= 0.1) {
+        part = (bar.pass + (total ? (double)done / (double)total : 1)) / bar.num;
+        rate = now > bar.pass_start ? (double)done / (now - bar.pass_start) : 0;
+        bar_draw(part, rate, part > 0 ? (now - bar.start) * (1 - part) / part : 0);
+        bar.drawn_at = now;
     }
     return !interrupted;
 }
 
-static hlsnap_oci_desc bar_begin(const options *o) {
+static hlsnap_oci_desc bar_begin(const options *o, const char *const *passes, unsigned num) {
     hlsnap_oci_desc desc = HLSNAP_ZERO;
     struct sigaction action;
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -252,17 +306,20 @@ static hlsnap_oci_desc bar_begin(const options *o) {
     memset(&action, 0, sizeof(action));
     action.sa_handler = interrupt;
     action.sa_flags = (int)SA_RESETHAND; /* the second ^C ends the process */
-    sigaction(SIGINT, &action, &bar.before);
+    sigaction(SIGINT, NULL, &bar.before);
+    if (bar.before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL); /* who started us wants us to go on */
     bar.on = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
+    bar.passes = passes;
+    bar.num = num;
     bar.start = seconds();
+    bar_pass(0, bar.start);
     desc.progress = bar_step;
     desc.threads = (uint32_t)(o->threads ? o->threads : cpus < 1 ? 1 : cpus > 8 ? 8 : (uint64_t)cpus);
     return desc;
 }
 
 static void bar_end(void) {
-    if (bar.drawn) fputs("\r\033[K", stderr);
-    bar.drawn = false;
+    bar_clear();
     sigaction(SIGINT, &bar.before, NULL);
 }
 
@@ -541,7 +598,7 @@ static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
 /* ---- verify, tag, rm, gc, fsck, flatten ---- */
 
 static hlsnap_result run_verify(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
     hlsnap_snapshot *s = NULL;
     hlsnap_oci_digest whole;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
@@ -580,7 +637,7 @@ static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
 }
 
 static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, flatten_passes, HLSNAP_COUNT(flatten_passes));
     hlsnap_oci_digest whole, digest;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
     if (!r) r = hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err);
@@ -759,7 +816,7 @@ static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hls
 }
 
 static hlsnap_result run_run(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
     hlsnap_snapshot *s = NULL;
     hlsnap_function f = HLSNAP_ZERO;
     hlsnap_oci_digest whole;
@@ -1003,14 +1060,16 @@ static void diff_lines(const difference *d, bool all) {
 
 static hlsnap_result run_diff(options *o, hlsnap_error *err) {
     static difference d; /* large */
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = o->verify ? bar_begin(o, diff_passes, HLSNAP_COUNT(diff_passes)) : bar_begin(o, NULL, 1);
     hlsnap_result r;
     size_t i;
     desc.guard = HLSNAP_OCI_GUARD_NONE;
     desc.any_cpu = true;
     desc.disable_verify = !o->verify;
     r = view_open(&d.side[0], o->args[0], o->args[1], &desc, err);
+    if (o->verify) bar_pass(1, seconds());
     if (!r) r = view_open(&d.side[1], o->args[o->num_args == 4 ? 2 : 0], o->args[o->num_args - 1], &desc, err);
+    if (o->verify) bar_pass(2, seconds());
     if (!r) pair_regions(&d);
     for (i = 0; i < 2; i++) d.buffer[i] = (uint8_t *)grow(NULL, DIFF_PAGES * PAGE);
     for (i = 0; i < d.num_pairs && !r; i++) r = compare_pair(&d, &d.pairs[i], err);

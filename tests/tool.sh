@@ -226,6 +226,30 @@ bar() { # drawn, with rate and time left, and cleared
 check "no progress where there is no terminal" quiet
 check "a bar on a terminal: verify" bar verify syn big
 check "a bar on a terminal: flatten" bar flatten syn s1 flat
+rises() { # rises WORDS COMMAND...: one bar for all that is done, one after the other
+    words=$1
+    shift
+    expect terminal ./hlsnap_tool "$@" >bar
+    cat -v bar
+    # shellcheck disable=SC2086
+    eval "expect rising $words" <bar
+}
+narrow() { # a bar is as wide as it may be, down to none
+    for row in "80 ]..*left" "60 ]..*left" "50 ]..*left" "40 ]" "25 ]" "20 ]"; do
+        expect resized "${row%% *}" ./hlsnap_tool verify syn big >bar && cat bar && grep -q "^verify .*${row#* }$" bar || return 1
+    done
+    expect resized 19 ./hlsnap_tool verify syn big >bar && [ "$(cat bar)" = ok ] && COLUMNS=30 expect resized 0 ./hlsnap_tool verify syn big && COLUMNS=x expect resized 80 ./hlsnap_tool verify syn big
+}
+resized() { # while it is drawn
+    expect resized 80,30 ./hlsnap_tool flatten syn s1 flat >bar && cat bar && [ "$(grep -c '^flatten' bar)" -ge 2 ] &&
+        expect resized 80,10 ./hlsnap_tool flatten syn s1 flat >bar && cat bar && [ "$(grep -c '^flatten' bar)" = 1 ]
+}
+check "one bar for two passes: flatten" rises "read write" flatten syn s1 flat
+check "one bar for three: diff --verify" rises "'hash A' 'hash B' compare" diff --verify made a b
+check "a bar on a narrow terminal" narrow
+check "a bar on one that becomes narrower" resized
+check "^C" exits 23 "" expect interrupted default ./hlsnap_tool verify syn big
+check "^C that is ignored" exits 0 "" expect interrupted ignored ./hlsnap_tool verify syn big
 check "none on a dumb one" sh -c 'script -qec "TERM=dumb ./hlsnap_tool verify syn big" /dev/null >out 2>&1; [ "$(tr -d "\r" <out)" = ok ]'
 
 # ---- standard output that is full, closed, or has had enough ----
