@@ -39,6 +39,7 @@ typedef struct command {
 } command;
 
 static const command *current; /* for messages */
+static const char *layout;     /* that the error is about, or NULL; likewise */
 
 /* ---- errors ---- */
 
@@ -47,6 +48,12 @@ __attribute__((format(printf, 3, 4))) static hlsnap_result fails(hlsnap_error *e
     va_start(list, fmt);
     vsnprintf(err->msg, sizeof(err->msg), fmt, list);
     va_end(list);
+    return r;
+}
+
+/* Passes on what came of a call on a layout: where a command has two, its message says which. */
+static hlsnap_result in(const char *dir, hlsnap_result r) {
+    if (r) layout = dir;
     return r;
 }
 
@@ -138,6 +145,9 @@ static const char *human(uint64_t bytes) {
     for (i = 0; v >= 999.95 && i + 1 < HLSNAP_COUNT(units); i++) v /= 1024;
     return i ? show("%.1f %s", v, units[i]) : show("%u B", (unsigned)bytes);
 }
+
+/* Of own_bytes: 0 is also what it is where it cannot be told. */
+static const char *own(uint64_t bytes) { return bytes ? human(bytes) : "?"; }
 
 static const char *brief(const hlsnap_oci_digest *d) { return show("%.19s", d->text); }
 
@@ -340,16 +350,17 @@ static bool match(const char *tag, const hlsnap_oci_digest *digest, uint64_t byt
     return ++p->num < 2;
 }
 
-/* A ref whose digest is cut short, but to no less than 8 digits, is made whole. */
+/* A ref whose digest is cut short, but to no less than 8 digits, is made whole. Tags have no colon. */
 static hlsnap_result whole_ref(const char *dir, const char **ref, hlsnap_oci_digest *whole, hlsnap_error *err) {
     const size_t n = strlen(*ref);
     prefix p = {*ref, whole, 0};
     hlsnap_result r;
-    if (n < 15 || n > 70 || strncmp(*ref, "sha256:", 7) != 0) return HLSNAP_OK;
-    r = hlsnap_oci_list(dir, match, &p, err);
+    if (n > 70 || strncmp(*ref, "sha256:", 7) != 0) return HLSNAP_OK;
+    if (n < 15) return fails(err, HLSNAP_ERR_ARG, "'%s': of a digest, at least 8 digits", *ref);
+    r = in(dir, hlsnap_oci_list(dir, match, &p, err));
     if (r) return r;
-    if (p.num == 0) return fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot's digest starts with '%s'", *ref);
-    if (p.num > 1) return fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots' digests start with '%s'", *ref);
+    if (p.num == 0) return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot's digest starts with '%s'", *ref));
+    if (p.num > 1) return in(dir, fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots' digests start with '%s'", *ref));
     *ref = whole->text;
     return HLSNAP_OK;
 }
@@ -392,12 +403,13 @@ static hlsnap_result view_open(view *v, const char *dir, const char *ref, const 
     v->dir = dir;
     v->ref = ref;
     r = whole_ref(dir, &v->ref, &v->whole, err);
-    if (!r) r = hlsnap_oci_get_info(dir, v->ref, &v->oci, err);
+    if (r) return r;
+    r = hlsnap_oci_get_info(dir, v->ref, &v->oci, err);
     if (!r) r = hlsnap_oci_load(dir, v->oci.digest.text, desc, &v->s, NULL, err);
     if (!r) r = hlsnap_oci_layers(dir, v->oci.digest.text, keep_layer, v, err);
-    if (r) return r;
+    if (r) return in(dir, r);
     hlsnap_snapshot_get_info(v->s, &v->info);
-    if (v->info.layers != v->num_layers) return fails(err, HLSNAP_ERR_CHANGED, "%s: the manifest changed", dir);
+    if (v->info.layers != v->num_layers) return in(dir, fails(err, HLSNAP_ERR_CHANGED, "the manifest changed"));
     for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++) v->shown[e.layer] += e.pages;
     return HLSNAP_OK;
 }
@@ -422,11 +434,15 @@ typedef struct listing {
     size_t num;
 } listing;
 
+static void sizes_json(const hlsnap_oci_info *i) {
+    json("'bytes':%u,'own_bytes':", i->bytes);
+    json(i->own_bytes ? "%u" : "null", i->own_bytes);
+}
+
 static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
     json("{'tag':%s,'digest':%s,", tag, i->digest.text);
     if (r) json("'error':%s}", hlsnap_result_name(r));
-    else json("'bytes':%u,'own_bytes':%u,'pages':%u,'stored_pages':%u,'layers':%u}", i->bytes, i->own_bytes, i->pages,
-              i->stored_pages, (uint64_t)i->layers);
+    else sizes_json(i), json(",'pages':%u,'stored_pages':%u,'layers':%u}", i->pages, i->stored_pages, (uint64_t)i->layers);
 }
 
 static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const hlsnap_oci_info *i) {
@@ -434,7 +450,7 @@ static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const 
     tag = tag[0] ? show("%s", tag) : "-";
     if (r) row(t, "%s\t%.*s\t?\t?\t?\t%s", tag, digits, i->digest.text, hlsnap_result_name(r));
     else
-        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), human(i->own_bytes), llu(i->pages),
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes), llu(i->pages),
             i->layers);
 }
 
@@ -450,7 +466,7 @@ static hlsnap_result run_ls(options *o, hlsnap_error *err) {
     hlsnap_result r;
     if (o->json) json("[");
     else row(&l.t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS");
-    r = hlsnap_oci_list_info(o->args[0], ls_entry, &l, err);
+    r = in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_entry, &l, err));
     if (o->json) json("]\n");
     else if (!r) table_print(&l.t);
     return r;
@@ -509,15 +525,15 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
          i->guest_name, i->build_id, i->cpu_vendor, i->hypervisor);
     json("'entry':%x,\n'elf_entry':%x,\n'load_address':%x,\n'generation':%x,\n", i->entry, i->elf_entry, i->load_address,
          i->generation);
-    json("'bytes':%u,\n'own_bytes':%u,\n'pages':%u,\n'stored_pages':%u", v->oci.bytes, v->oci.own_bytes, i->pages,
-         i->stored_pages);
+    sizes_json(&v->oci);
+    json(",\n'pages':%u,\n'stored_pages':%u", i->pages, i->stored_pages);
     memory_json(v);
     functions_json("exports", v->s, hlsnap_snapshot_export);
     functions_json("imports", v->s, hlsnap_snapshot_import);
     json(",\n'features':[");
     for (n = 0; (feature = hlsnap_snapshot_feature(v->s, n)); n++) json(n ? ",%s" : "%s", feature);
     json("],\n'cpu_has_features':%b,\n'cpu_problem':%s,\n'annotations':[", !cpu_problem[0], cpu_problem);
-    r = hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err);
+    r = in(v->dir, hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err));
     json("]}\n");
     return r;
 }
@@ -533,7 +549,7 @@ static void identity_lines(const view *v) {
     printf("generation  %llu\n", llu(i->generation));
     printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
            human(i->stored_pages * PAGE));
-    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), human(v->oci.own_bytes));
+    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), own(v->oci.own_bytes));
 }
 
 static void memory_lines(const view *v) {
@@ -578,7 +594,7 @@ static hlsnap_result inspect_lines(const view *v, const char *cpu_problem, hlsna
     printf("features    %s", cpu_problem[0] ? show("%s", cpu_problem) : "this CPU has them all");
     for (i = 0; (feature = hlsnap_snapshot_feature(v->s, i)); i++) printf("%s %s", i % 8 ? "" : "\n           ", feature);
     printf("\nannotations\n");
-    return hlsnap_oci_annotations(v->dir, v->ref, annotation_line, NULL, err);
+    return in(v->dir, hlsnap_oci_annotations(v->dir, v->ref, annotation_line, NULL, err));
 }
 
 static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
@@ -604,7 +620,7 @@ static hlsnap_result run_verify(options *o, hlsnap_error *err) {
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
     desc.guard = HLSNAP_OCI_GUARD_NONE;
     desc.any_cpu = o->any_cpu;
-    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
     bar_end();
     puts(r ? hlsnap_result_name(r) : "ok");
     hlsnap_snapshot_release(s);
@@ -614,24 +630,24 @@ static hlsnap_result run_verify(options *o, hlsnap_error *err) {
 static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
     const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    return r ? r : hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err);
+    return r ? r : in(o->args[0], hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err));
 }
 
 static hlsnap_result run_rm(options *o, hlsnap_error *err) {
-    const hlsnap_result r = hlsnap_oci_untag(o->args[0], o->args[1], err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_untag(o->args[0], o->args[1], err));
     if (!r) printf("untagged; `hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
     uint64_t freed = 0;
-    const hlsnap_result r = hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err));
     if (!r) printf("%llu bytes freed\n", llu(freed));
     return r;
 }
 
 static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = hlsnap_oci_fsck(o->args[0], o->repair, err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_fsck(o->args[0], o->repair, err));
     puts(r ? hlsnap_result_name(r) : "ok");
     return r;
 }
@@ -640,7 +656,7 @@ static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
     hlsnap_oci_desc desc = bar_begin(o, flatten_passes, HLSNAP_COUNT(flatten_passes));
     hlsnap_oci_digest whole, digest;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    if (!r) r = hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err));
     bar_end();
     if (!r) puts(digest.text);
     return r;
@@ -650,12 +666,17 @@ static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
 
 static const char *const type_names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
 
+/* What the guest says may look like anything: each line of it is marked, so that none passes for one of the tool's. */
 static void log_line(int level, const char *text, size_t size, void *user) {
     static const char *const names[] = {"", "error: ", "warning: ", "info: ", "debug: "};
-    (void)size, (void)user;
-    fprintf(stderr, "%s", level >= 0 && level < (int)HLSNAP_COUNT(names) ? names[level] : "");
-    put(stderr, LINES, text);
-    fputc('\n', stderr);
+    const char *end = text + size;
+    (void)user;
+    if (size && end[-1] == '\n') end--;
+    do {
+        fprintf(stderr, "guest: %s", level >= 0 && level < (int)HLSNAP_COUNT(names) ? names[level] : "");
+        while (text < end && *text != '\n') fputs(next(&text, LINES), stderr);
+        fputc('\n', stderr);
+    } while (text++ < end);
 }
 
 /* Stands in for every function that the snapshot needs of its host. */
@@ -822,7 +843,7 @@ static hlsnap_result run_run(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
     size_t i;
-    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
     bar_end();
     for (i = 0; !r && (!f.name || strcmp(f.name, o->args[2]) != 0); i++)
         if (!hlsnap_snapshot_export(s, i, &f))
@@ -894,7 +915,8 @@ static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_
     uint64_t n, i;
     for (; pages && !r; pages -= n, gva += n * PAGE) {
         n = least(pages, DIFF_PAGES);
-        for (i = 0; i < 2 && !r; i++) r = hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err);
+        for (i = 0; i < 2 && !r; i++)
+            r = in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
         if (r || memcmp(d->buffer[0], d->buffer[1], (size_t)n * PAGE) == 0) continue;
         for (i = 0; i < n; i++)
             if (memcmp(d->buffer[0] + i * PAGE, d->buffer[1] + i * PAGE, PAGE) != 0) page_differs(d, p, gva + i * PAGE);
@@ -1239,10 +1261,19 @@ static void map_write(FILE *f, const view *v) {
     fprintf(f,
             "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s); %s on disk, %s of it nobody else's</text>\n",
             MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(v->info.stored_pages),
-            human(v->info.stored_pages * PAGE), human(v->oci.bytes), human(v->oci.own_bytes));
+            human(v->info.stored_pages * PAGE), human(v->oci.bytes), own(v->oci.own_bytes));
     map_legend(f, v);
     for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) map_region(f, v, &plots[i]);
     fprintf(f, "</svg>\n");
+}
+
+/* False, with errno, when not all of it was written. */
+static bool close_written(FILE *f) {
+    const bool whole = fflush(f) == 0 && !ferror(f);
+    const int e = errno;
+    if (fclose(f) != 0) return false;
+    errno = e;
+    return whole;
 }
 
 static hlsnap_result run_map(options *o, hlsnap_error *err) {
@@ -1252,29 +1283,31 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
     hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
     if (!r && o->output && !(f = fopen(o->output, "w"))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     if (!r) map_write(f, &v);
-    if (!r && o->output && (ferror(f) | fclose(f))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    if (!r && o->output && !close_written(f)) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     hlsnap_snapshot_release(v.s);
     return r;
 }
 
 /* ---- the command line ---- */
 
-static const struct option_row { const char *name, *value, *help; size_t at; } option_rows[] = {
-    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json)},
-    {"--long", NULL, "digests in full", offsetof(options, full)},
-    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all)},
-    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify)},
-    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu)},
-    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair)},
-    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw)},
-    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads)},
-    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms)},
-    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s)},
-    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output)},
+static const struct option_row { const char *name, *value, *help; size_t at; uint64_t from, to; } option_rows[] = {
+    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json), 0, 0},
+    {"--long", NULL, "digests in full", offsetof(options, full), 0, 0},
+    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all), 0, 0},
+    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify), 0, 0},
+    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu), 0, 0},
+    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair), 0, 0},
+    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw), 0, 0},
+    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads), 1, 64},
+    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms), 0, 1000000000000},
+    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s), 0, 1000000000000},
+    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output), 0, 0},
 };
 
 static const command commands[] = {
-    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout", "OWN is what would be freed if the entry went.",
+    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout",
+     "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
+     "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
     {"inspect", "DIR REF", 2, 2, "--json", "identity, regions, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
@@ -1337,7 +1370,8 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
     vsnprintf(text, sizeof(text), fmt, list);
     va_end(list);
     fprintf(stderr, "hlsnap_tool: %s%s%s\n", current ? current->name : "", current ? ": " : "", show("%s", text));
-    fprintf(stderr, "usage: hlsnap_tool %s %s\n", current ? current->name : "COMMAND",
+    fprintf(stderr, "usage: hlsnap_tool %s %s%s\n", current ? current->name : "COMMAND",
+            !current || current->options[0] ? "[OPTION...] " : "",
             current ? current->args : "ARG...; --help lists the commands");
     return USAGE;
 }
@@ -1356,8 +1390,8 @@ static int set_option(options *o, char **argv, int *i) {
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
     if (row->at == offsetof(options, output)) o->output = argv[*i];
-    else if (!parse_number(argv[*i], false, 40, &n) || (row->at == offsetof(options, threads) && (n < 1 || n > 64)))
-        return usage("%s %s", row->name, argv[*i]);
+    else if (!parse_number(argv[*i], false, 64, &n) || n < row->from || n > row->to)
+        return usage("%s %.40s: not a number from %llu to %llu", row->name, argv[*i], llu(row->from), llu(row->to));
     else memcpy(at + row->at, &n, sizeof(n));
     return 0;
 }
@@ -1378,6 +1412,16 @@ static int read_options(options *o, int argc, char **argv) {
     return status;
 }
 
+static void print_error(hlsnap_result r, const hlsnap_error *err) {
+    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
+    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
+    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
+    fputs(show("%s", err->msg), stderr);
+    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
+    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
+    fputc('\n', stderr);
+}
+
 static int run_command(int argc, char **argv) {
     options o = {0};
     hlsnap_error err = HLSNAP_ZERO;
@@ -1390,9 +1434,7 @@ static int run_command(int argc, char **argv) {
     r = current->run(&o, &err);
     if (!r) return o.status;
     fflush(stdout);
-    fprintf(stderr, "hlsnap_tool: %s: %s: %s", current->name, hlsnap_result_name(r), show("%s", err.msg));
-    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err.user_code);
-    fputc('\n', stderr);
+    print_error(r, &err);
     return r == HLSNAP_ERR_ARG ? USAGE : (int)r;
 }
 
