@@ -305,6 +305,59 @@ repaired() { # a blob that nobody needs, and whose name is not its sha256
         says ok tool fsck --repair store && says ok tool fsck store
 }
 check "fsck --repair" repaired
+# ---- docs/tool.md "When something is damaged": what it says mends it, mends it ----
+damages() { # damages COMMAND...: with each kind of damage to `one` in store, by $b, $what and $how
+    for what in manifest config memory chunks; do
+        for how in gone bad short; do
+            rm -rf store && cp -r whole store && b=$(expect damage store one "$what" "$how") || return 1
+            if tool fsck store >out 2>err || ! "$@"; then echo "$what $how" && cat out err && return 1; fi
+        done
+    done
+}
+saved_again() { tool flatten store l one >out && says ok tool fsck store && says ok tool verify store one; }
+copied_again() { # what is there and wrong, skopeo takes for right
+    rm -f "$b" && skopeo copy -q oci:whole:one oci:store:one && says ok tool fsck store && says ok tool verify store one
+}
+given_up() { # with a manifest damaged, the others are to go elsewhere
+    tool rm store one >out || return 1
+    if [ "$what" = manifest ]; then
+        [ "$how" = gone ] || { ! tool gc --grace 0 store && rm -f "$b"; } >out 2>err || return 1
+        tool gc --grace 0 store >out && ! says ok tool fsck --repair store && says ok tool verify store l
+    else tool gc --grace 0 store >out && says ok tool fsck store && says ok tool verify store l; fi
+}
+elsewhere() { # with a manifest that is wrong beside it
+    rm -rf store moved && cp -r whole store && expect damage store one manifest bad && skopeo copy -q oci:store:l oci:moved:l && says ok tool fsck moved && says ok tool verify moved l
+}
+whole() { rm -rf whole && format write whole l --seed 11 --layers 4 && tool flatten whole l one && says ok tool fsck whole; }
+stray() { # nobody's: in the way of nothing but fsck
+    rm -rf store && cp -r made store && echo x >store/blobs/sha256/notes.txt && exits 47 "notes.txt: no blob's name" tool fsck --repair store && says "0 bytes freed" tool gc --grace 0 store &&
+        says ok tool verify store a && rm store/blobs/sha256/notes.txt && says ok tool fsck store
+}
+repairs() { # oci-layout, a link in the place of a blob that nobody needs, what killed writers left
+    rm -rf store && cp -r made store && rm store/oci-layout && ln -s /etc/passwd "store/blobs/sha256/$(printf '%064d' 7)" && mkdir store/.hlsnap-tmp &&
+        echo x >store/.hlsnap-0123abcd.tmp && echo x >store/.hlsnap-tmp/.hlsnap-4567.tmp && exits 47 oci-layout tool fsck store && says ok tool fsck --repair store && says ok tool verify store a &&
+        [ "$(find store -name '.hlsnap-*' -o -type l)" = "" ] && echo '{"imageLayoutVersion":"2.0.0"}' >store/oci-layout && exits 40 LAYOUT tool fsck --repair store &&
+        rm store/oci-layout && says ok tool fsck --repair store
+}
+tagged_twice() {
+    rm -rf store && cp -r made store && sed -i 's/"b"/"a"/' store/index.json && exits 42 AMBIGUOUS tool verify store a && tool rm store a >out && tool tag store "$a" a && says ok tool verify store a
+}
+index_gone() { # the blobs are still there, and a copy names them again
+    rm -rf store && cp -r whole store && echo '{' >store/index.json && exits 46 HLSNAP_ERR_JSON tool fsck --repair store && rm store/index.json && exits 47 index.json tool ls store &&
+        skopeo copy -q oci:whole:one oci:store:one && says ok tool verify store one
+}
+if whole >"$build/check.log" 2>&1; then
+    check "damage: saved again" damages saved_again
+    check "damage: given up" damages given_up
+    if command -v skopeo >/dev/null; then
+        check "damage: copied again" damages copied_again
+        check "damage: the others copied elsewhere" damages elsewhere
+        check "damage: the index" index_gone
+    else skip "damage: copies" "no skopeo"; fi
+else fail "a layout to damage"; fi
+check "damage: a stray file" stray
+check "damage: what fsck --repair does" repairs
+check "damage: a tag listed twice" tagged_twice
 flattened() {
     rm -rf store && cp -r syn store && digest=$(tool flatten store l one) && [ "$(tool ls --json store | grep '"one"' | grep -c '"layers":1}')" = 1 ] &&
         [ "$(tool inspect --json store one | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p' | head -n 1)" = "$digest" ] && differs 0 store l store one &&
