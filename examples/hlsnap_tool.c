@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,6 +39,7 @@ typedef struct command {
 } command;
 
 static const command *current; /* for messages */
+static const char *layout;     /* that the error is about, or NULL; likewise */
 
 /* ---- errors ---- */
 
@@ -46,6 +48,12 @@ __attribute__((format(printf, 3, 4))) static hlsnap_result fails(hlsnap_error *e
     va_start(list, fmt);
     vsnprintf(err->msg, sizeof(err->msg), fmt, list);
     va_end(list);
+    return r;
+}
+
+/* Passes on what came of a call on a layout: where a command has two, its message says which. */
+static hlsnap_result in(const char *dir, hlsnap_result r) {
+    if (r) layout = dir;
     return r;
 }
 
@@ -138,6 +146,9 @@ static const char *human(uint64_t bytes) {
     return i ? show("%.1f %s", v, units[i]) : show("%u B", (unsigned)bytes);
 }
 
+/* Of own_bytes: 0 is also what it is where it cannot be told. */
+static const char *own(uint64_t bytes) { return bytes ? human(bytes) : "?"; }
+
 static const char *brief(const hlsnap_oci_digest *d) { return show("%.19s", d->text); }
 
 static unsigned long long llu(uint64_t v) { return v; } /* for %llu */
@@ -208,12 +219,19 @@ static void json(const char *fmt, ...) {
 
 /* ---- progress: a line on the terminal, if there is one, and an end by ^C ---- */
 
+#define BAR_LEAST 20 /* columns of a terminal: in fewer there is no sense in it */
+#define BAR_CELLS "########################"
+
 static struct {
     bool on, drawn;
-    double start, last;
-    uint64_t done; /* where the rate is counted from, and before: flatten counts twice */
+    const char *const *passes; /* what a command does, one after the other, each of them counted from 0; NULL: one thing */
+    unsigned num, pass;
+    double start, pass_start, seen, drawn_at;
+    uint64_t done, total; /* of the pass, when it was seen last */
     struct sigaction before;
 } bar;
+static const char *const flatten_passes[] = {"read", "write"};
+static const char *const diff_passes[] = {"hash A", "hash B", "compare"}; /* of diff --verify */
 static volatile sig_atomic_t interrupted;
 
 static void interrupt(int number) {
@@ -227,24 +245,70 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* Of the terminal, as wide as it is now. */
+static int columns(void) {
+    const char *text = getenv("COLUMNS");
+    const long n = text ? strtol(text, NULL, 10) : 0;
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) return size.ws_col;
+    return n > 0 && n < 10000 ? (int)n : 80;
+}
+
+static void bar_clear(void) {
+    if (bar.drawn) fputs("\r\033[K", stderr);
+    bar.drawn = false;
+}
+
+/* One row, whatever its width: of a bar that wraps, only the last row could be cleared. The last column stays free, for there
+   terminals do this and that. What does not fit goes: first the cells, then what stands behind them, then all of them. */
+static void bar_draw(double part, double rate, double left) {
+    const int wide = columns(), room = wide - 1;
+    char head[60], tail[60];
+    int cells, all = (int)sizeof(BAR_CELLS) - 1;
+    if (wide < BAR_LEAST) {
+        bar_clear();
+        return;
+    }
+    left = left < 599999 ? left : 599999;
+    snprintf(head, sizeof(head), "%s%s%s %3d%%", current->name, bar.passes ? " " : "", bar.passes ? bar.passes[bar.pass] : "",
+             (int)(100 * part));
+    snprintf(tail, sizeof(tail), " %s/s, %d:%02d left", human((uint64_t)rate), (int)(left / 60), (int)left % 60);
+    cells = room - (int)strlen(head) - (int)strlen(tail) - 3;
+    if (cells < 4) tail[0] = 0, cells = room - (int)strlen(head) - 3;
+    if (cells < all) all = cells;
+    if (all < 4) fprintf(stderr, "\r\033[K%.*s", room, head);
+    else fprintf(stderr, "\r\033[K%s [%-*.*s]%s", head, all, (int)(all * part), BAR_CELLS, tail);
+    bar.drawn = true;
+}
+
+static void bar_pass(unsigned pass, double start) {
+    bar.pass = pass;
+    bar.pass_start = bar.seen = start;
+    bar.done = bar.total = 0;
+    bar.drawn_at = 0;
+}
+
 static bool bar_step(uint64_t done, uint64_t total, void *user) {
-    const double now = seconds(), part = total ? (double)done / (double)total : 1;
-    double rate, left;
+    const double now = seconds();
+    double part, rate;
     (void)user;
-    if (done < bar.done) bar.start = now;
+    /* the library does not say where flatten's second pass begins */
+    if (bar.passes == flatten_passes && bar.pass == 0 && bar.total &&
+        (done < bar.done || total != bar.total || bar.done == bar.total))
+        bar_pass(1, bar.seen);
+    bar.seen = now;
     bar.done = done;
-    if (bar.on && (!bar.drawn || now - bar.last >= 0.1)) {
-        rate = now > bar.start ? (double)done / (now - bar.start) : 0;
-        left = rate > 0 ? (double)(total - done) / rate : 0;
-        fprintf(stderr, "\r\033[K%s %3d%% [%-24.*s] %s/s, %d:%02d left", current->name, (int)(100 * part), (int)(24 * part),
-                "########################", human((uint64_t)rate), (int)(left / 60), (int)left % 60);
-        bar.drawn = true;
-        bar.last = now;
+    bar.total = total;
+    if (bar.on && now - bar.drawn_at >= 0.1) {
+        part = (bar.pass + (total ? (double)done / (double)total : 1)) / bar.num;
+        rate = now > bar.pass_start ? (double)done / (now - bar.pass_start) : 0;
+        bar_draw(part, rate, part > 0 ? (now - bar.start) * (1 - part) / part : 0);
+        bar.drawn_at = now;
     }
     return !interrupted;
 }
 
-static hlsnap_oci_desc bar_begin(const options *o) {
+static hlsnap_oci_desc bar_begin(const options *o, const char *const *passes, unsigned num) {
     hlsnap_oci_desc desc = HLSNAP_ZERO;
     struct sigaction action;
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -252,17 +316,20 @@ static hlsnap_oci_desc bar_begin(const options *o) {
     memset(&action, 0, sizeof(action));
     action.sa_handler = interrupt;
     action.sa_flags = (int)SA_RESETHAND; /* the second ^C ends the process */
-    sigaction(SIGINT, &action, &bar.before);
+    sigaction(SIGINT, NULL, &bar.before);
+    if (bar.before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL); /* who started us wants us to go on */
     bar.on = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
+    bar.passes = passes;
+    bar.num = num;
     bar.start = seconds();
+    bar_pass(0, bar.start);
     desc.progress = bar_step;
     desc.threads = (uint32_t)(o->threads ? o->threads : cpus < 1 ? 1 : cpus > 8 ? 8 : (uint64_t)cpus);
     return desc;
 }
 
 static void bar_end(void) {
-    if (bar.drawn) fputs("\r\033[K", stderr);
-    bar.drawn = false;
+    bar_clear();
     sigaction(SIGINT, &bar.before, NULL);
 }
 
@@ -283,16 +350,17 @@ static bool match(const char *tag, const hlsnap_oci_digest *digest, uint64_t byt
     return ++p->num < 2;
 }
 
-/* A ref whose digest is cut short, but to no less than 8 digits, is made whole. */
+/* A ref whose digest is cut short, but to no less than 8 digits, is made whole. Tags have no colon. */
 static hlsnap_result whole_ref(const char *dir, const char **ref, hlsnap_oci_digest *whole, hlsnap_error *err) {
     const size_t n = strlen(*ref);
     prefix p = {*ref, whole, 0};
     hlsnap_result r;
-    if (n < 15 || n > 70 || strncmp(*ref, "sha256:", 7) != 0) return HLSNAP_OK;
-    r = hlsnap_oci_list(dir, match, &p, err);
+    if (n > 70 || strncmp(*ref, "sha256:", 7) != 0) return HLSNAP_OK;
+    if (n < 15) return fails(err, HLSNAP_ERR_ARG, "'%s': of a digest, at least 8 digits", *ref);
+    r = in(dir, hlsnap_oci_list(dir, match, &p, err));
     if (r) return r;
-    if (p.num == 0) return fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot's digest starts with '%s'", *ref);
-    if (p.num > 1) return fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots' digests start with '%s'", *ref);
+    if (p.num == 0) return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot's digest starts with '%s'", *ref));
+    if (p.num > 1) return in(dir, fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots' digests start with '%s'", *ref));
     *ref = whole->text;
     return HLSNAP_OK;
 }
@@ -335,12 +403,13 @@ static hlsnap_result view_open(view *v, const char *dir, const char *ref, const 
     v->dir = dir;
     v->ref = ref;
     r = whole_ref(dir, &v->ref, &v->whole, err);
-    if (!r) r = hlsnap_oci_get_info(dir, v->ref, &v->oci, err);
+    if (r) return r;
+    r = hlsnap_oci_get_info(dir, v->ref, &v->oci, err);
     if (!r) r = hlsnap_oci_load(dir, v->oci.digest.text, desc, &v->s, NULL, err);
     if (!r) r = hlsnap_oci_layers(dir, v->oci.digest.text, keep_layer, v, err);
-    if (r) return r;
+    if (r) return in(dir, r);
     hlsnap_snapshot_get_info(v->s, &v->info);
-    if (v->info.layers != v->num_layers) return fails(err, HLSNAP_ERR_CHANGED, "%s: the manifest changed", dir);
+    if (v->info.layers != v->num_layers) return in(dir, fails(err, HLSNAP_ERR_CHANGED, "the manifest changed"));
     for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++) v->shown[e.layer] += e.pages;
     return HLSNAP_OK;
 }
@@ -365,11 +434,15 @@ typedef struct listing {
     size_t num;
 } listing;
 
+static void sizes_json(const hlsnap_oci_info *i) {
+    json("'bytes':%u,'own_bytes':", i->bytes);
+    json(i->own_bytes ? "%u" : "null", i->own_bytes);
+}
+
 static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
     json("{'tag':%s,'digest':%s,", tag, i->digest.text);
     if (r) json("'error':%s}", hlsnap_result_name(r));
-    else json("'bytes':%u,'own_bytes':%u,'pages':%u,'stored_pages':%u,'layers':%u}", i->bytes, i->own_bytes, i->pages,
-              i->stored_pages, (uint64_t)i->layers);
+    else sizes_json(i), json(",'pages':%u,'stored_pages':%u,'layers':%u}", i->pages, i->stored_pages, (uint64_t)i->layers);
 }
 
 static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const hlsnap_oci_info *i) {
@@ -377,7 +450,7 @@ static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const 
     tag = tag[0] ? show("%s", tag) : "-";
     if (r) row(t, "%s\t%.*s\t?\t?\t?\t%s", tag, digits, i->digest.text, hlsnap_result_name(r));
     else
-        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), human(i->own_bytes), llu(i->pages),
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes), llu(i->pages),
             i->layers);
 }
 
@@ -393,7 +466,7 @@ static hlsnap_result run_ls(options *o, hlsnap_error *err) {
     hlsnap_result r;
     if (o->json) json("[");
     else row(&l.t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS");
-    r = hlsnap_oci_list_info(o->args[0], ls_entry, &l, err);
+    r = in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_entry, &l, err));
     if (o->json) json("]\n");
     else if (!r) table_print(&l.t);
     return r;
@@ -452,15 +525,15 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
          i->guest_name, i->build_id, i->cpu_vendor, i->hypervisor);
     json("'entry':%x,\n'elf_entry':%x,\n'load_address':%x,\n'generation':%x,\n", i->entry, i->elf_entry, i->load_address,
          i->generation);
-    json("'bytes':%u,\n'own_bytes':%u,\n'pages':%u,\n'stored_pages':%u", v->oci.bytes, v->oci.own_bytes, i->pages,
-         i->stored_pages);
+    sizes_json(&v->oci);
+    json(",\n'pages':%u,\n'stored_pages':%u", i->pages, i->stored_pages);
     memory_json(v);
     functions_json("exports", v->s, hlsnap_snapshot_export);
     functions_json("imports", v->s, hlsnap_snapshot_import);
     json(",\n'features':[");
     for (n = 0; (feature = hlsnap_snapshot_feature(v->s, n)); n++) json(n ? ",%s" : "%s", feature);
     json("],\n'cpu_has_features':%b,\n'cpu_problem':%s,\n'annotations':[", !cpu_problem[0], cpu_problem);
-    r = hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err);
+    r = in(v->dir, hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err));
     json("]}\n");
     return r;
 }
@@ -476,7 +549,7 @@ static void identity_lines(const view *v) {
     printf("generation  %llu\n", llu(i->generation));
     printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
            human(i->stored_pages * PAGE));
-    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), human(v->oci.own_bytes));
+    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), own(v->oci.own_bytes));
 }
 
 static void memory_lines(const view *v) {
@@ -521,7 +594,7 @@ static hlsnap_result inspect_lines(const view *v, const char *cpu_problem, hlsna
     printf("features    %s", cpu_problem[0] ? show("%s", cpu_problem) : "this CPU has them all");
     for (i = 0; (feature = hlsnap_snapshot_feature(v->s, i)); i++) printf("%s %s", i % 8 ? "" : "\n           ", feature);
     printf("\nannotations\n");
-    return hlsnap_oci_annotations(v->dir, v->ref, annotation_line, NULL, err);
+    return in(v->dir, hlsnap_oci_annotations(v->dir, v->ref, annotation_line, NULL, err));
 }
 
 static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
@@ -541,13 +614,13 @@ static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
 /* ---- verify, tag, rm, gc, fsck, flatten ---- */
 
 static hlsnap_result run_verify(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
     hlsnap_snapshot *s = NULL;
     hlsnap_oci_digest whole;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
     desc.guard = HLSNAP_OCI_GUARD_NONE;
     desc.any_cpu = o->any_cpu;
-    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
     bar_end();
     puts(r ? hlsnap_result_name(r) : "ok");
     hlsnap_snapshot_release(s);
@@ -557,33 +630,33 @@ static hlsnap_result run_verify(options *o, hlsnap_error *err) {
 static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
     const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    return r ? r : hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err);
+    return r ? r : in(o->args[0], hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err));
 }
 
 static hlsnap_result run_rm(options *o, hlsnap_error *err) {
-    const hlsnap_result r = hlsnap_oci_untag(o->args[0], o->args[1], err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_untag(o->args[0], o->args[1], err));
     if (!r) printf("untagged; `hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
     uint64_t freed = 0;
-    const hlsnap_result r = hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err));
     if (!r) printf("%llu bytes freed\n", llu(freed));
     return r;
 }
 
 static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = hlsnap_oci_fsck(o->args[0], o->repair, err);
+    const hlsnap_result r = in(o->args[0], hlsnap_oci_fsck(o->args[0], o->repair, err));
     puts(r ? hlsnap_result_name(r) : "ok");
     return r;
 }
 
 static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, flatten_passes, HLSNAP_COUNT(flatten_passes));
     hlsnap_oci_digest whole, digest;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    if (!r) r = hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err));
     bar_end();
     if (!r) puts(digest.text);
     return r;
@@ -593,12 +666,17 @@ static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
 
 static const char *const type_names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
 
+/* What the guest says may look like anything: each line of it is marked, so that none passes for one of the tool's. */
 static void log_line(int level, const char *text, size_t size, void *user) {
     static const char *const names[] = {"", "error: ", "warning: ", "info: ", "debug: "};
-    (void)size, (void)user;
-    fprintf(stderr, "%s", level >= 0 && level < (int)HLSNAP_COUNT(names) ? names[level] : "");
-    put(stderr, LINES, text);
-    fputc('\n', stderr);
+    const char *end = text + size;
+    (void)user;
+    if (size && end[-1] == '\n') end--;
+    do {
+        fprintf(stderr, "guest: %s", level >= 0 && level < (int)HLSNAP_COUNT(names) ? names[level] : "");
+        while (text < end && *text != '\n') fputs(next(&text, LINES), stderr);
+        fputc('\n', stderr);
+    } while (text++ < end);
 }
 
 /* Stands in for every function that the snapshot needs of its host. */
@@ -759,13 +837,13 @@ static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hls
 }
 
 static hlsnap_result run_run(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
     hlsnap_snapshot *s = NULL;
     hlsnap_function f = HLSNAP_ZERO;
     hlsnap_oci_digest whole;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
     size_t i;
-    if (!r) r = hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err);
+    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
     bar_end();
     for (i = 0; !r && (!f.name || strcmp(f.name, o->args[2]) != 0); i++)
         if (!hlsnap_snapshot_export(s, i, &f))
@@ -837,7 +915,8 @@ static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_
     uint64_t n, i;
     for (; pages && !r; pages -= n, gva += n * PAGE) {
         n = least(pages, DIFF_PAGES);
-        for (i = 0; i < 2 && !r; i++) r = hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err);
+        for (i = 0; i < 2 && !r; i++)
+            r = in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
         if (r || memcmp(d->buffer[0], d->buffer[1], (size_t)n * PAGE) == 0) continue;
         for (i = 0; i < n; i++)
             if (memcmp(d->buffer[0] + i * PAGE, d->buffer[1] + i * PAGE, PAGE) != 0) page_differs(d, p, gva + i * PAGE);
@@ -1003,14 +1082,16 @@ static void diff_lines(const difference *d, bool all) {
 
 static hlsnap_result run_diff(options *o, hlsnap_error *err) {
     static difference d; /* large */
-    hlsnap_oci_desc desc = bar_begin(o);
+    hlsnap_oci_desc desc = o->verify ? bar_begin(o, diff_passes, HLSNAP_COUNT(diff_passes)) : bar_begin(o, NULL, 1);
     hlsnap_result r;
     size_t i;
     desc.guard = HLSNAP_OCI_GUARD_NONE;
     desc.any_cpu = true;
     desc.disable_verify = !o->verify;
     r = view_open(&d.side[0], o->args[0], o->args[1], &desc, err);
+    if (o->verify) bar_pass(1, seconds());
     if (!r) r = view_open(&d.side[1], o->args[o->num_args == 4 ? 2 : 0], o->args[o->num_args - 1], &desc, err);
+    if (o->verify) bar_pass(2, seconds());
     if (!r) pair_regions(&d);
     for (i = 0; i < 2; i++) d.buffer[i] = (uint8_t *)grow(NULL, DIFF_PAGES * PAGE);
     for (i = 0; i < d.num_pairs && !r; i++) r = compare_pair(&d, &d.pairs[i], err);
@@ -1180,10 +1261,19 @@ static void map_write(FILE *f, const view *v) {
     fprintf(f,
             "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s); %s on disk, %s of it nobody else's</text>\n",
             MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(v->info.stored_pages),
-            human(v->info.stored_pages * PAGE), human(v->oci.bytes), human(v->oci.own_bytes));
+            human(v->info.stored_pages * PAGE), human(v->oci.bytes), own(v->oci.own_bytes));
     map_legend(f, v);
     for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) map_region(f, v, &plots[i]);
     fprintf(f, "</svg>\n");
+}
+
+/* False, with errno, when not all of it was written. */
+static bool close_written(FILE *f) {
+    const bool whole = fflush(f) == 0 && !ferror(f);
+    const int e = errno;
+    if (fclose(f) != 0) return false;
+    errno = e;
+    return whole;
 }
 
 static hlsnap_result run_map(options *o, hlsnap_error *err) {
@@ -1193,29 +1283,31 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
     hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
     if (!r && o->output && !(f = fopen(o->output, "w"))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     if (!r) map_write(f, &v);
-    if (!r && o->output && (ferror(f) | fclose(f))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    if (!r && o->output && !close_written(f)) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     hlsnap_snapshot_release(v.s);
     return r;
 }
 
 /* ---- the command line ---- */
 
-static const struct option_row { const char *name, *value, *help; size_t at; } option_rows[] = {
-    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json)},
-    {"--long", NULL, "digests in full", offsetof(options, full)},
-    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all)},
-    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify)},
-    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu)},
-    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair)},
-    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw)},
-    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads)},
-    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms)},
-    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s)},
-    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output)},
+static const struct option_row { const char *name, *value, *help; size_t at; uint64_t from, to; } option_rows[] = {
+    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json), 0, 0},
+    {"--long", NULL, "digests in full", offsetof(options, full), 0, 0},
+    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all), 0, 0},
+    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify), 0, 0},
+    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu), 0, 0},
+    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair), 0, 0},
+    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw), 0, 0},
+    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads), 1, 64},
+    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms), 0, 1000000000000},
+    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s), 0, 1000000000000},
+    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output), 0, 0},
 };
 
 static const command commands[] = {
-    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout", "OWN is what would be freed if the entry went.",
+    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout",
+     "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
+     "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
     {"inspect", "DIR REF", 2, 2, "--json", "identity, regions, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
@@ -1278,7 +1370,8 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
     vsnprintf(text, sizeof(text), fmt, list);
     va_end(list);
     fprintf(stderr, "hlsnap_tool: %s%s%s\n", current ? current->name : "", current ? ": " : "", show("%s", text));
-    fprintf(stderr, "usage: hlsnap_tool %s %s\n", current ? current->name : "COMMAND",
+    fprintf(stderr, "usage: hlsnap_tool %s %s%s\n", current ? current->name : "COMMAND",
+            !current || current->options[0] ? "[OPTION...] " : "",
             current ? current->args : "ARG...; --help lists the commands");
     return USAGE;
 }
@@ -1297,8 +1390,8 @@ static int set_option(options *o, char **argv, int *i) {
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
     if (row->at == offsetof(options, output)) o->output = argv[*i];
-    else if (!parse_number(argv[*i], false, 40, &n) || (row->at == offsetof(options, threads) && (n < 1 || n > 64)))
-        return usage("%s %s", row->name, argv[*i]);
+    else if (!parse_number(argv[*i], false, 64, &n) || n < row->from || n > row->to)
+        return usage("%s %.40s: not a number from %llu to %llu", row->name, argv[*i], llu(row->from), llu(row->to));
     else memcpy(at + row->at, &n, sizeof(n));
     return 0;
 }
@@ -1319,6 +1412,16 @@ static int read_options(options *o, int argc, char **argv) {
     return status;
 }
 
+static void print_error(hlsnap_result r, const hlsnap_error *err) {
+    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
+    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
+    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
+    fputs(show("%s", err->msg), stderr);
+    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
+    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
+    fputc('\n', stderr);
+}
+
 static int run_command(int argc, char **argv) {
     options o = {0};
     hlsnap_error err = HLSNAP_ZERO;
@@ -1331,9 +1434,7 @@ static int run_command(int argc, char **argv) {
     r = current->run(&o, &err);
     if (!r) return o.status;
     fflush(stdout);
-    fprintf(stderr, "hlsnap_tool: %s: %s: %s", current->name, hlsnap_result_name(r), show("%s", err.msg));
-    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err.user_code);
-    fputc('\n', stderr);
+    print_error(r, &err);
     return r == HLSNAP_ERR_ARG ? USAGE : (int)r;
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tool.sh DIR - compiles examples/hlsnap_tool.c by its own cc: line and puts every command to the test: what it says is compared with
 # what tests/tool_check.py finds by itself. TAP; what runs a guest needs /dev/kvm, the rest does not.
-# shellcheck disable=SC2016 # what stands in sh -c '...' is for that shell
+# shellcheck disable=SC2016,SC2317 # what stands in sh -c '...' is for that shell; functions are called by check
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
@@ -31,6 +31,11 @@ for c in gcc clang; do
     if command -v $c >/dev/null; then check "no warning of $c" strictly $c; else skip "no warning of $c" "no $c"; fi
 done
 [ "$failed" = 0 ] || finish
+ignored() { # what the examples' own lines leave behind
+    for f in "$top"/examples/*.c "$top"/examples/*.cpp; do lines_of cc "$f"; done | sed -n 's/.* -o \([^ ]*\).*/\1/p' >made_there && [ -s made_there ] &&
+        while read -r f; do git -C "$top" check-ignore -q "examples/$f" || { echo "examples/$f"; return 1; }; done <made_there
+}
+if git -C "$top" rev-parse >/dev/null 2>&1; then check "git ignores what the examples make" ignored; else skip "git ignores what the examples make" "no repository"; fi
 cp hlsnap_tool "$build/work/" && cd "$build/work" || exit 1
 tool() { ./hlsnap_tool "$@"; }
 exits() { # exits STATUS TEXT COMMAND...: the exit status, and what the first line of standard error says
@@ -68,7 +73,15 @@ check "too few arguments" exits 2 "too few" tool inspect d
 check "too many arguments" exits 2 "too many" tool ls d e
 check "an option without its value" exits 2 "--threads needs N" tool verify d r --threads
 check "a number that is none" exits 2 "--threads 4x" tool verify --threads 4x d r
-check "too many threads" exits 2 "--threads 65" tool verify --threads 65 d r
+ranges() { # what is wrong, and what is right
+    for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 1000000000000" "--timeout -5 run 0 1000000000000" "--timeout 1000000000001 run 0 1000000000000"; do
+        # shellcheck disable=SC2086
+        set -- $row
+        exits 2 "$1 $2: not a number from $4 to $5" tool "$3" "$1" "$2" d r f && grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
+    done
+    exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag DIR REF TAG" err
+}
+check "a number beyond its range" ranges
 documented() { # docs/tool.md has each result's number
     sed -n 's/^    X(\([A-Z_]*\), \([0-9]*\), .*/\2 HLSNAP_\1/p' "$top/hlsnap.h" >numbers
     [ -s numbers ] && while read -r number name; do
@@ -100,12 +113,20 @@ features() { # one that the format does not know: shown as one that is lacking, 
         grep -q '"cpu_has_features":false' out && grep -q 'lacks zz_unknown' out && exits 52 HLSNAP_ERR_CPU tool verify odd f &&
         says ok tool verify --any-cpu odd f
 }
+owns() { # two tags of one snapshot show the same; what goes when both go is what ls said; what cannot be told is no number
+    rm -rf two && cp -r made two && tool tag two b again && lists two && inspects two b && inspects two a || return 1
+    before=$(tool ls --json two | sed -n 's/.*"tag":"again".*"own_bytes":\([0-9]*\),.*/\1/p') && tool rm two b && tool gc two --grace 0 && tool rm two again &&
+        [ "$(tool gc two --grace 0)" = "$before bytes freed" ] && says ok tool verify two a || return 1
+    rm -rf two && cp -r made two && expect damage two b manifest bad && tool ls two >out && cat out && grep -q "^a .* KiB  *?  *929  1$" out &&
+        tool ls two --json | grep '"tag":"a"' | grep -q '"own_bytes":null,' && tool inspect two a | grep -q ", ? of it nobody else's$" &&
+        tool inspect two a --json | python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)["own_bytes"] is not None)' && tool map two a | grep -q ", ? of it nobody"
+}
 maps() { tool map "$1" "$2" -o m.svg >out 2>&1 && [ ! -s out ] && expect svg "$1" "$2" m.svg && tool map "$1" "$2" | cmp - m.svg; }
 maps_all() { for r in $refs; do maps syn "$r" || { echo "$r"; return 1; }; done; }
 differs() { # differs STATUS DIR REF DIR2 REF2
     tool diff "$2" "$3" "$4" "$5" --json >out
     got=$?
-    [ $got = "$1" ] && python3 -m json.tool out >/dev/null && expect diff "$2" "$3" "$4" "$5" <out
+    [ "$got" = "$1" ] && python3 -m json.tool out >/dev/null && expect diff "$2" "$3" "$4" "$5" <out
 }
 differ_as_made() { # 4 pages and the last bit of one; one that shows another of its layer; one that became zero; 63 that were
     differs 1 made a made b >said && cat said && grep -q "^equal 859 differ 70 only 0 0$" said && tool diff made a b >out
@@ -117,7 +138,7 @@ contract_differs() { # the same memory
     [ $? = 1 ] && grep -q "^export only_here: A -, B i32(str)$" out && grep -q "^feature sse3: A -, B needed$" out && ! grep -q "differs at" out
 }
 other_layers() { # the same memory, from one layer and from three; and the same bytes in another layout
-    for s in 1 2 3; do format write flat "s$s" --seed $s --layers 3 --pages 200 --flat || return 1; done >/dev/null
+    for s in 1 2 3; do format write flat "s$s" --seed "$s" --layers 3 --pages 200 --flat || return 1; done >/dev/null
     differs 0 syn s1 flat s1 && differs 0 flat s3 syn s3 && says ok tool verify flat s2
 }
 scattered() { # more ranges than are shown
@@ -131,6 +152,7 @@ check "ls --json" lists made
 check "ls --json of many" lists syn
 check "ls shows what cannot be read" lists holes
 check "ls says what ails it" sh -c './hlsnap_tool ls holes | grep -q "^bad .* HLSNAP_ERR_FILE$"'
+check "ls: bytes of its own" owns
 check "inspect" inspected
 check "inspect --json" inspects_all
 check "inspect: features that this machine lacks" features
@@ -148,7 +170,7 @@ check "diff --verify" sh -c './hlsnap_tool diff --verify made a b >/dev/null; [ 
 short=$(echo "$a" | cut -c1-15)
 check "a digest" says ok tool verify made "$a"
 check "a digest of 8 digits" says ok tool verify made "$short"
-check "a digest of 7 digits" exits 2 HLSNAP_ERR_ARG tool verify made "$(echo "$a" | cut -c1-14)"
+check "a digest of 7 digits" exits 2 "HLSNAP_ERR_ARG: '$(echo "$a" | cut -c1-14)': of a digest, at least 8 digits" tool verify made "$(echo "$a" | cut -c1-14)"
 check "a digest that no one has" exits 3 HLSNAP_ERR_NOT_FOUND tool inspect made sha256:00000000
 twice() { rm -rf two && cp -r made two && tool tag two a again && says ok tool verify two "$short"; }
 check "a digest with two tags" twice
@@ -158,6 +180,18 @@ check "two digests that begin alike" alike
 # ---- errors: the exit status is the number ----
 check "no such directory" exits 47 "nowhere" tool ls nowhere
 check "not a layout" exits 47 "oci-layout" tool ls "$build/work/examples"
+which() { # of two layouts, and of one: the message starts with it
+    rm -rf empty "$(printf 'e\033[31m')" && mkdir empty "$(printf 'e\033[31m')" && exits 47 "diff: HLSNAP_ERR_FILE: empty: hlsnap" tool diff made a empty a &&
+        exits 47 "diff: HLSNAP_ERR_FILE: empty: hlsnap" tool diff empty a made a && exits 3 "diff: HLSNAP_ERR_NOT_FOUND: ./made: hlsnap" tool diff made a ./made nope &&
+        exits 3 "NOT_FOUND: made: no snapshot's" tool diff made sha256:00000000 syn s1 || return 1
+    for c in "ls empty" "inspect empty a" "verify empty a" "verify empty sha256:00000000" "run empty a f" "map empty a" "tag empty a b" "rm empty a" "gc empty" "fsck empty" "flatten empty a b"; do
+        # shellcheck disable=SC2086
+        exits 47 "hlsnap_tool: ${c%% *}: HLSNAP_ERR_FILE: empty: hlsnap_oci_" tool $c || { echo "$c"; return 1; }
+    done
+    exits 47 'HLSNAP_ERR_FILE: e\x1b[31m: hlsnap' tool ls "$(printf 'e\033[31m')" && expect printable <err
+}
+check "which layout it is" which
+check "a number of the system's has words" exits 11 "(errno 36): File name too long" tool ls "$(printf %0300d 1)"
 version2() { rm -rf bad && cp -r made bad && echo '{"imageLayoutVersion":"2.0.0"}' >bad/oci-layout && exits 40 HLSNAP_ERR_LAYOUT tool ls bad; }
 check "a layout of another version" version2
 check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool inspect made nope
@@ -221,6 +255,30 @@ bar() { # drawn, with rate and time left, and cleared
 check "no progress where there is no terminal" quiet
 check "a bar on a terminal: verify" bar verify syn big
 check "a bar on a terminal: flatten" bar flatten syn s1 flat
+rises() { # rises WORDS COMMAND...: one bar for all that is done, one after the other
+    words=$1
+    shift
+    expect terminal ./hlsnap_tool "$@" >bar
+    cat -v bar
+    # shellcheck disable=SC2086
+    eval "expect rising $words" <bar
+}
+narrow() { # a bar is as wide as it may be, down to none
+    for row in "80 ]..*left" "60 ]..*left" "50 ]..*left" "40 ]" "25 ]" "20 ]"; do
+        expect resized "${row%% *}" ./hlsnap_tool verify syn big >bar && cat bar && grep -q "^verify .*${row#* }$" bar || return 1
+    done
+    expect resized 19 ./hlsnap_tool verify syn big >bar && [ "$(cat bar)" = ok ] && COLUMNS=30 expect resized 0 ./hlsnap_tool verify syn big && COLUMNS=x expect resized 80 ./hlsnap_tool verify syn big
+}
+resized() { # while it is drawn
+    expect resized 80,30 ./hlsnap_tool flatten syn s1 flat >bar && cat bar && [ "$(grep -c '^flatten' bar)" -ge 2 ] &&
+        expect resized 80,10 ./hlsnap_tool flatten syn s1 flat >bar && cat bar && [ "$(grep -c '^flatten' bar)" = 1 ]
+}
+check "one bar for two passes: flatten" rises "read write" flatten syn s1 flat
+check "one bar for three: diff --verify" rises "'hash A' 'hash B' compare" diff --verify made a b
+check "a bar on a narrow terminal" narrow
+check "a bar on one that becomes narrower" resized
+check "^C" exits 23 "" expect interrupted default ./hlsnap_tool verify syn big
+check "^C that is ignored" exits 0 "" expect interrupted ignored ./hlsnap_tool verify syn big
 check "none on a dumb one" sh -c 'script -qec "TERM=dumb ./hlsnap_tool verify syn big" /dev/null >out 2>&1; [ "$(tr -d "\r" <out)" = ok ]'
 
 # ---- standard output that is full, closed, or has had enough ----
@@ -228,6 +286,7 @@ check "a full disk" sh -c './hlsnap_tool ls syn >/dev/full 2>err; s=$?; cat err;
 check "standard output closed" sh -c './hlsnap_tool ls syn >&- 2>err; s=$?; cat err; [ $s = 11 ]'
 check "all closed: the layout is not written into" sh -c './hlsnap_tool tag syn s1 t1 <&- >&- 2>&-; ./hlsnap_tool fsck syn >/dev/null && ./hlsnap_tool verify syn t1'
 check "a pipe that nobody reads" sh -c '(sleep 0.3; ./hlsnap_tool ls syn 2>err; echo $? >status) | true; sleep 0.3; cat err status; [ ! -s err ] && [ "$(cat status)" = 11 ]'
+check "map -o a full disk" exits 11 "HLSNAP_ERR_OS: /dev/full: No space left" tool map syn s1 -o /dev/full
 check "map -o nowhere" exits 11 HLSNAP_ERR_OS tool map syn s1 -o nowhere/m.svg
 
 # ---- the store ----
@@ -246,6 +305,59 @@ repaired() { # a blob that nobody needs, and whose name is not its sha256
         says ok tool fsck --repair store && says ok tool fsck store
 }
 check "fsck --repair" repaired
+# ---- docs/tool.md "When something is damaged": what it says mends it, mends it ----
+damages() { # damages COMMAND...: with each kind of damage to `one` in store, by $b, $what and $how
+    for what in manifest config memory chunks; do
+        for how in gone bad short; do
+            rm -rf store && cp -r whole store && b=$(expect damage store one "$what" "$how") || return 1
+            if tool fsck store >out 2>err || ! "$@"; then echo "$what $how" && cat out err && return 1; fi
+        done
+    done
+}
+saved_again() { tool flatten store l one >out && says ok tool fsck store && says ok tool verify store one; }
+copied_again() { # what is there and wrong, skopeo takes for right
+    rm -f "$b" && skopeo copy -q oci:whole:one oci:store:one && says ok tool fsck store && says ok tool verify store one
+}
+given_up() { # with a manifest damaged, the others are to go elsewhere
+    tool rm store one >out || return 1
+    if [ "$what" = manifest ]; then
+        [ "$how" = gone ] || { ! tool gc --grace 0 store && rm -f "$b"; } >out 2>err || return 1
+        tool gc --grace 0 store >out && ! says ok tool fsck --repair store && says ok tool verify store l
+    else tool gc --grace 0 store >out && says ok tool fsck store && says ok tool verify store l; fi
+}
+elsewhere() { # with a manifest that is wrong beside it
+    rm -rf store moved && cp -r whole store && expect damage store one manifest bad && skopeo copy -q oci:store:l oci:moved:l && says ok tool fsck moved && says ok tool verify moved l
+}
+whole() { rm -rf whole && format write whole l --seed 11 --layers 4 && tool flatten whole l one && says ok tool fsck whole; }
+stray() { # nobody's: in the way of nothing but fsck
+    rm -rf store && cp -r made store && echo x >store/blobs/sha256/notes.txt && exits 47 "notes.txt: no blob's name" tool fsck --repair store && says "0 bytes freed" tool gc --grace 0 store &&
+        says ok tool verify store a && rm store/blobs/sha256/notes.txt && says ok tool fsck store
+}
+repairs() { # oci-layout, a link in the place of a blob that nobody needs, what killed writers left
+    rm -rf store && cp -r made store && rm store/oci-layout && ln -s /etc/passwd "store/blobs/sha256/$(printf '%064d' 7)" && mkdir store/.hlsnap-tmp &&
+        echo x >store/.hlsnap-0123abcd.tmp && echo x >store/.hlsnap-tmp/.hlsnap-4567.tmp && exits 47 oci-layout tool fsck store && says ok tool fsck --repair store && says ok tool verify store a &&
+        [ "$(find store -name '.hlsnap-*' -o -type l)" = "" ] && echo '{"imageLayoutVersion":"2.0.0"}' >store/oci-layout && exits 40 LAYOUT tool fsck --repair store &&
+        rm store/oci-layout && says ok tool fsck --repair store
+}
+tagged_twice() {
+    rm -rf store && cp -r made store && sed -i 's/"b"/"a"/' store/index.json && exits 42 AMBIGUOUS tool verify store a && tool rm store a >out && tool tag store "$a" a && says ok tool verify store a
+}
+index_gone() { # the blobs are still there, and a copy names them again
+    rm -rf store && cp -r whole store && echo '{' >store/index.json && exits 46 HLSNAP_ERR_JSON tool fsck --repair store && rm store/index.json && exits 47 index.json tool ls store &&
+        skopeo copy -q oci:whole:one oci:store:one && says ok tool verify store one
+}
+if whole >"$build/check.log" 2>&1; then
+    check "damage: saved again" damages saved_again
+    check "damage: given up" damages given_up
+    if command -v skopeo >/dev/null; then
+        check "damage: copied again" damages copied_again
+        check "damage: the others copied elsewhere" damages elsewhere
+        check "damage: the index" index_gone
+    else skip "damage: copies" "no skopeo"; fi
+else fail "a layout to damage"; fi
+check "damage: a stray file" stray
+check "damage: what fsck --repair does" repairs
+check "damage: a tag listed twice" tagged_twice
 flattened() {
     rm -rf store && cp -r syn store && digest=$(tool flatten store l one) && [ "$(tool ls --json store | grep '"one"' | grep -c '"layers":1}')" = 1 ] &&
         [ "$(tool inspect --json store one | sed -n 's/.*"digest":"\([^"]*\)".*/\1/p' | head -n 1)" = "$digest" ] && differs 0 store l store one &&
@@ -301,8 +413,15 @@ fails() {
 }
 host() { exits 20 "called its host's host_i32 i32(i32)" tool run kvm base pass_i32 5; }
 logs() {
-    tool run kvm base log 2 "$(printf 'a\033[31mb')" >out 2>err && cat err && [ ! -s out ] && grep -q '^warning: a' err && expect printable <err &&
+    tool run kvm base log 2 "$(printf 'a\033[31mb')" >out 2>err && cat err && [ ! -s out ] && grep -q '^guest: warning: a' err && expect printable <err &&
         tool run kvm base echo_str "$(printf 'a\033[31mb\302\233')" >out && expect printable <out && [ "$(tool run --raw kvm base echo_str "$(printf 'a\033b')" | od -An -tx1 | tr -d ' ')" = 611b62 ]
+}
+forged() { # no line that a guest says passes for one of the tool's, whatever its level
+    for level in 0 1 2 3 4; do
+        tool run kvm base log "$level" "$(printf 'debug: fine\nhlsnap_tool: run: HLSNAP_ERR_FAULT: x\n\n\rhlsnap_tool: y')" >out 2>err && cat err && [ -s err ] && ! grep -qv '^guest: ' err || return 1
+    done
+    tool run kvm base log 2 "a
+" >out 2>err && cat err && grep -q '^guest: warning: a' err && [ "$(wc -l <err)" = 1 ]
 }
 memory() { # of base and delta; tests/tool_make.c says what it changed
     differs 1 kvm base kvm delta >said && cat said && grep -q "differ 7 only" said && inspects kvm delta && maps kvm delta && lists kvm && says ok tool verify kvm delta &&
@@ -315,6 +434,7 @@ check "run: values that are none" refused
 check "run: what fails, fails as the library says" fails
 check "run: a host function that is not there" host
 check "run: the guest's log, and its strings" logs
+check "run: the guest's log forges no line" forged
 check "run: nothing of a damaged snapshot" damaged
 check "a base and its delta" memory
 finish

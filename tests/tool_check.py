@@ -8,21 +8,32 @@ tests/snapshot_format.py, which shares no line with the tool.
     missing DIR                         tags `good` and `bad`; bad's config is not there
     alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
     flip DIR REF                        one bit of a page that the snapshot shows
+    damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
+                                        bit), short (one byte); prints its path
     ls DIR                              does standard input, the tool's JSON, say what the layout holds?
     inspect DIR REF                     likewise, of a snapshot
     diff DIR REF DIR2 REF2              likewise, of two: every page of both is compared here
     svg DIR REF FILE                    is FILE well-formed, with each region's cells and each layer's pages?
     printable                           is standard input free of control codes and of what reorders text?
     terminal COMMAND...                 runs it with standard error on a terminal, prints what that got, exits as it does
+    resized WIDTHS COMMAND...           likewise, on one of that width, or of two: 80,40 is one that becomes narrower after the first bar;
+                                        is no row of it full?
+    interrupted HOW COMMAND...          likewise; SIGINT comes while the first bar is drawn. HOW: default, or ignored, as nohup does it
+    rising WORD...                      standard input is what a terminal got: do the percentages never fall, and the words come in turn?
 
 Exit 0: yes. 1: no, and why. Standard library only.
 """
 import copy
+import fcntl
 import json
 import os
 import pty
 import re
+import signal
+import struct
 import sys
+import termios
+import time
 import unicodedata
 import xml.etree.ElementTree as xml
 
@@ -147,6 +158,20 @@ def flip(path, ref):
         file.write(bytes([byte ^ 4]))
 
 
+def damage(path, ref, what, how):
+    s = load(path, ref)
+    digest = {"manifest": s.digest, "config": s.manifest["config"]["digest"], "memory": s.manifest["layers"][-2]["digest"],
+              "chunks": s.manifest["layers"][-1]["digest"]}[what]
+    name = f"{path}/blobs/sha256/{digest[7:]}"
+    with open(name, "rb") as file:
+        data = file.read()
+    os.unlink(name)
+    print(name)
+    if how != "gone":
+        with open(name, "wb") as file:
+            file.write(data[:-1] if how == "short" else bytes([data[0] ^ 4]) + data[1:])
+
+
 # ---- what the tool ought to say ----
 
 
@@ -155,13 +180,13 @@ def blobs_of(manifest):
 
 
 def sizes(path, ref):
-    """Of the entry that ref means: bytes of all its blobs, and of those that no other entry leads to."""
+    """Of the entry that ref means: bytes of all its blobs, and of those that no other snapshot leads to."""
     layout = sf.Layout(path)
     index = sf.read_index(layout)[1]
     entry, others = sf.find_entry(index, ref), {}
     for other in index["manifests"]:
         mine = {other["digest"]: other["size"], **blobs_of(json.loads(layout.read_blob(other)))}
-        if other is entry:
+        if other["digest"] == entry["digest"]:  # another tag of it, too
             own = mine
         else:
             others.update(mine)
@@ -290,13 +315,24 @@ def printable():
         sys.exit(f"{len(bad)} characters such as {bad[:5]}")
 
 
-def terminal(*command):
+def on_terminal(command, width=0, ignored=False, while_drawn=None):
+    """Runs it with standard error on a terminal. Its status, and what the terminal got. while_drawn(pid, terminal) is called while the
+    terminal takes nothing, and the command waits for its first bar to be drawn."""
     main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    if while_drawn:
+        termios.tcflow(side, termios.TCOOFF)
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
         os.dup2(side, 2)
         os.environ["TERM"] = "xterm"
         os.execvp(command[0], command)
+    if while_drawn:
+        wait_for_write(pid)
+        while_drawn(pid, side)
+        time.sleep(0.1)
+        termios.tcflow(side, termios.TCOON)
     os.close(side)
     got = b""
     while True:
@@ -307,12 +343,61 @@ def terminal(*command):
         if not part:
             break
         got += part
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), got
+
+
+def wait_for_write(pid):
+    """Until it hangs in write(2, ...); where the system does not tell, for a while."""
+    for _ in range(500):
+        try:
+            with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+                if file.read().startswith("1 0x2 "):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.01)
+
+
+def written(status, got):
     sys.stdout.flush()
     os.write(1, got)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status
+
+
+def terminal(*command):
+    return written(*on_terminal(command))
+
+
+def resized(widths, *command):
+    first, *later = [int(w) for w in widths.split(",")]
+
+    def resize(_pid, side):
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 24, later[0], 0, 0))
+    status, got = on_terminal(command, first, while_drawn=resize if later else None)
+    rows = got.decode().split("\r\x1b[K")
+    for i, row in enumerate(rows):
+        limit = (later[0] if later and i > 1 else first) or int(os.environ["COLUMNS"])
+        if len(row) >= limit:
+            sys.exit(f"{len(row)} characters in {limit} columns: {row}")
+    same("what is left", (rows[0], rows[-1]), ("", ""))
+    return written(status, "\n".join(rows).encode())
+
+
+def interrupted(how, *command):
+    return written(*on_terminal(command, ignored=how == "ignored", while_drawn=lambda pid, _side: os.kill(pid, signal.SIGINT)))
+
+
+def rising(*words):
+    text = sys.stdin.read()
+    parts = [int(p) for p in re.findall(r"([0-9]+)%", text)]
+    if not parts or parts != sorted(parts) or parts[-1] > 100:
+        sys.exit(f"percentages {parts}")
+    found = [w for w in re.findall(r"(?:\x1b\[K|^)[a-z]+ (.*?) +[0-9]+%", text)]
+    same("words", list(dict.fromkeys(found)), list(words))
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "flip": flip, "ls": check_ls, "inspect": check_inspect,
-           "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal}
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect,
+           "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
+           "interrupted": interrupted, "rising": rising}
     sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
