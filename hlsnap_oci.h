@@ -103,7 +103,7 @@ typedef struct hlsnap_oci_desc {
    err       out    may be NULL
    returns   HLSNAP_OK: the snapshot is on stable storage, complete; HLSNAP_ERR_ARG (tag, canary, NULL);
              HLSNAP_ERR_STATE (a pre-init snapshot); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE (what is there is not sound;
-             it is left alone); HLSNAP_ERR_LIMIT (the index would pass 1 MiB); HLSNAP_ERR_CANCELLED (by desc->progress);
+             it is left alone); HLSNAP_ERR_LIMIT (the index would pass what is read); HLSNAP_ERR_CANCELLED (by desc->progress);
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
              no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
              directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
@@ -188,7 +188,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
    visit     in     not NULL
    returns   as hlsnap_oci_list
    threads   any
-   cost      reads all manifests and configs once  */
+   cost      reads each manifest and config once  */
 HLSNAP_API hlsnap_result hlsnap_oci_list_info(const char *dir, hlsnap_oci_visit_info visit, void *user, hlsnap_error *err);
 
 /* hlsnap_oci_annotations -- the annotations of a snapshot: those of its index entry, then those of its manifest.
@@ -212,14 +212,15 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
 /* hlsnap_oci_tag -- give a snapshot of the layout a tag; it keeps those that it has.
    dir       in     the layout's directory
    ref       in     a tag, or the digest of a manifest that the index lists
-   tag       in     as for hlsnap_oci_save; one that is there is moved, its old manifest stays untagged
+   tag       in     as for hlsnap_oci_save; one that is there is moved, also from an entry of another kind; that stays, untagged
    err       out    may be NULL
    returns   HLSNAP_OK: on stable storage; as hlsnap_oci_annotations; HLSNAP_ERR_ARG (tag, ref, NULL)
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err);
 
 /* hlsnap_oci_untag -- take a tag away. The snapshot stays, good for hlsnap_oci_load by its digest, until hlsnap_oci_gc.
-   returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; as hlsnap_oci_list
+   returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_MEDIA_TYPE (the tag of something else than a snapshot);
+             as hlsnap_oci_list. A manifest that is missing or damaged does not hinder
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err);
 
@@ -228,13 +229,14 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsn
                     3600 is a good value where they do; 0 = nobody else writes here
    freed     out    bytes of the files removed; may be NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; as hlsnap_oci_list; any error in reading a manifest or index that the index leads to, of whatever kind:
-             what it leads to is then not known, and nothing is removed
-   threads   any; waits for saves that are under way, and they for it. Sandboxes and snapshots in memory are not touched; a load
-             that meets it reads the index again  */
+   returns   HLSNAP_OK; as hlsnap_oci_list; any error in reading a manifest or index that the index leads to, of whatever kind,
+             HLSNAP_ERR_FILE (the manifest of a tag is missing), _LIMIT (a document beyond 4 MiB), _UNSUPPORTED (one that is named
+             by another digest than sha256): what it leads to is then not known, and nothing is removed
+   threads   any; waits for saves that are under way, and those that come later for it. Sandboxes and snapshots in memory are not
+             touched; a load that meets it reads the index again  */
 HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
 
-/* hlsnap_oci_fsck -- check everything: every entry's structure, and every blob against its name.
+/* hlsnap_oci_fsck -- check everything: every entry and tag, every blob against its name, memory against its chunk list.
    repair    in     also make oci-layout where it is missing, and remove what killed savers left and blobs that hold something
                     else than their names say, when nothing leads to them. A blob that is damaged and needed is only reported:
                     saving the same snapshot again mends it. Without repair nothing at all is written
@@ -248,7 +250,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_er
    dir       in     the layout's directory
    ref       in     as for hlsnap_oci_load
    tag       in     for the new snapshot; may be ref itself, whose manifest then stays untagged
-   desc      in     threads, progress; NULL = defaults
+   desc      in     threads, max_bytes, progress (called for reading, then for writing); what is written was verified, whatever the
+                    rest says; NULL = defaults
    out       out    digest of the new manifest; may be NULL
    err       out    may be NULL
    returns   as hlsnap_oci_load and hlsnap_oci_save
