@@ -3271,7 +3271,8 @@ typedef struct hlsnap__oci_work {
     uint32_t layer; /* for messages, as is */
     char digest[72];
     uint64_t size;        /* bytes of the blob */
-    uint8_t *sums;        /* the chunk list */
+    uint8_t *sums;        /* of the chunk list, what is of chunks that are used */
+    uint32_t *before;     /* for each batch, how many of these are of the batches before it */
     uint16_t *used;       /* one bit for each page of its chunks: an extent shows the page */
     uint64_t next, limit; /* atomic: the first batch that nobody took; the first that failed, or UINT64_MAX */
     uint64_t done;        /* atomic: bytes behind us */
@@ -3295,11 +3296,14 @@ static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__extent *ext
 /* Verifies n bytes, whole chunks from chunk number `chunk` on. */
 static hlsnap_result hlsnap__oci_verify(const hlsnap__oci_work *w, const uint8_t *p, uint64_t chunk, uint64_t n,
                                         hlsnap_error *err) {
+    const uint64_t batch = chunk / HLSNAP__OCI_BATCH_CHUNKS;
+    const uint8_t *listed = w->sums + 32 * (size_t)w->before[batch];
     uint8_t sums[HLSNAP__OCI_BATCH_CHUNKS * 32];
     uint64_t i;
+    for (i = batch * HLSNAP__OCI_BATCH_CHUNKS; i < chunk; i++) listed += w->used[i] ? 32 : 0;
     hlsnap__sha256_chunks(w->sha, p, (size_t)n, HLSNAP__OCI_CHUNK, sums);
     for (i = 0; i * HLSNAP__OCI_CHUNK < n; i++)
-        if (memcmp(sums + 32 * i, w->sums + 32 * (chunk + i), 32) != 0)
+        if (memcmp(sums + 32 * i, listed + 32 * i, 32) != 0)
             return hlsnap__fail(
                 err, HLSNAP_ERR_DIGEST, 0,
                 "blobs/sha256/%s: content of layer %u, chunk %llu (byte %llu) differs from its chunk list",
@@ -3523,6 +3527,7 @@ static void hlsnap__oci_work_free(hlsnap__oci_work *work) {
     if (work->fd >= 0) close(work->fd);
     if (work->copy >= 0) close(work->copy);
     hlsnap__free(work->sums);
+    hlsnap__free(work->before);
     hlsnap__free(work->used);
 }
 
@@ -3600,6 +3605,26 @@ static hlsnap_result hlsnap__oci_memfd(uint64_t size, int *fd, hlsnap_error *err
     return ftruncate(*fd, (off_t)size) == 0 ? HLSNAP_OK : hlsnap__oci_os(err, errno, "resize", "a memfd");
 }
 
+/* Keeps of the chunk list what is of chunks that are used: a watch may hold it for long, and a layer's file be nearly all
+   hole. */
+static hlsnap_result hlsnap__oci_work_shrink(hlsnap__oci_work *w, uint64_t chunks, hlsnap_error *err) {
+    uint8_t *sums;
+    uint64_t i;
+    uint32_t n = 0;
+    w->before = (uint32_t *)hlsnap__alloc((size_t)(chunks / HLSNAP__OCI_BATCH_CHUNKS + 1), sizeof(w->before[0]), err);
+    if (!w->before) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < chunks; i++) {
+        if (i % HLSNAP__OCI_BATCH_CHUNKS == 0) w->before[i / HLSNAP__OCI_BATCH_CHUNKS] = n;
+        if (w->used[i]) memmove(w->sums + 32 * (size_t)n++, w->sums + 32 * i, 32);
+    }
+    sums = (uint8_t *)hlsnap__alloc_raw(32 * (size_t)n + 1, err);
+    if (!sums) return HLSNAP_ERR_MEMORY;
+    memcpy(sums, w->sums, 32 * (size_t)n);
+    hlsnap__free(w->sums);
+    w->sums = sums;
+    return HLSNAP_OK;
+}
+
 /* What is to be done for layer i. The caller frees w, whatever comes of it. */
 static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, hlsnap__oci_work *w, hlsnap_error *err) {
     const hlsnap__oci_manifest *m = &load->manifest;
@@ -3620,7 +3645,7 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
     w->used = (uint16_t *)hlsnap__alloc((size_t)(m->chunks[i].size / 32), sizeof(w->used[0]), err);
     if (!w->used) return HLSNAP_ERR_MEMORY;
     hlsnap__oci_mark_used(w, load->config.extents, load->config.num_extents);
-    return HLSNAP_OK;
+    return hlsnap__oci_work_shrink(w, m->chunks[i].size / 32, err);
 }
 
 /* Fills *layer from an open blob: from its clone, from a sealed copy of what is used, or from the file itself. */

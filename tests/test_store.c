@@ -322,7 +322,7 @@ static void on_log(int level, const char *text, size_t n, void *user) {
 static void verified_later(void) {
     hlsnap_sandbox_desc desc = HLSNAP_ZERO;
     hlsnap_oci_desc oci = HLSNAP_ZERO;
-    int wrong, guard;
+    int wrong, guard, ran[2] = {0, 0};
     desc.hypervisor = hlsnap_kvm();
     desc.log = on_log;
     oci.verify_later = true;
@@ -339,6 +339,7 @@ static void verified_later(void) {
             CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err) ? wrong : 1, 1);
             if (s && !CHECK_EQ(hlsnap_sandbox_create_from(s, &desc, &sb, &err) ? wrong : 1, 1)) printf("# %s\n", err.msg);
             if (sb) {
+                ran[wrong]++;
                 CHECK_EQ(hlsnap_sandbox_call(sb, "say", HLSNAP_NO_ARGS, NULL, &err), wrong ? HLSNAP_ERR_DIGEST : HLSNAP_OK);
                 CHECK_EQ(lines, !wrong);
                 CHECK_EQ(hlsnap_sandbox_get_state(sb), wrong ? HLSNAP_POISONED : HLSNAP_READY);
@@ -353,6 +354,8 @@ static void verified_later(void) {
             hlsnap_snapshot_release(s);
             removed();
         }
+    CHECK_EQ(ran[0], 4);
+    CHECK(ran[1] > 0); /* else the thread was quicker each time, and nothing was seen */
 }
 
 /* A pre-init snapshot is no use to anyone else; and a desc that asks for what is not there says so. */
