@@ -59,7 +59,7 @@ MEMORY
     until its next operation. Arguments of a function live until it returns.
 
 LIMITS
-    16 GiB of guest memory, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of half the mailbox.
+    16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of half the mailbox.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -294,7 +294,8 @@ typedef struct hlsnap_pool hlsnap_pool;
 typedef struct hlsnap_interrupt hlsnap_interrupt;
 typedef enum hlsnap_state { HLSNAP_READY, HLSNAP_BUSY, HLSNAP_POISONED, HLSNAP_STATE_FORCE32 = 0x7fffffff } hlsnap_state;
 
-/* A line from the guest: text is size bytes and a NUL, printable (escaped) but for \n and \t; level 0 = print. */
+/* One line from the guest: text is size bytes and a NUL, printable ASCII and tabs; all else is escaped as \xNN, also a \n, but
+   one at the end is dropped. level 0 = print. */
 typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *user);
 
 typedef struct hlsnap_sandbox_desc {
@@ -739,7 +740,7 @@ extern "C" {
 /* ---- >>structs ---- */
 
 #define HLSNAP__PAGE 4096u
-#define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of one region, and nearly of a whole guest */
+#define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of the heap; of an image; a whole guest may have twice that */
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
@@ -2886,14 +2887,14 @@ static uint64_t hlsnap__now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Text of a stranger, made fit for a message or a terminal: bytes outside printable ASCII become \xNN, \n and \t pass
-   where wanted. Returns the length, < cap. */
-static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool lines) {
+/* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
+   tab passes where wanted. Returns the length, < cap. */
+static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool tabs) {
     static const char hex[] = "0123456789abcdef";
     const unsigned char *s = (const unsigned char *)text;
     size_t i, n = 0;
     for (i = 0; i < size; i++) {
-        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (lines && (s[i] == '\n' || s[i] == '\t'));
+        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (tabs && s[i] == '\t');
         if (n + (plain ? 1 : 4) >= cap) break;
         if (plain) {
             to[n++] = (char)s[i];
@@ -5953,7 +5954,9 @@ static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
                             v[0].as.i32);
     if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
-    n = hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, true);
+    n = v[1].size;
+    if (n && v[1].str[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
+    n = hlsnap__printable(text, sizeof(text), v[1].str, n, true);
     sb->log(v[0].as.i32, text, n, sb->log_user);
     return HLSNAP_OK;
 }

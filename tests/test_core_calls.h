@@ -605,7 +605,8 @@ static void log_levels(void) {
 
 static void log_text(void) {
     static const struct { const char *in; size_t size; const char *out; } rows[] = {
-        {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\n\tb"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
+        {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\\x0a\tb"}, {"line\n", 5, "line"}, {"\n", 1, ""}, {"two\n\n", 5, "two\\x0a"},
+        {"dos\r\n", 5, "dos\\x0d"}, {"x\n[error] forged", 16, "x\\x0a[error] forged"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
         {"back\\slash", 10, "back\\x5cslash"}, {"\x7f\x80\xff\r", 4, "\\x7f\\x80\\xff\\x0d"}};
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
     hlsnap_sandbox_desc d = host_desc();
