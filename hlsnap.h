@@ -37,7 +37,8 @@ QUICK START
 
 ERRORS
     Every function that can fail returns hlsnap_result, 0 = HLSNAP_OK. The last parameter, hlsnap_error *, may be NULL and
-    is written only on failure: the code, errno, fault details and one line of text with the offending values. The library
+    is written only on failure: the code, errno, fault details and one line of text with the offending values. A NULL where
+    an object or an out parameter is required is HLSNAP_ERR_ARG; a function without a result then does nothing. The library
     never prints, exits or aborts, and installs no signal handler.
 
 STATES of a sandbox
@@ -359,7 +360,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot 
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb);
 
 /* hlsnap_sandbox_get_state -- READY, BUSY or POISONED.
-   sb        in
+   sb        in     NULL is POISONED: it refuses every call
    returns   the state
    threads   any while the sandbox lives  */
 HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
@@ -406,7 +407,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
    sb        in     ready sandbox
    out       out    the snapshot; NULL on failure
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST (sb is poisoned)
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST
+             (sb is poisoned)
    owns      the caller: hlsnap_snapshot_release
    threads   the sandbox's
    cost      one sealed memfd + a copy of the changed pages  */
@@ -416,7 +418,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
    sb        in     ready or poisoned sandbox; READY afterwards
    snapshot  in     retained by sb; sb's host functions must satisfy its imports
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
              _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried again, with this snapshot or another);
              HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
    threads   the sandbox's
@@ -449,20 +451,20 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, v
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);
 
 /* hlsnap_sandbox_get_stats -- counters since creation.
-   sb        in
+   sb        in     NULL gives zeros
    out       out
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out);
 
 /* hlsnap_sandbox_get_interrupt -- a handle that cancels this sandbox's calls; it outlives the sandbox.
    sb        in
-   returns   the handle, one reference more
+   returns   the handle, one reference more; NULL for a NULL sandbox
    owns      the caller: hlsnap_interrupt_release
    threads   the sandbox's  */
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb);
 
 /* hlsnap_interrupt_cancel -- cancel the call in progress.
-   h         in
+   h         in     NULL is fine: false
    returns   true: that call ends with HLSNAP_ERR_CANCELLED (a host function it is in is not stopped, but nothing of the
              guest runs after it); false: no call in progress, no effect now or later
    threads   any  */
@@ -513,14 +515,14 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_gue
                                                                 hlsnap_error *err);
 
 /* hlsnap_snapshot_retain, hlsnap_snapshot_release -- one reference more; one less, freed with the last.
-   s         in     release: NULL is fine
+   s         in     NULL is fine
    returns   retain: s
    threads   any  */
 HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s);
 HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s);
 
 /* hlsnap_snapshot_get_info -- sizes and identity.
-   s         in
+   s         in     NULL gives zeros
    out       out
    threads   any  */
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out);
@@ -529,7 +531,7 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
    s         in
    i         in     0-based
    out       out    name and signature, owned by s; fn and user NULL
-   returns   true; false past the end (a pre-init snapshot has none yet)
+   returns   true; false past the end (a pre-init snapshot has none yet), or when s or out is NULL
    threads   any  */
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
@@ -539,7 +541,7 @@ HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsna
    s         in
    i         in     0-based
    out       out
-   returns   true, or the name; false, or NULL, past the end
+   returns   true, or the name; false, or NULL, past the end, or when s or out is NULL
    threads   any
    spec      docs/snapshot-format.md "Config"  */
 HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out);
@@ -3479,7 +3481,7 @@ static const hlsnap__extent *hlsnap__extent_at(const hlsnap_snapshot *s, uint64_
 }
 
 HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s) {
-    hlsnap__retain(&s->refs);
+    if (s) hlsnap__retain(&s->refs);
     return s;
 }
 
@@ -3554,7 +3556,8 @@ static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t gene
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out) {
     static const hlsnap_snapshot_info none = HLSNAP_ZERO;
     uint32_t i;
-    *out = none;
+    if (out) *out = none;
+    if (!out || !s) return;
     for (i = 0; i < s->guest->layout.num_regions; i++) out->pages += s->guest->layout.regions[i].pages;
     for (i = 0; i < s->num_extents; i++) out->stored_pages += s->extents[i].pages;
     out->layers = s->num_layers;
@@ -3570,7 +3573,7 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
 }
 
 static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, hlsnap_function *out) {
-    if (i >= num) return false;
+    if (i >= num || !out) return false;
     out->name = rows[i].name;
     out->signature = rows[i].text;
     out->fn = NULL;
@@ -3580,7 +3583,7 @@ static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, 
 
 HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out) {
     const hlsnap__region *r;
-    if (i >= s->guest->layout.num_regions) return false;
+    if (!s || !out || i >= s->guest->layout.num_regions) return false;
     r = &s->guest->layout.regions[i];
     out->gva = r->gva;
     out->pages = r->pages;
@@ -3592,7 +3595,7 @@ HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsna
 }
 
 HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsnap_extent *out) {
-    if (i >= s->num_extents) return false;
+    if (!s || !out || i >= s->num_extents) return false;
     out->gva = s->guest->layout.base + (uint64_t)s->extents[i].page * HLSNAP__PAGE;
     out->pages = s->extents[i].pages;
     out->layer_page = s->extents[i].layer_page;
@@ -3602,7 +3605,7 @@ HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsna
 
 HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t i) {
     uint32_t bit;
-    for (bit = 0; bit < 64; bit++)
+    for (bit = 0; s && bit < 64; bit++)
         if (s->guest->features >> bit & 1 && i-- == 0) return hlsnap__cpu_feature_name(bit);
     return NULL;
 }
@@ -3630,22 +3633,25 @@ static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t p
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
                                               hlsnap_error *err) {
-    const hlsnap__layout *l = &s->guest->layout;
-    uint64_t at = gva - l->base;
     uint8_t *p = (uint8_t *)to;
+    uint64_t at;
     size_t done = 0;
-    hlsnap_result r = hlsnap__layout_holds(l, gva, n, false, err);
+    hlsnap_result r;
+    if (!s || (!to && n))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_read: %s is NULL", s ? "to" : "the snapshot");
+    at = gva - s->guest->layout.base;
+    r = hlsnap__layout_holds(&s->guest->layout, gva, n, false, err);
     for (; !r && n; n -= done, p += done, at += done)
         r = hlsnap__snapshot_piece(s, at / HLSNAP__PAGE, (size_t)(at % HLSNAP__PAGE), p, n, &done, err);
     return r ? r : hlsnap__snapshot_check(s, true, err);
 }
 
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
-    return hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
+    return s && hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
 }
 
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
-    return hlsnap__decl_show(s->guest->contract.exports, s->guest->contract.num_exports, i, out);
+    return s && hlsnap__decl_show(s->guest->contract.exports, s->guest->contract.num_exports, i, out);
 }
 #endif /* HLSNAP_GUEST */
 
@@ -4634,8 +4640,10 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     hlsnap__builder b = hlsnap__builder_none;
     hlsnap__layer *layer = NULL;
     uint8_t *owned = NULL;
-    hlsnap_result r = hlsnap__guest_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_from_guest: out is NULL");
     *out = NULL;
+    r = hlsnap__guest_desc_check(desc, err);
     if (!r) r = hlsnap__page_check(HLSNAP_ERR_UNSUPPORTED, err);
     if (r) return r;
     b.to_file = true;
@@ -5718,6 +5726,7 @@ static bool hlsnap__interrupt_pending(hlsnap_interrupt *h) {
 
 HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h) {
     bool running;
+    if (!h) return false;
     hlsnap__interrupt_lock(h);
     running = h->running;
     if (running && !h->cancelled) h->hv->cancel(h->shell);
@@ -5769,13 +5778,12 @@ static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) {
     __atomic_store_n(&sb->state, (int32_t)s, __ATOMIC_RELEASE);
 }
 
-HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
+static hlsnap_state hlsnap__state(const hlsnap_sandbox *sb) {
     return (hlsnap_state)__atomic_load_n(&sb->state, __ATOMIC_ACQUIRE);
 }
 
-static const char *hlsnap__state_name(const hlsnap_sandbox *sb) {
-    static const char *const names[] = {"ready", "busy", "poisoned"};
-    return names[hlsnap_sandbox_get_state(sb)];
+HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
+    return sb ? hlsnap__state(sb) : HLSNAP_POISONED;
 }
 
 static uint8_t *hlsnap__sys(const hlsnap_sandbox *sb) { return sb->memory.mem - HLSNAP__SYS_SIZE; }
@@ -5787,13 +5795,28 @@ static bool hlsnap__forked(const hlsnap_sandbox *sb) {
     return sb->pid != getpid();
 }
 
-/* The sandbox is in the state that `what` needs, and in its own process. */
-static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, bool ok, const char *what, hlsnap_error *err) {
+#define HLSNAP__IN(state) (1u << (state))
+#define HLSNAP__IN_READY HLSNAP__IN(HLSNAP_READY)
+
+/* Why hlsnap__need refuses: `what` is the public function, `name` the guest's that it is to call, or NULL. */
+static hlsnap_result hlsnap__need_not_met(const hlsnap_sandbox *sb, const char *what, const char *name,
+                                          hlsnap_error *err) {
+    static const char *const states[] = {"ready", "busy", "poisoned"};
+    char shown[80], who[128];
+    hlsnap__printable(shown, sizeof(shown), name, name ? strnlen(name, 64) : 0, false);
+    hlsnap__format(who, sizeof(who), name ? "%s(%s)" : "%s", what, shown);
+    if (!sb) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the sandbox is NULL", who);
     if (hlsnap__forked(sb))
-        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", what,
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", who,
                             sb->pid);
-    return ok ? HLSNAP_OK
-              : hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", what, hlsnap__state_name(sb));
+    return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", who, states[hlsnap__state(sb)]);
+}
+
+/* There is a sandbox, in one of these states, and in its own process. */
+static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, uint32_t states, const char *what, const char *name,
+                                  hlsnap_error *err) {
+    if (sb && states & HLSNAP__IN(hlsnap__state(sb)) && !hlsnap__forked(sb)) return HLSNAP_OK;
+    return hlsnap__need_not_met(sb, what, name, err);
 }
 
 static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
@@ -6231,14 +6254,12 @@ static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs,
     }
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
-                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
+/* The calls, in a sandbox that is ready for them. */
+static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                    hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
     uint64_t timeout_ns;
     size_t done = 0;
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "invoke", err);
-    if (num_done) *num_done = 0;
-    if (!r && num_calls && !calls) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "invoke: calls is NULL");
-    if (!r) r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
+    hlsnap_result r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
     if (!r) r = hlsnap__call_begin(sb, timeout_ns, err);
     if (r) return r;
     while (!r && done < num_calls) {
@@ -6256,35 +6277,54 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
     return hlsnap__call_end(sb, r, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
-                                             hlsnap_export *out, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "find", err);
-    hlsnap__signature want;
+HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_invoke", NULL, err);
+    if (num_done) *num_done = 0;
+    if (!r && num_calls && !calls) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_invoke: calls is NULL");
+    return r ? r : hlsnap__invoke(sb, calls, num_calls, outs, num_done, err);
+}
+
+/* The export of that name, for the public function `what`. */
+static hlsnap_result hlsnap__find(const hlsnap_sandbox *sb, const char *what, const char *name, hlsnap_export *out,
+                                  hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, what, name, err);
     char shown[80];
     uint32_t i;
     if (r) return r;
-    if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "find: name or out is NULL");
+    if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, name ? "out" : "name");
     i = hlsnap__decl_find(sb->guest->contract.exports, sb->guest->contract.num_exports, name);
+    out->id = (sb->guest->id & ~0xffffull) | i;
+    if (i < sb->guest->contract.num_exports) return HLSNAP_OK;
     hlsnap__printable(shown, sizeof(shown), name, strnlen(name, 64), false);
-    if (i == sb->guest->contract.num_exports)
-        return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "the guest exports no function '%s'", shown);
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "%s: the guest exports no function '%s'", what, shown);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
+                                             hlsnap_export *out, hlsnap_error *err) {
+    hlsnap_export e;
+    hlsnap_result r = hlsnap__find(sb, "hlsnap_sandbox_find", name, out ? &e : NULL, err);
+    hlsnap__signature want;
+    uint32_t i;
+    if (r) return r;
+    i = hlsnap__handle_index(sb, e);
     if (signature && (!hlsnap__signature_parse(&want, signature, strlen(signature)) ||
                       !hlsnap__signature_equal(&want, &sb->guest->contract.exports[i].signature)))
-        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s is %s, not %.200s", shown,
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "hlsnap_sandbox_find: %s is %s, not %.200s", name,
                             sb->guest->contract.exports[i].text, signature);
-    out->id = (sb->guest->id & ~0xffffull) | i;
+    *out = e;
     return HLSNAP_OK;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args,
                                              size_t num_args, hlsnap_value *out, hlsnap_error *err) {
     hlsnap_invocation one;
-    hlsnap_result r = hlsnap_sandbox_find(sb, name, NULL, &one.target, err);
+    hlsnap_result r = hlsnap__find(sb, "hlsnap_sandbox_call", name, &one.target, err);
     if (r) return r;
     one.args = args;
     one.num_args = num_args;
     one.timeout_ns = 0;
-    return hlsnap_sandbox_invoke(sb, &one, 1, out, NULL, err);
+    return hlsnap__invoke(sb, &one, 1, out, NULL, err);
 }
 
 /* ---- >>start: a sandbox's machine around a snapshot ---- */
@@ -6541,9 +6581,11 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
 HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
                                                     hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_sandbox *sb;
-    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: out is NULL");
     *out = NULL;
-    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "create_from: snapshot is NULL");
+    r = hlsnap__sandbox_desc_check(desc, err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: the snapshot is NULL");
     if (r) return r;
     sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
     if (!sb) return HLSNAP_ERR_MEMORY;
@@ -6575,8 +6617,10 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
 HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc,
                                                hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_snapshot *s;
-    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create: out is NULL");
     *out = NULL;
+    r = hlsnap__sandbox_desc_check(desc, err);
     if (r) return r;
     r = hlsnap_snapshot_from_guest(guest, &s, err);
     if (r) return r;
@@ -6587,15 +6631,16 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, c
 
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb) {
     if (!sb) return;
-    if (!hlsnap__forked(sb) && hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY)
+    if (!hlsnap__forked(sb) && hlsnap__state(sb) == HLSNAP_BUSY)
         sb->destroyed = true;
     else
         hlsnap__sandbox_free(sb);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "snapshot", err);
-    *out = NULL;
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_snapshot", NULL, err);
+    if (!r && !out) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_snapshot: out is NULL");
+    if (out) *out = NULL;
     if (!r) r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
     if (r || !hlsnap__memory_check(&sb->memory, true, err)) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED);
@@ -6605,22 +6650,23 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) != HLSNAP_BUSY, "restore", err);
-    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "restore: snapshot is NULL");
+    hlsnap_result r =
+        hlsnap__need(sb, HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_POISONED), "hlsnap_sandbox_restore", NULL, err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_restore: the snapshot is NULL");
     if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
     if (!r) sb->stats.restores++;
     return r;
 }
 
 HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb) {
-    if (hlsnap_sandbox_get_state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
+    if (sb && hlsnap__state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions,
                                              hlsnap_error *err) {
     hlsnap__host_function *rows = NULL;
     hlsnap__binding binding = {NULL};
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "bind", err);
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_bind", NULL, err);
     if (!r) r = hlsnap__host_functions_copy(functions, num_functions, &rows, err);
     if (!r) r = hlsnap__bind_imports(&sb->guest->contract, rows, num_functions, &binding, err);
     if (r) {
@@ -6635,21 +6681,21 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
     return HLSNAP_OK;
 }
 
-/* Host address of [gva, gva + n), all of it in mapped regions. */
-static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, bool write, uint8_t **at,
-                                   hlsnap_error *err) {
-    const hlsnap_state state = hlsnap_sandbox_get_state(sb);
-    const hlsnap__layout *l = &sb->memory.layout;
-    hlsnap_result r =
-        hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
-    if (!r) r = hlsnap__layout_holds(l, gva, n, write, err);
-    if (!r) *at = sb->memory.mem + (gva - l->base);
+/* Host address of [gva, gva + n), all of it in mapped regions; `other` is the caller's end. */
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, const void *other, size_t n, bool write,
+                                   uint8_t **at, hlsnap_error *err) {
+    const char *what = write ? "hlsnap_sandbox_write" : "hlsnap_sandbox_read";
+    const uint32_t states = sb && sb->in_host ? HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_BUSY) : HLSNAP__IN_READY;
+    hlsnap_result r = hlsnap__need(sb, states, what, NULL, err);
+    if (!r && n && !other) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, write ? "from" : "to");
+    if (!r) r = hlsnap__layout_holds(&sb->memory.layout, gva, n, write, err);
+    if (!r) *at = sb->memory.mem + (gva - sb->memory.layout.base);
     return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, n, false, &at, err);
+    hlsnap_result r = hlsnap__range(sb, gva, to, n, false, &at, err);
     if (r || !n) return r;
     r = hlsnap__memory_move(&sb->memory, to, at, n, false, err);
     return r ? r : hlsnap__memory_check(&sb->memory, true, err);
@@ -6658,7 +6704,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, v
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,
                                               hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, n, true, &at, err);
+    hlsnap_result r = hlsnap__range(sb, gva, from, n, true, &at, err);
     if (r || !n) return r;
     r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)),
                               at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) -
@@ -6668,14 +6714,17 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
 }
 
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out) {
-    *out = sb->stats;
+    static const hlsnap_stats none = HLSNAP_ZERO;
+    if (out) *out = sb ? sb->stats : none;
+    if (!out || !sb) return;
     out->hot_pages = sb->memory.num_hot;
     out->copied_bytes = sb->memory.copied_bytes;
 }
 
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
+    if (!sb) return NULL;
     hlsnap__retain(&sb->interrupt->refs);
-    if (hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
+    if (hlsnap__state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
     return sb->interrupt;
 }
 
