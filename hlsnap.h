@@ -762,6 +762,7 @@ struct hlsnap_call {
     uint8_t *out;         /* where the result message is encoded */
     size_t out_size;      /* bytes there */
     size_t used;          /* of the encoded message; 0 = nothing returned yet */
+    size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -812,6 +813,7 @@ typedef struct hlsnap__contract {
 typedef struct hlsnap__guest {
     int32_t refs;     /* atomic */
     bool initialized; /* init has run: the contract is known, and a snapshot can be saved */
+    bool noted;       /* its ELF has the note that the C runtime leaves */
     hlsnap__layout layout;
     hlsnap__contract contract;
     uint64_t entry;                   /* GVA in a text region where every VM entry starts */
@@ -1203,9 +1205,13 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
         return call->failed = HLSNAP_ERR_SIGNATURE;
-    if (v.size > UINT32_MAX / 2) return call->failed = HLSNAP_ERR_LIMIT;
-    call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
-    return call->used ? HLSNAP_OK : (call->failed = HLSNAP_ERR_LIMIT);
+    if (v.size <= UINT32_MAX / 2)
+        call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
+    else
+        call->used = 0;
+    if (call->used) return HLSNAP_OK;
+    call->wanted = v.size <= UINT32_MAX / 2 ? hlsnap__message_size(&v, num) : v.size;
+    return call->failed = HLSNAP_ERR_LIMIT;
 }
 
 /* Replaces what the call returned by a failure; text is cut until it fits. */
@@ -1238,8 +1244,10 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
     va_start(ap, fmt);
     n = hlsnap__rt_vformat((char *)call->out + head, call->out_size - head, fmt, ap);
     va_end(ap);
-    if (n < 0 || (size_t)n >= call->out_size - head || head + hlsnap__round8((size_t)n + 1) > call->out_size)
+    if (n < 0 || head + hlsnap__round8((size_t)n + 1) > call->out_size) {
+        call->wanted = n < 0 ? 0 : head + hlsnap__round8((size_t)n + 1);
         return call->failed = HLSNAP_ERR_LIMIT;
+    }
     if (hlsnap__rt_memchr(call->out + head, 0, (size_t)n)) return call->failed = HLSNAP_ERR_SIGNATURE; /* %c of 0 */
     message.size = (uint32_t)(head + hlsnap__round8((size_t)n + 1));
     message.function = call->function;
@@ -1258,9 +1266,9 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
 /* Runs fn and leaves exactly one message in call->out. */
 static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     hlsnap_result r;
-    char text[80];
+    char text[160];
     int n;
-    call->used = 0;
+    call->used = call->wanted = 0;
     call->failed = HLSNAP_OK;
     r = fn(call, user);
     if (call->failed) r = call->failed;
@@ -1270,6 +1278,9 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     if (!r && !call->used) r = call->failed ? call->failed : HLSNAP_ERR_SIGNATURE; /* no result given */
     if (!r) return;
     n = hlsnap__format(text, sizeof(text), "the function returned %s", hlsnap_result_name(r));
+    if (r == HLSNAP_ERR_LIMIT && call->wanted)
+        n += hlsnap__format(text + n, sizeof(text) - (size_t)n, ": its result takes %zu bytes, %zu fit", call->wanted,
+                            call->out_size);
     hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_REFUSED, (int32_t)r, text, (size_t)n);
 }
 /* ---- >>rt: leaf code of the guest runtime (no libc, no state of its own) ---- */
@@ -1281,15 +1292,15 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
 
 // Sanitizers count bytes: a whole-word read that is safe for the machine is still an error there.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_HWADDRESS__)
-#define HLSNAP__RT_BYTEWISE 1
+#define HLSNAP__SANITIZED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer) || \
     __has_feature(hwaddress_sanitizer)
-#define HLSNAP__RT_BYTEWISE 1
+#define HLSNAP__SANITIZED 1
 #endif
 #endif
-#ifndef HLSNAP__RT_BYTEWISE
-#define HLSNAP__RT_BYTEWISE 0
+#ifndef HLSNAP__SANITIZED
+#define HLSNAP__SANITIZED 0
 #endif
 
 #define HLSNAP__RT_PRINTF(args) __attribute__((format(printf, 3, args)))
@@ -1477,7 +1488,7 @@ static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t
 // ever touched (n may be SIZE_MAX).
 static HLSNAP__UNUSED size_t hlsnap__rt_scan(const unsigned char *s, unsigned char c, size_t n) {
     size_t i = 0;
-#if !HLSNAP__RT_BYTEWISE
+#if !HLSNAP__SANITIZED
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u, same = ones * c;
     for (; i < n && ((uintptr_t)(s + i) & 7u) != 0; i++)
         if (s[i] == c) return i;
@@ -2621,7 +2632,9 @@ HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *ar
     r = hlsnap__args_check(sig, name, args, num_args, err);
     if (r) return r;
     if (!hlsnap__rt_request((uint32_t)i, args, num_args))
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s do not fit the mailbox", name);
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes: too many, mailbox_size=%llu",
+                            name, hlsnap__message_size(args, num_args),
+                            (unsigned long long)hlsnap__rt_identity()->mailbox_size);
     return hlsnap__rt_response(sig, name, out, err);
 }
 
@@ -2887,6 +2900,29 @@ static uint64_t hlsnap__now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* What people can mend, in words; strerror is not for a library: it may share a buffer with other threads. */
+static const char *hlsnap__errno_text(int number) {
+    switch (number) {
+    case ENOENT: return "no such file or directory";
+    case EACCES: return "permission denied";
+    case EPERM: return "not permitted";
+    case ENOTDIR: return "not a directory";
+    case EISDIR: return "a directory";
+    case ELOOP: return "a symbolic link, or too many";
+    case ENAMETOOLONG: return "the name is too long";
+    case EEXIST: return "there is one already";
+    case EROFS: return "the file system is read-only";
+    case ENOSPC: return "no space left";
+    case EDQUOT: return "the disk quota is used up";
+    case EMFILE: return "too many files are open in this process";
+    case ENFILE: return "too many files are open";
+    case ENOMEM: return "out of memory";
+    case EAGAIN: return "somebody else holds it";
+    case EIO: return "input/output error";
+    default: return "failed";
+    }
 }
 
 /* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
@@ -3684,6 +3720,7 @@ typedef struct hlsnap__elf {
     uint64_t section_offset;
     uint32_t num_sections;
     char build_id[48];
+    bool noted; /* there is an ABI note */
     char *unresolved;
     size_t unresolved_size;
     uint32_t num_unresolved;
@@ -3755,9 +3792,12 @@ static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t
             for (i = 0; i < n; i++) hlsnap__format(e->build_id + 2 * i, sizeof(e->build_id) - 2 * i, "%02x", id[i]);
         }
         if (head[0] == 7 && head[2] == 1 && head[1] == 4 && memcmp(name, "hlsnap", 7) == 0 &&
-            hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi)) && abi != HLSNAP_ABI_VERSION)
-            return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
-                                HLSNAP_ABI_VERSION);
+            hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi))) {
+            e->noted = true;
+            if (abi != HLSNAP_ABI_VERSION)
+                return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
+                                    HLSNAP_ABI_VERSION);
+        }
         at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
     }
     return HLSNAP_OK;
@@ -4354,7 +4394,9 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
     uint8_t *p = NULL, *bigger;
     hlsnap_result r = HLSNAP_OK;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: errno %d", path, errno);
+    if (fd < 0)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: %s (errno %d)", path,
+                            hlsnap__errno_text(errno), errno);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
     else if (st.st_size > 0)
@@ -4377,7 +4419,9 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
         if (r) break;
         k = read(fd, p + n, (size_t)(cap - n));
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: errno %d", path, errno);
+        if (k < 0)
+            r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: %s (errno %d)", path,
+                             hlsnap__errno_text(errno), errno);
         if (k <= 0) break;
         n += (uint64_t)k;
     }
@@ -4568,6 +4612,7 @@ static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc 
     g->elf_entry = e->entry;
     g->load_address = e->base;
     g->tls_size = hlsnap__elf_tls_size(e);
+    g->noted = e->noted;
     memcpy(g->build_id, e->build_id, sizeof(g->build_id));
     if (e->self) {
         r = hlsnap__self_adapt(e, desc->self, g, err);
@@ -4616,21 +4661,26 @@ static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *
     return r || !e->self ? r : hlsnap__self_check(e, start, err);
 }
 
+static hlsnap_result hlsnap__size_check(const char *name, uint64_t size, uint64_t min, uint64_t max,
+                                        hlsnap_error *err) {
+    if (size % HLSNAP__PAGE)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: %s=%llu is not a multiple of %u", name,
+                            (unsigned long long)size, HLSNAP__PAGE);
+    if (!size || (size >= min && size <= max)) return HLSNAP_OK; /* 0: the default */
+    return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: %s=%llu is not in %llu..%llu", name,
+                        (unsigned long long)size, (unsigned long long)min, (unsigned long long)max);
+}
+
 static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap_error *err) {
+    hlsnap_result r;
     if (!d || d->_start_canary || d->_end_canary)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc is NULL or was not initialised with HLSNAP_ZERO");
     if ((d->self != NULL) + (d->path != NULL) + (d->data != NULL) != 1)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: set exactly one of self, path and data");
-    if (d->heap_size % HLSNAP__PAGE || d->stack_size % HLSNAP__PAGE || d->mailbox_size % HLSNAP__PAGE)
-        return hlsnap__fail(
-            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: not multiples of 4096",
-            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
-    if (d->heap_size > HLSNAP__MAX_MEMORY || d->stack_size > (1u << 30) || d->mailbox_size > (256u << 20) ||
-        (d->mailbox_size && d->mailbox_size < 2 * HLSNAP__PAGE))
-        return hlsnap__fail(
-            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: beyond the limits",
-            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
-    return HLSNAP_OK;
+    r = hlsnap__size_check("heap_size", d->heap_size, HLSNAP__PAGE, HLSNAP__MAX_MEMORY, err);
+    if (!r) r = hlsnap__size_check("stack_size", d->stack_size, HLSNAP__PAGE, 1u << 30, err);
+    if (!r) r = hlsnap__size_check("mailbox_size", d->mailbox_size, 2 * HLSNAP__PAGE, 256u << 20, err);
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out,
@@ -5670,15 +5720,16 @@ static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsna
         }
         if (out->rows[i] || n >= sizeof(text) - 1) continue;
         if (have)
-            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s is %s, not %s;", want->name, have->text,
-                                        want->text);
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s is %s, not %s", n ? "; " : "", want->name,
+                                        have->text, want->text);
         else
-            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s %s is missing;", want->name, want->text);
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s %s is missing", n ? "; " : "", want->name,
+                                        want->text);
     }
     if (!n) return HLSNAP_OK;
     hlsnap__free(out->rows);
     out->rows = NULL;
-    return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions:%s", text);
+    return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions: %s", text);
 }
 
 /* ---- >>interrupt: outlives its sandbox; the lock is held for a few instructions, or one signal being sent ---- */
@@ -5763,6 +5814,9 @@ struct hlsnap_sandbox {
     void *log_user;
     int32_t log_level, cancel_signal;
     uint64_t timeout_ns, deadline;
+    uint64_t limit_ns;     /* of the call in progress */
+    const char *calling;   /* what the guest was entered for: the first export */
+    uint32_t calling_more; /* ... and so many calls behind it */
     uint64_t generation;
     bool fresh;       /* the next entry starts from a reset machine */
     bool in_host;     /* inside a host function */
@@ -6041,14 +6095,19 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* ---- >>enter: from the gate to the guest's return ---- */
 
+static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
+    char more[48] = "";
+    if (sb->calling_more) hlsnap__format(more, sizeof(more), " or one of the %u behind it", sb->calling_more);
+    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s%s: the time limit of %llu ns ran out", sb->calling, more,
+                        (unsigned long long)sb->limit_ns);
+}
+
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    if (sb->deadline && hlsnap__now_ns() >= sb->deadline)
-        return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the call's time limit ran out");
-    return HLSNAP_OK;
+    return sb->deadline && hlsnap__now_ns() >= sb->deadline ? hlsnap__timed_out(sb, err) : HLSNAP_OK;
 }
 
 static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__exit *x) {
@@ -6090,7 +6149,8 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         case HLSNAP__EXIT_KICKED:
             r = hlsnap__call_overdue(sb, err);
             if (!r && x.outer)
-                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the time limit of the call around this one ran out");
+                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the time limit of the call around this one ran out",
+                                 sb->calling);
             break;
         case HLSNAP__EXIT_PROTOCOL:
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
@@ -6111,6 +6171,9 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, uint64_t timeout_ns,
     const uint64_t now = timeout_ns ? hlsnap__now_ns() : 0;
     hlsnap_result r;
     sb->deadline = timeout_ns ? (timeout_ns < UINT64_MAX - now ? now + timeout_ns : UINT64_MAX) : 0;
+    sb->limit_ns = timeout_ns;
+    sb->calling = "init";
+    sb->calling_more = 0;
     sb->results.size = 0;
     r = sb->hv->begin(sb->shell, sb->deadline, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
     if (r) return r;
@@ -6159,9 +6222,10 @@ static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const h
         r = hlsnap__args_check(&d->signature, d->name, calls[i].args, calls[i].num_args, err);
         if (r) return r;
         if (hlsnap__message_size(calls[i].args, calls[i].num_args) > hlsnap__half(sb) - HLSNAP__RESERVE_IN)
-            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes of a mailbox that has %u",
-                                d->name, hlsnap__message_size(calls[i].args, calls[i].num_args),
-                                hlsnap__half(sb) - HLSNAP__RESERVE_IN);
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                                "the arguments of %s take %zu bytes, %u fit (mailbox_size=%llu)", d->name,
+                                hlsnap__message_size(calls[i].args, calls[i].num_args),
+                                hlsnap__half(sb) - HLSNAP__RESERVE_IN, (unsigned long long)sb->mailbox_size);
         unlimited = unlimited || !limit;
         *timeout_ns = limit < UINT64_MAX - *timeout_ns ? *timeout_ns + limit : UINT64_MAX;
     }
@@ -6192,8 +6256,8 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
 }
 
 /* What a failed export said. */
-static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_abi_message *head, const hlsnap_value *v,
-                                           hlsnap_error *err) {
+static hlsnap_result hlsnap__export_failed(const hlsnap_sandbox *sb, const hlsnap__decl *d,
+                                           const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
     char text[400];
     hlsnap_result code;
     if (head->num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
@@ -6203,7 +6267,10 @@ static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_a
     if (head->status != HLSNAP_ABI_STATUS_FAILED &&
         (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
         code = (hlsnap_result)v[0].as.i32;
-    hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
+    if (code == HLSNAP_ERR_LIMIT)
+        hlsnap__fail(err, code, 0, "%s: %s (mailbox_size=%llu)", d->name, text, (unsigned long long)sb->mailbox_size);
+    else
+        hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
     if (err && head->status == HLSNAP_ABI_STATUS_FAILED) err->user_code = v[0].as.i32;
     return code;
 }
@@ -6228,7 +6295,7 @@ static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invoc
         if (r) return r;
         if (!hlsnap__message_read(sb->results.data + start, sb->results.size - start, &head, v, 2))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the result of %s is malformed", d->name);
-        if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(d, &head, v, err);
+        if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(sb, d, &head, v, err);
         if (head.num_values != (d->signature.result != HLSNAP_VOID) ||
             (head.num_values && (uint32_t)v[0].type != d->signature.result))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name,
@@ -6264,6 +6331,8 @@ static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation 
     if (r) return r;
     while (!r && done < num_calls) {
         uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
+        sb->calling = sb->guest->contract.exports[hlsnap__handle_index(sb, calls[done].target)].name;
+        sb->calling_more = n ? n - 1 : 0;
         r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err)
               : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
         if (!r) r = hlsnap__enter(sb, err);
@@ -6483,6 +6552,16 @@ static hlsnap__guest *hlsnap__guest_copy(const hlsnap__guest *from, hlsnap_error
     return g;
 }
 
+/* An ordinary program's first instructions fault, or call for an operating system. A guest in another language than C need not
+   have a note, so that its absence is only a hint. */
+static void hlsnap__init_hint(const hlsnap__guest *g, hlsnap_result r, hlsnap_error *err) {
+    char said[sizeof(((hlsnap_error *)0)->msg)];
+    if (!err || g->noted || g->module || (r != HLSNAP_ERR_FAULT && r != HLSNAP_ERR_PROTOCOL)) return;
+    memcpy(said, err->msg, sizeof(said));
+    hlsnap__format(err->msg, sizeof(err->msg), "no hlsnap guest? its ELF has no hlsnap note, and its init failed: %s",
+                   said);
+}
+
 /* Runs the guest's init and takes its contract. Duplicates and malformed names make no guest. */
 static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap_abi_mailbox m;
@@ -6492,6 +6571,7 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
     if (!r) r = hlsnap__enter(sb, err);
     r = hlsnap__call_end(sb, r, err);
+    if (r) hlsnap__init_hint(sb->guest, r, err);
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED); /* until the contract holds */
     g = hlsnap__guest_copy(sb->guest, err);
@@ -6522,6 +6602,10 @@ static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hls
                                              hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
     char names[400];
+    if (HLSNAP__SANITIZED && s->guest->module && !s->guest->initialized)
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
+                            "guest.self was built with a sanitizer (-fsanitize=address, thread or memory): it needs "
+                            "memory and a library that a VM lacks; build a guest without, as a file of its own");
     if (missing) {
         hlsnap__cpu_names(missing, names, sizeof(names));
         return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "this CPU lacks what the snapshot was taken with: %s", names);
