@@ -60,7 +60,8 @@ MEMORY
     until its next operation. Arguments of a function live until it returns.
 
 LIMITS
-    16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of half the mailbox.
+    16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of
+    half the mailbox.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -277,7 +278,8 @@ typedef struct hlsnap_module {
 
 typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     uint32_t _start_canary;
-    const hlsnap_module *self; /* the program or .so that this address lies in is the guest; a fresh copy of its file */
+    const hlsnap_module *self; /* the program or .so that this address lies in is the guest: a fresh copy of its file, in which
+                                  neither main nor any constructor of C++'s global objects has run */
     const char *path;          /* static ELF or static-PIE ELF */
     const void *data; size_t data_size; /* the same in memory; bytes; read during the call only */
     uint64_t heap_size;        /* bytes, multiple of 4096, up to 16 GiB; 0 = 1 MiB */
@@ -2781,16 +2783,22 @@ __attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) {
     X(void *, realloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
 
 #ifdef HLSNAP_GUEST
-/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names. */
+/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names, and throw nothing, as the system's headers
+   say if they were included before; with exceptions on, that would need a library that ends the program. */
+#if defined(__cplusplus) && !defined(__EXCEPTIONS)
+#define HLSNAP__RT_NOTHROW noexcept
+#else
+#define HLSNAP__RT_NOTHROW
+#endif
 #define HLSNAP__RT_DEFINE(result, name, params, args, impl) \
-    __attribute__((weak)) result name params; \
-    __attribute__((weak)) result name params { return impl args; }
+    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW; \
+    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW { return impl args; }
 HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
 #undef HLSNAP__RT_DEFINE
-__attribute__((weak)) void free(void *p);
-__attribute__((weak)) void free(void *p) { hlsnap_rt_free(p); }
-__attribute__((weak, noreturn)) void abort(void);
-__attribute__((weak, noreturn)) void abort(void) { hlsnap__rt_libc_abort(); }
+__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW;
+__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW { hlsnap_rt_free(p); }
+__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW;
+__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW { hlsnap__rt_libc_abort(); }
 __attribute__((weak, noreturn)) void __stack_chk_fail(void);
 __attribute__((weak, noreturn)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
 
