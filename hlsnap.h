@@ -599,7 +599,7 @@ HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __
 
 /* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
    level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
-   fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes
+   fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes; needs no \n: one at the end is dropped, others are escaped
    returns   nothing; without effect when not in a guest
    cost      one exit  */
 HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -6578,8 +6578,8 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (r) return r;
     r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
     if (!r) r = hlsnap__enter(sb, err);
-    r = hlsnap__call_end(sb, r, err);
     if (r) hlsnap__init_hint(sb->guest, r, err);
+    r = hlsnap__call_end(sb, r, err); /* a log line of init may have destroyed sb */
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED); /* until the contract holds */
     g = hlsnap__guest_copy(sb->guest, err);

@@ -835,6 +835,22 @@ static void messages_of_descs(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
+/* A log line of init may end the sandbox that runs it. */
+static void destroyed_by_init(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_snapshot *pre;
+    d.log = destroy_log;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &self, &err), HLSNAP_OK);
+    hv.hook = leave_init;
+    init_leaves = HLSNAP__EXIT_CALL;
+    init_function = HLSNAP_ABI_FN_LOG;
+    CHECK_EQ(hlsnap_sandbox_restore(self, pre, &err), HLSNAP_ERR_CANCELLED);
+    CHECK_STR(err.msg, "the sandbox was destroyed during the call");
+    hlsnap_snapshot_release(pre);
+}
+
 /* An ordinary program as a guest: its first instructions fault. What has the note is a guest that fails. */
 static void messages_of_init(void) {
     static const char hint[] = "no hlsnap guest? its ELF has no hlsnap note, and its init failed: ";
@@ -866,4 +882,4 @@ static void messages_of_init(void) {
     X(batches) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_text) X(cancels) \
-    X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init)
+    X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
