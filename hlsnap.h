@@ -37,7 +37,8 @@ QUICK START
 
 ERRORS
     Every function that can fail returns hlsnap_result, 0 = HLSNAP_OK. The last parameter, hlsnap_error *, may be NULL and
-    is written only on failure: the code, errno, fault details and one line of text with the offending values. The library
+    is written only on failure: the code, errno, fault details and one line of text with the offending values. A NULL where
+    an object or an out parameter is required is HLSNAP_ERR_ARG; a function without a result then does nothing. The library
     never prints, exits or aborts, and installs no signal handler.
 
 STATES of a sandbox
@@ -59,7 +60,8 @@ MEMORY
     until its next operation. Arguments of a function live until it returns.
 
 LIMITS
-    16 GiB of guest memory, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of half the mailbox.
+    16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of
+    half the mailbox.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -276,7 +278,8 @@ typedef struct hlsnap_module {
 
 typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     uint32_t _start_canary;
-    const hlsnap_module *self; /* the program or .so that this address lies in is the guest; a fresh copy of its file */
+    const hlsnap_module *self; /* the program or .so that this address lies in is the guest: a fresh copy of its file, in which
+                                  neither main nor any constructor of C++'s global objects has run */
     const char *path;          /* static ELF or static-PIE ELF */
     const void *data; size_t data_size; /* the same in memory; bytes; read during the call only */
     uint64_t heap_size;        /* bytes, multiple of 4096, up to 16 GiB; 0 = 1 MiB */
@@ -294,7 +297,8 @@ typedef struct hlsnap_pool hlsnap_pool;
 typedef struct hlsnap_interrupt hlsnap_interrupt;
 typedef enum hlsnap_state { HLSNAP_READY, HLSNAP_BUSY, HLSNAP_POISONED, HLSNAP_STATE_FORCE32 = 0x7fffffff } hlsnap_state;
 
-/* A line from the guest: text is size bytes and a NUL, printable (escaped) but for \n and \t; level 0 = print. */
+/* One line from the guest: text is size bytes and a NUL, printable ASCII and tabs; all else is escaped as \xNN, also a \n, but
+   one at the end is dropped. level 0 = print. */
 typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *user);
 
 typedef struct hlsnap_sandbox_desc {
@@ -358,7 +362,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot 
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb);
 
 /* hlsnap_sandbox_get_state -- READY, BUSY or POISONED.
-   sb        in
+   sb        in     NULL is POISONED: it refuses every call
    returns   the state
    threads   any while the sandbox lives  */
 HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
@@ -405,7 +409,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
    sb        in     ready sandbox
    out       out    the snapshot; NULL on failure
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST (sb is poisoned)
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST
+             (sb is poisoned)
    owns      the caller: hlsnap_snapshot_release
    threads   the sandbox's
    cost      one sealed memfd + a copy of the changed pages  */
@@ -415,7 +420,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
    sb        in     ready or poisoned sandbox; READY afterwards
    snapshot  in     retained by sb; sb's host functions must satisfy its imports
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
              _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried again, with this snapshot or another);
              HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
    threads   the sandbox's
@@ -448,20 +453,20 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, v
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);
 
 /* hlsnap_sandbox_get_stats -- counters since creation.
-   sb        in
+   sb        in     NULL gives zeros
    out       out
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out);
 
 /* hlsnap_sandbox_get_interrupt -- a handle that cancels this sandbox's calls; it outlives the sandbox.
    sb        in
-   returns   the handle, one reference more
+   returns   the handle, one reference more; NULL for a NULL sandbox
    owns      the caller: hlsnap_interrupt_release
    threads   the sandbox's  */
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb);
 
 /* hlsnap_interrupt_cancel -- cancel the call in progress.
-   h         in
+   h         in     NULL is fine: false
    returns   true: that call ends with HLSNAP_ERR_CANCELLED (a host function it is in is not stopped, but nothing of the
              guest runs after it); false: no call in progress, no effect now or later
    threads   any  */
@@ -512,14 +517,14 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_gue
                                                                 hlsnap_error *err);
 
 /* hlsnap_snapshot_retain, hlsnap_snapshot_release -- one reference more; one less, freed with the last.
-   s         in     release: NULL is fine
+   s         in     NULL is fine
    returns   retain: s
    threads   any  */
 HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s);
 HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s);
 
 /* hlsnap_snapshot_get_info -- sizes and identity.
-   s         in
+   s         in     NULL gives zeros
    out       out
    threads   any  */
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out);
@@ -528,7 +533,7 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
    s         in
    i         in     0-based
    out       out    name and signature, owned by s; fn and user NULL
-   returns   true; false past the end (a pre-init snapshot has none yet)
+   returns   true; false past the end (a pre-init snapshot has none yet), or when s or out is NULL
    threads   any  */
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out);
@@ -538,7 +543,7 @@ HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsna
    s         in
    i         in     0-based
    out       out
-   returns   true, or the name; false, or NULL, past the end
+   returns   true, or the name; false, or NULL, past the end, or when s or out is NULL
    threads   any
    spec      docs/snapshot-format.md "Config"  */
 HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out);
@@ -594,7 +599,7 @@ HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __
 
 /* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
    level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
-   fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes
+   fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes; needs no \n: one at the end is dropped, others are escaped
    returns   nothing; without effect when not in a guest
    cost      one exit  */
 HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -739,7 +744,7 @@ extern "C" {
 /* ---- >>structs ---- */
 
 #define HLSNAP__PAGE 4096u
-#define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of one region, and nearly of a whole guest */
+#define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of the heap; of an image; a whole guest may have twice that */
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
@@ -759,6 +764,7 @@ struct hlsnap_call {
     uint8_t *out;         /* where the result message is encoded */
     size_t out_size;      /* bytes there */
     size_t used;          /* of the encoded message; 0 = nothing returned yet */
+    size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -809,6 +815,7 @@ typedef struct hlsnap__contract {
 typedef struct hlsnap__guest {
     int32_t refs;     /* atomic */
     bool initialized; /* init has run: the contract is known, and a snapshot can be saved */
+    bool noted;       /* its ELF has the note that the C runtime leaves */
     hlsnap__layout layout;
     hlsnap__contract contract;
     uint64_t entry;                   /* GVA in a text region where every VM entry starts */
@@ -1200,9 +1207,13 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
         return call->failed = HLSNAP_ERR_SIGNATURE;
-    if (v.size > UINT32_MAX / 2) return call->failed = HLSNAP_ERR_LIMIT;
-    call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
-    return call->used ? HLSNAP_OK : (call->failed = HLSNAP_ERR_LIMIT);
+    if (v.size <= UINT32_MAX / 2)
+        call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
+    else
+        call->used = 0;
+    if (call->used) return HLSNAP_OK;
+    call->wanted = v.size <= UINT32_MAX / 2 ? hlsnap__message_size(&v, num) : v.size;
+    return call->failed = HLSNAP_ERR_LIMIT;
 }
 
 /* Replaces what the call returned by a failure; text is cut until it fits. */
@@ -1235,8 +1246,10 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
     va_start(ap, fmt);
     n = hlsnap__rt_vformat((char *)call->out + head, call->out_size - head, fmt, ap);
     va_end(ap);
-    if (n < 0 || (size_t)n >= call->out_size - head || head + hlsnap__round8((size_t)n + 1) > call->out_size)
+    if (n < 0 || head + hlsnap__round8((size_t)n + 1) > call->out_size) {
+        call->wanted = n < 0 ? 0 : head + hlsnap__round8((size_t)n + 1);
         return call->failed = HLSNAP_ERR_LIMIT;
+    }
     if (hlsnap__rt_memchr(call->out + head, 0, (size_t)n)) return call->failed = HLSNAP_ERR_SIGNATURE; /* %c of 0 */
     message.size = (uint32_t)(head + hlsnap__round8((size_t)n + 1));
     message.function = call->function;
@@ -1255,9 +1268,9 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
 /* Runs fn and leaves exactly one message in call->out. */
 static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     hlsnap_result r;
-    char text[80];
+    char text[160];
     int n;
-    call->used = 0;
+    call->used = call->wanted = 0;
     call->failed = HLSNAP_OK;
     r = fn(call, user);
     if (call->failed) r = call->failed;
@@ -1267,6 +1280,9 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     if (!r && !call->used) r = call->failed ? call->failed : HLSNAP_ERR_SIGNATURE; /* no result given */
     if (!r) return;
     n = hlsnap__format(text, sizeof(text), "the function returned %s", hlsnap_result_name(r));
+    if (r == HLSNAP_ERR_LIMIT && call->wanted)
+        n += hlsnap__format(text + n, sizeof(text) - (size_t)n, ": its result takes %zu bytes, %zu fit", call->wanted,
+                            call->out_size);
     hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_REFUSED, (int32_t)r, text, (size_t)n);
 }
 /* ---- >>rt: leaf code of the guest runtime (no libc, no state of its own) ---- */
@@ -1278,15 +1294,15 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
 
 // Sanitizers count bytes: a whole-word read that is safe for the machine is still an error there.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_HWADDRESS__)
-#define HLSNAP__RT_BYTEWISE 1
+#define HLSNAP__SANITIZED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer) || \
     __has_feature(hwaddress_sanitizer)
-#define HLSNAP__RT_BYTEWISE 1
+#define HLSNAP__SANITIZED 1
 #endif
 #endif
-#ifndef HLSNAP__RT_BYTEWISE
-#define HLSNAP__RT_BYTEWISE 0
+#ifndef HLSNAP__SANITIZED
+#define HLSNAP__SANITIZED 0
 #endif
 
 #define HLSNAP__RT_PRINTF(args) __attribute__((format(printf, 3, args)))
@@ -1474,7 +1490,7 @@ static HLSNAP__UNUSED int hlsnap__rt_memcmp(const void *a, const void *b, size_t
 // ever touched (n may be SIZE_MAX).
 static HLSNAP__UNUSED size_t hlsnap__rt_scan(const unsigned char *s, unsigned char c, size_t n) {
     size_t i = 0;
-#if !HLSNAP__RT_BYTEWISE
+#if !HLSNAP__SANITIZED
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u, same = ones * c;
     for (; i < n && ((uintptr_t)(s + i) & 7u) != 0; i++)
         if (s[i] == c) return i;
@@ -2618,7 +2634,9 @@ HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *ar
     r = hlsnap__args_check(sig, name, args, num_args, err);
     if (r) return r;
     if (!hlsnap__rt_request((uint32_t)i, args, num_args))
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s do not fit the mailbox", name);
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes: too many, mailbox_size=%llu",
+                            name, hlsnap__message_size(args, num_args),
+                            (unsigned long long)hlsnap__rt_identity()->mailbox_size);
     return hlsnap__rt_response(sig, name, out, err);
 }
 
@@ -2765,16 +2783,22 @@ __attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) {
     X(void *, realloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
 
 #ifdef HLSNAP_GUEST
-/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names. */
+/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names, and throw nothing, as the system's headers
+   say if they were included before; with exceptions on, that would need a library that ends the program. */
+#if defined(__cplusplus) && !defined(__EXCEPTIONS)
+#define HLSNAP__RT_NOTHROW noexcept
+#else
+#define HLSNAP__RT_NOTHROW
+#endif
 #define HLSNAP__RT_DEFINE(result, name, params, args, impl) \
-    __attribute__((weak)) result name params; \
-    __attribute__((weak)) result name params { return impl args; }
+    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW; \
+    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW { return impl args; }
 HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
 #undef HLSNAP__RT_DEFINE
-__attribute__((weak)) void free(void *p);
-__attribute__((weak)) void free(void *p) { hlsnap_rt_free(p); }
-__attribute__((weak, noreturn)) void abort(void);
-__attribute__((weak, noreturn)) void abort(void) { hlsnap__rt_libc_abort(); }
+__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW;
+__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW { hlsnap_rt_free(p); }
+__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW;
+__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW { hlsnap__rt_libc_abort(); }
 __attribute__((weak, noreturn)) void __stack_chk_fail(void);
 __attribute__((weak, noreturn)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
 
@@ -2886,14 +2910,37 @@ static uint64_t hlsnap__now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Text of a stranger, made fit for a message or a terminal: bytes outside printable ASCII become \xNN, \n and \t pass
-   where wanted. Returns the length, < cap. */
-static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool lines) {
+/* What people can mend, in words; strerror is not for a library: it may share a buffer with other threads. */
+static const char *hlsnap__errno_text(int number) {
+    switch (number) {
+    case ENOENT: return "no such file or directory";
+    case EACCES: return "permission denied";
+    case EPERM: return "not permitted";
+    case ENOTDIR: return "not a directory";
+    case EISDIR: return "a directory";
+    case ELOOP: return "a symbolic link, or too many";
+    case ENAMETOOLONG: return "the name is too long";
+    case EEXIST: return "there is one already";
+    case EROFS: return "the file system is read-only";
+    case ENOSPC: return "no space left";
+    case EDQUOT: return "the disk quota is used up";
+    case EMFILE: return "too many files are open in this process";
+    case ENFILE: return "too many files are open";
+    case ENOMEM: return "out of memory";
+    case EAGAIN: return "somebody else holds it";
+    case EIO: return "input/output error";
+    default: return "failed";
+    }
+}
+
+/* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
+   tab passes where wanted. Returns the length, < cap. */
+static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool tabs) {
     static const char hex[] = "0123456789abcdef";
     const unsigned char *s = (const unsigned char *)text;
     size_t i, n = 0;
     for (i = 0; i < size; i++) {
-        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (lines && (s[i] == '\n' || s[i] == '\t'));
+        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (tabs && s[i] == '\t');
         if (n + (plain ? 1 : 4) >= cap) break;
         if (plain) {
             to[n++] = (char)s[i];
@@ -3478,7 +3525,7 @@ static const hlsnap__extent *hlsnap__extent_at(const hlsnap_snapshot *s, uint64_
 }
 
 HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s) {
-    hlsnap__retain(&s->refs);
+    if (s) hlsnap__retain(&s->refs);
     return s;
 }
 
@@ -3553,7 +3600,8 @@ static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t gene
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out) {
     static const hlsnap_snapshot_info none = HLSNAP_ZERO;
     uint32_t i;
-    *out = none;
+    if (out) *out = none;
+    if (!out || !s) return;
     for (i = 0; i < s->guest->layout.num_regions; i++) out->pages += s->guest->layout.regions[i].pages;
     for (i = 0; i < s->num_extents; i++) out->stored_pages += s->extents[i].pages;
     out->layers = s->num_layers;
@@ -3569,7 +3617,7 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
 }
 
 static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, hlsnap_function *out) {
-    if (i >= num) return false;
+    if (i >= num || !out) return false;
     out->name = rows[i].name;
     out->signature = rows[i].text;
     out->fn = NULL;
@@ -3579,7 +3627,7 @@ static bool hlsnap__decl_show(const hlsnap__decl *rows, uint32_t num, size_t i, 
 
 HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsnap_region *out) {
     const hlsnap__region *r;
-    if (i >= s->guest->layout.num_regions) return false;
+    if (!s || !out || i >= s->guest->layout.num_regions) return false;
     r = &s->guest->layout.regions[i];
     out->gva = r->gva;
     out->pages = r->pages;
@@ -3591,7 +3639,7 @@ HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsna
 }
 
 HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsnap_extent *out) {
-    if (i >= s->num_extents) return false;
+    if (!s || !out || i >= s->num_extents) return false;
     out->gva = s->guest->layout.base + (uint64_t)s->extents[i].page * HLSNAP__PAGE;
     out->pages = s->extents[i].pages;
     out->layer_page = s->extents[i].layer_page;
@@ -3601,7 +3649,7 @@ HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsna
 
 HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t i) {
     uint32_t bit;
-    for (bit = 0; bit < 64; bit++)
+    for (bit = 0; s && bit < 64; bit++)
         if (s->guest->features >> bit & 1 && i-- == 0) return hlsnap__cpu_feature_name(bit);
     return NULL;
 }
@@ -3629,22 +3677,25 @@ static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t p
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
                                               hlsnap_error *err) {
-    const hlsnap__layout *l = &s->guest->layout;
-    uint64_t at = gva - l->base;
     uint8_t *p = (uint8_t *)to;
+    uint64_t at;
     size_t done = 0;
-    hlsnap_result r = hlsnap__layout_holds(l, gva, n, false, err);
+    hlsnap_result r;
+    if (!s || (!to && n))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_read: %s is NULL", s ? "to" : "the snapshot");
+    at = gva - s->guest->layout.base;
+    r = hlsnap__layout_holds(&s->guest->layout, gva, n, false, err);
     for (; !r && n; n -= done, p += done, at += done)
         r = hlsnap__snapshot_piece(s, at / HLSNAP__PAGE, (size_t)(at % HLSNAP__PAGE), p, n, &done, err);
     return r ? r : hlsnap__snapshot_check(s, true, err);
 }
 
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
-    return hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
+    return s && hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
 }
 
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
-    return hlsnap__decl_show(s->guest->contract.exports, s->guest->contract.num_exports, i, out);
+    return s && hlsnap__decl_show(s->guest->contract.exports, s->guest->contract.num_exports, i, out);
 }
 #endif /* HLSNAP_GUEST */
 
@@ -3677,6 +3728,7 @@ typedef struct hlsnap__elf {
     uint64_t section_offset;
     uint32_t num_sections;
     char build_id[48];
+    bool noted; /* there is an ABI note */
     char *unresolved;
     size_t unresolved_size;
     uint32_t num_unresolved;
@@ -3748,9 +3800,12 @@ static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t
             for (i = 0; i < n; i++) hlsnap__format(e->build_id + 2 * i, sizeof(e->build_id) - 2 * i, "%02x", id[i]);
         }
         if (head[0] == 7 && head[2] == 1 && head[1] == 4 && memcmp(name, "hlsnap", 7) == 0 &&
-            hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi)) && abi != HLSNAP_ABI_VERSION)
-            return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
-                                HLSNAP_ABI_VERSION);
+            hlsnap__elf_get(e, offset + desc, &abi, sizeof(abi))) {
+            e->noted = true;
+            if (abi != HLSNAP_ABI_VERSION)
+                return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
+                                    HLSNAP_ABI_VERSION);
+        }
         at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
     }
     return HLSNAP_OK;
@@ -4347,7 +4402,9 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
     uint8_t *p = NULL, *bigger;
     hlsnap_result r = HLSNAP_OK;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: errno %d", path, errno);
+    if (fd < 0)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: %s (errno %d)", path,
+                            hlsnap__errno_text(errno), errno);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
     else if (st.st_size > 0)
@@ -4370,7 +4427,9 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
         if (r) break;
         k = read(fd, p + n, (size_t)(cap - n));
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: errno %d", path, errno);
+        if (k < 0)
+            r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: %s (errno %d)", path,
+                             hlsnap__errno_text(errno), errno);
         if (k <= 0) break;
         n += (uint64_t)k;
     }
@@ -4561,6 +4620,7 @@ static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc 
     g->elf_entry = e->entry;
     g->load_address = e->base;
     g->tls_size = hlsnap__elf_tls_size(e);
+    g->noted = e->noted;
     memcpy(g->build_id, e->build_id, sizeof(g->build_id));
     if (e->self) {
         r = hlsnap__self_adapt(e, desc->self, g, err);
@@ -4609,21 +4669,26 @@ static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *
     return r || !e->self ? r : hlsnap__self_check(e, start, err);
 }
 
+static hlsnap_result hlsnap__size_check(const char *name, uint64_t size, uint64_t min, uint64_t max,
+                                        hlsnap_error *err) {
+    if (size % HLSNAP__PAGE)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: %s=%llu is not a multiple of %u", name,
+                            (unsigned long long)size, HLSNAP__PAGE);
+    if (!size || (size >= min && size <= max)) return HLSNAP_OK; /* 0: the default */
+    return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: %s=%llu is not in %llu..%llu", name,
+                        (unsigned long long)size, (unsigned long long)min, (unsigned long long)max);
+}
+
 static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap_error *err) {
+    hlsnap_result r;
     if (!d || d->_start_canary || d->_end_canary)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc is NULL or was not initialised with HLSNAP_ZERO");
     if ((d->self != NULL) + (d->path != NULL) + (d->data != NULL) != 1)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: set exactly one of self, path and data");
-    if (d->heap_size % HLSNAP__PAGE || d->stack_size % HLSNAP__PAGE || d->mailbox_size % HLSNAP__PAGE)
-        return hlsnap__fail(
-            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: not multiples of 4096",
-            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
-    if (d->heap_size > HLSNAP__MAX_MEMORY || d->stack_size > (1u << 30) || d->mailbox_size > (256u << 20) ||
-        (d->mailbox_size && d->mailbox_size < 2 * HLSNAP__PAGE))
-        return hlsnap__fail(
-            err, HLSNAP_ERR_ARG, 0, "heap_size=%llu, stack_size=%llu, mailbox_size=%llu: beyond the limits",
-            (unsigned long long)d->heap_size, (unsigned long long)d->stack_size, (unsigned long long)d->mailbox_size);
-    return HLSNAP_OK;
+    r = hlsnap__size_check("heap_size", d->heap_size, HLSNAP__PAGE, HLSNAP__MAX_MEMORY, err);
+    if (!r) r = hlsnap__size_check("stack_size", d->stack_size, HLSNAP__PAGE, 1u << 30, err);
+    if (!r) r = hlsnap__size_check("mailbox_size", d->mailbox_size, 2 * HLSNAP__PAGE, 256u << 20, err);
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out,
@@ -4633,8 +4698,10 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     hlsnap__builder b = hlsnap__builder_none;
     hlsnap__layer *layer = NULL;
     uint8_t *owned = NULL;
-    hlsnap_result r = hlsnap__guest_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_from_guest: out is NULL");
     *out = NULL;
+    r = hlsnap__guest_desc_check(desc, err);
     if (!r) r = hlsnap__page_check(HLSNAP_ERR_UNSUPPORTED, err);
     if (r) return r;
     b.to_file = true;
@@ -5661,15 +5728,16 @@ static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsna
         }
         if (out->rows[i] || n >= sizeof(text) - 1) continue;
         if (have)
-            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s is %s, not %s;", want->name, have->text,
-                                        want->text);
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s is %s, not %s", n ? "; " : "", want->name,
+                                        have->text, want->text);
         else
-            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, " %s %s is missing;", want->name, want->text);
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s %s is missing", n ? "; " : "", want->name,
+                                        want->text);
     }
     if (!n) return HLSNAP_OK;
     hlsnap__free(out->rows);
     out->rows = NULL;
-    return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions:%s", text);
+    return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions: %s", text);
 }
 
 /* ---- >>interrupt: outlives its sandbox; the lock is held for a few instructions, or one signal being sent ---- */
@@ -5717,6 +5785,7 @@ static bool hlsnap__interrupt_pending(hlsnap_interrupt *h) {
 
 HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h) {
     bool running;
+    if (!h) return false;
     hlsnap__interrupt_lock(h);
     running = h->running;
     if (running && !h->cancelled) h->hv->cancel(h->shell);
@@ -5753,6 +5822,9 @@ struct hlsnap_sandbox {
     void *log_user;
     int32_t log_level, cancel_signal;
     uint64_t timeout_ns, deadline;
+    uint64_t limit_ns;     /* of the call in progress */
+    const char *calling;   /* what the guest was entered for: the first export */
+    uint32_t calling_more; /* ... and so many calls behind it */
     uint64_t generation;
     bool fresh;       /* the next entry starts from a reset machine */
     bool in_host;     /* inside a host function */
@@ -5768,13 +5840,12 @@ static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) {
     __atomic_store_n(&sb->state, (int32_t)s, __ATOMIC_RELEASE);
 }
 
-HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
+static hlsnap_state hlsnap__state(const hlsnap_sandbox *sb) {
     return (hlsnap_state)__atomic_load_n(&sb->state, __ATOMIC_ACQUIRE);
 }
 
-static const char *hlsnap__state_name(const hlsnap_sandbox *sb) {
-    static const char *const names[] = {"ready", "busy", "poisoned"};
-    return names[hlsnap_sandbox_get_state(sb)];
+HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
+    return sb ? hlsnap__state(sb) : HLSNAP_POISONED;
 }
 
 static uint8_t *hlsnap__sys(const hlsnap_sandbox *sb) { return sb->memory.mem - HLSNAP__SYS_SIZE; }
@@ -5786,13 +5857,28 @@ static bool hlsnap__forked(const hlsnap_sandbox *sb) {
     return sb->pid != getpid();
 }
 
-/* The sandbox is in the state that `what` needs, and in its own process. */
-static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, bool ok, const char *what, hlsnap_error *err) {
+#define HLSNAP__IN(state) (1u << (state))
+#define HLSNAP__IN_READY HLSNAP__IN(HLSNAP_READY)
+
+/* Why hlsnap__need refuses: `what` is the public function, `name` the guest's that it is to call, or NULL. */
+static hlsnap_result hlsnap__need_not_met(const hlsnap_sandbox *sb, const char *what, const char *name,
+                                          hlsnap_error *err) {
+    static const char *const states[] = {"ready", "busy", "poisoned"};
+    char shown[80], who[128];
+    hlsnap__printable(shown, sizeof(shown), name, name ? strnlen(name, 64) : 0, false);
+    hlsnap__format(who, sizeof(who), name ? "%s(%s)" : "%s", what, shown);
+    if (!sb) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the sandbox is NULL", who);
     if (hlsnap__forked(sb))
-        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", what,
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox belongs to process %d, not its child", who,
                             sb->pid);
-    return ok ? HLSNAP_OK
-              : hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", what, hlsnap__state_name(sb));
+    return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the sandbox is %s", who, states[hlsnap__state(sb)]);
+}
+
+/* There is a sandbox, in one of these states, and in its own process. */
+static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, uint32_t states, const char *what, const char *name,
+                                  hlsnap_error *err) {
+    if (sb && states & HLSNAP__IN(hlsnap__state(sb)) && !hlsnap__forked(sb)) return HLSNAP_OK;
+    return hlsnap__need_not_met(sb, what, name, err);
 }
 
 static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
@@ -5953,7 +6039,9 @@ static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
                             v[0].as.i32);
     if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
-    n = hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, true);
+    n = v[1].size;
+    if (n && v[1].str[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
+    n = hlsnap__printable(text, sizeof(text), v[1].str, n, true);
     sb->log(v[0].as.i32, text, n, sb->log_user);
     return HLSNAP_OK;
 }
@@ -6015,14 +6103,19 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* ---- >>enter: from the gate to the guest's return ---- */
 
+static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
+    char more[48] = "";
+    if (sb->calling_more) hlsnap__format(more, sizeof(more), " or one of the %u behind it", sb->calling_more);
+    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s%s: the time limit of %llu ns ran out", sb->calling, more,
+                        (unsigned long long)sb->limit_ns);
+}
+
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    if (sb->deadline && hlsnap__now_ns() >= sb->deadline)
-        return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the call's time limit ran out");
-    return HLSNAP_OK;
+    return sb->deadline && hlsnap__now_ns() >= sb->deadline ? hlsnap__timed_out(sb, err) : HLSNAP_OK;
 }
 
 static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__exit *x) {
@@ -6064,7 +6157,8 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         case HLSNAP__EXIT_KICKED:
             r = hlsnap__call_overdue(sb, err);
             if (!r && x.outer)
-                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "the time limit of the call around this one ran out");
+                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the time limit of the call around this one ran out",
+                                 sb->calling);
             break;
         case HLSNAP__EXIT_PROTOCOL:
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
@@ -6085,6 +6179,9 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, uint64_t timeout_ns,
     const uint64_t now = timeout_ns ? hlsnap__now_ns() : 0;
     hlsnap_result r;
     sb->deadline = timeout_ns ? (timeout_ns < UINT64_MAX - now ? now + timeout_ns : UINT64_MAX) : 0;
+    sb->limit_ns = timeout_ns;
+    sb->calling = "init";
+    sb->calling_more = 0;
     sb->results.size = 0;
     r = sb->hv->begin(sb->shell, sb->deadline, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
     if (r) return r;
@@ -6133,9 +6230,10 @@ static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const h
         r = hlsnap__args_check(&d->signature, d->name, calls[i].args, calls[i].num_args, err);
         if (r) return r;
         if (hlsnap__message_size(calls[i].args, calls[i].num_args) > hlsnap__half(sb) - HLSNAP__RESERVE_IN)
-            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes of a mailbox that has %u",
-                                d->name, hlsnap__message_size(calls[i].args, calls[i].num_args),
-                                hlsnap__half(sb) - HLSNAP__RESERVE_IN);
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                                "the arguments of %s take %zu bytes, %u fit (mailbox_size=%llu)", d->name,
+                                hlsnap__message_size(calls[i].args, calls[i].num_args),
+                                hlsnap__half(sb) - HLSNAP__RESERVE_IN, (unsigned long long)sb->mailbox_size);
         unlimited = unlimited || !limit;
         *timeout_ns = limit < UINT64_MAX - *timeout_ns ? *timeout_ns + limit : UINT64_MAX;
     }
@@ -6166,8 +6264,8 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
 }
 
 /* What a failed export said. */
-static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_abi_message *head, const hlsnap_value *v,
-                                           hlsnap_error *err) {
+static hlsnap_result hlsnap__export_failed(const hlsnap_sandbox *sb, const hlsnap__decl *d,
+                                           const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
     char text[400];
     hlsnap_result code;
     if (head->num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
@@ -6177,7 +6275,10 @@ static hlsnap_result hlsnap__export_failed(const hlsnap__decl *d, const hlsnap_a
     if (head->status != HLSNAP_ABI_STATUS_FAILED &&
         (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
         code = (hlsnap_result)v[0].as.i32;
-    hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
+    if (code == HLSNAP_ERR_LIMIT)
+        hlsnap__fail(err, code, 0, "%s: %s (mailbox_size=%llu)", d->name, text, (unsigned long long)sb->mailbox_size);
+    else
+        hlsnap__fail(err, code, 0, "%s: %s", d->name, text);
     if (err && head->status == HLSNAP_ABI_STATUS_FAILED) err->user_code = v[0].as.i32;
     return code;
 }
@@ -6202,7 +6303,7 @@ static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invoc
         if (r) return r;
         if (!hlsnap__message_read(sb->results.data + start, sb->results.size - start, &head, v, 2))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the result of %s is malformed", d->name);
-        if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(d, &head, v, err);
+        if (head.status != HLSNAP_ABI_STATUS_OK) return hlsnap__export_failed(sb, d, &head, v, err);
         if (head.num_values != (d->signature.result != HLSNAP_VOID) ||
             (head.num_values && (uint32_t)v[0].type != d->signature.result))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name,
@@ -6228,18 +6329,18 @@ static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs,
     }
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
-                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
+/* The calls, in a sandbox that is ready for them. */
+static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                    hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
     uint64_t timeout_ns;
     size_t done = 0;
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "invoke", err);
-    if (num_done) *num_done = 0;
-    if (!r && num_calls && !calls) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "invoke: calls is NULL");
-    if (!r) r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
+    hlsnap_result r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
     if (!r) r = hlsnap__call_begin(sb, timeout_ns, err);
     if (r) return r;
     while (!r && done < num_calls) {
         uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
+        sb->calling = sb->guest->contract.exports[hlsnap__handle_index(sb, calls[done].target)].name;
+        sb->calling_more = n ? n - 1 : 0;
         r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err)
               : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
         if (!r) r = hlsnap__enter(sb, err);
@@ -6253,35 +6354,54 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
     return hlsnap__call_end(sb, r, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
-                                             hlsnap_export *out, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "find", err);
-    hlsnap__signature want;
+HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
+                                               hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_invoke", NULL, err);
+    if (num_done) *num_done = 0;
+    if (!r && num_calls && !calls) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_invoke: calls is NULL");
+    return r ? r : hlsnap__invoke(sb, calls, num_calls, outs, num_done, err);
+}
+
+/* The export of that name, for the public function `what`. */
+static hlsnap_result hlsnap__find(const hlsnap_sandbox *sb, const char *what, const char *name, hlsnap_export *out,
+                                  hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, what, name, err);
     char shown[80];
     uint32_t i;
     if (r) return r;
-    if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "find: name or out is NULL");
+    if (!name || !out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, name ? "out" : "name");
     i = hlsnap__decl_find(sb->guest->contract.exports, sb->guest->contract.num_exports, name);
+    out->id = (sb->guest->id & ~0xffffull) | i;
+    if (i < sb->guest->contract.num_exports) return HLSNAP_OK;
     hlsnap__printable(shown, sizeof(shown), name, strnlen(name, 64), false);
-    if (i == sb->guest->contract.num_exports)
-        return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "the guest exports no function '%s'", shown);
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "%s: the guest exports no function '%s'", what, shown);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_find(const hlsnap_sandbox *sb, const char *name, const char *signature,
+                                             hlsnap_export *out, hlsnap_error *err) {
+    hlsnap_export e;
+    hlsnap_result r = hlsnap__find(sb, "hlsnap_sandbox_find", name, out ? &e : NULL, err);
+    hlsnap__signature want;
+    uint32_t i;
+    if (r) return r;
+    i = hlsnap__handle_index(sb, e);
     if (signature && (!hlsnap__signature_parse(&want, signature, strlen(signature)) ||
                       !hlsnap__signature_equal(&want, &sb->guest->contract.exports[i].signature)))
-        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s is %s, not %.200s", shown,
+        return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "hlsnap_sandbox_find: %s is %s, not %.200s", name,
                             sb->guest->contract.exports[i].text, signature);
-    out->id = (sb->guest->id & ~0xffffull) | i;
+    *out = e;
     return HLSNAP_OK;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args,
                                              size_t num_args, hlsnap_value *out, hlsnap_error *err) {
     hlsnap_invocation one;
-    hlsnap_result r = hlsnap_sandbox_find(sb, name, NULL, &one.target, err);
+    hlsnap_result r = hlsnap__find(sb, "hlsnap_sandbox_call", name, &one.target, err);
     if (r) return r;
     one.args = args;
     one.num_args = num_args;
     one.timeout_ns = 0;
-    return hlsnap_sandbox_invoke(sb, &one, 1, out, NULL, err);
+    return hlsnap__invoke(sb, &one, 1, out, NULL, err);
 }
 
 /* ---- >>start: a sandbox's machine around a snapshot ---- */
@@ -6440,6 +6560,16 @@ static hlsnap__guest *hlsnap__guest_copy(const hlsnap__guest *from, hlsnap_error
     return g;
 }
 
+/* An ordinary program's first instructions fault, or call for an operating system. A guest in another language than C need not
+   have a note, so that its absence is only a hint. */
+static void hlsnap__init_hint(const hlsnap__guest *g, hlsnap_result r, hlsnap_error *err) {
+    char said[sizeof(((hlsnap_error *)0)->msg)];
+    if (!err || g->noted || g->module || (r != HLSNAP_ERR_FAULT && r != HLSNAP_ERR_PROTOCOL)) return;
+    memcpy(said, err->msg, sizeof(said));
+    hlsnap__format(err->msg, sizeof(err->msg), "no hlsnap guest? its ELF has no hlsnap note, and its init failed: %s",
+                   said);
+}
+
 /* Runs the guest's init and takes its contract. Duplicates and malformed names make no guest. */
 static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap_abi_mailbox m;
@@ -6448,7 +6578,8 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (r) return r;
     r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
     if (!r) r = hlsnap__enter(sb, err);
-    r = hlsnap__call_end(sb, r, err);
+    if (r) hlsnap__init_hint(sb->guest, r, err);
+    r = hlsnap__call_end(sb, r, err); /* a log line of init may have destroyed sb */
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED); /* until the contract holds */
     g = hlsnap__guest_copy(sb->guest, err);
@@ -6479,6 +6610,10 @@ static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hls
                                              hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
     char names[400];
+    if (HLSNAP__SANITIZED && s->guest->module && !s->guest->initialized)
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
+                            "guest.self was built with a sanitizer (-fsanitize=address, thread or memory): it needs "
+                            "memory and a library that a VM lacks; build a guest without, as a file of its own");
     if (missing) {
         hlsnap__cpu_names(missing, names, sizeof(names));
         return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "this CPU lacks what the snapshot was taken with: %s", names);
@@ -6538,9 +6673,11 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
 HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
                                                     hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_sandbox *sb;
-    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: out is NULL");
     *out = NULL;
-    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "create_from: snapshot is NULL");
+    r = hlsnap__sandbox_desc_check(desc, err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: the snapshot is NULL");
     if (r) return r;
     sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
     if (!sb) return HLSNAP_ERR_MEMORY;
@@ -6572,8 +6709,10 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
 HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc,
                                                hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_snapshot *s;
-    hlsnap_result r = hlsnap__sandbox_desc_check(desc, err);
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create: out is NULL");
     *out = NULL;
+    r = hlsnap__sandbox_desc_check(desc, err);
     if (r) return r;
     r = hlsnap_snapshot_from_guest(guest, &s, err);
     if (r) return r;
@@ -6584,15 +6723,16 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, c
 
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb) {
     if (!sb) return;
-    if (!hlsnap__forked(sb) && hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY)
+    if (!hlsnap__forked(sb) && hlsnap__state(sb) == HLSNAP_BUSY)
         sb->destroyed = true;
     else
         hlsnap__sandbox_free(sb);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snapshot **out, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "snapshot", err);
-    *out = NULL;
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_snapshot", NULL, err);
+    if (!r && !out) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_snapshot: out is NULL");
+    if (out) *out = NULL;
     if (!r) r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
     if (r || !hlsnap__memory_check(&sb->memory, true, err)) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED);
@@ -6602,22 +6742,23 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) != HLSNAP_BUSY, "restore", err);
-    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "restore: snapshot is NULL");
+    hlsnap_result r =
+        hlsnap__need(sb, HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_POISONED), "hlsnap_sandbox_restore", NULL, err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_restore: the snapshot is NULL");
     if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
     if (!r) sb->stats.restores++;
     return r;
 }
 
 HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb) {
-    if (hlsnap_sandbox_get_state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
+    if (sb && hlsnap__state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions,
                                              hlsnap_error *err) {
     hlsnap__host_function *rows = NULL;
     hlsnap__binding binding = {NULL};
-    hlsnap_result r = hlsnap__need(sb, hlsnap_sandbox_get_state(sb) == HLSNAP_READY, "bind", err);
+    hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_bind", NULL, err);
     if (!r) r = hlsnap__host_functions_copy(functions, num_functions, &rows, err);
     if (!r) r = hlsnap__bind_imports(&sb->guest->contract, rows, num_functions, &binding, err);
     if (r) {
@@ -6632,21 +6773,21 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
     return HLSNAP_OK;
 }
 
-/* Host address of [gva, gva + n), all of it in mapped regions. */
-static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, size_t n, bool write, uint8_t **at,
-                                   hlsnap_error *err) {
-    const hlsnap_state state = hlsnap_sandbox_get_state(sb);
-    const hlsnap__layout *l = &sb->memory.layout;
-    hlsnap_result r =
-        hlsnap__need(sb, state == HLSNAP_READY || (state == HLSNAP_BUSY && sb->in_host), write ? "write" : "read", err);
-    if (!r) r = hlsnap__layout_holds(l, gva, n, write, err);
-    if (!r) *at = sb->memory.mem + (gva - l->base);
+/* Host address of [gva, gva + n), all of it in mapped regions; `other` is the caller's end. */
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, const void *other, size_t n, bool write,
+                                   uint8_t **at, hlsnap_error *err) {
+    const char *what = write ? "hlsnap_sandbox_write" : "hlsnap_sandbox_read";
+    const uint32_t states = sb && sb->in_host ? HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_BUSY) : HLSNAP__IN_READY;
+    hlsnap_result r = hlsnap__need(sb, states, what, NULL, err);
+    if (!r && n && !other) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, write ? "from" : "to");
+    if (!r) r = hlsnap__layout_holds(&sb->memory.layout, gva, n, write, err);
+    if (!r) *at = sb->memory.mem + (gva - sb->memory.layout.base);
     return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, n, false, &at, err);
+    hlsnap_result r = hlsnap__range(sb, gva, to, n, false, &at, err);
     if (r || !n) return r;
     r = hlsnap__memory_move(&sb->memory, to, at, n, false, err);
     return r ? r : hlsnap__memory_check(&sb->memory, true, err);
@@ -6655,7 +6796,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, v
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,
                                               hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, n, true, &at, err);
+    hlsnap_result r = hlsnap__range(sb, gva, from, n, true, &at, err);
     if (r || !n) return r;
     r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)),
                               at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) -
@@ -6665,14 +6806,17 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
 }
 
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out) {
-    *out = sb->stats;
+    static const hlsnap_stats none = HLSNAP_ZERO;
+    if (out) *out = sb ? sb->stats : none;
+    if (!out || !sb) return;
     out->hot_pages = sb->memory.num_hot;
     out->copied_bytes = sb->memory.copied_bytes;
 }
 
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
+    if (!sb) return NULL;
     hlsnap__retain(&sb->interrupt->refs);
-    if (hlsnap_sandbox_get_state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
+    if (hlsnap__state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
     return sb->interrupt;
 }
 

@@ -103,6 +103,38 @@ static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), NULL, 0};
 HLSNAP_GUEST_MAIN(module);
 END
 cp guest.c guest.cc
+# Everything that README says a guest may call, and mathematics as it says.
+cat >mod.c <<'END'
+#include <stdlib.h>
+#include <string.h>
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#ifdef __cplusplus
+struct local { float v; local(float x); };
+__attribute__((noinline)) local::local(float x) : v(x) {}
+#endif
+static char a[64], b[64];
+static hlsnap_result all(hlsnap_call *call, void *user) {
+    float x = hlsnap_call_arg(call, 0).as.f32;
+    size_t n = (size_t)x;
+    void *p = realloc(calloc(n, 2), n), *q = malloc(n);
+    (void)user;
+#ifdef __cplusplus
+    static local kept(x);
+    x = kept.v;
+#endif
+    if (!p || !q) abort();
+    memcpy(a, p, n), memmove(b, a, n), memset(a, 7, n), strcpy(a, b), strncpy(b, a, n), strcat(a, b);
+    if (memcmp(a, b, n) || strcmp(a, b) || strncmp(a, b, n)) n += strlen(a) + strnlen(b, n);
+    free(p), free(q);
+    return hlsnap_call_return(call, hlsnap_f32(__builtin_sqrtf(x) + (float)__builtin_sqrt((double)n)));
+}
+static const hlsnap_function exports[] = {{"all", "f32(f32)", all, NULL}};
+static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), NULL, 0};
+HLSNAP_GUEST_MAIN(module);
+END
+cp mod.c mod.cpp
+sed -n 's/^    \(cc\|c++\) \(-O2 -DHLSNAP_GUEST .* -o mod.elf\)$/\1 \2/p' "$top/README.md" >guest_lines
 cat >plain.c <<'END'
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -139,6 +171,7 @@ for cc in $CCS; do
     job "$cc implementation, every order" "C=${cc##*/} LIBS=$libs; CMD=\"$cc -std=gnu11 \$cgate -I$top\"
 $(implementation $orders)"
     job "$cc HLSNAP_STATIC, in two files" "cc $cc \$cgate -I$top static.c static2.c $libs -o static.${cc##*/}.exe && ./static.${cc##*/}.exe"
+    job "$cc: README's line for guests" "cc $cc \$(sed -n 's/^cc //p' guest_lines) -I$top -fno-math-errno"
     job "$cc -O2 implementation" "cc $cc \$cgate -O2 -I$top impl$last.c $libs -o o2.${cc##*/}.exe && ./o2.${cc##*/}.exe"
 done
 for cc in $CXXS; do
@@ -147,6 +180,7 @@ for cc in $CXXS; do
 "
         job "$cc -std=$std declarations, all sets and orders" "$v $declarations"
         job "$cc -std=$std freestanding declarations" "$v cc \$CMD -ffreestanding -fsyntax-only plain.c && cc \$CMD -ffreestanding -DHLSNAP_GUEST -fsyntax-only plain.c"
+        job "$cc -std=$std: README's line for guests" "cc $cc \$(sed -n 's/^c++ //p' guest_lines) -std=gnu++${std#c++} -I$top -fno-math-errno"
         job "$cc -std=$std implementation, all twice" "$v $(implementation "$last")"
         job "$cc -std=$std guest" "$v cc \$CMD -O1 -DHLSNAP_GUEST -ffreestanding -nostdlib -static guest.c -o guest.${cc##*/}.$std.exe"
     done

@@ -68,12 +68,31 @@ documented() { # every public function stands under a block that begins with its
     awk '/>>implementation/ { nextfile } /^\/\* hlsnap_/ { block = 1 } /^$/ { block = 0 }
         /^HLSNAP_API/ && !block { print FILENAME ": " $0; bad = 1 } END { exit bad }' hlsnap.h hlsnap_kvm.h hlsnap_oci.h
 }
+# What a guest may call is listed in full: README.md and docs/abi.md have what hlsnap.h defines, by name, and no more.
+runtime_listed() {
+    rows=$(sed -n '/^#define HLSNAP__RT_LIBC/,/^$/s/^ *X([^,]*, \([a-z]*\),.*/\1/p' hlsnap.h)
+    elf=$(echo "$rows" free abort | tr ' ' '\n' | sort | xargs)
+    [ "$(echo "$elf" | wc -w)" -ge 16 ] || { echo "only '$elf' found in hlsnap.h"; return 1; }
+    [ "$(sed -n 's/^    \(memcpy .*\)/\1/p' README.md | tr ' ' '\n' | sort | xargs)" = "$elf" ] || { echo "README.md: not $elf"; return 1; }
+    bound=$(sed -n '/hlsnap__rt_bindings\[\] = {/,/};/p' hlsnap.h | grep -oE '\{"[a-z_]+"' | tr -d '{"')
+    section() { sed -n "/^## $1\$/,/^## /p" docs/abi.md | grep -oE '`_*[a-z_]+`' | tr -d '`' | sort -u; }
+    bad=0
+    for f in $elf __stack_chk_fail; do section 'The C runtime' | grep -qx "$f" || { echo "docs/abi.md: no $f"; bad=1; }; done
+    for f in $bound; do
+        { section 'The C runtime'; section 'Self guests'; } | grep -qx "$f" || { echo "docs/abi.md: no $f of self guests"; bad=1; }
+    done
+    for f in $(section 'Self guests'); do
+        case $f in main) ;; *) echo "$bound" | grep -qx "$f" || { echo "docs/abi.md: self guests have no $f"; bad=1; } ;; esac
+    done
+    return $bad
+}
 check "docs/security.md: every test named exists" tests_exist
 check "docs/security.md: every promise names its tests" every_promise_has_a_proof
 check "files named exist" files_exist
 check "functions named exist" functions_exist
 check "results named exist" results_exist
 check "suites named exist" suites_exist
+check "the runtime's functions are listed" runtime_listed
 check "lines fit" lines_fit
 check "public functions are documented" documented
 finish

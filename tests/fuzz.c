@@ -932,7 +932,7 @@ static void box_log(int level, const char *text, size_t size, void *user) {
     size_t i;
     (void)user;
     MUST(level >= 0 && level <= 4 && strlen(text) == size);
-    for (i = 0; i < size; i++) MUST(text[i] == '\n' || text[i] == '\t' || (text[i] >= 0x20 && text[i] < 0x7f));
+    for (i = 0; i < size; i++) MUST(text[i] == '\t' || (text[i] >= 0x20 && text[i] < 0x7f));
 }
 
 FN(n_last) { return (void)user, hlsnap_call_return(call, ARG(HLSNAP_MAX_ARGS - 1)); }

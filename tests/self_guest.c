@@ -21,6 +21,8 @@ static __thread volatile int tls_counter = 7;
 static __thread volatile char tls_zero[100];
 static const char *const words[] = {"zero", "one", "two", "three"};
 static const char *changed = "initial";
+static volatile int built;             /* by a constructor, which runs in the program and not in the guest */
+__attribute__((constructor)) static void build(void) { built = 1; }
 
 NOINLINE static int fib(int n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
 
@@ -30,7 +32,8 @@ static hlsnap_result guest_fib(hlsnap_call *call, void *user) {
 }
 
 static hlsnap_result guest_globals(hlsnap_call *call, void *user) {
-    return hlsnap_call_return_fmt(call, "%d %d %s %s %s", counter, cleared, words[counter % 4], changed, (const char *)user);
+    return hlsnap_call_return_fmt(call, "%d %d %s %s %s", counter, cleared, words[counter % 4], built ? "constructed" : changed,
+                                  (const char *)user);
 }
 
 static hlsnap_result guest_bump(hlsnap_call *call, void *user) {
@@ -409,7 +412,7 @@ static int run(int argc, char **argv) {
     check_values();
     check_snapshots();
     check_ends(getauxval(7 /* AT_BASE */) == 0);
-    check(counter == 99 && cleared == 99 && tls_counter == 99, "the guest changed the host", NULL);
+    check(counter == 99 && cleared == 99 && tls_counter == 99 && built == 1, "the guest changed the host", NULL);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(clean);
     return failures != 0;

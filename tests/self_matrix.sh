@@ -150,8 +150,14 @@ END
 -O1 -fstack-protector-strong -D_FORTIFY_SOURCE=3
 -O1 -D_FORTIFY_SOURCE=2 -static
 -O0 --coverage
+-O1 -fsanitize=undefined -fno-sanitize=null
 -O0 -g -std=c99
 END
+    # sanitizers that need shadow memory or a library are refused in words
+    for s in address thread memory; do
+        case $cc-$s in *clang*) ;; *-memory) continue ;; esac
+        job "$cc -O1 -fsanitize=$s" "compile $b$s.exe $cc -O1 -fsanitize=$s; want HLSNAP_ERR_SELF \"\$(./$b$s.exe code)\""
+    done
     case $cc in *clang*) lto="-O1 -flto -fuse-ld=lld" ;; *) lto="-O1 -flto" ;; esac
     job "$cc $lto" "compile ${b}lto.exe $cc $lto; run ./${b}lto.exe"
     job "$cc -shared" "run ./host.exe ./$b.so"

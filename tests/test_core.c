@@ -577,13 +577,105 @@ static void calls_nest(void) {
     hlsnap_sandbox_destroy(nested);
 }
 
+/* ---- NULL: each public function that takes an object or an out parameter ---- */
+
+#define REFUSES(call) do { \
+        memset(&err, 0, sizeof(err)); \
+        if (!CHECK_EQ(call, HLSNAP_ERR_ARG) || !CHECK(strncmp(err.msg, #call, strcspn(#call, "(")) == 0 && strstr(err.msg, "is NULL"))) \
+            printf("# '%s'\n", err.msg); \
+    } while (0)
+
+static void nulls_refused(hlsnap_sandbox *sb, hlsnap_snapshot *s) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    const hlsnap_sandbox_desc d = host_desc();
+    const hlsnap_invocation none = HLSNAP_ZERO;
+    hlsnap_sandbox *out;
+    hlsnap_snapshot *taken;
+    hlsnap_export e;
+    uint8_t b[8];
+    size_t done = 9;
+    REFUSES(hlsnap_sandbox_create(&g, &d, NULL, &err));
+    REFUSES(hlsnap_sandbox_create_from(NULL, &d, &out, &err));
+    REFUSES(hlsnap_sandbox_create_from(s, &d, NULL, &err));
+    REFUSES(hlsnap_sandbox_call(NULL, "nop", HLSNAP_NO_ARGS, NULL, &err));
+    CHECK(strstr(err.msg, "hlsnap_sandbox_call(nop): ") == err.msg);
+    REFUSES(hlsnap_sandbox_call(NULL, NULL, HLSNAP_NO_ARGS, NULL, &err));
+    REFUSES(hlsnap_sandbox_call(sb, NULL, HLSNAP_NO_ARGS, NULL, &err));
+    REFUSES(hlsnap_sandbox_find(NULL, "nop", NULL, &e, &err));
+    REFUSES(hlsnap_sandbox_find(sb, NULL, NULL, &e, &err));
+    REFUSES(hlsnap_sandbox_find(sb, "nop", NULL, NULL, &err));
+    REFUSES(hlsnap_sandbox_invoke(NULL, &none, 1, NULL, &done, &err));
+    CHECK_EQ(done, 0);
+    REFUSES(hlsnap_sandbox_invoke(NULL, &none, 1, NULL, NULL, &err));
+    REFUSES(hlsnap_sandbox_invoke(sb, NULL, 1, NULL, NULL, &err));
+    taken = s;
+    REFUSES(hlsnap_sandbox_snapshot(NULL, &taken, &err));
+    CHECK(!taken);
+    REFUSES(hlsnap_sandbox_snapshot(NULL, NULL, &err));
+    REFUSES(hlsnap_sandbox_snapshot(sb, NULL, &err));
+    REFUSES(hlsnap_sandbox_restore(NULL, s, &err));
+    REFUSES(hlsnap_sandbox_restore(sb, NULL, &err));
+    REFUSES(hlsnap_sandbox_bind(NULL, host_functions, 1, &err));
+    REFUSES(hlsnap_sandbox_read(NULL, 0, b, 1, &err));
+    REFUSES(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP), NULL, 1, &err));
+    REFUSES(hlsnap_sandbox_write(NULL, 0, b, 1, &err));
+    REFUSES(hlsnap_sandbox_write(sb, region_gva(sb, HLSNAP__HEAP), NULL, 1, &err));
+    REFUSES(hlsnap_snapshot_from_guest(&g, NULL, &err));
+    REFUSES(hlsnap_snapshot_read(NULL, 0, b, 1, &err));
+    REFUSES(hlsnap_snapshot_read(s, region_gva(sb, HLSNAP__HEAP), NULL, 1, &err));
+    CHECK_EQ(hlsnap_sandbox_call(NULL, "nop", HLSNAP_NO_ARGS, NULL, NULL), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_snapshot_read(s, region_gva(sb, HLSNAP__HEAP), NULL, 0, &err), HLSNAP_OK);
+}
+
+static void nulls(void) {
+    static const hlsnap_stats no_stats;
+    static const hlsnap_snapshot_info no_info;
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    hlsnap_snapshot_info info;
+    hlsnap_stats stats;
+    hlsnap_function f;
+    hlsnap_region region;
+    hlsnap_extent extent;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    nulls_refused(sb, s);
+    CHECK_EQ(hlsnap_sandbox_get_state(NULL), HLSNAP_POISONED); /* what has no result does nothing, or says something harmless */
+    hlsnap_sandbox_retire(NULL);
+    hlsnap_sandbox_destroy(NULL);
+    hlsnap_sandbox_get_stats(sb, NULL);
+    memset(&stats, 1, sizeof(stats));
+    hlsnap_sandbox_get_stats(NULL, &stats);
+    CHECK(memcmp(&stats, &no_stats, sizeof(stats)) == 0);
+    CHECK(!hlsnap_sandbox_get_interrupt(NULL) && !hlsnap_interrupt_cancel(NULL));
+    hlsnap_interrupt_release(NULL);
+    CHECK(!hlsnap_snapshot_retain(NULL));
+    hlsnap_snapshot_release(NULL);
+    hlsnap_snapshot_get_info(s, NULL);
+    memset(&info, 1, sizeof(info));
+    hlsnap_snapshot_get_info(NULL, &info);
+    CHECK(memcmp(&info, &no_info, sizeof(info)) == 0);
+    CHECK(!hlsnap_snapshot_import(NULL, 0, &f) && !hlsnap_snapshot_import(s, 0, NULL));
+    CHECK(!hlsnap_snapshot_export(NULL, 0, &f) && !hlsnap_snapshot_export(s, 0, NULL));
+    CHECK(!hlsnap_snapshot_region(NULL, 0, &region) && !hlsnap_snapshot_region(s, 0, NULL));
+    CHECK(!hlsnap_snapshot_extent(NULL, 0, &extent) && !hlsnap_snapshot_extent(s, 0, NULL));
+    CHECK(!hlsnap_snapshot_feature(NULL, 0));
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK); /* nothing of all this touched it */
+    hlsnap_sandbox_retire(sb);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_ERR_STATE);
+    CHECK_STR(err.msg, "hlsnap_sandbox_call(nop): the sandbox is poisoned");
+    CHECK_EQ(call0(sb, "\x1b[31m"), HLSNAP_ERR_STATE);
+    CHECK_STR(err.msg, "hlsnap_sandbox_call(\\x1b[31m): the sandbox is poisoned");
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
 #include "test_core_calls.h"
 #include "test_core_snapshots.h"
 
 #define RUN(f) static void run_##f(void) { enter(); f(); leave(); }
 #define TESTS(X) \
     X(values_both_ways) X(arguments) X(message_limits) X(signatures) X(names) X(results) X(guest_descs) X(sandbox_descs) \
-    X(host_function_lists) X(contracts) X(contract_listing) X(handles) X(states) X(destroy_inside) X(calls_nest) \
+    X(host_function_lists) X(contracts) X(contract_listing) X(handles) X(states) X(nulls) X(destroy_inside) X(calls_nest) \
     TESTS_CALLS(X) TESTS_SNAPSHOTS(X)
 TESTS(RUN)
 #define ROW(f) {#f, run_##f},

@@ -605,7 +605,8 @@ static void log_levels(void) {
 
 static void log_text(void) {
     static const struct { const char *in; size_t size; const char *out; } rows[] = {
-        {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\n\tb"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
+        {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\\x0a\tb"}, {"line\n", 5, "line"}, {"\n", 1, ""}, {"two\n\n", 5, "two\\x0a"},
+        {"dos\r\n", 5, "dos\\x0d"}, {"x\n[error] forged", 16, "x\\x0a[error] forged"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
         {"back\\slash", 10, "back\\x5cslash"}, {"\x7f\x80\xff\r", 4, "\\x7f\\x80\\xff\\x0d"}};
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
     hlsnap_sandbox_desc d = host_desc();
@@ -765,8 +766,120 @@ static void time_limits(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- what messages say: the offending values, and what would do ---- */
+
+static void messages_of_limits(void) {
+    static const uint8_t data[65536];
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    const uint32_t head = sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value), out_most = HALF - HLSNAP__RESERVE_OUT, in = HALF - HLSNAP__RESERVE_IN;
+    const hlsnap_value two[2] = {hlsnap_bytes(data, 8), hlsnap_bytes(data, in - head + 1)};
+    hlsnap_invocation calls[3];
+    hlsnap_snapshot *s;
+    char want[200];
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "big", HLSNAP_ARGS(hlsnap_u32(out_most - head + 1)), NULL, &err), HLSNAP_ERR_LIMIT);
+    snprintf(want, sizeof(want), "big: the function returned HLSNAP_ERR_LIMIT: its result takes %u bytes, %u fit (mailbox_size=65536)",
+             out_most + 8, out_most);
+    CHECK_STR(err.msg, want);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "fmt_big", HLSNAP_ARGS(hlsnap_i32((int32_t)(out_most - head))), NULL, &err), HLSNAP_ERR_LIMIT);
+    CHECK(strncmp(err.msg, "fmt_", 4) == 0 && strcmp(err.msg + 4, want) == 0);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "code", HLSNAP_ARGS(hlsnap_i32(HLSNAP_ERR_LIMIT)), NULL, &err), HLSNAP_ERR_LIMIT);
+    CHECK_STR(err.msg, "code: the function returned HLSNAP_ERR_LIMIT (mailbox_size=65536)");
+    CHECK_EQ(hlsnap_sandbox_call(sb, "e_bytes", &two[1], 1, NULL, &err), HLSNAP_ERR_LIMIT);
+    snprintf(want, sizeof(want), "the arguments of e_bytes take %u bytes, %u fit (mailbox_size=65536)", in + 8, in);
+    CHECK_STR(err.msg, want);
+    memset(calls, 0, sizeof(calls));
+    CHECK_EQ(hlsnap_sandbox_find(sb, "nop", NULL, &calls[0].target, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(sb, "spin", NULL, &calls[1].target, &err), HLSNAP_OK);
+    calls[2] = calls[0];
+    calls[0].timeout_ns = calls[1].timeout_ns = calls[2].timeout_ns = 1000000;
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, &calls[1], 1, NULL, NULL, &err), HLSNAP_ERR_TIMEOUT);
+    CHECK_STR(err.msg, "spin: the time limit of 1000000 ns ran out");
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 3, NULL, NULL, &err), HLSNAP_ERR_TIMEOUT);
+    CHECK_STR(err.msg, "nop or one of the 2 behind it: the time limit of 3000000 ns ran out");
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "outer"), HLSNAP_ERR_TIMEOUT);
+    CHECK_STR(err.msg, "outer: the time limit of the call around this one ran out");
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+static void messages_of_descs(void) {
+    static const struct { uint64_t heap, stack, mailbox; const char *msg; } rows[] = {
+        {(16ull << 30) + 4096, 0, 0, "guest desc: heap_size=17179873280 is not in 4096..17179869184"},
+        {0, 2ull << 30, 0, "guest desc: stack_size=2147483648 is not in 4096..1073741824"},
+        {0, 0, 4096, "guest desc: mailbox_size=4096 is not in 8192..268435456"},
+        {4096, 4096, (256u << 20) + 4096, "guest desc: mailbox_size=268439552 is not in 8192..268435456"},
+        {0, 0, 12287, "guest desc: mailbox_size=12287 is not a multiple of 4096"},
+        {1, 0, 0, "guest desc: heap_size=1 is not a multiple of 4096"}};
+    hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    const hlsnap_function one[] = {{"input", "i32(i32)", g_twice, NULL}, {"b.i32", "u64(str)", g_twice, NULL}};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        g.heap_size = rows[i].heap, g.stack_size = rows[i].stack, g.mailbox_size = rows[i].mailbox;
+        CHECK_EQ(hlsnap_snapshot_from_guest(&g, &s, &err), HLSNAP_ERR_ARG);
+        CHECK_STR(err.msg, rows[i].msg);
+    }
+    CHECK_EQ(hlsnap_sandbox_bind(sb, one, 2, &err), HLSNAP_ERR_CONTRACT);
+    CHECK(strncmp(err.msg, "host functions: ", 16) == 0 && strstr(err.msg, " is missing; ") && !strstr(err.msg, "  "));
+    CHECK(err.msg[strlen(err.msg) - 1] != ';');
+    memset(&g, 0, sizeof(g));
+    g.path = "/nowhere/mod.elf";
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &s, &err), HLSNAP_ERR_OS);
+    CHECK_STR(err.msg, "cannot open /nowhere/mod.elf: no such file or directory (errno 2)");
+    CHECK_STR(hlsnap__errno_text(EACCES), "permission denied");
+    CHECK_STR(hlsnap__errno_text(-1), "failed");
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* A log line of init may end the sandbox that runs it. */
+static void destroyed_by_init(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_snapshot *pre;
+    d.log = destroy_log;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &self, &err), HLSNAP_OK);
+    hv.hook = leave_init;
+    init_leaves = HLSNAP__EXIT_CALL;
+    init_function = HLSNAP_ABI_FN_LOG;
+    CHECK_EQ(hlsnap_sandbox_restore(self, pre, &err), HLSNAP_ERR_CANCELLED);
+    CHECK_STR(err.msg, "the sandbox was destroyed during the call");
+    hlsnap_snapshot_release(pre);
+}
+
+/* An ordinary program as a guest: its first instructions fault. What has the note is a guest that fails. */
+static void messages_of_init(void) {
+    static const char hint[] = "no hlsnap guest? its ELF has no hlsnap note, and its init failed: ";
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb;
+    hlsnap_snapshot *pre;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
+    CHECK(!pre->guest->noted);
+    hv.hook = leave_init;
+    d.timeout_ns = 1000000;
+    init_leaves = HLSNAP__EXIT_FAULT;
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), HLSNAP_ERR_FAULT);
+    CHECK(strncmp(err.msg, hint, sizeof(hint) - 1) == 0 && strncmp(err.msg + sizeof(hint) - 1, "guest fault: ", 13) == 0 && err.vector == 13);
+    init_leaves = HLSNAP__EXIT_PROTOCOL;
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), P);
+    CHECK(strncmp(err.msg, hint, sizeof(hint) - 1) == 0);
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, NULL), P);
+    pre->guest->noted = true;
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), P);
+    CHECK(strncmp(err.msg, "the guest left the VM by ", 25) == 0);
+    init_leaves = HLSNAP__EXIT_KICKED;
+    CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), HLSNAP_ERR_TIMEOUT);
+    CHECK_STR(err.msg, "init: the time limit of 1000000 ns ran out");
+    hlsnap_snapshot_release(pre);
+}
+
 #define TESTS_CALLS(X) \
     X(batches) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_text) X(cancels) \
-    X(time_limits)
+    X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

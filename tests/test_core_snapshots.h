@@ -469,26 +469,42 @@ static uint64_t generation_of(hlsnap_sandbox *sb) {
     return out.as.u64;
 }
 
+/* The stack protector's canary and the pointer guard are new, too: none twice, none a constant. */
+static void secrets(hlsnap_sandbox *sb, uint64_t (*pairs)[2], uint32_t n) {
+    uint32_t i, k;
+    CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__IDENTITY) + 0x28, pairs[n], 16, &err), HLSNAP_OK);
+    CHECK_EQ(pairs[n][0] & 0xff, 0); /* a string that runs over it ends there */
+    for (k = 0; k < 2; k++)
+        for (i = 0; i < n; i++) CHECK(pairs[n][k] != pairs[i][0] && pairs[n][k] != pairs[i][1]);
+    CHECK(pairs[n][0] && pairs[n][1] && pairs[n][0] != (pairs[n][1] & ~0xffull));
+}
+
 static void generations(void) {
     const hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *a = start(GUEST_ALL, 16), *b;
     hlsnap_snapshot *early, *late;
     hlsnap_abi_identity x, y;
+    uint64_t pairs[5][2];
     const uint64_t first = generation_of(a), identity = region_gva(a, HLSNAP__IDENTITY) + HLSNAP_ABI_IDENTITY_OFFSET;
+    secrets(a, pairs, 0);
     CHECK_EQ(hlsnap_sandbox_snapshot(a, &early, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_restore(a, early, &err), HLSNAP_OK);
+    secrets(a, pairs, 1);
     CHECK(generation_of(a) > first);
     CHECK_EQ(hlsnap_sandbox_restore(a, early, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(a, &late, &err), HLSNAP_OK);
     CHECK_EQ(late->generation, generation_of(a));
     CHECK_EQ(hlsnap_sandbox_create_from(late, &d, &b, &err), HLSNAP_OK);
+    secrets(b, pairs, 2);
     CHECK(generation_of(b) > generation_of(a));
     CHECK_EQ(hlsnap_sandbox_restore(b, early, &err), HLSNAP_OK); /* an older snapshot does not turn it back */
+    secrets(b, pairs, 3);
     CHECK(generation_of(b) > late->generation + 1);
     CHECK_EQ(hlsnap_sandbox_read(a, identity, &x, sizeof(x), &err), HLSNAP_OK); /* clones differ, restores differ */
     CHECK_EQ(hlsnap_sandbox_read(b, identity, &y, sizeof(y), &err), HLSNAP_OK);
     CHECK(memcmp(x.id, y.id, sizeof(x.id)) != 0 && memcmp(x.entropy, y.entropy, sizeof(x.entropy)) != 0);
     CHECK_EQ(hlsnap_sandbox_restore(a, late, &err), HLSNAP_OK);
+    secrets(a, pairs, 4);
     CHECK_EQ(hlsnap_sandbox_read(a, identity, &y, sizeof(y), &err), HLSNAP_OK);
     CHECK(memcmp(x.id, y.id, sizeof(x.id)) != 0 && memcmp(x.entropy, y.entropy, sizeof(x.entropy)) != 0);
     CHECK(y.magic == HLSNAP_ABI_MAGIC && y.heap == region_gva(a, HLSNAP__HEAP) && y.heap_size == 16 * 4096 && !y.module);

@@ -575,13 +575,22 @@ static void aborts(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* What the guest's stack protector and libc read at fs:0x28 and fs:0x30 is new in each of these. */
+static void canary_is_new(sandbox *sb, uint64_t (*pairs)[2], int n) {
+    hlsnap_error why;
+    int i;
+    CHECK_EQ(hlsnap_sandbox_read(sb, hlsnap__layout_find(&sb->memory.layout, HLSNAP__IDENTITY)->gva + 0x28, pairs[n], 16, &why), HLSNAP_OK);
+    CHECK(pairs[n][0] && pairs[n][1] && (pairs[n][0] & 0xff) == 0);
+    for (i = 0; i < n; i++) CHECK(pairs[n][0] != pairs[i][0] && pairs[n][1] != pairs[i][1]);
+}
+
 static void randomness_and_generation(void) {
     uint8_t all[40][32];
-    uint64_t generation = 0;
+    uint64_t generation = 0, pairs[22][2];
     hlsnap_value out = VOID_VALUE;
     snapshot *s;
     sandbox *sb, *clone;
-    int i, k;
+    int i, k, n = 0;
     NEED_KVM;
     sb = start(&plain);
     NEED(sb);
@@ -589,12 +598,17 @@ static void randomness_and_generation(void) {
     s = take(sb);
     clone = from(s, &plain);
     NEED(clone);
+    canary_is_new(sb, pairs, n++);
+    canary_is_new(clone, pairs, n++);
     for (i = 0; i < 40; i++) { /* twice in a row, in clones, after restores */
         sandbox *who = i % 4 < 2 ? sb : clone;
         if (CHECK_EQ(call(who, "random", HLSNAP_NO_ARGS, &out), HLSNAP_OK) && CHECK_EQ(out.size, 32)) memcpy(all[i], out.bytes, 32);
         for (k = 0; k < i; k++) CHECK(memcmp(all[i], all[k], 32) != 0);
-        if (i % 4 == 3) CHECK_EQ(restore(sb, s), HLSNAP_OK);
-        if (i % 4 == 3) CHECK_EQ(restore(clone, s), HLSNAP_OK);
+        if (i % 4 != 3) continue;
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(restore(clone, s), HLSNAP_OK);
+        canary_is_new(sb, pairs, n++);
+        canary_is_new(clone, pairs, n++);
     }
     for (i = 0; i < 6; i++) {
         const uint64_t g = call_u64(sb, "generation");
@@ -688,6 +702,33 @@ static void stack_protector(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
+/* This program as its own guest: works, but for sanitizers whose shadow memory and libraries the VM lacks. */
+static hlsnap_result self_answer(hlsnap_call *in, void *user) {
+    (void)user;
+    return hlsnap_call_return(in, hlsnap_i32(hlsnap_call_arg(in, 0).as.i32 + 1));
+}
+static const hlsnap_function self_exports[] = {{"answer", "i32(i32)", self_answer, NULL}};
+static const hlsnap_module self_module = {self_exports, HLSNAP_COUNT(self_exports), NULL, 0};
+static void self_guest(void) {
+    hlsnap_guest_desc g = HLSNAP_ZERO;
+    hlsnap_sandbox_desc d = HLSNAP_ZERO;
+    hlsnap_value v = hlsnap_i32(41), out = VOID_VALUE;
+    sandbox *sb = NULL;
+    NEED_KVM;
+    g.self = &self_module;
+    d.hypervisor = hv;
+    if (HLSNAP__SANITIZED) {
+        CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &last), HLSNAP_ERR_SELF);
+        CHECK(!sb && strstr(last.msg, "built with a sanitizer"));
+        return;
+    }
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &last), HLSNAP_OK);
+    NEED(sb);
+    CHECK_EQ(call(sb, "answer", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, 42);
+    hlsnap_sandbox_destroy(sb);
+}
+
 static void cpp_guest(void) {
     options o = plain;
     sandbox *sb;
@@ -699,6 +740,7 @@ static void cpp_guest(void) {
     o.cpp = true;
     sb = start(&o);
     NEED(sb);
+    CHECK(sb->guest->noted); /* what is built with the runtime says so: hlsnap__init_hint */
     CHECK_EQ(call_u64(sb, "constructed"), 1234);
     CHECK_EQ(call_u64(sb, "tls"), 42001);
     CHECK_EQ(hlsnap_sandbox_call(sb, "many74", HLSNAP_ARGS(hlsnap_str("x")), &v, NULL), HLSNAP_OK);
@@ -1084,19 +1126,34 @@ static void *neighbour_calls(void *user) {
     return NULL;
 }
 
-typedef struct signals { sigset_t mask, pending; } signals;
+#define NUM_SIGNALS 65 /* the kernel's, and 0 */
+typedef struct signals { sigset_t mask, pending; struct sigaction actions[NUM_SIGNALS]; } signals;
 static void signals_get(signals *s) {
+    int i;
     memset(s, 0, sizeof(*s));
     pthread_sigmask(SIG_BLOCK, NULL, &s->mask);
     sigpending(&s->pending);
+    for (i = 1; i < NUM_SIGNALS; i++) sigaction(i, NULL, &s->actions[i]); /* libc keeps some to itself: they stay zero */
+}
+static bool action_same(const struct sigaction *a, const struct sigaction *b) {
+    int i;
+    for (i = 1; i < NUM_SIGNALS; i++)
+        if (sigismember(&a->sa_mask, i) != sigismember(&b->sa_mask, i)) return false;
+    return a->sa_flags == b->sa_flags && a->sa_handler == b->sa_handler;
+}
+static bool handlers_same(const signals *before, const signals *s) {
+    int i;
+    for (i = 1; i < NUM_SIGNALS; i++)
+        if (!action_same(&s->actions[i], &before->actions[i])) return false;
+    return true;
 }
 static bool signals_same(const signals *before) {
     signals s;
     int i;
     signals_get(&s);
-    for (i = 1; i < SIGRTMAX; i++)
+    for (i = 1; i < NUM_SIGNALS; i++)
         if (sigismember(&s.mask, i) != sigismember(&before->mask, i) || sigismember(&s.pending, i) != sigismember(&before->pending, i)) return false;
-    return true;
+    return handlers_same(before, &s);
 }
 
 static void cancel_rounds(sandbox *sb, snapshot *s, turn *t, uint32_t after, uint32_t last_round, uint32_t *hits) {
@@ -1508,8 +1565,16 @@ static void alarm_storm(void) {
     with_alarms(is_slow ? 5000 : 60, storm);
 }
 
-/* Blocked and pending signals of the thread stay blocked and pending, also the cancel signal itself. */
+static void handlers_inside(void *user) {
+    signals s;
+    signals_get(&s);
+    CHECK(handlers_same((const signals *)user, &s));
+}
+
+/* Blocked and pending signals of the thread stay blocked and pending, also the cancel signal itself; no handler and no flag of
+   any signal changes, not even during a call. */
 static void signals_kept(void) {
+    hook during;
     hlsnap_value v = hlsnap_i32(5), forever = hlsnap_u64(0), out;
     struct timespec zero = {0, 0};
     signals before;
@@ -1524,6 +1589,9 @@ static void signals_kept(void) {
     pthread_sigmask(SIG_BLOCK, &set, &old);
     pthread_kill(pthread_self(), SIGUSR1); /* pending for good: must not end any call */
     o.cancel_signal = SIGRTMIN + 7;        /* blocked by the application already */
+    during.fn = handlers_inside;
+    during.user = &before;
+    o.hook = &during;
     signals_get(&before);
     sb = start(&o);
     NEED(sb);
@@ -1534,6 +1602,8 @@ static void signals_kept(void) {
     CHECK(signals_same(&before));
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, 10000000000u), HLSNAP_OK);
+    CHECK(signals_same(&before));
+    CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, 10000000000u), HLSNAP_OK);
     CHECK(signals_same(&before));
     hlsnap_sandbox_destroy(sb);
     o.cancel_signal = 0;
@@ -2415,7 +2485,7 @@ static void leaks(void) {
 
 static const test_row tests[] = {
     TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(logs), TEST(aborts),
-    TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(cpp_guest),
+    TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(quirk_no_sync), TEST(quirk_no_gate_scrub), TEST(quirk_both), TEST(no_huge_pages), TEST(gate_off),
