@@ -850,8 +850,9 @@ typedef struct hlsnap__place {
    content that is verified while the guest runs already. */
 typedef struct hlsnap__watch {
     int32_t refs; /* atomic */
-    /* an error once is an error for ever; wait: for the verification to end, else what is known by now */
-    hlsnap_result (*check)(struct hlsnap__watch *w, bool wait, hlsnap_error *err);
+    /* an error once is an error for ever; waits so long for the verification to end, UINT64_MAX = until it does; *pending:
+       it has not, and nothing is known against the layers by now */
+    hlsnap_result (*check)(struct hlsnap__watch *w, uint64_t wait_ns, bool *pending, hlsnap_error *err);
     void (*destroy)(struct hlsnap__watch *w);
 } hlsnap__watch;
 
@@ -3489,17 +3490,24 @@ HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *
     return HLSNAP_OK;
 }
 
-/* Whether all layers are what they were loaded as. */
-static hlsnap_result hlsnap__snapshot_check(const hlsnap_snapshot *s, bool wait, hlsnap_error *err) {
+/* Whether all layers are what they were loaded as; as hlsnap__watch's check. */
+static hlsnap_result hlsnap__snapshot_await(const hlsnap_snapshot *s, uint64_t wait_ns, bool *pending,
+                                            hlsnap_error *err) {
     hlsnap__watch *last = NULL;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
     for (i = 0; i < s->num_layers && !r; i++) {
         hlsnap__watch *w = s->layers[i]->watch;
-        if (w && w != last) r = w->check(w, wait, err); /* one watches all layers that were loaded together */
+        if (w && w != last)
+            r = w->check(w, wait_ns, pending, err); /* one watches all layers that were loaded together */
         last = w;
     }
     return r;
+}
+
+static hlsnap_result hlsnap__snapshot_check(const hlsnap_snapshot *s, bool wait, hlsnap_error *err) {
+    bool pending = false;
+    return hlsnap__snapshot_await(s, wait ? UINT64_MAX : 0, &pending, err);
 }
 
 static bool hlsnap__snapshot_watched(const hlsnap_snapshot *s) {
@@ -5523,12 +5531,17 @@ static hlsnap_result hlsnap__memory_retarget(hlsnap__memory *m, hlsnap_snapshot 
     return hlsnap__snapshot_diff(m, s, m->base, hlsnap__diff_add, NULL, err);
 }
 
-/* Whether what the guest read, and what a reset puts back, is what was loaded. */
-static hlsnap_result hlsnap__memory_check(const hlsnap__memory *m, bool wait, hlsnap_error *err) {
+/* Whether what the guest read, and what a reset puts back, is what was loaded; as hlsnap__watch's check. */
+static hlsnap_result hlsnap__memory_await(const hlsnap__memory *m, uint64_t wait_ns, bool *pending, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
     if (!m->watched) return r;
-    r = hlsnap__snapshot_check(m->base, wait, err);
-    return r || m->target == m->base ? r : hlsnap__snapshot_check(m->target, wait, err);
+    r = hlsnap__snapshot_await(m->base, wait_ns, pending, err);
+    return r || m->target == m->base ? r : hlsnap__snapshot_await(m->target, wait_ns, pending, err);
+}
+
+static hlsnap_result hlsnap__memory_check(const hlsnap__memory *m, bool wait, hlsnap_error *err) {
+    bool pending = false;
+    return hlsnap__memory_await(m, wait ? UINT64_MAX : 0, &pending, err);
 }
 
 /* Brings every page back to s. */
@@ -6118,6 +6131,19 @@ static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err)
     return sb->deadline && hlsnap__now_ns() >= sb->deadline ? hlsnap__timed_out(sb, err) : HLSNAP_OK;
 }
 
+#define HLSNAP__GATE_STEP_NS 5000000u /* how late a cancel may be noticed while content is verified */
+
+/* Before anything that the guest did has an effect: what it read was verified. Until then the call can run out of time. */
+static hlsnap_result hlsnap__gate(hlsnap_sandbox *sb, hlsnap_error *err) {
+    for (;;) {
+        bool pending = false;
+        hlsnap_result r = hlsnap__memory_await(&sb->memory, HLSNAP__GATE_STEP_NS, &pending, err);
+        if (r || !pending) return r;
+        r = hlsnap__call_overdue(sb, err);
+        if (r) return r;
+    }
+}
+
 static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__exit *x) {
     const uint64_t start = hlsnap__now_ns();
     memset(x, 0, sizeof(*x));
@@ -6145,7 +6171,7 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         sb->fresh = false;
         next = NULL;
         sb->shell_dead = sb->shell_dead || x.dead;
-        r = hlsnap__memory_check(&sb->memory, true, err); /* before anything that the guest did has an effect */
+        r = hlsnap__gate(sb, err);
         if (r) break;
         switch (x.kind) {
         case HLSNAP__EXIT_RETURN: return hlsnap__call_overdue(sb, err); /* the timer may be later than the guest */

@@ -84,7 +84,8 @@ typedef struct hlsnap_oci_desc {
     hlsnap_oci_guard guard;    /* load: what protects the files in use; 0 = PRIVATE; save: not looked at */
     bool disable_verify;       /* load: trust that content matches its digests; structure is checked all the same */
     bool verify_later;         /* load: return before content is verified and go on in a thread. The guest can run, but its first
-                                  host call, log line or result waits, and is an error where a byte is wrong */
+                                  host call, log line or result waits (not beyond the call's time limit), and is an error where
+                                  a byte is wrong */
     bool any_cpu;              /* load: to look at, also what this CPU cannot run; to start it is HLSNAP_ERR_CPU all the same */
     uint32_t threads;          /* load: for hashing, at most 64; 0 = 1 */
     uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
@@ -1182,7 +1183,7 @@ static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *w
                         : number == ENOTDIR ? "not a directory"
                         : number == ELOOP   ? "a symbolic link"
                         : store             ? "not a regular file"
-                                            : "failed",
+                                            : hlsnap__errno_text(number),
                         number);
 }
 
@@ -1442,7 +1443,8 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
             return hlsnap__oci_os(err, ENOENT, "open", dir);
         } else {
             store->made_root = mkdir(dir, 0700) == 0;
-            if (!store->made_root && errno != EEXIST) return hlsnap__oci_os(err, errno, "mkdir", dir);
+            if (!store->made_root && errno != EEXIST)
+                return hlsnap__oci_os(err, errno, errno == ENOENT ? "its parent" : "mkdir", dir);
             store->root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             if (store->root < 0 && errno == ENOENT && !store->made_root) continue; /* made and unmade by another save */
             if (store->root < 0) return hlsnap__oci_os(err, errno, "open", dir);
@@ -1511,7 +1513,7 @@ static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, h
     b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (b->fd >= 0) return HLSNAP_OK;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
-        return hlsnap__oci_os(err, errno, "create", "an unnamed file");
+        return hlsnap__oci_os(err, errno, "create a file", at == store->root ? "the layout" : "blobs/sha256");
     for (i = 0; i < 100; i++) {
         if (mkdirat(store->root, HLSNAP__OCI_TEMP, 0700) != 0 && errno != EEXIST) break;
         store->made_temp = true;
@@ -3509,14 +3511,28 @@ static hlsnap_result hlsnap__oci_files_check(hlsnap__oci_watch *w, hlsnap_error 
                         "a file of the layout that is in use was changed, or is about to be");
 }
 
-static hlsnap_result hlsnap__oci_watch_check(hlsnap__watch *base, bool wait, hlsnap_error *err) {
-    hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
-    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && wait) {
-        pthread_mutex_lock(&w->lock);
-        while (!__atomic_load_n(&w->done, __ATOMIC_RELAXED)) pthread_cond_wait(&w->ended, &w->lock);
-        pthread_mutex_unlock(&w->lock);
+/* Waits for the thread to end, or for so long. */
+static void hlsnap__oci_watch_wait(hlsnap__oci_watch *w, uint64_t wait_ns) {
+    struct timespec until = {0, 0};
+    int late = 0;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    if (wait_ns != UINT64_MAX) {
+        until.tv_sec += (time_t)((wait_ns + (uint64_t)until.tv_nsec) / 1000000000u);
+        until.tv_nsec = (long)((wait_ns + (uint64_t)until.tv_nsec) % 1000000000u);
     }
-    if (w->started && __atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && w->result) {
+    pthread_mutex_lock(&w->lock);
+    while (!late && !__atomic_load_n(&w->done, __ATOMIC_RELAXED))
+        late = wait_ns == UINT64_MAX ? pthread_cond_wait(&w->ended, &w->lock)
+                                     : pthread_cond_timedwait(&w->ended, &w->lock, &until);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static hlsnap_result hlsnap__oci_watch_check(hlsnap__watch *base, uint64_t wait_ns, bool *pending, hlsnap_error *err) {
+    hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
+    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && wait_ns) hlsnap__oci_watch_wait(w, wait_ns);
+    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE))
+        *pending = true;
+    else if (w->started && w->result) {
         if (err) *err = w->err;
         return w->result;
     }
@@ -3731,6 +3747,7 @@ static void hlsnap__oci_leases_take(hlsnap__oci_load *load) {
 
 /* Makes the watch, where there is something to watch, and notes how the files are before a byte of them is read. */
 static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error *err) {
+    pthread_condattr_t clock;
     hlsnap__oci_watch *w;
     bool files;
     if (load->guard == HLSNAP_OCI_GUARD_LEASE) hlsnap__oci_leases_take(load);
@@ -3744,7 +3761,10 @@ static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error
     w->guard = load->guard;
     w->threads = load->desc.threads;
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->ended, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->ended, &clock);
+    pthread_condattr_destroy(&clock);
     while (files && w->num_files < load->num_fds) {
         hlsnap__oci_watched *f = &w->files[w->num_files];
         struct stat st;
@@ -3772,6 +3792,7 @@ static hlsnap_result hlsnap__oci_watch_start(hlsnap__oci_load *load, hlsnap_erro
 
 static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapshot **out, hlsnap_error *err) {
     const hlsnap__oci_config *c = &load->config;
+    bool pending = false;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_resolve(load, err);
     load->guard = load->desc.guard;
@@ -3784,7 +3805,7 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     if (!r) r = hlsnap__oci_watch_make(load, err);
     for (i = 0; !r && i < c->num_layers; i++) r = hlsnap__oci_layer_load(load, i, err);
     if (!r) r = hlsnap__oci_watch_start(load, err);
-    if (!r && load->watch) r = hlsnap__oci_watch_check(&load->watch->watch, false, err);
+    if (!r && load->watch) r = hlsnap__oci_watch_check(&load->watch->watch, 0, &pending, err);
     if (!r)
         r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents,
                                     out, err);
