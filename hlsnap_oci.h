@@ -231,8 +231,9 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsn
    freed     out    bytes of the files removed; may be NULL
    err       out    may be NULL
    returns   HLSNAP_OK; as hlsnap_oci_list; any error in reading a manifest or index that the index leads to, of whatever kind,
-             HLSNAP_ERR_FILE (the manifest of a tag is missing), _LIMIT (a document beyond 4 MiB), _UNSUPPORTED (one that is named
-             by another digest than sha256): what it leads to is then not known, and nothing is removed
+             HLSNAP_ERR_FILE (the manifest of a tag is missing), _LIMIT (a manifest beyond 4 MiB), _UNSUPPORTED (a document of
+             another kind beyond that, or named by another digest than sha256): what it leads to is then not known, and nothing
+             is removed
    threads   any; waits for saves that are under way, and those that come later for it. Sandboxes and snapshots in memory are not
              touched; a load that meets it reads the index again  */
 HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
@@ -4116,7 +4117,8 @@ static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__
         return HLSNAP_OK;
     if (depth == HLSNAP__OCI_NESTED) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: indexes nested too deep", path);
     if (file.size > HLSNAP__OCI_MANIFEST_MAX)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: a manifest of %llu bytes", path,
+        return hlsnap__fail(err, certainly ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_UNSUPPORTED, 0,
+                            "%s: a document of %llu bytes: what it leads to is not known", path,
                             (unsigned long long)file.size);
     return hlsnap__oci_reach_file(load, t, &file, entry, depth + 1, err);
 }
@@ -4762,7 +4764,8 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
         r = hlsnap__oci_fsck_look(f, e, i, err);
         if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, true, err)) continue;
         f->blind = true;
-        r = hlsnap__oci_problem(f, err->code, err);
+        if (err->code != HLSNAP_ERR_UNSUPPORTED) /* another tool's, and nothing is known against it */
+            r = hlsnap__oci_problem(f, err->code, err);
     }
     if (!r) r = hlsnap__oci_fsck_blobs(f, err);
     if (!r && f->repair) r = hlsnap__oci_leftovers(f->store.root, INT64_MAX, &freed, err);

@@ -782,7 +782,7 @@ static void dir_operation(uint32_t op, uint32_t how) {
     case 6: /* what loaded before a collection does so after it */
         r = hlsnap_oci_load(dir_path, "v1", &desc, &s, NULL, &err);
         hlsnap_snapshot_release(s);
-        outcome(hlsnap_oci_gc(dir_path, how % 8 ? 0 : 3600, &freed, &err), MAY_FIND | R(ERR_OS));
+        outcome(hlsnap_oci_gc(dir_path, how % 8 ? 0 : 3600, &freed, &err), MAY_FIND | R(ERR_UNSUPPORTED) | R(ERR_OS));
         if (!r) MUST(hlsnap_oci_load(dir_path, "v1", &desc, &s, NULL, &err) == HLSNAP_OK);
         if (!r) hlsnap_snapshot_release(s);
         break;
@@ -792,7 +792,7 @@ static void dir_operation(uint32_t op, uint32_t how) {
             MUST(hlsnap_oci_layers(dir_path, "new", visit_layer, NULL, &err) == HLSNAP_OK);
         break;
     case 9:
-        if (!outcome(hlsnap_oci_untag(dir_path, dir_refs[how % 4], &err), MAY_LIST | R(ERR_NOT_FOUND) | R(ERR_OS)))
+        if (!outcome(hlsnap_oci_untag(dir_path, dir_refs[how % 4], &err), MAY_LIST | R(ERR_NOT_FOUND) | R(ERR_MEDIA_TYPE) | R(ERR_OS)))
             MUST(hlsnap_oci_untag(dir_path, dir_refs[how % 4], &err) == HLSNAP_ERR_NOT_FOUND);
         break;
     case 10:
