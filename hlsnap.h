@@ -6131,15 +6131,21 @@ static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err)
     return sb->deadline && hlsnap__now_ns() >= sb->deadline ? hlsnap__timed_out(sb, err) : HLSNAP_OK;
 }
 
+static hlsnap_result hlsnap__outer_timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
+    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the time limit of the call around this one ran out",
+                        sb->calling);
+}
+
 #define HLSNAP__GATE_STEP_NS 5000000u /* how late a cancel may be noticed while content is verified */
 
 /* Before anything that the guest did has an effect: what it read was verified. Until then the call can run out of time. */
-static hlsnap_result hlsnap__gate(hlsnap_sandbox *sb, hlsnap_error *err) {
+static hlsnap_result hlsnap__gate(hlsnap_sandbox *sb, const hlsnap__exit *x, hlsnap_error *err) {
     for (;;) {
         bool pending = false;
         hlsnap_result r = hlsnap__memory_await(&sb->memory, HLSNAP__GATE_STEP_NS, &pending, err);
         if (r || !pending) return r;
         r = hlsnap__call_overdue(sb, err);
+        if (!r && x->kind == HLSNAP__EXIT_KICKED && x->outer) r = hlsnap__outer_timed_out(sb, err);
         if (r) return r;
     }
 }
@@ -6171,7 +6177,7 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         sb->fresh = false;
         next = NULL;
         sb->shell_dead = sb->shell_dead || x.dead;
-        r = hlsnap__gate(sb, err);
+        r = hlsnap__gate(sb, &x, err);
         if (r) break;
         switch (x.kind) {
         case HLSNAP__EXIT_RETURN: return hlsnap__call_overdue(sb, err); /* the timer may be later than the guest */
@@ -6182,9 +6188,7 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         case HLSNAP__EXIT_FAULT: r = hlsnap__fault(sb, &x, err); break;
         case HLSNAP__EXIT_KICKED:
             r = hlsnap__call_overdue(sb, err);
-            if (!r && x.outer)
-                r = hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the time limit of the call around this one ran out",
-                                 sb->calling);
+            if (!r && x.outer) r = hlsnap__outer_timed_out(sb, err);
             break;
         case HLSNAP__EXIT_PROTOCOL:
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);

@@ -65,7 +65,8 @@ extern "C" {
 
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
-/* Called now and then on the calling thread with bytes of guest memory; false cancels. Not for what verify_later puts off. */
+/* Called now and then on the calling thread with bytes of guest memory; false cancels. Not for what verify_later puts off. While
+   a layout is saved to, it must not change that layout, nor wait for somebody who does. */
 typedef bool (*hlsnap_oci_progress)(uint64_t done, uint64_t total, void *user);
 
 /* What protects a loaded snapshot from changes of its files. */
@@ -4033,29 +4034,10 @@ static hlsnap_result hlsnap__oci_reach_object(hlsnap__oci_load *load, hlsnap__oc
     return hlsnap__oci_reach_blob(load, t, &ref, kind, needed, entry, depth, err);
 }
 
-/* Every digest at or below o, wherever it stands: this must not depend on knowing the document's schema. listed: o is, or
-   stands in, the list of an index. */
-static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
-                                             uint32_t entry, uint32_t depth, bool listed, hlsnap_error *err) {
-    const bool needed = !o->string || strcmp(o->string, "subject") != 0;
-    hlsnap_result r = hlsnap__oci_reach_object(load, t, o, entry, depth, listed, needed, err);
-    const cJSON *c;
-    for (c = o->child; c && !r; c = c->next) {
-        if (c->child)
-            r = hlsnap__oci_reach_value(load, t, c, entry, depth,
-                                        cJSON_IsArray(o) ? listed : strcmp(c->string, "manifests") == 0, err);
-        else if (cJSON_IsString(c) && hlsnap__sha256_text_ok(c->valuestring)) {
-            hlsnap__oci_ref ref = {"", NULL, 0};
-            ref.digest = c->valuestring;
-            r = hlsnap__oci_reach_blob(load, t, &ref, HLSNAP__OCI_LEAF, false, entry, depth, err);
-        }
-    }
-    return r;
-}
-
-/* Every digest in a text that is no JSON as it is read here, yet may be somebody's. */
-static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text, size_t size,
-                                            uint32_t entry, uint32_t depth, hlsnap_error *err) {
+/* Every digest in some bytes, which may be anything. */
+static hlsnap_result hlsnap__oci_reach_bytes(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text,
+                                             size_t size, hlsnap__oci_kind kind, uint32_t entry, uint32_t depth,
+                                             hlsnap_error *err) {
     const char *at = text, *end = text + size;
     hlsnap_result r = HLSNAP_OK;
     while (!r && end - at >= 71 && (at = (const char *)memchr(at, 's', (size_t)(end - at) - 70)) != NULL) {
@@ -4064,8 +4046,30 @@ static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_load *load, hlsnap__oci_
         memcpy(digest, at++, 71);
         digest[71] = 0;
         ref.digest = digest;
-        if (hlsnap__sha256_text_ok(digest))
-            r = hlsnap__oci_reach_blob(load, t, &ref, HLSNAP__OCI_PERHAPS, false, entry, depth, err);
+        if (hlsnap__sha256_text_ok(digest)) r = hlsnap__oci_reach_blob(load, t, &ref, kind, false, entry, depth, err);
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text,
+                                            hlsnap__oci_kind kind, uint32_t entry, uint32_t depth, hlsnap_error *err) {
+    return hlsnap__oci_reach_bytes(load, t, text, strlen(text), kind, entry, depth, err);
+}
+
+/* Every digest at or below o, wherever it stands: this must not depend on knowing the document's schema. listed: o is, or
+   stands in, the list of an index. */
+static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
+                                             uint32_t entry, uint32_t depth, bool listed, hlsnap_error *err) {
+    const bool needed = !o->string || strcmp(o->string, "subject") != 0;
+    hlsnap_result r = hlsnap__oci_reach_object(load, t, o, entry, depth, listed, needed, err);
+    const cJSON *c;
+    for (c = o->child; c && !r; c = c->next) {
+        if (c->string) r = hlsnap__oci_reach_text(load, t, c->string, HLSNAP__OCI_LEAF, entry, depth, err);
+        if (!r && c->child)
+            r = hlsnap__oci_reach_value(load, t, c, entry, depth,
+                                        cJSON_IsArray(o) ? listed : strcmp(c->string, "manifests") == 0, err);
+        else if (!r && cJSON_IsString(c))
+            r = hlsnap__oci_reach_text(load, t, c->valuestring, HLSNAP__OCI_LEAF, entry, depth, err);
     }
     return r;
 }
@@ -4080,8 +4084,9 @@ static bool hlsnap__oci_looks_like_json(const hlsnap__oci_load *load, const char
     if (hlsnap__oci_open(load->root, path, &fd, &size, &unused)) return false;
     n = pread(fd, begin, sizeof(begin), 0);
     close(fd);
-    while (i < n && strchr(" \t\r\n", begin[i]) && begin[i]) i++;
-    return i < n && (begin[i] == '{' || begin[i] == '[');
+    if (n > 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0) i = 3; /* a byte order mark */
+    while (i < n && begin[i] && strchr(" \t\r\n", begin[i])) i++;
+    return i == n || begin[i] == '{' || begin[i] == '[';
 }
 
 /* The document in a file. One of unknown type (type "") may be anything. */
@@ -4094,7 +4099,7 @@ static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_
     if (d.root && (!r || (r == HLSNAP_ERR_MANIFEST && !ref->type[0]))) /* the latter: JSON, but no object */
         r = hlsnap__oci_reach_value(load, t, d.root, entry, depth, false, err);
     else if (r == HLSNAP_ERR_JSON && !ref->type[0])
-        r = hlsnap__oci_reach_text(load, t, d.text, d.size, entry, depth, err);
+        r = hlsnap__oci_reach_bytes(load, t, d.text, d.size, HLSNAP__OCI_PERHAPS, entry, depth, err);
     hlsnap__json_close(&d);
     return r;
 }
@@ -4136,6 +4141,9 @@ static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_r
 
 /* ---- >>list ---- */
 
+/* Whether a look at a manifest failed by what its entry says, before it was opened: another entry may say it right. */
+static bool hlsnap__oci_size_misfits(hlsnap_result r) { return r == HLSNAP_ERR_SIZE || r == HLSNAP_ERR_INDEX; }
+
 /* What entry number i is: *ours, a snapshot's; bytes, of all that it leads to, 0 where that cannot be read. Each manifest is
    read once, however many entries name it: seen remembers. */
 static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_reach *seen, const cJSON *entry,
@@ -4154,14 +4162,13 @@ static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_
     if (row->followed == HLSNAP__OCI_NOBODY) {
         r = hlsnap__oci_entry_manifest(load, &load->index, entry, i, &load->manifest_json, &load->manifest, &snapshot,
                                        err);
-        if (r != HLSNAP_ERR_SIZE)
-            row->followed = r || snapshot; /* what cannot be read may be one; another entry's size fits */
+        if (!hlsnap__oci_size_misfits(r)) row->followed = r || snapshot; /* what cannot be read may be one */
         if (snapshot)
             row->size =
                 hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
         hlsnap__json_close(&load->manifest_json);
     }
-    *ours = row->followed == 1 || r == HLSNAP_ERR_SIZE;
+    *ours = row->followed == 1 || hlsnap__oci_size_misfits(r);
     *bytes = row->size;
     return r == HLSNAP_ERR_MEMORY || (r == HLSNAP_ERR_OS && err->os_errno != EACCES) ? r : HLSNAP_OK;
 }
@@ -4326,7 +4333,7 @@ static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oc
             continue;
         if (!first->done || first->size != hlsnap__json_get(e, "size")->valuedouble) {
             r = hlsnap__oci_info_look(load, &shares, e, i, &now, err);
-            if (now.found != HLSNAP_ERR_SIZE) *first = now; /* else another entry's size fits */
+            if (!hlsnap__oci_size_misfits(now.found)) *first = now;
         } else
             now = *first;
         if (!r && (now.found || now.ours)) more = visit(tag ? tag : "", now.found, &now.info, user);
@@ -4420,7 +4427,8 @@ static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err
             continue;
         }
         r = hlsnap__oci_entry_look(gc->load, &seen, e, i, &ours, &bytes, err);
-        if (r || (!bytes && !hlsnap__oci_entry_ours(e))) continue; /* no bytes: not ours, or not sound */
+        if (r || !ours || (!bytes && !hlsnap__oci_entry_ours(e)))
+            continue; /* no bytes: not sound, and perhaps another's */
         if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
             gc->drop[i] = hlsnap__oci_old(&st, gc->before);
         else if (errno == ENOENT)
@@ -4569,6 +4577,22 @@ static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hls
 
 /* ---- >>tags ---- */
 
+/* Whether a tag that is listed several times is a snapshot's at least once: then it goes from all. */
+static hlsnap_result hlsnap__oci_some_ours(hlsnap__oci_load *load, const char *tag, hlsnap_error *err) {
+    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
+    const cJSON *e = hlsnap__json_get(load->index.root, "manifests")->child;
+    bool ours = false;
+    uint32_t i = 0;
+    hlsnap_result r = HLSNAP_OK;
+    for (; e && !r && !ours; e = e->next, i++) {
+        uint64_t bytes;
+        if (hlsnap__oci_has_tag(e, tag)) r = hlsnap__oci_entry_look(load, &seen, e, i, &ours, &bytes, err);
+    }
+    hlsnap__free(seen.rows);
+    if (r || ours) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", tag);
+}
+
 /* Changes what a tag leads to: to the manifest that ref means, or nowhere (NULL). */
 static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *ref,
                                               const char *tag, hlsnap_error *err) {
@@ -4579,7 +4603,8 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
     if (r) return r;
     r = hlsnap__oci_find_manifest(load, ref ? ref : tag, &entry, &number, err);
-    /* a tag that is there several times goes from all, one of a manifest that is missing or unsound, too; not somebody else's */
+    if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = hlsnap__oci_some_ours(load, tag, err);
+    /* one of a manifest that is missing or unsound goes, too */
     if (!ref && r != HLSNAP_ERR_NOT_FOUND && r != HLSNAP_ERR_MEDIA_TYPE && r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
     if (r) return r;
     edit.tag = tag;
@@ -4611,6 +4636,8 @@ typedef struct hlsnap__oci_fsck {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
+    const char **tags;               /* of all entries, ascending; point into the index */
+    uint32_t num_tags;
     uint8_t *buffer;
     bool repair, blind; /* blind: not all that the index leads to is known */
     uint32_t found;     /* problems that are still there, one perhaps more than once */
@@ -4634,6 +4661,7 @@ static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__
         r = hlsnap__oci_reach_add(&f->reach, m->memory[i].digest, m->memory[i].size, number, &row, err);
         if (r) return r;
         row->needed = true;
+        if (!row->size) row->size = m->memory[i].size; /* it was only named before */
         if (row->size != m->memory[i].size)
             return hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
                                 row->digest + 7, (unsigned long long)row->size, (unsigned long long)m->memory[i].size);
@@ -4646,41 +4674,70 @@ static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__
 }
 
 /* The structure of one entry's snapshot: manifest, config, chunk lists. What only another machine can run is sound. */
-static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
+static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number, bool *ours,
                                             hlsnap_error *err) {
     hlsnap__oci_load *load = f->load;
-    bool ours = false;
-    hlsnap_result r = hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json,
-                                                 &load->manifest, &ours, err);
-    if (!r && ours)
+    hlsnap_result r =
+        hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json, &load->manifest, ours, err);
+    if (!r && *ours)
         r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r && ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
+    if (!r && *ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
     if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
-    if (!r && ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
+    if (!r && *ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
     hlsnap__oci_config_clear(load);
     return r;
 }
 
-/* One entry, but for what was looked at with an earlier one: of a size that does not fit, a manifest is not even opened. */
+/* One of a snapshot's tags must be no other entry's. */
+static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const cJSON *entry, hlsnap_error *err) {
+    const char *tag = hlsnap__oci_tag_of(entry);
+    const char **at = tag && f->num_tags
+                          ? (const char **)bsearch(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__json_compare)
+                          : NULL;
+    char shown[200];
+    if (!at ||
+        ((at == f->tags || strcmp(at[-1], tag) != 0) && (at + 1 == f->tags + f->num_tags || strcmp(at[1], tag) != 0)))
+        return HLSNAP_OK;
+    hlsnap__printable(shown, sizeof(shown), tag, strlen(tag), false);
+    return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", shown);
+}
+
+/* All tags, in order. */
+static hlsnap_result hlsnap__oci_fsck_tags(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    const cJSON *all = hlsnap__json_get(f->load->index.root, "manifests"), *e;
+    f->tags = (const char **)hlsnap__alloc((size_t)cJSON_GetArraySize(all) + 1, sizeof(f->tags[0]), err);
+    if (!f->tags) return HLSNAP_ERR_MEMORY;
+    for (e = all->child; e; e = e->next)
+        if (hlsnap__oci_tag_of(e)) f->tags[f->num_tags++] = hlsnap__oci_tag_of(e);
+    qsort(f->tags, f->num_tags, sizeof(f->tags[0]), hlsnap__json_compare);
+    return HLSNAP_OK;
+}
+
+/* One entry. What was looked at with an earlier one (row->followed) is not looked at again: row->size, for that entry's size;
+   row->needed, it is a snapshot's. Of a size that does not fit, a manifest is not even opened. */
 static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
                                            hlsnap_error *err) {
-    const char *digest = hlsnap__oci_digest_of(entry), *tag = hlsnap__oci_tag_of(entry);
-    const cJSON *other;
+    const char *digest = hlsnap__oci_digest_of(entry);
+    const double size = hlsnap__json_get(entry, "size")->valuedouble;
     hlsnap__oci_reached *row;
-    uint32_t n = 0;
+    bool ours = false;
     hlsnap_result r;
-    if (tag && hlsnap__oci_index_find(&f->load->index, tag, &other, &n, err) == HLSNAP_ERR_AMBIGUOUS) {
-        r = hlsnap__oci_problem(f, HLSNAP_ERR_AMBIGUOUS, err);
-        if (r) return r;
-    }
     if (!hlsnap__sha256_text_ok(digest) ||
         strcmp(hlsnap__json_get(entry, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
         return HLSNAP_OK;
     r = hlsnap__oci_reach_add(&f->looked, digest, 0, 0, &row, err);
-    if (r || (double)row->size == hlsnap__json_get(entry, "size")->valuedouble) return r;
-    r = hlsnap__oci_fsck_entry(f, entry, number, err);
-    if (r != HLSNAP_ERR_SIZE) row->size = (uint64_t)hlsnap__json_get(entry, "size")->valuedouble;
-    return hlsnap__oci_problem(f, r, err);
+    if (r) return r;
+    if (row->followed == HLSNAP__OCI_NOBODY || (double)row->size != size) {
+        r = hlsnap__oci_fsck_entry(f, entry, number, &ours, err);
+        if (!hlsnap__oci_size_misfits(r)) {
+            row->followed = 0;
+            row->size = (uint64_t)size;
+            row->needed = ours;
+        }
+        r = hlsnap__oci_problem(f, r, err);
+    }
+    if (r || !row->needed) return r;
+    return hlsnap__oci_problem(f, hlsnap__oci_fsck_tag(f, entry, err), err);
 }
 
 /* Whether a blob holds what its name says, and its chunk list is `chunks`, when that is given. */
@@ -4759,6 +4816,7 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
     uint64_t freed = 0;
     hlsnap_result r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
     if (!r) r = hlsnap__oci_fsck_marker(f, err);
+    if (!r) r = hlsnap__oci_fsck_tags(f, err);
     if (!r) r = hlsnap__oci_reach_grow(&f->reach, err);
     for (e = r ? NULL : hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
         r = hlsnap__oci_fsck_look(f, e, i, err);
@@ -4806,6 +4864,7 @@ static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, 
     hlsnap__oci_load_free(f->load);
     hlsnap__free(f->reach.rows);
     hlsnap__free(f->looked.rows);
+    hlsnap__free((void *)f->tags);
     hlsnap__free(f->buffer);
     return r;
 }
