@@ -1302,8 +1302,7 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
 #define HLSNAP__OCI_TEMP ".hlsnap-tmp"
 #define HLSNAP__OCI_LOCK_GC 0    /* shared: savers; exclusive: who removes blobs, or the lock file */
 #define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
-#define HLSNAP__OCI_LOCK_TURN \
-    2 /* held while waiting for the first: else savers that never pause would keep it for ever */
+#define HLSNAP__OCI_LOCK_TURN 2  /* held while waiting for the first: so that gc gets it although savers never pause */
 
 typedef struct hlsnap__oci_store {
     int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */

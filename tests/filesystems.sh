@@ -68,8 +68,11 @@ image() { # image FS MKFS...: on a loop device, which goes with its mount
     known "$fs" || { why="this kernel has no $fs"; return 1; }
     command -v "$1" >/dev/null || { why="no $1 (INSTALL=1 installs it)"; return 1; }
     losetup -f >/dev/null 2>&1 || { why="no loop devices"; return 1; }
-    mkdir "$work/at/$fs" && truncate -s 640M "$work/$fs.img" && "$@" "$work/$fs.img" >"$work/log" 2>&1 &&
-        mount -o loop "$work/$fs.img" "$work/at/$fs" 2>>"$work/log" && return
+    size=640M options=loop
+    # a small one's metadata fills up with what is pinned until the next commit, which then fails: "Transaction aborted (error -28)"
+    [ "$fs" != btrfs ] || size=4G options=loop,commit=2
+    mkdir "$work/at/$fs" && truncate -s "$size" "$work/$fs.img" && "$@" "$work/$fs.img" >"$work/log" 2>&1 &&
+        mount -o "$options" "$work/$fs.img" "$work/at/$fs" 2>>"$work/log" && return
     why="$1 or mount: $(tail -n 1 "$work/log")"
     return 1
 }
