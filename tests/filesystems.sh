@@ -22,7 +22,7 @@ clean() {
     [ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null
     unmount_all
 }
-alone "file systems" 1500 "$0" "$@"
+alone "file systems" 3500 "$0" "$@"
 
 # ---- the programs ----
 mkdir "$work/bin" "$work/at"
@@ -70,7 +70,7 @@ image() { # image FS MKFS...: on a loop device, which goes with its mount
     losetup -f >/dev/null 2>&1 || { why="no loop devices"; return 1; }
     size=640M options=loop
     # a small one's metadata fills up with what is pinned until the next commit, which then fails: "Transaction aborted (error -28)"
-    [ "$fs" != btrfs ] || size=4G options=loop,commit=2
+    [ "$fs" != btrfs ] || size=2G options=loop,commit=2
     mkdir "$work/at/$fs" && truncate -s "$size" "$work/$fs.img" && "$@" "$work/$fs.img" >"$work/log" 2>&1 &&
         mount -o "$options" "$work/$fs.img" "$work/at/$fs" 2>>"$work/log" && return
     why="$1 or mount: $(tail -n 1 "$work/log")"
