@@ -304,8 +304,8 @@ typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *us
 typedef struct hlsnap_sandbox_desc {
     uint32_t _start_canary;
     int32_t log_level;         /* 1 error, 2 warning, 3 info, 4 debug: higher ones stay in the guest; 0 = errors; -1 = none */
-    int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGRTMIN + 3. One signal for
-                                  sandboxes whose host functions call each other */
+    int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGURG; or a realtime one. One
+                                  signal for sandboxes whose host functions call each other */
     const hlsnap_hypervisor *hypervisor; /* required, such as hlsnap_kvm() */
     hlsnap_pool *pool;         /* NULL = none (pools are not there yet: anything else is HLSNAP_ERR_UNSUPPORTED) */
     const hlsnap_function *functions; size_t num_functions; /* host functions; copied, user pointers kept */
@@ -427,9 +427,11 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
    cost      a compare, and a copy where changed, of each page the sandbox ever changed  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err);
 
-/* hlsnap_sandbox_retire -- refuse all calls until the next restore (between two tenants).
-   sb        in     READY becomes POISONED; no effect in other states
-   threads   the sandbox's  */
+/* hlsnap_sandbox_retire -- between two tenants: refuse all calls until the next restore, and have that map all memory afresh.
+   sb        in     READY becomes POISONED; no effect in a call
+   threads   the sandbox's
+   cost      with the next restore that of mapping, and of the guest's first touch of each page, as after a start. In exchange
+             no timing of the next tenant's can tell which pages this one used (docs/security.md "Residency")  */
 HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb);
 
 /* hlsnap_sandbox_bind -- replace all host functions.
@@ -469,7 +471,7 @@ HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb);
    h         in     NULL is fine: false
    returns   true: that call ends with HLSNAP_ERR_CANCELLED (a host function it is in is not stopped, but nothing of the
              guest runs after it); false: no call in progress, no effect now or later
-   threads   any  */
+   threads   any, and any signal handler: it takes no lock, waits for nobody, allocates nothing and keeps errno  */
 HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h);
 
 /* hlsnap_interrupt_release -- give up one reference.
@@ -616,8 +618,9 @@ HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, con
    returns   nothing  */
 HLSNAP_API void hlsnap_rt_random(void *to, size_t n);
 
-/* hlsnap_rt_generation -- a number that grows with every start from and restore to a snapshot; 0 when not in a guest.
-   returns   the generation  */
+/* hlsnap_rt_generation -- one more than when the snapshot was taken that this run started from or was restored to, so that a
+   guest that remembers it in its memory sees that it was. Runs of one snapshot have the same; their random bytes differ.
+   returns   the generation; 0 when not in a guest  */
 HLSNAP_API uint64_t hlsnap_rt_generation(void);
 
 /* ==== >>abi: what host and guest share; docs/abi.md is the contract ==== */
@@ -717,6 +720,7 @@ template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef MAP_ANONYMOUS
@@ -764,6 +768,7 @@ struct hlsnap_call {
     uint8_t *out;         /* where the result message is encoded */
     size_t out_size;      /* bytes there */
     size_t used;          /* of the encoded message; 0 = nothing returned yet */
+    size_t reached;       /* bytes of out that were ever written: those beyond `used` are of results taken back */
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
@@ -1202,16 +1207,21 @@ HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
     return hlsnap__value(HLSNAP_VOID);
 }
 
+/* `used` bytes of message stand in out now. */
+static void hlsnap__call_used(hlsnap_call *call, size_t used) {
+    call->used = used;
+    if (used > call->reached) call->reached = used;
+}
+
 HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
     size_t num = v.type != HLSNAP_VOID;
     if ((uint32_t)v.type != call->signature->result ||
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
         return call->failed = HLSNAP_ERR_SIGNATURE;
-    if (v.size <= UINT32_MAX / 2)
-        call->used = hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK, &v, num);
-    else
-        call->used = 0;
+    hlsnap__call_used(call, v.size > UINT32_MAX / 2 ? 0
+                                                    : hlsnap__message_write(call->out, call->out_size, call->function,
+                                                                            HLSNAP_ABI_STATUS_OK, &v, num));
     if (call->used) return HLSNAP_OK;
     call->wanted = v.size <= UINT32_MAX / 2 ? hlsnap__message_size(&v, num) : v.size;
     return call->failed = HLSNAP_ERR_LIMIT;
@@ -1224,10 +1234,10 @@ static void hlsnap__call_refuse(hlsnap_call *call, uint32_t status, int32_t code
     v[1] = hlsnap_str("");
     v[1].str = text;
     v[1].size = size < sizeof(((hlsnap_error *)0)->msg) - 1 ? size : sizeof(((hlsnap_error *)0)->msg) - 1;
-    call->used = hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2);
+    hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2));
     if (call->used) return;
     v[1].size = 0;
-    call->used = hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2);
+    hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2));
 }
 
 HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, const char *text) {
@@ -1248,9 +1258,11 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
     n = hlsnap__rt_vformat((char *)call->out + head, call->out_size - head, fmt, ap);
     va_end(ap);
     if (n < 0 || head + hlsnap__round8((size_t)n + 1) > call->out_size) {
+        call->reached = call->out_size;
         call->wanted = n < 0 ? 0 : head + hlsnap__round8((size_t)n + 1);
         return call->failed = HLSNAP_ERR_LIMIT;
     }
+    if (head + (size_t)n > call->reached) call->reached = head + (size_t)n;
     if (hlsnap__rt_memchr(call->out + head, 0, (size_t)n)) return call->failed = HLSNAP_ERR_SIGNATURE; /* %c of 0 */
     message.size = (uint32_t)(head + hlsnap__round8((size_t)n + 1));
     message.function = call->function;
@@ -1262,7 +1274,7 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
     hlsnap__rt_memset(call->out + head + n, 0, message.size - head - (size_t)n);
     hlsnap__rt_memcpy(call->out, &message, sizeof(message));
     hlsnap__rt_memcpy(call->out + sizeof(message), &row, sizeof(row));
-    call->used = message.size;
+    hlsnap__call_used(call, message.size);
     return HLSNAP_OK;
 }
 
@@ -1271,7 +1283,7 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     hlsnap_result r;
     char text[160];
     int n;
-    call->used = call->wanted = 0;
+    call->used = call->wanted = call->reached = 0;
     call->failed = HLSNAP_OK;
     r = fn(call, user);
     if (call->failed) r = call->failed;
@@ -4867,8 +4879,7 @@ static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
     }
 }
 
-/* The gate runs at CPL 3 at an address where no guest can have left an OUT, so no completion of a former tenant's exit
-   can hit it. Its XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
+/* The gate is entered at CPL 3 at two addresses where no OUT stands, so no completion of a former tenant's exit can hit it. Its XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
 static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
     static const uint8_t enter[] = {0x41, 0xff, 0xe3};                  /* jmp *%r11 */
     static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0, /* xrstor64 (%r10); xor %eax, %eax */
@@ -4915,11 +4926,12 @@ typedef enum hlsnap__exit_kind {
 typedef struct hlsnap__exit {
     hlsnap__exit_kind kind;
     uint32_t vector, error_code;
-    uint64_t rip, cr2;
+    uint64_t rip, cr2, rax, rcx; /* FAULT */
+    hlsnap_result code;          /* DEAD: what the call returns */
     int os_errno;
-    bool dead;     /* the shell is of no use any more */
-    bool outer;    /* KICKED by the time limit of a call around this one, on the same thread */
-    char what[96]; /* PROTOCOL, DEAD: for the message */
+    bool dead;      /* the shell is of no use any more */
+    bool outer;     /* KICKED by the time limit of a call around this one, on the same thread */
+    char what[192]; /* PROTOCOL, DEAD: for the message */
 } hlsnap__exit;
 
 typedef struct hlsnap__entry {
@@ -4968,12 +4980,10 @@ typedef struct hlsnap__memory {
     bool trusted;            /* no layer under the mapping can be truncated by a stranger */
     bool watched;            /* a layer under it, or one that a reset reads, has a watch */
     bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
-    bool gate;               /* unchanged fault counters mean that no page became private */
-    bool grown;              /* pages may have become private since the last scan */
-    const int *thread;       /* the thread of that scan, by where its errno is; runs on another one set grown */
-    long tid;                /* the same for certain, */
-    uint64_t faults;         /* and its page faults then */
-    int pagemap;             /* /proc/self/pagemap, -1 before its first use, -2 = there is none */
+    bool forget;             /* the next reset maps afresh, so that nobody can tell which pages were used */
+    int pagemap;             /* /proc/self/pagemap; -1 = not open */
+    uint64_t scan_from, scan_to; /* pages of the window between which all lie that the guest can write, and the identity page */
+    uint32_t given_back;     /* pages new to the last scan, when they were so many that the memory was mapped afresh */
     hlsnap__hot *hot;
     uint32_t num_hot, cap_hot;
     uint64_t *is_hot; /* bitmaps over the window's pages */
@@ -4985,6 +4995,8 @@ typedef struct hlsnap__memory {
 
 #define HLSNAP__IDLE_RESETS 16u /* then a page is given back, in batches */
 #define HLSNAP__IDLE_BATCH 32u
+#define HLSNAP__HOT_MANY 2048u /* so many pages, new or idle, are given back at once */
+#define HLSNAP__HOT_MOST 65536u /* and so many in any case */
 #define HLSNAP__MADV_POPULATE_WRITE 23
 #define HLSNAP__MADV_WIPEONFORK 18
 
@@ -5011,6 +5023,7 @@ static void hlsnap__bit_set(uint64_t *map, uint64_t i) { map[i / 64] |= 1ull << 
 static void hlsnap__bit_clear(uint64_t *map, uint64_t i) { map[i / 64] &= ~(1ull << (i % 64)); }
 
 static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { return m->mem + page * HLSNAP__PAGE; }
+static uint8_t *hlsnap__memory_sys(const hlsnap__memory *m) { return m->mem - HLSNAP__SYS_SIZE; } /* the supervisor area */
 
 /* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. */
 static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write,
@@ -5041,6 +5054,24 @@ static void hlsnap__hot_source(hlsnap__hot *h, const hlsnap_snapshot *s) {
     const hlsnap__extent *e = hlsnap__extent_at(s, h->page);
     h->layer = e ? s->layers[e->layer] : NULL;
     h->layer_page = e ? e->layer_page + (h->page - e->page) : 0;
+}
+
+/* The page's bytes, as hlsnap__memory_peek, and whether they are other than in snapshot s; `two` has room for two pages. */
+static const uint8_t *hlsnap__memory_differs(const hlsnap__memory *m, uint64_t page, const hlsnap_snapshot *s,
+                                             uint8_t *two, bool *differs, hlsnap_error *err) {
+    const uint8_t *now = hlsnap__memory_peek(m, page, two, err), *old = two + HLSNAP__PAGE;
+    hlsnap__hot source;
+    if (!now) return NULL;
+    source.page = (uint32_t)page;
+    hlsnap__hot_source(&source, s);
+    if (!source.layer)
+        old = NULL;
+    else if (source.layer->map)
+        old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
+    else if (hlsnap__layer_read(source.layer, source.layer_page, 1, two + HLSNAP__PAGE, err))
+        return NULL;
+    *differs = old ? memcmp(now, old, HLSNAP__PAGE) != 0 : !hlsnap__all_zero(now, HLSNAP__PAGE);
+    return now;
 }
 
 /* Every page that is or becomes private passes here: found by a scan, copied in, or written by the host. */
@@ -5089,8 +5120,9 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     const size_t reserved = HLSNAP__SYS_SIZE + (size_t)(l->pages * HLSNAP__PAGE) + huge;
+    uint32_t i;
     void *p = is_hot && pinned
-                  ? mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                  ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
                   : MAP_FAILED;
     if (p == MAP_FAILED) {
         if (is_hot && pinned)
@@ -5109,6 +5141,14 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     m->mem = (uint8_t *)(((uintptr_t)p + HLSNAP__SYS_SIZE + huge - 1) & ~(uintptr_t)(huge - 1));
     m->sys_used = 0;
     m->layout = *l;
+    m->scan_from = UINT64_MAX;
+    m->scan_to = 0;
+    for (i = 0; i < l->num_regions; i++) {
+        const uint64_t first = hlsnap__region_page(l, &l->regions[i]), end = first + l->regions[i].pages;
+        if (!hlsnap__kind_writable(l->regions[i].kind) && l->regions[i].kind != HLSNAP__IDENTITY) continue;
+        if (first < m->scan_from) m->scan_from = first;
+        if (end > m->scan_to) m->scan_to = end;
+    }
     return HLSNAP_OK;
 }
 
@@ -5120,7 +5160,7 @@ static bool hlsnap__extent_mapped(const hlsnap_snapshot *s, const hlsnap__extent
 
 static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *layer, const hlsnap__extent *e,
                                      hlsnap_error *err) {
-    if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE,
+    if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_NONE,
              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
              (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
         return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
@@ -5228,12 +5268,19 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
-/* The child of a fork gets none of it. khugepaged would hand the guest new private pages without a fault; a kernel without
-   it says EINVAL. */
-static hlsnap_result hlsnap__memory_advise(hlsnap__memory *m, size_t size, hlsnap_error *err) {
+/* Opens the window, which was mapped closed: after mlockall(MCL_FUTURE) the kernel would have made each of its pages private
+   at once, and gives back none that are locked. The child of a fork gets none of it, nor does a core file: guests have
+   secrets, and windows of 32 GiB. khugepaged would hand the guest 512 new private pages where it wrote one. */
+static hlsnap_result hlsnap__memory_open(hlsnap__memory *m, size_t size, hlsnap_error *err) {
+    munlock(m->mem, size);
+    if (mprotect(hlsnap__memory_sys(m), HLSNAP__SYS_SIZE + size, PROT_READ | PROT_WRITE))
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes: %s (errno %d)", size,
+                            hlsnap__errno_text(errno), errno);
     if (madvise(m->mem, size, MADV_DONTFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
-    m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
+                            errno);
+    madvise(m->mem, size, MADV_DONTDUMP);
+    madvise(m->mem, size, MADV_NOHUGEPAGE); /* a kernel without huge pages says EINVAL */
     return HLSNAP_OK;
 }
 
@@ -5252,23 +5299,22 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->num_hot = 0;
     m->valid = false;
     m->trusted = true;
-    m->grown = true;
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_release(m->base);
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
     m->watched = hlsnap__snapshot_watched(s);
-    if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                      0) == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
+    if (again &&
+        mmap(m->mem, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes: %s (errno %d)", size,
+                            hlsnap__errno_text(errno), errno);
     r = hlsnap__flat_get(s, &flat, err);
     for (i = 0; i < s->num_extents && !r; i++)
         if (hlsnap__extent_mapped(s, &s->extents[i]))
             r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
     for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
-    if (!r)
-        r = hlsnap__memory_advise(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
+    if (!r) r = hlsnap__memory_open(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
         const hlsnap__extent *e = &s->extents[i];
@@ -5280,105 +5326,120 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     }
     if (r) return r;
     m->valid = true;
+    m->forget = false;
     return HLSNAP_OK;
 }
 
 /* ---- >>guest-memory-scan: which pages became private ---- */
 
-static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to,
-                                           hlsnap_error *err) {
-    uint64_t page;
-    for (page = (uint64_t)(from - m->mem) / HLSNAP__PAGE; page < (uint64_t)(to - m->mem) / HLSNAP__PAGE; page++)
+static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, uint64_t page, uint64_t end, hlsnap_error *err) {
+    for (; page < end; page++)
         if (hlsnap__hot_add(m, page, err)) return HLSNAP_ERR_MEMORY;
     return HLSNAP_OK;
 }
 
+/* What a scan found: pages [page, end) are private, or show the kernel's page of zeros, which is news where the snapshot
+   below has other content. Those that the guest cannot write are the host's own. *seen: the identity page is among them. */
+static hlsnap_result hlsnap__scan_found(hlsnap__memory *m, uint64_t page, uint64_t end, bool zero, bool *seen,
+                                        hlsnap_error *err) {
+    for (; page < end; page++) {
+        const hlsnap__region *g;
+        if (hlsnap__bit(m->is_hot, page)) continue;
+        g = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
+        if (g && g->kind == HLSNAP__IDENTITY) *seen = true;
+        if (!g || !hlsnap__kind_writable(g->kind) || (zero && !hlsnap__extent_at(m->base, page))) continue;
+        if (hlsnap__hot_add(m, page, err)) return HLSNAP_ERR_MEMORY;
+    }
+    return HLSNAP_OK;
+}
+
 /* Linux 6.7 on. HLSNAP_ERR_UNSUPPORTED: this kernel has none. */
-static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
-    hlsnap__pm_region found[64];
+static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, bool *seen, hlsnap_error *err) {
+    hlsnap__pm_region found[32];
     hlsnap__pm_scan a;
     memset(&a, 0, sizeof(a));
     a.size = sizeof(a);
-    a.end = (uint64_t)(uintptr_t)to;
+    a.end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, m->scan_to);
     a.vec = (uint64_t)(uintptr_t)found;
-    a.vec_len = 64;
-    a.category_inverted = a.category_mask = HLSNAP__PM_FILE | HLSNAP__PM_PFNZERO;
+    a.vec_len = HLSNAP_COUNT(found);
+    a.category_inverted = a.category_mask = HLSNAP__PM_FILE;
     a.category_anyof_mask = HLSNAP__PM_PRESENT | HLSNAP__PM_SWAPPED;
-    a.return_mask = HLSNAP__PM_PRESENT;
-    for (a.walk_end = (uint64_t)(uintptr_t)from; a.walk_end < a.end;) {
+    a.return_mask = HLSNAP__PM_PFNZERO;
+    for (a.walk_end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, m->scan_from); a.walk_end < a.end;) {
         long i, n;
         a.start = a.walk_end;
         n = hlsnap__ioctl(m->pagemap, HLSNAP__PAGEMAP_SCAN, (uintptr_t)&a);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return HLSNAP_ERR_UNSUPPORTED;
+        if (n < 0 || a.walk_end <= a.start) return HLSNAP_ERR_UNSUPPORTED;
         for (i = 0; i < n; i++)
-            if (hlsnap__hot_add_range(m, (const uint8_t *)(uintptr_t)found[i].start,
-                                      (const uint8_t *)(uintptr_t)found[i].end, err))
+            if (hlsnap__scan_found(m, (found[i].start - (uintptr_t)m->mem) / HLSNAP__PAGE,
+                                   (found[i].end - (uintptr_t)m->mem) / HLSNAP__PAGE,
+                                   (found[i].categories & HLSNAP__PM_PFNZERO) != 0, seen, err))
                 return HLSNAP_ERR_MEMORY;
-        if (a.walk_end <= a.start) return HLSNAP_ERR_UNSUPPORTED;
     }
     return HLSNAP_OK;
 }
 
 /* Before Linux 6.7: bit 63 present, 62 swapped, 61 file page or shared anonymous. The zero page counts as private: harmless. */
-static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, const uint8_t *from, const uint8_t *to,
-                                          hlsnap_error *err) {
-    uint64_t entry[512];
-    while (from < to) {
-        const size_t pages = (size_t)(to - from) / HLSNAP__PAGE, n = pages < 512 ? pages : 512;
+static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, bool *seen, hlsnap_error *err) {
+    uint64_t entry[256], page = m->scan_from;
+    while (page < m->scan_to) {
+        const size_t n = m->scan_to - page < HLSNAP_COUNT(entry) ? (size_t)(m->scan_to - page) : HLSNAP_COUNT(entry);
         size_t i;
-        const ssize_t k = pread(m->pagemap, entry, n * 8, (off_t)((uintptr_t)from / HLSNAP__PAGE * 8));
+        const ssize_t k =
+            pread(m->pagemap, entry, n * 8, (off_t)((uintptr_t)hlsnap__memory_at(m, page) / HLSNAP__PAGE * 8));
         if (k < 0 && errno == EINTR) continue;
         if (k != (ssize_t)(n * 8)) return HLSNAP_ERR_UNSUPPORTED;
         for (i = 0; i < n; i++)
             if (entry[i] >> 62 && !(entry[i] >> 61 & 1) &&
-                hlsnap__hot_add_range(m, from + i * HLSNAP__PAGE, from + (i + 1) * HLSNAP__PAGE, err))
+                hlsnap__scan_found(m, page + i, page + i + 1, false, seen, err))
                 return HLSNAP_ERR_MEMORY;
-        from += n * HLSNAP__PAGE;
+        page += n;
     }
     return HLSNAP_OK;
 }
 
-/* Finds the pages that became private in [from, to). Without /proc all of them may have, which costs time, not truth. */
-static hlsnap_result hlsnap__scan_range(hlsnap__memory *m, const uint8_t *from, const uint8_t *to, hlsnap_error *err) {
-    hlsnap_result r = HLSNAP_ERR_UNSUPPORTED;
-    if (m->pagemap == -1 && (m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) < 0) m->pagemap = -2;
-    if (m->pagemap >= 0) r = hlsnap__scan_ioctl(m, from, to, err);
-    if (m->pagemap >= 0 && r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__scan_pagemap(m, from, to, err);
-    return r == HLSNAP_ERR_UNSUPPORTED ? hlsnap__hot_add_range(m, from, to, err) : r;
+#define HLSNAP__PROC_SUPER_MAGIC 0x9fa0
+
+/* The pagemap of this process, and of nothing else that may lie under that name. */
+static int hlsnap__pagemap_open(void) {
+    struct statfs fs;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || (fstatfs(fd, &fs) == 0 && (uint64_t)fs.f_type == HLSNAP__PROC_SUPER_MAGIC)) return fd;
+    close(fd);
+    return -1;
 }
 
-static uint64_t hlsnap__thread_faults(void) {
-    struct rusage u;
-    getrusage(1 /* RUSAGE_THREAD */, &u);
-    return (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt;
-}
-
-/* KVM takes the guest's page faults on the thread that runs it: while that thread's counter stands still, no page became
-   private. The counter is read here only; a fault that the application took itself costs a scan. */
-static bool hlsnap__memory_grown(hlsnap__memory *m) {
-    const long tid = syscall(SYS_gettid);
-    const uint64_t faults = hlsnap__thread_faults();
-    const bool grown = !m->gate || m->grown || tid != m->tid || faults != m->faults;
-    m->tid = tid;
-    m->faults = faults;
-    m->thread = &errno;
-    m->grown = true; /* until a scan has succeeded */
-    return grown;
-}
-
-/* Brings the hot set up to date. The identity page is the host's, rewritten at every start, and no part of it. */
+/* Brings the hot set up to date: asks the kernel, at every reset, which pages of the window are private, whoever made them so.
+   Nothing cheaper is believed: fault counters do not see what other threads and processes do. HLSNAP_ERR_UNSUPPORTED: it
+   cannot be asked (no /proc, no descriptor left), or gives an answer without the identity page, which is always private. */
 static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_ERR_UNSUPPORTED;
+    bool seen = false;
+    if (m->pagemap < 0) m->pagemap = hlsnap__pagemap_open();
+    if (m->pagemap < 0) return r;
+    r = hlsnap__scan_ioctl(m, &seen, err);
+    if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__scan_pagemap(m, &seen, err);
+    return r || seen ? r : HLSNAP_ERR_UNSUPPORTED;
+}
+
+/* The same without help: every page that the guest can write is looked at, and is hot when it differs from the target. */
+static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, hlsnap_error *err) {
     const hlsnap__layout *l = &m->layout;
-    hlsnap_result r = HLSNAP_OK;
+    uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
+    hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     uint32_t i;
-    const bool grown = hlsnap__memory_grown(m);
-    for (i = 0; i < l->num_regions && grown && !r; i++) {
-        const uint8_t *from = hlsnap__memory_at(m, hlsnap__region_page(l, &l->regions[i]));
-        if (hlsnap__kind_writable(l->regions[i].kind))
-            r = hlsnap__scan_range(m, from, from + l->regions[i].pages * HLSNAP__PAGE, err);
+    for (i = 0; i < l->num_regions && !r; i++) {
+        uint64_t page = hlsnap__region_page(l, &l->regions[i]);
+        const uint64_t end = hlsnap__kind_writable(l->regions[i].kind) ? page + l->regions[i].pages : 0;
+        for (; page < end && !r; page++) {
+            bool differs = false;
+            if (hlsnap__bit(m->is_hot, page)) continue;
+            if (!hlsnap__memory_differs(m, page, m->target, two, &differs, err)) r = HLSNAP_ERR_CHANGED;
+            if (!r && differs) r = hlsnap__hot_add(m, page, err);
+        }
     }
-    if (!r) m->grown = false;
+    hlsnap__free(two);
     return r;
 }
 
@@ -5399,17 +5460,21 @@ static int hlsnap__hot_order(const void *a, const void *b) {
     return x->page < y->page ? -1 : x->page > y->page;
 }
 
+static void hlsnap__hot_sort(hlsnap__memory *m) {
+    if (!m->sorted) qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
+    m->sorted = true;
+}
+
 /* Puts the hot pages back under full trust, runs of them in one copy. A page that differed last time is copied without a
-   look, but for every eighth reset, so that pages which became idle are noticed. */
+   look, but for every eighth reset, and where there are many, so that pages which became idle are noticed. */
 static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
     static const uint8_t zero[HLSNAP__PAGE] = {0};
-    const bool look = (m->resets++ & 7) == 0;
+    const bool look = (m->resets++ & 7) == 0 || m->num_hot > HLSNAP__HOT_MANY;
     uint8_t *to = NULL;
     const uint8_t *source = NULL;
     size_t n = 0;
     uint32_t i;
-    if (!m->sorted) qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
-    m->sorted = true;
+    hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot; i++) {
         hlsnap__hot *h = &m->hot[i];
         uint8_t *at = hlsnap__memory_at(m, h->page);
@@ -5449,14 +5514,28 @@ static bool hlsnap__hot_droppable(const hlsnap__memory *m, const hlsnap__hot *h)
     return below.layer == h->layer && below.layer_page == h->layer_page;
 }
 
+/* Gives a private page back. The kernel gives none back that mlockall locked: the window is unlocked then. */
+static bool hlsnap__page_drop(const hlsnap__memory *m, uint64_t page) {
+    uint8_t *at = hlsnap__memory_at(m, page);
+    if (madvise(at, HLSNAP__PAGE, MADV_DONTNEED) == 0) return true;
+    return errno == EINVAL && munlock(m->mem, (size_t)(m->layout.pages * HLSNAP__PAGE)) == 0 &&
+           madvise(at, HLSNAP__PAGE, MADV_DONTNEED) == 0;
+}
+
+static uint32_t hlsnap__hot_idle(const hlsnap__memory *m, uint32_t resets) {
+    uint32_t i, n = 0;
+    for (i = 0; i < m->num_hot; i++) n += m->hot[i].idle >= resets;
+    return n;
+}
+
 /* Gives pages back that were idle for long; each one kept costs a compare at every reset. */
 static void hlsnap__hot_drop_idle(hlsnap__memory *m) {
-    uint32_t i, kept = 0, idle = 0;
-    for (i = 0; i < m->num_hot; i++) idle += m->hot[i].idle >= HLSNAP__IDLE_RESETS;
+    const uint32_t idle = hlsnap__hot_idle(m, HLSNAP__IDLE_RESETS);
+    uint32_t i, kept = 0;
     if (idle < HLSNAP__IDLE_BATCH && (!idle || idle < m->num_hot / 8)) return;
     for (i = 0; i < m->num_hot; i++) {
         hlsnap__hot *h = &m->hot[i];
-        if (hlsnap__hot_droppable(m, h) && madvise(hlsnap__memory_at(m, h->page), HLSNAP__PAGE, MADV_DONTNEED) == 0) {
+        if (hlsnap__hot_droppable(m, h) && hlsnap__page_drop(m, h->page)) {
             hlsnap__bit_clear(m->is_hot, h->page);
             continue;
         }
@@ -5544,25 +5623,46 @@ static hlsnap_result hlsnap__memory_check(const hlsnap__memory *m, bool wait, hl
     return hlsnap__memory_await(m, wait ? UINT64_MAX : 0, &pending, err);
 }
 
+/* Who touches much pays for it: pages that became private in very large numbers since the last reset are not put back, and
+   compared at each of the next ones, but given back with everything else. Those of the next call that are as many again
+   stay, for a guest that changes much in each call would pay a fault for each page. */
+static bool hlsnap__hot_too_many(hlsnap__memory *m, uint32_t before) {
+    const uint32_t found = m->num_hot - before;
+    const bool many = found > HLSNAP__HOT_MANY, again = m->given_back && found >= m->given_back / 2;
+    m->given_back = many && !again ? found : 0;
+    return (many && !again) || m->num_hot > HLSNAP__HOT_MOST;
+}
+
+/* Finds out whether putting pages back where they are is possible, and cheaper than to map all of s. */
+static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, bool *in_place, hlsnap_error *err) {
+    const uint32_t before = m->num_hot;
+    hlsnap_error unused;
+    hlsnap_result r;
+    *in_place = false;
+    if (!m->valid || m->forget || memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) != 0) return HLSNAP_OK;
+    if (m->watched && hlsnap__snapshot_check(m->base, false, &unused)) return HLSNAP_OK;
+    r = hlsnap__memory_scan(m, err);
+    if (r == HLSNAP_ERR_UNSUPPORTED || (!r && hlsnap__hot_too_many(m, before))) return HLSNAP_OK;
+    return r ? r : hlsnap__memory_retarget(m, s, in_place, err);
+}
+
 /* Brings every page back to s. */
 static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
-    bool in_place = m->valid && memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) == 0;
-    hlsnap_error unused;
-    hlsnap_result r = HLSNAP_OK;
+    bool in_place;
+    hlsnap_result r = hlsnap__reset_plan(m, s, &in_place, err);
     uint32_t i;
-    if (in_place && m->watched && hlsnap__snapshot_check(m->base, false, &unused)) in_place = false;
-    if (in_place) r = hlsnap__memory_scan(m, err);
-    if (!r && in_place) r = hlsnap__memory_retarget(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
     if (!r && hlsnap__hot_direct(m))
         hlsnap__hot_reset_runs(m);
     else
         for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
-    if (r)
+    if (r) {
         m->valid = false;
-    else
-        hlsnap__hot_drop_idle(m);
-    return r;
+        return r;
+    }
+    if (m->num_hot > HLSNAP__HOT_MANY && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_MANY) return hlsnap__memory_map(m, s, err);
+    hlsnap__hot_drop_idle(m);
+    return HLSNAP_OK;
 }
 
 /* ---- >>take: a snapshot of guest memory ---- */
@@ -5601,32 +5701,29 @@ static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapsh
 /* The parent's extents with every hot page that differs from the parent replaced by one of a new layer. */
 static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b,
                                         hlsnap_error *err) {
-    uint8_t bounce[HLSNAP__PAGE], pristine[HLSNAP__PAGE];
+    uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
     uint64_t at = 0;
     uint32_t i, next = 0;
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     const hlsnap__region *region = NULL, *last = NULL;
-    qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
+    hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot && !r; i++) {
         const uint64_t page = m->hot[i].page;
-        hlsnap__hot source = m->hot[i];
-        const uint8_t *now, *old = pristine;
+        bool differs = false;
+        const uint8_t *now;
         region = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
         if (!hlsnap__kind_stored(region->kind)) continue;
-        now = hlsnap__memory_peek(m, page, bounce, err);
-        if (!now) return HLSNAP_ERR_CHANGED;
-        hlsnap__hot_source(&source, parent);
-        if (source.layer && source.layer->map)
-            old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
-        else if (source.layer)
-            r = hlsnap__layer_read(source.layer, source.layer_page, 1, pristine, err);
-        if (r || (source.layer ? memcmp(now, old, HLSNAP__PAGE) == 0 : hlsnap__all_zero(now, HLSNAP__PAGE))) continue;
+        now = hlsnap__memory_differs(m, page, parent, two, &differs, err);
+        if (!now) r = HLSNAP_ERR_CHANGED;
+        if (!now || !differs) continue;
         r = hlsnap__take_parent(b, parent, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
         if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE)) r = hlsnap__builder_store(b, page, now, region == last, err);
         last = region;
     }
-    return r ? r : hlsnap__take_parent(b, parent, &next, &at, m->layout.pages, err);
+    if (!r) r = hlsnap__take_parent(b, parent, &next, &at, m->layout.pages, err);
+    hlsnap__free(two);
+    return r;
 }
 
 /* Every page that is not zero, into one layer: when there are too many layers to add one. */
@@ -5665,6 +5762,7 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     const uint32_t kept = parent->num_layers < HLSNAP__TAKE_LAYERS ? parent->num_layers : 0;
     uint32_t i;
     hlsnap_result r = hlsnap__memory_scan(m, err);
+    if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, err);
     b.layer = kept;
     if (!r) r = kept || !parent->num_layers ? hlsnap__take_pages(m, parent, &b, err) : hlsnap__take_all(m, &b, err);
     if (!r) r = hlsnap__builder_seal(&b, &layer, err);
@@ -5693,11 +5791,16 @@ typedef struct hlsnap__binding { /* of a guest's imports to host functions; inde
     const hlsnap__host_function **rows;
 } hlsnap__binding;
 
+static int hlsnap__host_function_order(const void *a, const void *b) {
+    return strcmp(((const hlsnap__host_function *)a)->decl.name, ((const hlsnap__host_function *)b)->decl.name);
+}
+
+/* The host functions, sorted by name. */
 static hlsnap_result hlsnap__host_functions_copy(const hlsnap_function *from, size_t num, hlsnap__host_function **out,
                                                  hlsnap_error *err) {
     hlsnap__host_function *rows;
     hlsnap_result r = HLSNAP_OK;
-    size_t i, k;
+    size_t i;
     *out = NULL;
     if (num > HLSNAP_MAX_FUNCTIONS || (num && !from))
         return hlsnap__fail(err, num > HLSNAP_MAX_FUNCTIONS ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_ARG, 0,
@@ -5712,10 +5815,11 @@ static hlsnap_result hlsnap__host_functions_copy(const hlsnap_function *from, si
                                    strlen(from[i].signature), err);
         rows[i].fn = from[i].fn;
         rows[i].user = from[i].user;
-        for (k = 0; k < i && !r; k++)
-            if (strcmp(rows[k].decl.name, rows[i].decl.name) == 0)
-                r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "host function '%s' is given twice", rows[i].decl.name);
     }
+    if (!r) qsort(rows, num, sizeof(*rows), hlsnap__host_function_order);
+    for (i = 1; i < num && !r; i++)
+        if (strcmp(rows[i - 1].decl.name, rows[i].decl.name) == 0)
+            r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "host function '%s' is given twice", rows[i].decl.name);
     if (r)
         hlsnap__free(rows);
     else
@@ -5723,26 +5827,39 @@ static hlsnap_result hlsnap__host_functions_copy(const hlsnap_function *from, si
     return r;
 }
 
+/* The host function of that name, or NULL. */
+static const hlsnap__host_function *hlsnap__host_function_find(const hlsnap__host_function *rows, size_t num,
+                                                               const char *name) {
+    size_t low = 0, high = num;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        const int order = strcmp(rows[middle].decl.name, name);
+        if (order == 0) return &rows[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
 /* Finds a host function for every import. A failure names all that are missing or differ. */
 static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsnap__host_function *functions, size_t num,
                                           hlsnap__binding *out, hlsnap_error *err) {
     char text[400];
-    size_t n = 0, k;
+    size_t n = 0;
     uint32_t i;
     out->rows = (const hlsnap__host_function **)hlsnap__alloc(c->num_imports, sizeof(out->rows[0]), err);
     if (!out->rows) return HLSNAP_ERR_MEMORY;
     text[0] = 0;
     for (i = 0; i < c->num_imports; i++) {
-        const hlsnap__decl *want = &c->imports[i], *have = NULL;
-        for (k = 0; k < num; k++) {
-            if (strcmp(functions[k].decl.name, want->name) != 0) continue;
-            have = &functions[k].decl;
-            if (hlsnap__signature_equal(&have->signature, &want->signature)) out->rows[i] = &functions[k];
-        }
+        const hlsnap__decl *want = &c->imports[i];
+        const hlsnap__host_function *have = hlsnap__host_function_find(functions, num, want->name);
+        if (have && hlsnap__signature_equal(&have->decl.signature, &want->signature)) out->rows[i] = have;
         if (out->rows[i] || n >= sizeof(text) - 1) continue;
         if (have)
             n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s is %s, not %s", n ? "; " : "", want->name,
-                                        have->text, want->text);
+                                        have->decl.text, want->text);
         else
             n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s %s is missing", n ? "; " : "", want->name,
                                         want->text);
@@ -5753,58 +5870,61 @@ static hlsnap_result hlsnap__bind_imports(const hlsnap__contract *c, const hlsna
     return hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "host functions: %s", text);
 }
 
-/* ---- >>interrupt: outlives its sandbox; the lock is held for a few instructions, or one signal being sent ---- */
+/* ---- >>interrupt: outlives its sandbox; whoever cancels never waits, so that signal handlers and realtime threads may ---- */
+
+enum hlsnap__interrupt_bit {
+    HLSNAP__CALL_RUNNING = 1,
+    HLSNAP__CALL_CANCELLED = 2,
+    HLSNAP__CALL_KICKING = 4, /* the one that cancelled it is about to stop the guest: the call's end waits for that */
+    HLSNAP__CALL_ENDING = 8   /* and does so now */
+};
 
 struct hlsnap_interrupt {
-    int32_t refs;   /* atomic */
-    int32_t locked; /* atomic */
-    bool running;   /* a call is in progress */
-    bool cancelled; /* this call */
+    int32_t refs;  /* atomic */
+    int32_t state; /* atomic: bits of the call in progress, 0 between calls; a futex */
     const hlsnap_hypervisor *hv;
     hlsnap__shell *shell; /* while running */
 };
 
-static void hlsnap__interrupt_lock(hlsnap_interrupt *h) {
-    while (__atomic_exchange_n(&h->locked, 1, __ATOMIC_ACQUIRE)) sched_yield();
+static void hlsnap__futex(int32_t *word, int op, int32_t value) {
+    syscall(SYS_futex, word, (long)op, (long)value, NULL, NULL, 0l);
 }
-static void hlsnap__interrupt_unlock(hlsnap_interrupt *h) { __atomic_store_n(&h->locked, 0, __ATOMIC_RELEASE); }
 
 static void hlsnap__interrupt_begin(hlsnap_interrupt *h, hlsnap__shell *shell) {
-    hlsnap__interrupt_lock(h);
-    h->running = true;
-    h->cancelled = false;
     h->shell = shell;
-    hlsnap__interrupt_unlock(h);
+    __atomic_store_n(&h->state, (int32_t)HLSNAP__CALL_RUNNING, __ATOMIC_RELEASE);
 }
 
-/* From here on a cancel has no effect; true when one came before. */
+/* From here on a cancel has no effect; true when one came before. That one may still be on its way to the shell. */
 static bool hlsnap__interrupt_end(hlsnap_interrupt *h) {
-    bool cancelled;
-    hlsnap__interrupt_lock(h);
-    cancelled = h->cancelled;
-    h->running = false;
-    h->shell = NULL;
-    hlsnap__interrupt_unlock(h);
-    return cancelled;
+    int32_t state = __atomic_and_fetch(&h->state, (int32_t)~HLSNAP__CALL_RUNNING, __ATOMIC_SEQ_CST);
+    while (state & HLSNAP__CALL_KICKING) {
+        state = __atomic_or_fetch(&h->state, (int32_t)HLSNAP__CALL_ENDING, __ATOMIC_SEQ_CST);
+        if (state & HLSNAP__CALL_KICKING) hlsnap__futex(&h->state, 128 /* FUTEX_WAIT_PRIVATE */, state);
+        state = __atomic_load_n(&h->state, __ATOMIC_ACQUIRE);
+    }
+    __atomic_store_n(&h->state, 0, __ATOMIC_RELAXED);
+    return (state & HLSNAP__CALL_CANCELLED) != 0;
 }
 
-static bool hlsnap__interrupt_pending(hlsnap_interrupt *h) {
-    bool cancelled;
-    hlsnap__interrupt_lock(h);
-    cancelled = h->cancelled;
-    hlsnap__interrupt_unlock(h);
-    return cancelled;
+static bool hlsnap__interrupt_pending(const hlsnap_interrupt *h) {
+    return (__atomic_load_n(&h->state, __ATOMIC_ACQUIRE) & HLSNAP__CALL_CANCELLED) != 0;
 }
 
 HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h) {
-    bool running;
+    int32_t state = HLSNAP__CALL_RUNNING;
+    int saved;
     if (!h) return false;
-    hlsnap__interrupt_lock(h);
-    running = h->running;
-    if (running && !h->cancelled) h->hv->cancel(h->shell);
-    if (running) h->cancelled = true;
-    hlsnap__interrupt_unlock(h);
-    return running;
+    if (!__atomic_compare_exchange_n(&h->state, &state,
+                                     (int32_t)(HLSNAP__CALL_RUNNING | HLSNAP__CALL_CANCELLED | HLSNAP__CALL_KICKING),
+                                     false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
+        return (state & HLSNAP__CALL_RUNNING) != 0;
+    saved = errno;
+    h->hv->cancel(h->shell);
+    state = __atomic_and_fetch(&h->state, (int32_t)~HLSNAP__CALL_KICKING, __ATOMIC_SEQ_CST);
+    if (state & HLSNAP__CALL_ENDING) hlsnap__futex(&h->state, 129 /* FUTEX_WAKE_PRIVATE */, INT32_MAX);
+    errno = saved;
+    return true;
 }
 
 HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h) {
@@ -5816,6 +5936,7 @@ HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h) {
 typedef struct hlsnap__buffer {
     uint8_t *data;
     size_t size, cap;
+    size_t most; /* bytes it held since the last restore */
 } hlsnap__buffer;
 
 struct hlsnap_sandbox {
@@ -5838,7 +5959,9 @@ struct hlsnap_sandbox {
     uint64_t limit_ns;     /* of the call in progress */
     const char *calling;   /* what the guest was entered for: the first export */
     uint32_t calling_more; /* ... and so many calls behind it */
-    uint64_t generation;
+    uint64_t generation; /* of this start: one more than the snapshot's */
+    uint8_t entropy[256]; /* from the kernel, for several starts; */
+    uint32_t entropy_left; /* its last bytes, which were not used yet */
     bool fresh;       /* the next entry starts from a reset machine */
     bool in_host;     /* inside a host function */
     bool destroyed;   /* by that host function: freed when the call ends */
@@ -5861,12 +5984,10 @@ HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb) {
     return sb ? hlsnap__state(sb) : HLSNAP_POISONED;
 }
 
-static uint8_t *hlsnap__sys(const hlsnap_sandbox *sb) { return sb->memory.mem - HLSNAP__SYS_SIZE; }
-
 /* true in the child of a fork: neither memory nor VM came along. The supervisor area tells without a system call: the
    kernel wipes it there, GDT and all (MADV_WIPEONFORK). */
 static bool hlsnap__forked(const hlsnap_sandbox *sb) {
-    if (sb->memory.sys_used && hlsnap__get64(hlsnap__sys(sb) + HLSNAP__SEL_CODE0)) return false;
+    if (sb->memory.sys_used && hlsnap__get64(hlsnap__memory_sys(&sb->memory) + HLSNAP__SEL_CODE0)) return false;
     return sb->pid != getpid();
 }
 
@@ -5901,10 +6022,24 @@ static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_
     bigger = (uint8_t *)hlsnap__alloc(1, cap, err);
     if (!bigger) return HLSNAP_ERR_MEMORY;
     if (b->size) memcpy(bigger, b->data, b->size);
+    if (b->most) memset(b->data, 0, b->most);
     hlsnap__free(b->data);
     b->data = bigger;
     b->cap = cap;
     return HLSNAP_OK;
+}
+
+#define HLSNAP__BUFFER_KEPT 65536u
+
+/* At a restore: nothing that the last tenant sent stays, nor memory that only one before that needed. */
+static void hlsnap__buffer_clear(hlsnap__buffer *b) {
+    if (b->most) memset(b->data, 0, b->most);
+    if (b->cap > HLSNAP__BUFFER_KEPT && b->most < b->cap / 4) {
+        hlsnap__free(b->data);
+        b->data = NULL;
+        b->cap = 0;
+    }
+    b->size = b->most = 0;
 }
 
 /* ---- >>mailbox: the host's side of it ---- */
@@ -5925,10 +6060,7 @@ static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t at, uint
     uint64_t page;
     for (page = first + at / HLSNAP__PAGE; page < first + (end + HLSNAP__PAGE - 1) / HLSNAP__PAGE; page++) {
         if (hlsnap__bit(sb->memory.pinned, page)) continue;
-        if (hlsnap__hot_add(&sb->memory, page, err)) {
-            sb->memory.grown = true; /* it may have been written already: let a scan find it */
-            return HLSNAP_ERR_MEMORY;
-        }
+        if (hlsnap__hot_add(&sb->memory, page, err)) return HLSNAP_ERR_MEMORY;
         hlsnap__bit_set(sb->memory.pinned, page);
     }
     return HLSNAP_OK;
@@ -5969,7 +6101,63 @@ static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, h
     memcpy(to->data + to->size, &head, sizeof(head)); /* the header as it was checked */
     memcpy(to->data + to->size + sizeof(head), sb->mailbox + offset + sizeof(head), head.size - sizeof(head));
     to->size += head.size;
+    if (to->size > to->most) to->most = to->size;
     return HLSNAP_OK;
+}
+
+/* ---- >>syscalls: their names, for messages ---- */
+
+static const char *hlsnap__syscall_name(uint64_t number) {
+    // clang-format off
+    static const char *const low[] = { /* from 0 on */
+    "read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect", "munmap", "brk",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "ioctl", "pread64", "pwrite64", "readv", "writev", "access", "pipe",
+    "select", "sched_yield", "mremap", "msync", "mincore", "madvise", "shmget", "shmat", "shmctl", "dup", "dup2", "pause",
+    "nanosleep", "getitimer", "alarm", "setitimer", "getpid", "sendfile", "socket", "connect", "accept", "sendto",
+    "recvfrom", "sendmsg", "recvmsg", "shutdown", "bind", "listen", "getsockname", "getpeername", "socketpair",
+    "setsockopt", "getsockopt", "clone", "fork", "vfork", "execve", "exit", "wait4", "kill", "uname", "semget", "semop",
+    "semctl", "shmdt", "msgget", "msgsnd", "msgrcv", "msgctl", "fcntl", "flock", "fsync", "fdatasync", "truncate",
+    "ftruncate", "getdents", "getcwd", "chdir", "fchdir", "rename", "mkdir", "rmdir", "creat", "link", "unlink", "symlink",
+    "readlink", "chmod", "fchmod", "chown", "fchown", "lchown", "umask", "gettimeofday", "getrlimit", "getrusage",
+    "sysinfo", "times", "ptrace", "getuid", "syslog", "getgid", "setuid", "setgid", "geteuid", "getegid", "setpgid",
+    "getppid", "getpgrp", "setsid", "setreuid", "setregid", "getgroups", "setgroups", "setresuid", "getresuid", "setresgid",
+    "getresgid", "getpgid", "setfsuid", "setfsgid", "getsid", "capget", "capset", "rt_sigpending", "rt_sigtimedwait",
+    "rt_sigqueueinfo", "rt_sigsuspend", "sigaltstack", "utime", "mknod", "uselib", "personality", "ustat", "statfs",
+    "fstatfs", "sysfs", "getpriority", "setpriority", "sched_setparam", "sched_getparam", "sched_setscheduler",
+    "sched_getscheduler", "sched_get_priority_max", "sched_get_priority_min", "sched_rr_get_interval", "mlock", "munlock",
+    "mlockall", "munlockall", "vhangup", "modify_ldt", "pivot_root", "_sysctl", "prctl", "arch_prctl", "adjtimex",
+    "setrlimit", "chroot", "sync", "acct", "settimeofday", "mount", "umount2", "swapon", "swapoff", "reboot", "sethostname",
+    "setdomainname", "iopl", "ioperm", "create_module", "init_module", "delete_module", "get_kernel_syms", "query_module",
+    "quotactl", "nfsservctl", "getpmsg", "putpmsg", "afs_syscall", "tuxcall", "security", "gettid", "readahead", "setxattr",
+    "lsetxattr", "fsetxattr", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr",
+    "lremovexattr", "fremovexattr", "tkill", "time", "futex", "sched_setaffinity", "sched_getaffinity", "set_thread_area",
+    "io_setup", "io_destroy", "io_getevents", "io_submit", "io_cancel", "get_thread_area", "lookup_dcookie", "epoll_create",
+    "epoll_ctl_old", "epoll_wait_old", "remap_file_pages", "getdents64", "set_tid_address", "restart_syscall", "semtimedop",
+    "fadvise64", "timer_create", "timer_settime", "timer_gettime", "timer_getoverrun", "timer_delete", "clock_settime",
+    "clock_gettime", "clock_getres", "clock_nanosleep", "exit_group", "epoll_wait", "epoll_ctl", "tgkill", "utimes",
+    "vserver", "mbind", "set_mempolicy", "get_mempolicy", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive",
+    "mq_notify", "mq_getsetattr", "kexec_load", "waitid", "add_key", "request_key", "keyctl", "ioprio_set", "ioprio_get",
+    "inotify_init", "inotify_add_watch", "inotify_rm_watch", "migrate_pages", "openat", "mkdirat", "mknodat", "fchownat",
+    "futimesat", "newfstatat", "unlinkat", "renameat", "linkat", "symlinkat", "readlinkat", "fchmodat", "faccessat",
+    "pselect6", "ppoll", "unshare", "set_robust_list", "get_robust_list", "splice", "tee", "sync_file_range", "vmsplice",
+    "move_pages", "utimensat", "epoll_pwait", "signalfd", "timerfd_create", "eventfd", "fallocate", "timerfd_settime",
+    "timerfd_gettime", "accept4", "signalfd4", "eventfd2", "epoll_create1", "dup3", "pipe2", "inotify_init1", "preadv",
+    "pwritev", "rt_tgsigqueueinfo", "perf_event_open", "recvmmsg", "fanotify_init", "fanotify_mark", "prlimit64",
+    "name_to_handle_at", "open_by_handle_at", "clock_adjtime", "syncfs", "sendmmsg", "setns", "getcpu", "process_vm_readv",
+    "process_vm_writev", "kcmp", "finit_module", "sched_setattr", "sched_getattr", "renameat2", "seccomp", "getrandom",
+    "memfd_create", "kexec_file_load", "bpf", "execveat", "userfaultfd", "membarrier", "mlock2", "copy_file_range",
+    "preadv2", "pwritev2", "pkey_mprotect", "pkey_alloc", "pkey_free", "statx", "io_pgetevents", "rseq"};
+    static const char *const high[] = { /* from 424 on */
+    "pidfd_send_signal", "io_uring_setup", "io_uring_enter", "io_uring_register", "open_tree", "move_mount", "fsopen",
+    "fsconfig", "fsmount", "fspick", "pidfd_open", "clone3", "close_range", "openat2", "pidfd_getfd", "faccessat2",
+    "process_madvise", "epoll_pwait2", "mount_setattr", "quotactl_fd", "landlock_create_ruleset", "landlock_add_rule",
+    "landlock_restrict_self", "memfd_secret", "process_mrelease", "futex_waitv", "set_mempolicy_home_node", "cachestat",
+    "fchmodat2", "map_shadow_stack", "futex_wake", "futex_wait", "futex_requeue", "statmount", "listmount",
+    "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat", "getxattrat", "listxattrat",
+    "removexattrat", "open_tree_attr", "file_getattr", "file_setattr"};
+    // clang-format on
+    if (number < HLSNAP_COUNT(low)) return low[number];
+    return number - 424 < HLSNAP_COUNT(high) ? high[number - 424] : "?";
 }
 
 /* ---- >>faults: what to say about a CPU exception ---- */
@@ -6002,27 +6190,33 @@ static const char *hlsnap__unresolved_name(const hlsnap__guest *g, uint64_t gva)
     return s;
 }
 
-/* SYSCALL: #UD at the instruction on hardware, a fetch from the address in LSTAR on software KVM. */
-static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x) {
+/* SYSCALL: #UD at the instruction on hardware; on software KVM a fetch from the address in LSTAR, with RCX behind the
+   instruction. *at: its address. */
+static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x, uint64_t *at) {
+    const bool soft = x->vector == 14 && x->rip == HLSNAP__SYSCALL_GVA && x->cr2 == x->rip;
+    const uint64_t rip = soft ? x->rcx - 2 : x->rip;
+    const hlsnap__region *r = hlsnap__layout_at(&sb->memory.layout, rip);
     uint8_t code[2] = {0, 0};
-    const hlsnap__region *r = hlsnap__layout_at(&sb->memory.layout, x->rip);
-    if (x->vector == 14 && x->rip == HLSNAP__SYSCALL_GVA && x->cr2 == x->rip) return true;
-    if (x->vector != 6 || !r || r->kind != HLSNAP__TEXT || !hlsnap__layout_at(&sb->memory.layout, x->rip + 1))
+    if (!soft && x->vector != 6) return false;
+    if (r && r->kind == HLSNAP__TEXT && hlsnap__layout_at(&sb->memory.layout, rip + 1) == r)
+        hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (rip - sb->memory.layout.base), 2, false, NULL);
+    if (code[0] == 0x0f && code[1] == 0x05)
+        *at = rip;
+    else if (!soft) /* a mere jump to that address has anything in RCX */
         return false;
-    if (hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (x->rip - sb->memory.layout.base), 2, false, NULL))
-        return false;
-    return code[0] == 0x0f && code[1] == 0x05;
+    return true;
 }
 
 static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit *x, hlsnap_error *err) {
     const uint64_t where = x->vector == 14 ? x->cr2 : x->rip;
     const char *region = hlsnap__region_name(&sb->memory.layout, where), *missing = NULL;
     const hlsnap__region *stack = hlsnap__layout_find(&sb->memory.layout, HLSNAP__STACK);
+    uint64_t rip = x->rip;
     if (x->vector == 14) missing = hlsnap__unresolved_name(sb->guest, where);
-    if (hlsnap__is_syscall(sb, x))
+    if (hlsnap__is_syscall(sb, x, &rip))
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
-                     "guest fault: system call attempted (rip 0x%llx): there is no operating system in here",
-                     (unsigned long long)x->rip);
+                     "guest fault: system call attempted: %s (%llu) at rip 0x%llx; there is no operating system in here",
+                     hlsnap__syscall_name(x->rax), (unsigned long long)x->rax, (unsigned long long)rip);
     else if (missing)
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)",
                      missing);
@@ -6037,7 +6231,7 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
     if (!err) return HLSNAP_ERR_FAULT;
     err->vector = x->vector;
     err->error_code = x->error_code;
-    err->rip = x->rip;
+    err->rip = rip;
     err->cr2 = x->cr2;
     hlsnap__format(err->region, sizeof(err->region), "%s", region);
     return HLSNAP_ERR_FAULT;
@@ -6073,7 +6267,6 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     const hlsnap__host_function *f;
     const uint32_t response = hlsnap__response_offset(sb);
     hlsnap_call call;
-    hlsnap_result r;
     if (!sb->guest->initialized || head->function >= sb->guest->contract.num_imports)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest calls import %u of %u", head->function,
                             sb->guest->initialized ? sb->guest->contract.num_imports : 0);
@@ -6090,8 +6283,8 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     sb->in_host = true;
     hlsnap__call_run(&call, f->fn, f->user);
     sb->in_host = false;
-    r = hlsnap__mailbox_touch(sb, response, response + call.used, err);
-    return r;
+    if (call.reached > call.used) memset(call.out + call.used, 0, call.reached - call.used);
+    return hlsnap__mailbox_touch(sb, response, response + call.reached, err);
 }
 
 static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
@@ -6156,7 +6349,6 @@ static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__
     sb->hv->run(sb->shell, entry, x);
     sb->stats.guest_ns += hlsnap__now_ns() - start;
     sb->stats.exits++;
-    if (sb->memory.thread != &errno) sb->memory.grown = true;
 }
 
 /* Runs the guest from its entry until it returns, serving its host calls. */
@@ -6194,9 +6386,9 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
             break;
         default:
-            r = hlsnap__fail(err,
-                             x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED : HLSNAP_ERR_HYPERVISOR,
-                             x.os_errno, "the VM stopped: %s (errno %d)", x.what, x.os_errno);
+            r = hlsnap__fail(err, x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED
+                                                                                 : x.code ? x.code : HLSNAP_ERR_HYPERVISOR,
+                             x.os_errno, "the VM stopped: %s", x.what);
             break;
         }
     }
@@ -6441,6 +6633,21 @@ static hlsnap_result hlsnap__random(void *to, size_t n, hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: errno %d", errno);
 }
 
+/* n bytes nobody has seen and nobody will, at a quarter of a system call. */
+static hlsnap_result hlsnap__entropy_take(hlsnap_sandbox *sb, void *to, uint32_t n, hlsnap_error *err) {
+    uint8_t *from;
+    if (sb->entropy_left < n) {
+        hlsnap_result r = hlsnap__random(sb->entropy, sizeof(sb->entropy), err);
+        if (r) return r;
+        sb->entropy_left = sizeof(sb->entropy);
+    }
+    from = sb->entropy + sizeof(sb->entropy) - sb->entropy_left;
+    memcpy(to, from, n);
+    memset(from, 0, n);
+    sb->entropy_left -= n;
+    return HLSNAP_OK;
+}
+
 /* A new identity page: thread control block with a new canary, id, entropy, generation. */
 static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *err) {
     const hlsnap__layout *l = &sb->memory.layout;
@@ -6453,7 +6660,7 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
         uint64_t canary, guard;
     } random;
     hlsnap_abi_identity id;
-    hlsnap_result r = hlsnap__random(&random, sizeof(random), err);
+    hlsnap_result r = hlsnap__entropy_take(sb, &random, sizeof(random), err);
     if (r) return r;
     memset(&id, 0, sizeof(id));
     id.magic = HLSNAP_ABI_MAGIC;
@@ -6482,7 +6689,7 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
 /* Builds the supervisor area for the mapped layout and shows it and the window to the VM. */
 static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap__memory *m = &sb->memory;
-    uint8_t *sys = hlsnap__sys(sb);
+    uint8_t *sys = hlsnap__memory_sys(&sb->memory);
     hlsnap_result r;
     if (m->sys_used)
         memset(sys, 0, (size_t)m->sys_used * HLSNAP__PAGE);
@@ -6509,10 +6716,12 @@ static void hlsnap__shell_drop(hlsnap_sandbox *sb, bool forked) {
     sb->shell_dead = sb->shell_mapped = false;
 }
 
-/* Memory, machine and identity as the snapshot wants them. On failure the shell is gone and the next try builds a new one. */
-static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
-    const bool same = sb->memory.mem && memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
-    const uint64_t generation = s->generation > sb->generation ? s->generation : sb->generation;
+/* Memory, machine, identity and binding as the snapshot wants them; takes the new binding's rows, if there are any. On failure
+   the shell is gone and the next try builds a new one. */
+static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap__binding *binding,
+                                           hlsnap_error *err) {
+    const bool same = sb->memory.mem && !sb->memory.forget &&
+                      memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
     hlsnap_result r = HLSNAP_OK;
     if (sb->shell_dead) hlsnap__shell_drop(sb, false);
     if (!sb->shell) r = sb->hv->shell_create(sb->hv, sb->cancel_signal, &sb->shell, err);
@@ -6527,12 +6736,19 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap__retain(&s->guest->refs);
     hlsnap__guest_release(sb->guest);
     sb->guest = s->guest;
+    if (binding->rows) {
+        hlsnap__free(sb->binding.rows);
+        sb->binding = *binding;
+        binding->rows = NULL;
+    }
     sb->mailbox = hlsnap__memory_at(
         &sb->memory, hlsnap__region_page(&sb->memory.layout, hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)));
     sb->mailbox_size = hlsnap__layout_find(&sb->memory.layout, HLSNAP__MAILBOX)->pages * HLSNAP__PAGE;
     sb->in_used = 0;
-    sb->generation = generation + 1;
+    sb->generation = s->generation + 1; /* not of the sandbox: it would tell how many others were served */
     sb->fresh = true;
+    hlsnap__buffer_clear(&sb->request);
+    hlsnap__buffer_clear(&sb->results);
     return hlsnap__identity_write(sb, err);
 }
 
@@ -6635,7 +6851,8 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     return HLSNAP_OK;
 }
 
-/* Everything that can be refused before anything changes: CPU features, and a binding of the snapshot's imports. */
+/* Everything that can be refused before anything changes: CPU features, and a binding of the snapshot's imports, unless the
+   sandbox has it, being one of that guest. */
 static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s,
                                              hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
@@ -6650,6 +6867,7 @@ static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hls
     }
     if (s->generation > UINT64_MAX / 2)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
+    if (s->guest == sb->guest && sb->binding.rows) return HLSNAP_OK;
     return hlsnap__bind_imports(&s->guest->contract, sb->functions, sb->num_functions, binding, err);
 }
 
@@ -6659,9 +6877,8 @@ static hlsnap_result hlsnap__sandbox_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap_result r = hlsnap__snapshot_accept(sb, s, &binding, err);
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_POISONED);
-    hlsnap__free(sb->binding.rows);
-    sb->binding = binding;
-    r = hlsnap__machine_reset(sb, s, err);
+    r = hlsnap__machine_reset(sb, s, &binding, err);
+    hlsnap__free(binding.rows);
     if (!r && !s->guest->initialized) {
         hlsnap__free(sb->binding.rows);
         sb->binding.rows = NULL;
@@ -6681,8 +6898,8 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
     if (d->pool) return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "sandbox desc: pools are not implemented yet");
     if (d->log_level < -1 || d->log_level > 4)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: log_level=%d is not in -1..4", d->log_level);
-    if (d->cancel_signal && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
-        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is no realtime signal",
+    if (d->cancel_signal && d->cancel_signal != SIGURG && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is neither SIGURG nor realtime",
                             d->cancel_signal);
     return HLSNAP_OK;
 }
@@ -6717,7 +6934,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
     sb->log = desc->log;
     sb->log_user = desc->log_user;
     sb->log_level = desc->log ? desc->log_level : -1;
-    sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGRTMIN + 3;
+    sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGURG;
     sb->timeout_ns = desc->timeout_ns;
     sb->num_functions = desc->num_functions;
     hlsnap__state_set(sb, HLSNAP_POISONED);
@@ -6781,7 +6998,9 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snaps
 }
 
 HLSNAP_API void hlsnap_sandbox_retire(hlsnap_sandbox *sb) {
-    if (sb && hlsnap__state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
+    if (!sb || hlsnap__state(sb) == HLSNAP_BUSY) return;
+    sb->memory.forget = true;
+    hlsnap__state_set(sb, HLSNAP_POISONED);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_function *functions, size_t num_functions,
@@ -6828,10 +7047,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
     uint8_t *at;
     hlsnap_result r = hlsnap__range(sb, gva, from, n, true, &at, err);
     if (r || !n) return r;
-    r = hlsnap__hot_add_range(&sb->memory, at - (gva & (HLSNAP__PAGE - 1)),
-                              at + ((n + (gva & (HLSNAP__PAGE - 1)) + HLSNAP__PAGE - 1) & ~(size_t)(HLSNAP__PAGE - 1)) -
-                                  (gva & (HLSNAP__PAGE - 1)),
-                              err);
+    r = hlsnap__hot_add_range(&sb->memory, (uint64_t)(at - sb->memory.mem) / HLSNAP__PAGE,
+                              ((uint64_t)(at - sb->memory.mem) + n + HLSNAP__PAGE - 1) / HLSNAP__PAGE, err);
     return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), at, n, true, err);
 }
 

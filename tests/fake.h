@@ -207,7 +207,7 @@ static hlsnap_result fake_refuse(hlsnap_error *err) { return hlsnap__fail(err, H
 
 static hlsnap_result fake_create(const hlsnap_hypervisor *ops, int cancel_signal, fake_cpu **out, hlsnap_error *err) {
     fake *hv = (fake *)hlsnap__unconst(ops);
-    hv->bad += cancel_signal < SIGRTMIN;
+    hv->bad += cancel_signal != SIGURG && cancel_signal < SIGRTMIN;
     if (fake_fails(hv, FAKE_CREATE)) return fake_refuse(err);
     *out = (fake_cpu *)calloc(1, sizeof(**out));
     (*out)->hv = hv;

@@ -333,7 +333,6 @@ static void hostile_flips(void) {
     __atomic_store_n(&flip_stop, 1, __ATOMIC_RELAXED);
     pthread_join(thread, NULL);
     printf("# %ld of %ld calls came through\n", right, n);
-    sb->memory.grown = true; /* no vCPU writes from another thread */
     CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     CHECK_EQ(call_sample(sb, "r_str"), HLSNAP_OK);
     hlsnap_sandbox_destroy(sb);
