@@ -307,7 +307,8 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     if (size < 0) return hlsnap__kvm_fail(err, errno, "asking /dev/kvm");
     sync = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_SYNC_REGS);
     immediate = hlsnap__ioctl(kvm, HLSNAP__KVM_CHECK_EXTENSION, HLSNAP__KVM_CAP_IMMEDIATE_EXIT);
-    if (version != 12 || size < (int)sizeof(hlsnap__kvm_run) || immediate <= 0 || sync < 0 ||
+    if (sync < 0 || immediate < 0) return hlsnap__kvm_fail(err, errno, "KVM_CHECK_EXTENSION");
+    if (version != 12 || size < (int)sizeof(hlsnap__kvm_run) || !immediate ||
         (sync & HLSNAP__KVM_SYNC) != HLSNAP__KVM_SYNC)
         return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, 0,
                             "this KVM lacks what hlsnap needs: version %d, run page of %d bytes, immediate_exit %d, "

@@ -434,6 +434,32 @@ FN(leave) { /* out of the VM with everything dirty: flags, general registers, se
     __builtin_unreachable();
 }
 
+#define TF "pushfq\n orl $0x100,(%%rsp)\n mov %%ss,%%ecx\n popfq\n"
+#define MOVSS "mov %%ecx,%%ss\n"
+#define ODD(text) __asm__ volatile("mov %%ss,%%ecx\n" text "1: jmp 1b" : : "a"(0) : "rcx", "cc", "memory")
+FN(odd) { /* never returns by itself */
+    (void)call;
+    UNUSED;
+    switch (ARG(0).u32) {
+    case ODD_TF_OUT: ODD(TF "outb %%al,$0xe0\n"); break;
+    case ODD_TF_CALL: ODD(TF "outb %%al,$0xe1\n"); break;
+    case ODD_MOVSS_OUT: ODD(MOVSS "outb %%al,$0xe0\n"); break;
+    case ODD_MOVSS_CALL: ODD(MOVSS "outb %%al,$0xe1\n"); break;
+    case ODD_POPSS_OUT: ODD("push %%rcx\n .byte 0x8e,0x14,0x24\n outb %%al,$0xe0\n"); break; /* mov (%rsp),%ss: there is no pop */
+    case ODD_TF_MOVSS_OUT: ODD(TF MOVSS "outb %%al,$0xe0\n"); break;
+    case ODD_TF_MOVSS_CALL: ODD(TF MOVSS "outb %%al,$0xe1\n"); break;
+    case ODD_TF_MOVSS_IN: ODD(TF MOVSS "inb $0xe0,%%al\n"); break;
+    case ODD_TF_MOVSS_UD: ODD(TF MOVSS "ud2\n"); break;
+    case ODD_TF_MOVSS_INT3: ODD(TF MOVSS "int3\n"); break;
+    case ODD_TF_MOVSS_ICEBP: ODD(TF MOVSS ".byte 0xf1\n"); break;
+    case ODD_TF_MOVSS_SYSCALL: ODD(TF MOVSS "syscall\n"); break;
+    case ODD_TF_MOVSS_PF: ODD(TF MOVSS "movb %%al,(%%rax)\n"); break;
+    case ODD_MOVSS_PF: ODD(MOVSS "movb %%al,(%%rax)\n"); break;
+    default: ODD(TF); break;
+    }
+    return HLSNAP_OK;
+}
+
 #define U64x8 "u64,u64,u64,u64,u64,u64,u64,u64"
 static const hlsnap_function exports[] = {
     {"echo_bool", "bool(bool)", echo, NULL}, {"echo_i32", "i32(i32)", echo, NULL}, {"echo_u32", "u32(u32)", echo, NULL},
@@ -453,7 +479,7 @@ static const hlsnap_function exports[] = {
     {"heap", "u32(u32)", heap_use, NULL}, {"bad_free", "void()", heap_bad_free, NULL}, {"smash", "i32(u32)", smash, NULL},
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
-    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}
+    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL}
 #ifdef __cplusplus /* so many that their parsed signatures stand on the heap */
 #define MANY(n) , {"many" n "0", "u32(u32)", echo, NULL}, {"many" n "1", "i64(i64)", echo, NULL}, {"many" n "2", "f64(f64)", echo, NULL}, \
     {"many" n "3", "bool(bool)", echo, NULL}, {"many" n "4", "str(str)", echo, NULL}, {"many" n "5", "bytes(bytes)", echo, NULL}

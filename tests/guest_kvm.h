@@ -16,6 +16,11 @@ enum port_kind { /* argument of the export "port": leaves by the allowed port `p
     PORT_NUM
 };
 
+enum odd_kind { /* argument of the export "odd": RFLAGS.TF, a shadow of MOV SS or POP SS, or both, when the guest leaves */
+    ODD_TF_OUT, ODD_TF_CALL, ODD_MOVSS_OUT, ODD_MOVSS_CALL, ODD_POPSS_OUT, ODD_TF_MOVSS_OUT, ODD_TF_MOVSS_CALL, ODD_TF_MOVSS_IN,
+    ODD_TF_MOVSS_UD, ODD_TF_MOVSS_INT3, ODD_TF_MOVSS_ICEBP, ODD_TF_MOVSS_SYSCALL, ODD_TF_MOVSS_PF, ODD_MOVSS_PF, ODD_TF_LOOP, ODD_NUM
+};
+
 enum dirty_bits { /* argument of "dirty" and "leave" */
     DIRTY_X87 = 1, DIRTY_SSE = 2, DIRTY_AVX = 4, DIRTY_AVX512 = 8, DIRTY_MXCSR = 16,
     LEAVE_FLAGS = 32, LEAVE_FSBASE = 64, LEAVE_GSBASE = 128, LEAVE_SEGMENTS = 256, LEAVE_LOOP = 512, LEAVE_CALL = 1024

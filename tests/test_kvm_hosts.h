@@ -1,0 +1,653 @@
+/* test_kvm_hosts.h - a part of test_kvm.c: what hosts are like, and what they and their other threads, processes and limits do. */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+
+/* Runs f in a child process, whose limits and filters end with it; what it finds wrong is counted here. */
+static void in_a_child(void (*f)(void *), void *user) {
+    const pid_t child = fork();
+    int status = 0;
+    fflush(stdout);
+    if (child == 0) {
+        test_bad = 0;
+        f(user);
+        fflush(stdout);
+        _exit(test_bad > 100 ? 100 : test_bad);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    if (!CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0)) printf("# the child: status 0x%x\n", (unsigned)status);
+}
+
+static bool limit_set(int what, uint64_t n) {
+    const struct rlimit r = {n, n};
+    return setrlimit((__rlimit_resource_t)what, &r) == 0;
+}
+
+/* ---- >>refusals: each system call of KVM's fails in each way that has words of its own ---- */
+
+static bool refuse(uint32_t number, uint32_t request, int error) { /* request 0: whatever the second argument is */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, request, 0, request ? 1 : 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const struct sock_fprog program = {HLSNAP_COUNT(code), code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+enum stage { CREATING, CALLING_WITH_LIMIT, CALLING_AGAIN, CALLING_AFTER_DEBUG };
+typedef struct refusal { const char *name; uint64_t request; enum stage stage; } refusal;
+static const refusal refusals[] = {
+    {"KVM_GET_API_VERSION", HLSNAP__KVM_GET_API_VERSION, CREATING}, {"KVM_GET_VCPU_MMAP_SIZE", HLSNAP__KVM_GET_VCPU_MMAP_SIZE, CREATING},
+    {"KVM_CHECK_EXTENSION", HLSNAP__KVM_CHECK_EXTENSION, CREATING}, {"KVM_GET_SUPPORTED_CPUID", HLSNAP__KVM_GET_SUPPORTED_CPUID, CREATING},
+    {"KVM_CREATE_VM", HLSNAP__KVM_CREATE_VM, CREATING}, {"KVM_CREATE_VCPU", HLSNAP__KVM_CREATE_VCPU, CREATING},
+    {"KVM_SET_CPUID2", HLSNAP__KVM_SET_CPUID2, CREATING}, {"KVM_SET_MSRS", HLSNAP__KVM_SET_MSRS, CREATING},
+    {"KVM_SET_USER_MEMORY_REGION", HLSNAP__KVM_SET_USER_MEMORY_REGION, CREATING}, {"KVM_RUN", HLSNAP__KVM_RUN, CREATING},
+    {"KVM_SET_SIGNAL_MASK", HLSNAP__KVM_SET_SIGNAL_MASK, CALLING_WITH_LIMIT}, {"KVM_SET_XSAVE", HLSNAP__KVM_SET_XSAVE, CALLING_AGAIN},
+    {"KVM_SET_DEBUGREGS", HLSNAP__KVM_SET_DEBUGREGS, CALLING_AFTER_DEBUG}};
+static const struct refused { int error; hlsnap_result code; const char *words; } refused[] = {
+    {EAGAIN, HLSNAP_ERR_OS, "pids.max"}, {ENOMEM, HLSNAP_ERR_MEMORY, "memory.max"}, {EMFILE, HLSNAP_ERR_OS, "RLIMIT_NOFILE"},
+    {ENFILE, HLSNAP_ERR_OS, "too many files"}, {EBUSY, HLSNAP_ERR_HYPERVISOR, "VirtualBox"}, {EPERM, HLSNAP_ERR_HYPERVISOR, "seccomp"},
+    {EACCES, HLSNAP_ERR_HYPERVISOR, "seccomp"}, {ENOSYS, HLSNAP_ERR_HYPERVISOR, "seccomp"}, {ENOTTY, HLSNAP_ERR_HYPERVISOR, "no KVM device"},
+    {EINVAL, HLSNAP_ERR_HYPERVISOR, "cannot do it"}, {EIO, HLSNAP_ERR_HYPERVISOR, "another process"}, {EFAULT, HLSNAP_ERR_HYPERVISOR, "memory of the guest"}};
+
+typedef struct refusal_case { const refusal *what; const struct refused *how; } refusal_case;
+static void refusal_run(void *user) {
+    const refusal_case *c = (const refusal_case *)user;
+    const hlsnap_value in_gate[2] = {hlsnap_u32(FAULT_ICEBP), hlsnap_u64(0)};
+    snapshot *pre = NULL, *s = NULL;
+    hlsnap_function functions[NUM_FUNCTIONS];
+    hlsnap_sandbox_desc d;
+    sandbox *sb = NULL;
+    hlsnap_result r;
+    desc_of(&small, functions, &d);
+    if (!CHECK_EQ(load(&small, &pre), HLSNAP_OK)) return;
+    hlsnap__kvm_facts_state = hlsnap__kvm_facts_gate = 0;
+    if (c->what->stage != CREATING) {
+        if (!CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &last), HLSNAP_OK)) return;
+        s = take(sb);
+        call(sb, "nop", HLSNAP_NO_ARGS, NULL);
+        if (c->what->stage == CALLING_AFTER_DEBUG) CHECK_EQ(call(sb, "fault", in_gate, 2, NULL), HLSNAP_ERR_FAULT);
+        if (c->what->stage == CALLING_AFTER_DEBUG && last.vector != 1) {
+        note("ICEBP", "no debug exception");
+        return;
+    }
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    if (!refuse(SYS_ioctl, (uint32_t)c->what->request, c->how->error)) {
+        note("seccomp", "not here");
+        return;
+    }
+    last.msg[0] = 0, last.os_errno = 0;
+    r = c->what->stage == CREATING ? hlsnap_sandbox_create_from(pre, &d, &sb, &last)
+        : c->what->stage == CALLING_WITH_LIMIT ? call_limited(sb, "nop", HLSNAP_NO_ARGS, 1000000000u) : call(sb, "nop", HLSNAP_NO_ARGS, NULL);
+    if (CHECK_EQ(r, c->how->code) & CHECK_EQ(last.os_errno, c->how->error) & CHECK(strstr(last.msg, c->how->words) != NULL)) return;
+    printf("# %s, errno %d: %s\n", c->what->name, c->how->error, last.msg);
+}
+
+static void kvm_refuses(void) {
+    size_t i, k;
+    NEED_KVM;
+    for (i = 0; i < HLSNAP_COUNT(refusals); i++)
+        for (k = 0; k < HLSNAP_COUNT(refused); k++) {
+            refusal_case c = {&refusals[i], &refused[k]};
+            if (is_slow && (i + k) % 4) continue;
+            in_a_child(refusal_run, &c);
+        }
+}
+
+/* A KVM that answers, but not what is needed. */
+static void refusal_probe(void *user) {
+    hlsnap__kvm_facts_state = 0;
+    if (!refuse(SYS_openat, 0, *(const int *)user)) {
+        note("seccomp", "not here");
+        return;
+    }
+    last.os_errno = 0, last.msg[0] = 0;
+    hlsnap_kvm_probe(&last);
+}
+static const struct opened { int error; hlsnap_result code; const char *words; } opened[] = {
+    {ENOENT, HLSNAP_ERR_HYPERVISOR, "modprobe"}, {EACCES, HLSNAP_ERR_HYPERVISOR, "no permission"}, {EPERM, HLSNAP_ERR_HYPERVISOR, "--device /dev/kvm"},
+    {ENODEV, HLSNAP_ERR_HYPERVISOR, "modprobe"}, {ENXIO, HLSNAP_ERR_HYPERVISOR, "modprobe"}, {EBUSY, HLSNAP_ERR_HYPERVISOR, "VirtualBox"},
+    {EMFILE, HLSNAP_ERR_OS, "RLIMIT_NOFILE"}, {ENFILE, HLSNAP_ERR_OS, "too many files"}, {ENOMEM, HLSNAP_ERR_MEMORY, "memory"}};
+static void open_run(void *user) {
+    const struct opened *o = (const struct opened *)user;
+    refusal_probe(&((struct opened *)user)->error);
+    if (CHECK_EQ(last.code, o->code) & CHECK_EQ(last.os_errno, o->error) & CHECK(strstr(last.msg, o->words) != NULL) &
+        CHECK(strstr(last.msg, "-aG root") == NULL)) return;
+    printf("# errno %d: %s\n", o->error, last.msg);
+}
+static void kvm_is_not_there(void) {
+    size_t i;
+    NEED_KVM;
+    for (i = 0; i < HLSNAP_COUNT(opened); i++) {
+        struct opened o = opened[i];
+        in_a_child(open_run, &o);
+    }
+}
+
+/* ---- >>signals: full queues, handlers, strangers ---- */
+
+static void *cancels_after_a_while(void *user) {
+    nap_us(50000);
+    return hlsnap_interrupt_cancel((hlsnap_interrupt *)user) ? user : NULL;
+}
+
+static void full_queue(void *user) {
+    const bool realtime = *(const bool *)user;
+    hlsnap_value forever = hlsnap_u64(0);
+    options o = small;
+    hlsnap_interrupt *h;
+    pthread_t t;
+    void *answer = NULL;
+    sandbox *sb;
+    snapshot *s;
+    if (realtime) o.cancel_signal = SIGRTMIN + 7;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    CHECK(limit_set(RLIMIT_SIGPENDING, 0));
+    CHECK_EQ(call_limited(sb, "nop", HLSNAP_NO_ARGS, 1000000000u), HLSNAP_ERR_OS); /* a time limit needs a place in the queue */
+    CHECK(last.os_errno == EAGAIN && strstr(last.msg, "RLIMIT_SIGPENDING") && ready(sb));
+    h = hlsnap_sandbox_get_interrupt(sb);
+    if (realtime) { /* and so does this: said before, not when it is too late */
+        CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_OS);
+        CHECK(last.os_errno == EAGAIN && ready(sb));
+        return;
+    }
+    pthread_create(&t, NULL, cancels_after_a_while, h);
+    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_CANCELLED);
+    pthread_join(t, &answer);
+    CHECK(answer != NULL);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+}
+static void cancel_with_a_full_queue(void) {
+    bool realtime;
+    NEED_KVM;
+    for (realtime = false;; realtime = true) {
+        in_a_child(full_queue, &realtime);
+        if (realtime) break;
+    }
+}
+
+/* A handler on the sandbox's own thread cancels, wherever it interrupts the library. */
+static struct in_handler { hlsnap_interrupt *h; uint32_t entered, left, hits; } in_handler;
+static void on_alarm_cancel(int n) {
+    const int before = errno;
+    (void)n;
+    errno = 4711;
+    in_handler.entered++;
+    in_handler.hits += hlsnap_interrupt_cancel(in_handler.h);
+    in_handler.left++;
+    test_bad += errno != 4711;
+    errno = before;
+}
+static void cancel_in_handler(void) {
+    const struct itimerval often = {{0, is_slow ? 20011 : 211}, {0, 211}}, never = {{0, 0}, {0, 0}};
+    struct sigaction on, old;
+    const uint64_t end = now() + 700000000u;
+    uint32_t calls = 0, cancelled = 0;
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    memset(&in_handler, 0, sizeof(in_handler));
+    in_handler.h = hlsnap_sandbox_get_interrupt(sb);
+    memset(&on, 0, sizeof(on));
+    on.sa_handler = on_alarm_cancel;
+    on.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &on, &old);
+    setitimer(ITIMER_REAL, &often, NULL);
+    while (now() < end) {
+        const hlsnap_result r = call(sb, "nop", HLSNAP_NO_ARGS, NULL);
+        CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CANCELLED);
+        calls++;
+        cancelled += r != HLSNAP_OK;
+        if (r) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    setitimer(ITIMER_REAL, &never, NULL);
+    sigaction(SIGALRM, &old, NULL);
+    CHECK_EQ(in_handler.entered, in_handler.left);
+    CHECK(in_handler.hits >= cancelled && cancelled > 0 && calls > cancelled); /* a call may be hit twice */
+    hlsnap_interrupt_release(in_handler.h);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* Many threads cancel one sandbox as fast as they can, some when no call is in progress. */
+typedef struct hammer { hlsnap_interrupt *h; int32_t stop; uint64_t hits; } hammer;
+static void *hammers(void *user) {
+    hammer *m = (hammer *)user;
+    while (!load32(&m->stop)) m->hits += hlsnap_interrupt_cancel(m->h), sched_yield();
+    return NULL;
+}
+static void cancel_hammered(void) {
+    const uint32_t rounds = is_slow ? 50 : 1500;
+    hammer m[3];
+    pthread_t t[3];
+    uint32_t i, k, cancelled = 0;
+    signals before;
+    snapshot *s;
+    sandbox *sb;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    signals_get(&before);
+    for (i = 0; i < 3; i++) {
+        m[i].h = hlsnap_sandbox_get_interrupt(sb), m[i].stop = 0, m[i].hits = 0;
+        pthread_create(&t[i], NULL, hammers, &m[i]);
+    }
+    for (k = 0; k < rounds && test_bad < 5; k++) {
+        hlsnap_value n = hlsnap_u64(2000);
+        const hlsnap_result r = k % 3 ? call(sb, "nop", HLSNAP_NO_ARGS, NULL) : call_limited(sb, "spin", &n, 1, 1000000000u);
+        CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_CANCELLED);
+        cancelled += r != HLSNAP_OK;
+        if (r) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    }
+    for (i = 0; i < 3; i++) {
+        store32(&m[i].stop, 1);
+        pthread_join(t[i], NULL);
+        hlsnap_interrupt_release(m[i].h);
+    }
+    CHECK(cancelled > 0);
+    CHECK(signals_same(&before));
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* The cancel signal when others send it: to this process and to this thread, during calls that end by themselves, by their
+   limit, and by a cancel. */
+static struct strangers { int process, thread, values; } strangers;
+static void on_stranger(int n, siginfo_t *info, void *context) {
+    (void)n, (void)context;
+    strangers.process += info->si_code == SI_USER;
+    strangers.thread += info->si_code == SI_TKILL;
+    strangers.values += info->si_code == SI_QUEUE ? info->si_value.sival_int : 0;
+}
+typedef struct sender { int signal; pid_t pid; pthread_t thread; hlsnap_interrupt *h; } sender;
+static void *sends(void *user) {
+    const sender *s = (const sender *)user;
+    union sigval v;
+    nap_us(3000);
+    pthread_kill(s->thread, s->signal); /* as a runtime does that stops its threads */
+    nap_us(3000);
+    v.sival_int = 40;
+    if (s->signal >= SIGRTMIN) sigqueue(s->pid, s->signal, v);
+    if (s->signal >= SIGRTMIN) v.sival_int = 2, sigqueue(s->pid, s->signal, v);
+    if (fork() == 0) {
+        kill(s->pid, s->signal);
+        _exit(0);
+    }
+    wait(NULL);
+    nap_us(3000);
+    if (s->h) hlsnap_interrupt_cancel(s->h);
+    return NULL;
+}
+static void strangers_signals(void) {
+    const int numbers[] = {0, SIGRTMIN + 7};
+    uint32_t i;
+    NEED_KVM;
+    for (i = 0; i < 6; i++) {
+        hlsnap_value forever = hlsnap_u64(0);
+        options o = small;
+        struct sigaction on, old;
+        hlsnap_interrupt *h = NULL;
+        sigset_t mine, kept;
+        pthread_t t;
+        sandbox *sb;
+        sender to;
+        o.cancel_signal = numbers[i % 2];
+        to.signal = numbers[i % 2] ? numbers[i % 2] : SIGURG, to.pid = getpid(), to.thread = pthread_self();
+        sb = start(&o);
+        NEED(sb);
+        if (i / 2) h = hlsnap_sandbox_get_interrupt(sb);
+        to.h = i / 2 == 2 ? h : NULL;
+        memset(&strangers, 0, sizeof(strangers));
+        memset(&on, 0, sizeof(on));
+        on.sa_sigaction = on_stranger;
+        on.sa_flags = SA_SIGINFO;
+        sigaction(to.signal, &on, &old);
+        sigfillset(&mine);
+        pthread_sigmask(SIG_BLOCK, &mine, &kept); /* the sender's thread is not to take them */
+        pthread_create(&t, NULL, sends, &to);
+        pthread_sigmask(SIG_SETMASK, &kept, NULL);
+        CHECK_EQ(call_limited(sb, "spin", &forever, 1, is_slow ? 2000000000 : 60000000), to.h ? HLSNAP_ERR_CANCELLED : HLSNAP_ERR_TIMEOUT);
+        pthread_join(t, NULL);
+        CHECK_EQ(strangers.process, 1);
+        CHECK_EQ(strangers.thread, to.h && to.signal == SIGURG ? strangers.thread : 1); /* one that came with ours may be one with it */
+        CHECK_EQ(strangers.values, to.signal >= SIGRTMIN ? 42 : 0);
+        sigaction(to.signal, &old, NULL);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_interrupt_release(h);
+    }
+}
+
+/* ---- >>odd-exits: RFLAGS.TF and interrupt shadows at the instruction the guest leaves by ---- */
+
+static void odd_exits(void) {
+    snapshot *s;
+    sandbox *sb;
+    uint32_t i, kind;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < ODD_NUM * 4; i++) {
+        hlsnap_value v[1];
+        hlsnap_result r;
+        char name[32];
+        kind = i % ODD_NUM;
+        v[0] = hlsnap_u32(kind);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        if (i / ODD_NUM % 2) call_u64(sb, "count");
+        r = call_limited(sb, "odd", v, 1, is_slow ? 2000000000 : 20000000);
+        snprintf(name, sizeof(name), "odd exit %u", kind);
+        note(name, r == HLSNAP_ERR_FAULT ? vector_text(last.vector, last.error_code) : hlsnap_result_name(r));
+        CHECK(r == HLSNAP_ERR_PROTOCOL || r == HLSNAP_ERR_FAULT || (kind == ODD_TF_LOOP && r == HLSNAP_ERR_TIMEOUT));
+        CHECK(poisoned(sb));
+        if (kind != ODD_MOVSS_OUT && kind != ODD_MOVSS_CALL && kind != ODD_POPSS_OUT && r == HLSNAP_ERR_PROTOCOL) /* TF shows everywhere */
+            CHECK(strstr(last.msg, "TF or an interrupt shadow") || strstr(last.msg, "IN from"));
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        r = call(sb, "count", HLSNAP_NO_ARGS, NULL);
+        if (!CHECK_EQ(r, HLSNAP_OK)) printf("# after odd exit %u: %s\n", kind, last.msg);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>the gate is tried by the host, and a guest has no say in it ---- */
+
+static void gate_is_tried(void) {
+    const hlsnap_value into[2] = {hlsnap_u32(FAULT_GATE), hlsnap_u64(HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SCRUB)};
+    int32_t works;
+    snapshot *s;
+    sandbox *sb;
+    uint8_t *image;
+    NEED_KVM;
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(call(sb, "fault", into, 2, NULL) == HLSNAP_ERR_FAULT); /* a guest that faults in the gate, in the very call it is tried for */
+    works = hlsnap__kvm_facts_gate;
+    note("the gate scrubs", works == HLSNAP__KVM_GATE_SCRUBS ? "yes" : works == HLSNAP__KVM_GATE_FAILS ? "no" : "is not to");
+    CHECK_EQ(works, sb->shell && !sb->shell->gate_scrubs ? HLSNAP__KVM_GATE_UNTRIED : works);
+    CHECK_EQ(sb->stats.calls, 1); /* once */
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(call(sb, "fault", into, 2, NULL) == HLSNAP_ERR_FAULT);
+    CHECK_EQ(hlsnap__kvm_facts_gate, works);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    image = hlsnap__memory_sys(&sb->memory) + HLSNAP__SYS_XSAVE * HLSNAP__PAGE;
+    image[512] = 3; /* restores x87 and SSE from the image: no exception, and yet no clearing */
+    memset(image, 0x11, 24), image[24] = 0x80, image[25] = 0x1f, memset(image + 160, 0x77, 256);
+    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    if (works == HLSNAP__KVM_GATE_SCRUBS) CHECK_EQ(hlsnap__kvm_facts_gate, HLSNAP__KVM_GATE_FAILS);
+    hlsnap__kvm_facts_gate = works;
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- >>neighbours: what one tenant does is not paid for by those behind it ---- */
+
+static uint64_t heap_gva(const sandbox *sb, uint64_t page) { return gva_of(sb, HLSNAP__HEAP) + page * 4096; }
+static void touch(sandbox *sb, uint64_t page, uint64_t pages, uint32_t every) {
+    hlsnap_value v[4];
+    v[0] = hlsnap_u64(heap_gva(sb, page)), v[1] = hlsnap_u64(pages * 4096), v[2] = hlsnap_u64(77), v[3] = hlsnap_u32(4096 * every);
+    CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+}
+static uint64_t hot(const sandbox *sb) {
+    hlsnap_stats st;
+    hlsnap_sandbox_get_stats(sb, &st);
+    return st.hot_pages;
+}
+static bool heap_is_zero(sandbox *sb, uint64_t page, uint64_t pages) {
+    uint8_t bytes[4096];
+    for (; pages--; page++)
+        if (hlsnap_sandbox_read(sb, heap_gva(sb, page), bytes, sizeof(bytes), NULL) || !hlsnap__all_zero(bytes, sizeof(bytes))) return false;
+    return true;
+}
+
+static void large_calls(void) {
+    const uint64_t many = HLSNAP__HOT_MANY + 500;
+    options o = plain;
+    uint64_t usual;
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    o.heap = 64 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < 3; i++) call_u64(sb, "count"), CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    usual = hot(sb);
+    touch(sb, 100, many * 2, 2); /* one large call, every other page: everything is given back at its own restore */
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(hot(sb) <= usual);
+    CHECK(heap_is_zero(sb, 100, 40));
+    for (i = 0; i < 4; i++) call_u64(sb, "count"), CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(hot(sb) <= usual + 4);
+    for (i = 0; i < 4; i++) { /* who changes many pages in each call keeps them from the second on */
+        touch(sb, 100, many, 1);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        if (i == 0) CHECK(hot(sb) <= usual + 4);
+        else CHECK(hot(sb) >= many);
+        CHECK(heap_is_zero(sb, 100, 40));
+    }
+    for (i = 0; i < 3; i++) call_u64(sb, "count"), CHECK_EQ(restore(sb, s), HLSNAP_OK); /* and whoever comes then pays at most twice */
+    CHECK(hot(sb) <= usual + 4);
+    touch(sb, 100, many, 1);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(hot(sb) <= usual + 4);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* Pages of the heap that are present in this process. */
+static uint64_t present(const sandbox *sb) {
+    const hlsnap__region *r = hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP);
+    const uint8_t *at = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout, r));
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t i, entry, n = 0;
+    for (i = 0; i < r->pages; i++)
+        n += pread(fd, &entry, 8, (off_t)(((uintptr_t)at / 4096 + i) * 8)) == 8 && entry >> 62;
+    close(fd);
+    return n;
+}
+
+/* After retire no page is resident that the last tenant used; after a plain restore they are, which is what it is fast by. */
+static void residency(void) {
+    options o = small;
+    uint64_t fresh;
+    snapshot *s;
+    sandbox *sb, *other;
+    int from_state;
+    NEED_KVM;
+    o.heap = 8 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    other = from(s, &o);
+    NEED(other);
+    fresh = present(other);
+    for (from_state = 0; from_state < 2; from_state++) {
+        const void *shell;
+        touch(other, 300, 60, 3);
+        CHECK_EQ(restore(other, s), HLSNAP_OK);
+        CHECK(present(other) >= fresh + 20);
+        touch(other, 300, 60, 3);
+        if (from_state) { /* a tenant that ended by a fault is one, too */
+            const hlsnap_value v[2] = {hlsnap_u32(FAULT_UD), hlsnap_u64(0)};
+            CHECK_EQ(call(other, "fault", v, 2, NULL), HLSNAP_ERR_FAULT);
+        }
+        hlsnap_sandbox_retire(other);
+        CHECK(poisoned(other));
+        CHECK_EQ(call(other, "count", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_STATE);
+        shell = other->shell;
+        CHECK_EQ(restore(other, s), HLSNAP_OK);
+        CHECK(other->shell == shell); /* the VM stays */
+        CHECK_EQ(present(other), fresh);
+        CHECK_EQ(call_u64(other, "count"), 7);
+    }
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+    hlsnap_snapshot_release(s);
+}
+
+/* What the guest sent lies in buffers of the host's until the next restore, and their size does not stay. */
+static void buffers_are_cleared(void) {
+    options o = small;
+    const size_t n = 3 << 19; /* call, request and response fit the mailbox */
+    char *big = (char *)malloc(n + 1);
+    hlsnap_value v, out;
+    const void *rows;
+    snapshot *s;
+    sandbox *sb;
+    size_t i, left = 0;
+    NEED_KVM;
+    memset(big, 'x', n);
+    big[n] = 0;
+    o.mailbox = 8 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    rows = sb->binding.rows;
+    v = hlsnap_str(big);
+    CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.size, n);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    for (i = 0; i < sb->results.cap; i++) left += sb->results.data[i] == 'x';
+    for (i = 0; i < sb->request.cap; i++) left += sb->request.data[i] == 'x';
+    CHECK_EQ(left, 0);
+    CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+    CHECK(sb->results.cap <= HLSNAP__BUFFER_KEPT && sb->request.cap <= HLSNAP__BUFFER_KEPT);
+    CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+    free(big);
+}
+
+/* ---- >>no-proc, no descriptors, locked memory ---- */
+
+static long rss_pages(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_maxrss / 4;
+}
+
+static void steady_without(sandbox *sb, snapshot *s, bool scans) { /* cost follows what changed, not the heap's size */
+    const long before = rss_pages();
+    snapshot *later;
+    int i;
+    for (i = 0; i < 12; i++) {
+        touch(sb, 100 + (uint64_t)i * 7, 2, 1);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK(heap_is_zero(sb, 100, 100));
+        CHECK_EQ(call_u64(sb, "count"), 7);
+    }
+    CHECK(scans || sb->memory.pagemap < 0);
+    touch(sb, 900, 3, 1);
+    later = take(sb); /* finds what changed all the same */
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(heap_is_zero(sb, 900, 3));
+    CHECK_EQ(restore(sb, later), HLSNAP_OK);
+    CHECK(!heap_is_zero(sb, 900, 1) && !heap_is_zero(sb, 902, 1) && heap_is_zero(sb, 903, 5));
+    CHECK(hot(sb) < 1024);
+    CHECK(rss_pages() - before < 4096);
+    hlsnap_snapshot_release(later);
+}
+static void no_proc_run(void *user) {
+    char dir[] = "/tmp/hlsnap-no-proc-XXXXXX";
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    (void)user;
+    o.heap = 64 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    if (sb->memory.pagemap >= 0) close(sb->memory.pagemap), sb->memory.pagemap = -1;
+    if (!CHECK(mkdtemp(dir) != NULL)) return;
+    if (chroot(dir) != 0 || chdir("/") != 0) note("chroot", "not here");
+    else steady_without(sb, s, false);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+static void without_proc(void) {
+    NEED_KVM;
+    in_a_child(no_proc_run, NULL);
+}
+
+static void no_descriptors_run(void *user) {
+    options o = small;
+    snapshot *s, *t;
+    sandbox *sb;
+    (void)user;
+    o.heap = 64 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    if (sb->memory.pagemap >= 0) close(sb->memory.pagemap), sb->memory.pagemap = -1;
+    touch(sb, 50, 4, 1);
+    struct rlimit r = {3, 4096};
+    setrlimit(RLIMIT_NOFILE, &r);
+    steady_without(sb, s, false);
+    r.rlim_cur = 4096;
+    setrlimit(RLIMIT_NOFILE, &r);
+    touch(sb, 50, 4, 1);
+    t = take(sb);
+    steady_without(sb, s, true);
+    CHECK(sb->memory.pagemap >= 0); /* as soon as there is one */
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(t);
+}
+static void without_descriptors(void) {
+    NEED_KVM;
+    in_a_child(no_descriptors_run, NULL);
+}
+
+static void locked_run(void *user) {
+    const bool before = *(const bool *)user;
+    options o = small;
+    long start_pages;
+    snapshot *s;
+    sandbox *sb;
+    if (before && mlockall(MCL_CURRENT | MCL_FUTURE)) {
+        note("mlockall", "not here");
+        return;
+    }
+    start_pages = rss_pages();
+    o.heap = 128 << 20;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    if (!before && mlockall(MCL_CURRENT)) {
+        note("mlockall", "not here");
+        return;
+    }
+    if (!before) CHECK_EQ(restore(sb, s), HLSNAP_OK), start_pages = rss_pages();
+    steady_without(sb, s, true);
+    CHECK(rss_pages() - start_pages < 8192);
+    CHECK(present(sb) < 1024);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+static void locked_memory(void) {
+    bool before;
+    NEED_KVM;
+    for (before = false;; before = true) {
+        in_a_child(locked_run, &before);
+        if (before) break;
+    }
+}
