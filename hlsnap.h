@@ -3848,7 +3848,7 @@ static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p
     if (!s.memsz) return HLSNAP_OK;
     if (e->num_segments == HLSNAP__MAX_SEGMENTS)
         return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d loadable segments", HLSNAP__MAX_SEGMENTS);
-    if (s.filesz > s.memsz || s.filesz > e->size || s.offset > e->size - s.filesz)
+    if (s.filesz > s.memsz || s.filesz > e->size || (s.filesz && s.offset > e->size - s.filesz))
         return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
                             "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
                             (unsigned long long)s.vaddr, (unsigned long long)s.filesz, (unsigned long long)s.offset,
@@ -3897,6 +3897,45 @@ static hlsnap_result hlsnap__elf_phdr(hlsnap__elf *e, const Elf64_Phdr *p, hlsna
     return HLSNAP_OK;
 }
 
+/* Whether a section holds the address as code without bytes: so is all code in a file of debug information that kept its
+   program headers as they were. */
+static bool hlsnap__elf_emptied(const hlsnap__elf *e, uint64_t vaddr) {
+    uint32_t i;
+    for (i = 0; e->section_offset && e->section_offset <= UINT64_MAX / 2 && i < e->num_sections; i++) {
+        Elf64_Shdr s;
+        if (!hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s))) break;
+        if (s.sh_type == SHT_NOBITS && s.sh_flags & SHF_EXECINSTR && vaddr >= s.sh_addr &&
+            vaddr - s.sh_addr < s.sh_size)
+            return true;
+    }
+    return false;
+}
+
+/* The code must be in the file. (That the entry point is in code at all is looked at later, for every kind of guest.) */
+static hlsnap_result hlsnap__elf_entry_check(const hlsnap__elf *e, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *s = &e->segments[i];
+        const bool here = e->entry >= s->vaddr && e->entry - s->vaddr < s->memsz;
+        if (!(s->flags & PF_X) || !(here || !s->filesz)) continue;
+        if (here && e->entry - s->vaddr < s->filesz && !hlsnap__elf_emptied(e, e->entry)) continue;
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
+                            "%s 0x%llx lies where the file has no bytes: a file of debug information?",
+                            here ? "the entry point" : "code at", (unsigned long long)(here ? e->entry : s->vaddr));
+    }
+    return HLSNAP_OK;
+}
+
+static const char *hlsnap__elf_type(uint32_t type) {
+    switch (type) {
+    case ET_REL: return "an object file (.o) that is not linked yet";
+    case ET_EXEC:
+    case ET_DYN: return "no program";
+    case ET_CORE: return "a core file";
+    default: return "of no known type";
+    }
+}
+
 static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
     Elf64_Ehdr h;
     uint32_t i;
@@ -3907,9 +3946,8 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
                             "ELF class %d, data %d, machine %d: not 64-bit little-endian x86-64", h.e_ident[EI_CLASS],
                             h.e_ident[EI_DATA], h.e_machine);
     if ((h.e_type != ET_EXEC && h.e_type != ET_DYN) || h.e_phentsize != sizeof(Elf64_Phdr) || !h.e_phnum)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
-                            "ELF type %d with %d program headers of %d bytes: not an executable", h.e_type, h.e_phnum,
-                            h.e_phentsize);
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF type %d with %d program headers of %d bytes: it is %s",
+                            h.e_type, h.e_phnum, h.e_phentsize, hlsnap__elf_type(h.e_type));
     e->position_independent = h.e_type == ET_DYN;
     e->entry = h.e_entry;
     e->section_offset = h.e_shentsize == sizeof(Elf64_Shdr) ? h.e_shoff : 0;
@@ -3932,7 +3970,7 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
                             (unsigned long long)e->image_size, (unsigned long long)e->image_start,
                             (unsigned long long)HLSNAP__LOWEST_GVA);
     e->base = e->position_independent ? HLSNAP__IMAGE_GVA - e->image_start : 0;
-    return HLSNAP_OK;
+    return e->self ? HLSNAP_OK : hlsnap__elf_entry_check(e, err);
 }
 
 /* ---- >>elf-layout: regions ---- */
@@ -4668,7 +4706,10 @@ static bool hlsnap__self_fits(const hlsnap__elf *e, const hlsnap__self *s, uint6
     uint32_t i;
     for (i = 0; i < e->num_segments; i++) {
         next[i] = (e->segments[i].vaddr & ~mask) + bias;
-        if (e->segments[i].filesz && (e->segments[i].vaddr & mask) != (e->segments[i].offset & mask)) return false;
+        if (!e->segments[i].filesz)
+            next[i] = UINT64_MAX;
+        else if ((e->segments[i].vaddr & mask) != (e->segments[i].offset & mask))
+            return false;
     }
     while (at && at < end) {
         at = hlsnap__mapping_parse(at, end, &m);
@@ -4822,10 +4863,14 @@ static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__gue
 
 static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g,
                                         hlsnap_error *err) {
+    const hlsnap__region *at;
     hlsnap_result r = hlsnap__elf_layout(e, desc, &g->layout, err);
     if (!r && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
         r = hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "the thread-local template lies outside the image");
     if (!r) r = hlsnap__elf_relocate(e, err);
+    at = r || e->self ? NULL : hlsnap__layout_at(&g->layout, e->base);
+    if (!r && !e->self && !e->entry && (!at || at->kind != HLSNAP__TEXT))
+        r = hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the file has no entry point: a shared object?");
     if (r) return r;
     g->entry = e->entry + e->base;
     g->elf_entry = e->entry;
