@@ -715,6 +715,7 @@ template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -3781,6 +3782,24 @@ static uint8_t *hlsnap__elf_at(const hlsnap__elf *e, uint64_t vaddr, uint64_t n)
     return NULL;
 }
 
+/* n live bytes of a self guest's image; false when they cannot be read. They are read through the kernel, where it lets us
+   (some seccomp profiles do not): what is mapped otherwise than it seemed, or cut off, is an error then and no signal. */
+static bool hlsnap__self_live(const hlsnap__elf *e, uint64_t vaddr, void *to, size_t n) {
+    const uint64_t host = vaddr + e->host_base;
+    struct iovec local, remote;
+    long k;
+    if (!hlsnap__elf_at(e, vaddr, n)) return false;
+    local.iov_base = to;
+    remote.iov_base = hlsnap__unconst((const void *)(uintptr_t)host);
+    local.iov_len = remote.iov_len = n;
+    k = syscall(SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
+    if (k < 0 && (errno == ENOSYS || errno == EPERM)) {
+        memcpy(to, (const void *)(uintptr_t)host, n);
+        return true;
+    }
+    return k == (long)n;
+}
+
 /* Whether all of them are in the file: a table that ends in memory which is only zero would cost time and say nothing. */
 static bool hlsnap__elf_stored(const hlsnap__elf *e, uint64_t vaddr, uint64_t n) {
     uint32_t i;
@@ -3841,7 +3860,7 @@ static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p
     if (!s.memsz) return HLSNAP_OK;
     if (e->num_segments == HLSNAP__MAX_SEGMENTS)
         return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d loadable segments", HLSNAP__MAX_SEGMENTS);
-    if (s.filesz > s.memsz || s.filesz > e->size || s.offset > e->size - s.filesz)
+    if (s.filesz > s.memsz || s.filesz > e->size || (s.filesz && s.offset > e->size - s.filesz))
         return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
                             "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
                             (unsigned long long)s.vaddr, (unsigned long long)s.filesz, (unsigned long long)s.offset,
@@ -3890,6 +3909,45 @@ static hlsnap_result hlsnap__elf_phdr(hlsnap__elf *e, const Elf64_Phdr *p, hlsna
     return HLSNAP_OK;
 }
 
+/* Whether a section holds the address as code without bytes: so is all code in a file of debug information that kept its
+   program headers as they were. */
+static bool hlsnap__elf_emptied(const hlsnap__elf *e, uint64_t vaddr) {
+    uint32_t i;
+    for (i = 0; e->section_offset && e->section_offset <= UINT64_MAX / 2 && i < e->num_sections; i++) {
+        Elf64_Shdr s;
+        if (!hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s))) break;
+        if (s.sh_type == SHT_NOBITS && s.sh_flags & SHF_EXECINSTR && vaddr >= s.sh_addr &&
+            vaddr - s.sh_addr < s.sh_size)
+            return true;
+    }
+    return false;
+}
+
+/* The code must be in the file. (That the entry point is in code at all is looked at later, for every kind of guest.) */
+static hlsnap_result hlsnap__elf_entry_check(const hlsnap__elf *e, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *s = &e->segments[i];
+        const bool here = e->entry >= s->vaddr && e->entry - s->vaddr < s->memsz;
+        if (!(s->flags & PF_X) || !(here || !s->filesz)) continue;
+        if (here && e->entry - s->vaddr < s->filesz && !hlsnap__elf_emptied(e, e->entry)) continue;
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
+                            "%s 0x%llx lies where the file has no bytes: a file of debug information?",
+                            here ? "the entry point" : "code at", (unsigned long long)(here ? e->entry : s->vaddr));
+    }
+    return HLSNAP_OK;
+}
+
+static const char *hlsnap__elf_type(uint32_t type) {
+    switch (type) {
+    case ET_REL: return "an object file (.o) that is not linked yet";
+    case ET_EXEC:
+    case ET_DYN: return "no program";
+    case ET_CORE: return "a core file";
+    default: return "of no known type";
+    }
+}
+
 static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
     Elf64_Ehdr h;
     uint32_t i;
@@ -3900,9 +3958,8 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
                             "ELF class %d, data %d, machine %d: not 64-bit little-endian x86-64", h.e_ident[EI_CLASS],
                             h.e_ident[EI_DATA], h.e_machine);
     if ((h.e_type != ET_EXEC && h.e_type != ET_DYN) || h.e_phentsize != sizeof(Elf64_Phdr) || !h.e_phnum)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
-                            "ELF type %d with %d program headers of %d bytes: not an executable", h.e_type, h.e_phnum,
-                            h.e_phentsize);
+        return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "ELF type %d with %d program headers of %d bytes: it is %s",
+                            h.e_type, h.e_phnum, h.e_phentsize, hlsnap__elf_type(h.e_type));
     e->position_independent = h.e_type == ET_DYN;
     e->entry = h.e_entry;
     e->section_offset = h.e_shentsize == sizeof(Elf64_Shdr) ? h.e_shoff : 0;
@@ -3925,7 +3982,7 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
                             (unsigned long long)e->image_size, (unsigned long long)e->image_start,
                             (unsigned long long)HLSNAP__LOWEST_GVA);
     e->base = e->position_independent ? HLSNAP__IMAGE_GVA - e->image_start : 0;
-    return HLSNAP_OK;
+    return e->self ? HLSNAP_OK : hlsnap__elf_entry_check(e, err);
 }
 
 /* ---- >>elf-layout: regions ---- */
@@ -4090,8 +4147,7 @@ static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, u
     if (ELF64_ST_TYPE(sym.st_info) == STT_GNU_IFUNC && sym.st_shndx != SHN_UNDEF) {
         uint64_t host = 0;
         if (!e->self) return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "indirect function at symbol %u", index);
-        if (hlsnap__elf_at(e, rel->r_offset, sizeof(host)))
-            memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
+        hlsnap__self_live(e, rel->r_offset, &host, sizeof(host));
         return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK : hlsnap__elf_unresolved(e, name, value, err);
     }
     if (sym.st_shndx == SHN_ABS) {
@@ -4143,20 +4199,17 @@ extern void hlsnap__libc_memset_chk(void) __asm__("__memset_chk");
 
 /* The function behind an address that may be a jump through a slot (endbr64? bnd? jmp *slot(%rip)) of this image. */
 static uint64_t hlsnap__elf_behind(const hlsnap__elf *e, uint64_t host) {
-    const uint8_t *p;
+    uint8_t p[16] = {0};
     uint64_t target;
     int32_t rel;
     uint32_t skip;
-    if (!hlsnap__elf_at(e, host - e->host_base, 16)) return host;
-    p = (const uint8_t *)(uintptr_t)host;
+    if (!hlsnap__self_live(e, host - e->host_base, p, sizeof(p))) return host;
     skip = p[0] == 0xf3 && p[1] == 0x0f && p[2] == 0x1e && p[3] == 0xfa ? 4 : 0;
     skip += p[skip] == 0xf2;
     if (p[skip] != 0xff || p[skip + 1] != 0x25) return host;
     memcpy(&rel, p + skip + 2, sizeof(rel));
     target = host + skip + 6 + (uint64_t)(int64_t)rel;
-    if (!hlsnap__elf_at(e, target - e->host_base, 8)) return host;
-    memcpy(&target, (const void *)(uintptr_t)target, sizeof(target));
-    return target;
+    return hlsnap__self_live(e, target - e->host_base, &target, sizeof(target)) ? target : host;
 }
 
 /* The runtime's function for one of libc's that copies or fills. */
@@ -4183,11 +4236,11 @@ static bool hlsnap__elf_libc_copy(const hlsnap__elf *e, uint64_t host, uint64_t 
 
 /* IRELATIVE: a self guest takes the pointer that this process resolved; others have no one to ask. */
 static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
-    uint64_t host;
+    uint64_t host = 0;
     if (!e->self)
         return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx",
                             (unsigned long long)rel->r_offset);
-    memcpy(&host, hlsnap__unconst((const void *)(uintptr_t)(rel->r_offset + e->host_base)), sizeof(host));
+    hlsnap__self_live(e, rel->r_offset, &host, sizeof(host));
     if (hlsnap__elf_libc_copy(e, host, value)) return HLSNAP_OK;
     return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK
                                                      : hlsnap__elf_unresolved(e, "(indirect function)", value, err);
@@ -4414,26 +4467,33 @@ static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **ou
 
 /* ---- >>self: the image that an address of this process lies in ---- */
 
-/* A whole file of at most max bytes, in *data (hlsnap__free). The size is what was read, whatever stat says. */
-static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t **data, uint64_t *size,
-                                       hlsnap_error *err) {
+/* What a file is, where it is not a regular one. */
+static const char *hlsnap__file_kind(mode_t mode) {
+    return S_ISDIR(mode)                      ? "a directory"
+           : S_ISCHR(mode) || S_ISBLK(mode)   ? "a device"
+           : S_ISFIFO(mode) || S_ISSOCK(mode) ? "a pipe or socket"
+                                              : "no regular file";
+}
+
+/* All of an open file, of at most max bytes, in *data (hlsnap__free). The size is what was read, whatever stat says. */
+static hlsnap_result hlsnap__fd_read(int fd, const char *shown, uint64_t max, uint8_t **data, uint64_t *size,
+                                     hlsnap_error *err) {
     uint64_t cap = 65536, n = 0;
     struct stat st;
     uint8_t *p = NULL, *bigger;
     hlsnap_result r = HLSNAP_OK;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "cannot open %.256s: %s (errno %d)", path,
-                            hlsnap__errno_text(errno), errno);
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
-        r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%.256s is not a regular file", path);
+    if (fstat(fd, &st))
+        r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "%s: fstat: %s (errno %d)", shown, hlsnap__errno_text(errno),
+                         errno);
+    else if (!S_ISREG(st.st_mode))
+        r = hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL, "%s is %s and not a regular file", shown,
+                         hlsnap__file_kind(st.st_mode));
     else if (st.st_size > 0)
         cap = (uint64_t)st.st_size + 1;
     while (!r) {
         ssize_t k;
         if (cap > max + 1)
-            r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%.256s is larger than %llu bytes", path,
-                             (unsigned long long)max);
+            r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s is larger than %llu bytes", shown, (unsigned long long)max);
         else if (!p || n == cap) {
             if (p) cap *= 2;
             bigger = (uint8_t *)hlsnap__alloc(1, (size_t)cap, err);
@@ -4448,17 +4508,31 @@ static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t *
         k = read(fd, p + n, (size_t)(cap - n));
         if (k < 0 && errno == EINTR) continue;
         if (k < 0)
-            r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %.256s: %s (errno %d)", path,
-                             hlsnap__errno_text(errno), errno);
+            r = hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %s: %s (errno %d)", shown, hlsnap__errno_text(errno),
+                             errno);
         if (k <= 0) break;
         n += (uint64_t)k;
     }
-    close(fd);
     if (r)
         hlsnap__free(p);
     else
         *data = p;
     *size = n;
+    return r;
+}
+
+/* The same by its path. */
+static hlsnap_result hlsnap__file_read(const char *path, uint64_t max, uint8_t **data, uint64_t *size,
+                                       hlsnap_error *err) {
+    char shown[300];
+    hlsnap_result r;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), number = errno;
+    hlsnap__printable(shown, sizeof(shown), path, strlen(path), false);
+    if (fd < 0)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, number, "cannot open %s: %s (errno %d)", shown,
+                            hlsnap__errno_text(number), number);
+    r = hlsnap__fd_read(fd, shown, max, data, size, err);
+    close(fd);
     return r;
 }
 
@@ -4479,12 +4553,23 @@ static uint64_t hlsnap__parse_hex(const char **at) {
 typedef struct hlsnap__mapping {
     uint64_t start, end, offset;
     bool readable;
-    const char *path;
-    size_t path_size;
+    const char *id, *path; /* "dev inode", the same for all mappings of one file; NULL = no file */
+    size_t id_size, path_size;
 } hlsnap__mapping;
 
+static const char *hlsnap__word_end(const char *at, const char *end) {
+    while (at < end && *at != ' ') at++;
+    return at;
+}
+
+static const char *hlsnap__word_next(const char *at, const char *end) {
+    while (at < end && *at == ' ') at++;
+    return at;
+}
+
+/* Reads the line at `line`; returns the next one, NULL where there is no whole line. */
 static const char *hlsnap__mapping_parse(const char *line, const char *end, hlsnap__mapping *m) {
-    const char *next = (const char *)memchr(line, '\n', (size_t)(end - line)), *at = line;
+    const char *next = (const char *)(memchr)(line, '\n', (size_t)(end - line)), *at = line;
     if (!next) return NULL;
     m->start = hlsnap__parse_hex(&at);
     at += *at == '-';
@@ -4493,73 +4578,232 @@ static const char *hlsnap__mapping_parse(const char *line, const char *end, hlsn
     m->readable = *at == 'r';
     at += next - at < 5 ? 0 : 5;
     m->offset = hlsnap__parse_hex(&at);
-    m->path = (const char *)memchr(line, '/', (size_t)(next - line));
-    m->path_size = m->path ? (size_t)(next - m->path) : 0;
+    m->id = hlsnap__word_next(at, next);
+    at = hlsnap__word_next(hlsnap__word_end(m->id, next), next);
+    at = hlsnap__word_end(at, next);
+    m->id_size = (size_t)(at - m->id);
+    m->path = hlsnap__word_next(at, next);
+    m->path_size = (size_t)(next - m->path);
+    if (!m->path_size || *m->path != '/') m->path = NULL; /* [heap], [anon:NAME] */
     return next + 1;
 }
 
-static bool hlsnap__mapping_same(const hlsnap__mapping *a, const hlsnap__mapping *b) {
-    return a->path && a->path_size == b->path_size && memcmp(a->path, b->path, a->path_size) == 0;
+/* What was found out about guest.self, by one reading of /proc/self/maps. */
+typedef struct hlsnap__self {
+    uint64_t address;
+    uint8_t *maps;
+    uint64_t maps_size;
+    hlsnap__mapping held; /* the mapping that the address is in; what it maps is the file */
+    bool program;         /* to be opened as /proc/self/exe: that works for a deleted file, too */
+    uint64_t path_size;
+    char path[4096], exe[4096]; /* of the file, the last bytes of a longer one; of the program's */
+} hlsnap__self;
+
+static bool hlsnap__mapping_find(const hlsnap__self *s, uint64_t address, hlsnap__mapping *m) {
+    const char *at = (const char *)s->maps, *end = at + s->maps_size;
+    while (at && at < end) {
+        at = hlsnap__mapping_parse(at, end, m);
+        if (at && address >= m->start && address < m->end) return true;
+    }
+    return false;
 }
 
-/* Where the image that `address` lies in starts, and the path to open it by. */
-static hlsnap_result hlsnap__self_find(uint64_t address, uint64_t *start, char *path, size_t cap, hlsnap_error *err) {
-    char exe[4096];
-    uint8_t *maps;
-    uint64_t size;
-    hlsnap__mapping m, head = {0, 0, 0, false, NULL, 0};
-    const char *at, *end;
-    const ssize_t exe_size = readlink("/proc/self/exe", exe, sizeof(exe));
-    hlsnap_result r = hlsnap__file_read("/proc/self/maps", 64u << 20, &maps, &size, err);
-    if (r) return r;
-    at = (const char *)maps;
-    end = at + size;
-    r = HLSNAP_ERR_SELF;
-    while (at && at < end) {
-        at = hlsnap__mapping_parse(at, end, &m);
-        if (!at || !m.path) continue;
-        if (m.offset == 0 && m.readable && !hlsnap__mapping_same(&head, &m)) head = m;
-        if (address < m.start || address >= m.end) continue;
-        if (!hlsnap__mapping_same(&head, &m)) break;
-        *start = head.start;
-        if (exe_size > 0 && (size_t)exe_size == m.path_size && memcmp(exe, m.path, m.path_size) == 0) {
-            memcpy(path, "/proc/self/exe", sizeof("/proc/self/exe"));
-            r = HLSNAP_OK;
-        } else if (m.path_size < cap) {
-            memcpy(path, m.path, m.path_size);
-            path[m.path_size] = 0;
-            r = HLSNAP_OK;
-        }
-        break;
+static bool hlsnap__mapping_same(const hlsnap__mapping *a, const hlsnap__mapping *b) {
+    return a->path && b->path && a->id_size == b->id_size && memcmp(a->id, b->id, a->id_size) == 0;
+}
+
+/* A character of a path as maps shows it, where a newline is \012; *step is its width there. */
+static char hlsnap__mapping_char(const hlsnap__mapping *m, size_t at, size_t *step) {
+    const bool newline = m->path_size - at >= 4 && memcmp(m->path + at, "\\012", 4) == 0;
+    *step = newline ? 4 : 1;
+    return newline ? '\n' : m->path[at];
+}
+
+static void hlsnap__self_shown_path(hlsnap__self *s) {
+    const size_t size = s->held.path_size, cap = sizeof(s->path);
+    size_t at, step, n = 0, skip;
+    s->path_size = 0;
+    for (at = 0; at < size; at += step, s->path_size++) hlsnap__mapping_char(&s->held, at, &step);
+    skip = s->path_size < cap ? 0 : (size_t)s->path_size - cap + 1;
+    for (at = 0; at < size; at += step, n++) {
+        const char c = hlsnap__mapping_char(&s->held, at, &step);
+        if (n >= skip) s->path[n - skip] = c;
     }
-    hlsnap__free(maps);
-    if (r)
-        hlsnap__fail(err, r, 0, "guest.self = 0x%llx lies in no program or shared object of this process",
-                     (unsigned long long)address);
+    s->path[n - skip] = 0;
+}
+
+/* The file's path, and whether it is the program's. The links below map_files tell a newline from the characters \012, but
+   not every process may read them, and no link is longer than 4,095 bytes. */
+static void hlsnap__self_path(hlsnap__self *s) {
+    char link[64];
+    hlsnap__mapping headers;
+    const ssize_t exe = readlink("/proc/self/exe", s->exe, sizeof(s->exe) - 1);
+    ssize_t n;
+    hlsnap__format(link, sizeof(link), "/proc/self/map_files/%llx-%llx", (unsigned long long)s->held.start,
+                   (unsigned long long)s->held.end);
+    n = readlink(link, s->path, sizeof(s->path) - 1);
+    if (n > 0) {
+        s->path[n] = 0;
+        s->path_size = (uint64_t)n;
+    } else {
+        hlsnap__self_shown_path(s);
+    }
+    if (exe > 0)
+        s->program = (uint64_t)exe == s->path_size && memcmp(s->exe, s->path, (size_t)exe) == 0;
+    else if (s->path_size >= sizeof(s->path)) /* the program is where its headers are */
+        s->program = hlsnap__mapping_find(s, getauxval(AT_PHDR), &headers) && hlsnap__mapping_same(&headers, &s->held);
+}
+
+/* The mapping that the address is in decides which file is meant: others of the same file, anywhere, mean nothing. */
+static hlsnap_result hlsnap__self_find(hlsnap__self *s, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__file_read("/proc/self/maps", 64u << 20, &s->maps, &s->maps_size, err);
+    if (r) return r;
+    if (!hlsnap__mapping_find(s, s->address, &s->held))
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, 0, "guest.self = 0x%llx: nothing is mapped there",
+                            (unsigned long long)s->address);
+    if (!s->held.path)
+        return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
+                            "guest.self = 0x%llx is in memory that no file is mapped to; it must be static const in a "
+                            "program or shared object, and one that is packed (UPX) cannot be its own guest",
+                            (unsigned long long)s->address);
+    hlsnap__self_path(s);
+    return HLSNAP_OK;
+}
+
+/* Why the file of guest.self cannot be opened. What this process or the system has run out of is no fault of the file. */
+static hlsnap_result hlsnap__self_unreadable(const hlsnap__self *s, int number, hlsnap_error *err) {
+    static const char deleted[] = " (deleted)";
+    const size_t n = strlen(s->path), tail = sizeof(deleted) - 1;
+    const hlsnap_result code =
+        number == EMFILE || number == ENFILE || number == ENOMEM || number == EIO ? HLSNAP_ERR_OS : HLSNAP_ERR_SELF;
+    char shown[300];
+    hlsnap__printable(shown, sizeof(shown), s->path, n, false);
+    if (s->path_size >= sizeof(s->path) && !s->program)
+        return hlsnap__fail(err, code, ENAMETOOLONG,
+                            "guest.self: the path of its file has %llu bytes, and none of over 4095 can be opened",
+                            (unsigned long long)s->path_size);
+    if (code == HLSNAP_ERR_SELF && n > tail && strcmp(s->path + n - tail, deleted) == 0) {
+        if (strncmp(s->path, "/memfd:", 7) == 0)
+            return hlsnap__fail(err, code, number,
+                                "guest.self was loaded from memory (%s): there is no file to read it from", shown);
+        return hlsnap__fail(err, code, number, "guest.self: its file was deleted or replaced since it was loaded: %s",
+                            shown);
+    }
+    return hlsnap__fail(err, code, number, "guest.self: cannot open its file %s: %s (errno %d)", shown,
+                        hlsnap__errno_text(number), number);
+}
+
+static hlsnap_result hlsnap__self_read(const hlsnap__self *s, uint8_t **data, uint64_t *size, hlsnap_error *err) {
+    char shown[300];
+    hlsnap_result r;
+    int fd = -1, number = ENAMETOOLONG;
+    if (s->program || s->path_size < sizeof(s->path)) {
+        fd = open(s->program ? "/proc/self/exe" : s->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        number = errno;
+    }
+    if (fd < 0) return hlsnap__self_unreadable(s, number, err);
+    hlsnap__printable(shown, sizeof(shown), s->path, strlen(s->path), false);
+    r = hlsnap__fd_read(fd, shown, HLSNAP__MAX_FILE, data, size, err);
+    close(fd);
     return r;
 }
 
-/* The image in memory is the one in the file: same headers, same build id; without one, the same read-only bytes. */
-static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, uint64_t start, hlsnap_error *err) {
-    Elf64_Ehdr h;
+/* Whether the file's segments are what is mapped, from the first to the last, where `bias` puts them. Pages without a file are
+   no objection (some move their code to huge pages), other files and holes are. */
+static bool hlsnap__self_fits(const hlsnap__elf *e, const hlsnap__self *s, uint64_t bias) {
+    const char *at = (const char *)s->maps, *end = at + s->maps_size;
+    const uint64_t mask = HLSNAP__PAGE - 1;
+    uint64_t next[HLSNAP__MAX_SEGMENTS]; /* up to there all is well */
+    hlsnap__mapping m;
     uint32_t i;
-    bool same, have_id = e->build_id[0] != 0;
-    const uint8_t *live = (const uint8_t *)(uintptr_t)start;
-    hlsnap__elf_get(e, 0, &h, sizeof(h));
-    same = e->segments[0].offset == 0 && e->segments[0].filesz >= sizeof(h) && memcmp(live, e->data, sizeof(h)) == 0 &&
-           h.e_phoff + h.e_phnum * sizeof(Elf64_Phdr) <= e->segments[0].filesz &&
-           memcmp(live + h.e_phoff, e->data + h.e_phoff, h.e_phnum * sizeof(Elf64_Phdr)) == 0;
-    for (i = 0; same && i < h.e_phnum; i++) {
+    for (i = 0; i < e->num_segments; i++) {
+        next[i] = (e->segments[i].vaddr & ~mask) + bias;
+        if (!e->segments[i].filesz)
+            next[i] = UINT64_MAX;
+        else if ((e->segments[i].vaddr & mask) != (e->segments[i].offset & mask))
+            return false;
+    }
+    while (at && at < end) {
+        at = hlsnap__mapping_parse(at, end, &m);
+        for (i = 0; at && i < e->num_segments; i++) {
+            const hlsnap__elf_segment *seg = &e->segments[i];
+            if (m.end <= next[i] || m.start >= seg->vaddr + seg->filesz + bias) continue;
+            if (m.start > next[i] || (seg->flags & PF_R && !m.readable)) return false;
+            if (m.path && (!hlsnap__mapping_same(&m, &s->held) ||
+                           m.offset - m.start != (seg->offset & ~mask) - (seg->vaddr & ~mask) - bias))
+                return false;
+            next[i] = m.end;
+        }
+    }
+    for (i = 0; i < e->num_segments; i++)
+        if (next[i] < e->segments[i].vaddr + e->segments[i].filesz + bias) return false;
+    return true;
+}
+
+/* Where in this process the image is that the address belongs to. One page of the file may be in two segments: all that hold
+   the address are tried. */
+static hlsnap_result hlsnap__self_place(hlsnap__elf *e, const hlsnap__self *s, hlsnap_error *err) {
+    const uint64_t at = s->held.offset + (s->address - s->held.start), mask = HLSNAP__PAGE - 1;
+    char shown[300];
+    uint32_t i;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *seg = &e->segments[i];
+        const uint64_t bias = s->address - at - (seg->vaddr - seg->offset);
+        if (!seg->filesz || at < (seg->offset & ~mask) || at >= ((seg->offset + seg->filesz + mask) & ~mask)) continue;
+        if ((!e->position_independent && bias) || !hlsnap__self_fits(e, s, bias)) continue;
+        e->host_base = bias;
+        return HLSNAP_OK;
+    }
+    hlsnap__printable(shown, sizeof(shown), s->path, strlen(s->path), false);
+    return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
+                        "what is mapped around guest.self = 0x%llx is not the image of its file: was %s replaced?",
+                        (unsigned long long)s->address, shown);
+}
+
+/* Whether n bytes of this process are those of the file; *buffer has 64 KiB. */
+static bool hlsnap__self_equal(const hlsnap__elf *e, uint64_t vaddr, uint64_t offset, uint64_t n, uint8_t *buffer) {
+    uint64_t at, k;
+    if (n > e->size || offset > e->size - n) return false;
+    for (at = 0; at < n; at += k) {
+        k = n - at < 65536 ? n - at : 65536;
+        if (!hlsnap__self_live(e, vaddr + at, buffer, (size_t)k)) return false;
+        if (memcmp(buffer, e->data + offset + at, (size_t)k) != 0) return false;
+    }
+    return true;
+}
+
+/* Compares what is read-only and of that type; counts what there was. */
+static bool hlsnap__self_compare(const hlsnap__elf *e, const Elf64_Ehdr *h, uint32_t type, uint32_t *num,
+                                 uint8_t *buffer) {
+    uint32_t i;
+    for (i = 0; i < h->e_phnum; i++) {
         Elf64_Phdr p;
-        const uint32_t type = have_id ? PT_NOTE : PT_LOAD;
-        if (!hlsnap__elf_get(e, h.e_phoff + i * sizeof(p), &p, sizeof(p))) break;
+        if (!hlsnap__elf_get(e, h->e_phoff + i * sizeof(p), &p, sizeof(p))) return false;
         if (p.p_type != type || p.p_flags & PF_W || !p.p_filesz || !(p.p_flags & PF_R)) continue;
         if (!hlsnap__elf_at(e, p.p_vaddr, p.p_filesz)) continue;
-        same = p.p_filesz <= e->size && p.p_offset <= e->size - p.p_filesz;
-        if (!same) break;
-        same =
-            memcmp((const void *)(uintptr_t)(p.p_vaddr + e->host_base), e->data + p.p_offset, (size_t)p.p_filesz) == 0;
+        if (!hlsnap__self_equal(e, p.p_vaddr, p.p_offset, p.p_filesz, buffer)) return false;
+        ++*num;
     }
+    return true;
+}
+
+/* The image in memory is the one in the file: same headers, same build id; without one, the same read-only bytes. */
+static hlsnap_result hlsnap__self_check(const hlsnap__elf *e, hlsnap_error *err) {
+    Elf64_Ehdr h;
+    uint32_t i, num = 0;
+    bool same = true;
+    const bool have_id = e->build_id[0] != 0;
+    uint8_t *buffer = (uint8_t *)hlsnap__alloc(65536, 1, err);
+    if (!buffer) return HLSNAP_ERR_MEMORY;
+    hlsnap__elf_get(e, 0, &h, sizeof(h));
+    for (i = 0; same && i < e->num_segments; i++) { /* not every linker script loads the headers */
+        const uint64_t size = h.e_phoff + h.e_phnum * sizeof(Elf64_Phdr);
+        if (e->segments[i].offset == 0 && e->segments[i].filesz >= size && e->segments[i].flags & PF_R)
+            same = hlsnap__self_equal(e, e->segments[i].vaddr, 0, size, buffer);
+    }
+    if (same && have_id) same = hlsnap__self_compare(e, &h, PT_NOTE, &num, buffer);
+    if (same && !num) same = hlsnap__self_compare(e, &h, PT_LOAD, &num, buffer);
+    hlsnap__free(buffer);
     if (same) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
                         "the program's file (build id %s) is not the one in memory: it was replaced",
@@ -4631,10 +4875,14 @@ static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__gue
 
 static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g,
                                         hlsnap_error *err) {
+    const hlsnap__region *at;
     hlsnap_result r = hlsnap__elf_layout(e, desc, &g->layout, err);
     if (!r && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
         r = hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "the thread-local template lies outside the image");
     if (!r) r = hlsnap__elf_relocate(e, err);
+    at = r || e->self ? NULL : hlsnap__layout_at(&g->layout, e->base);
+    if (!r && !e->self && !e->entry && (!at || at->kind != HLSNAP__TEXT))
+        r = hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the file has no entry point: a shared object?");
     if (r) return r;
     g->entry = e->entry + e->base;
     g->elf_entry = e->entry;
@@ -4654,39 +4902,44 @@ static void hlsnap__guest_name(hlsnap__guest *g, const char *path) {
     hlsnap__printable(g->name, sizeof(g->name), slash ? slash + 1 : path, strlen(slash ? slash + 1 : path), false);
 }
 
-/* Reads the file (or takes the caller's bytes), and for a self guest finds and checks it. */
+/* Finds the image that the module is in, reads its file and checks that they agree. */
+static hlsnap_result hlsnap__load_self(hlsnap__elf *e, const hlsnap_module *module, uint8_t **owned, hlsnap__guest *g,
+                                       hlsnap_error *err) {
+    hlsnap__self *s = (hlsnap__self *)hlsnap__alloc(1, sizeof(*s), err);
+    hlsnap_result r;
+    if (!s) return HLSNAP_ERR_MEMORY;
+    e->self = true;
+    s->address = (uint64_t)(uintptr_t)module;
+    r = hlsnap__self_find(s, err);
+    if (!r) r = hlsnap__self_read(s, owned, &e->size, err);
+    if (!r) {
+        e->data = *owned;
+        hlsnap__guest_name(g, s->path);
+        r = hlsnap__elf_parse(e, err);
+    }
+    if (!r) r = hlsnap__self_place(e, s, err);
+    if (!r) r = hlsnap__image_map(e, err);
+    if (!r) r = hlsnap__self_check(e, err);
+    hlsnap__free(s->maps);
+    hlsnap__free(s);
+    return r;
+}
+
+/* Reads the file, or takes the caller's bytes. */
 static hlsnap_result hlsnap__load_file(hlsnap__elf *e, const hlsnap_guest_desc *desc, uint8_t **owned, hlsnap__guest *g,
                                        hlsnap_error *err) {
-    char path[4096];
-    uint64_t start = 0;
-    hlsnap_result r;
-    if (desc->data) {
-        e->data = (const uint8_t *)desc->data;
-        e->size = desc->data_size;
-        r = hlsnap__elf_parse(e, err);
-        return r ? r : hlsnap__image_map(e, err);
-    }
-    if (desc->self) {
-        e->self = true;
-        r = hlsnap__self_find((uint64_t)(uintptr_t)desc->self, &start, path, sizeof(path), err);
+    hlsnap_result r = HLSNAP_OK;
+    if (desc->self) return hlsnap__load_self(e, desc->self, owned, g, err);
+    e->data = (const uint8_t *)desc->data;
+    e->size = desc->data_size;
+    if (desc->path) {
+        r = hlsnap__file_read(desc->path, HLSNAP__MAX_FILE, owned, &e->size, err);
         if (r) return r;
+        e->data = *owned;
+        hlsnap__guest_name(g, desc->path);
     }
-    r = hlsnap__file_read(e->self ? path : desc->path, HLSNAP__MAX_FILE, owned, &e->size, err);
-    if (r == HLSNAP_ERR_OS && e->self)
-        return hlsnap__fail(err, HLSNAP_ERR_SELF, errno,
-                            "the file of guest.self cannot be read; was it replaced? %.256s", path);
-    if (r) return r;
-    e->data = *owned;
-    if (e->self && strcmp(path, "/proc/self/exe") == 0) {
-        const ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-        path[n > 0 ? n : 0] = 0;
-    }
-    hlsnap__guest_name(g, e->self ? path : desc->path);
     r = hlsnap__elf_parse(e, err);
-    if (r) return r;
-    e->host_base = start - e->image_start;
-    r = hlsnap__image_map(e, err);
-    return r || !e->self ? r : hlsnap__self_check(e, start, err);
+    return r ? r : hlsnap__image_map(e, err);
 }
 
 static hlsnap_result hlsnap__size_check(const char *name, uint64_t size, uint64_t min, uint64_t max,

@@ -2,7 +2,12 @@
    built. tests/self_matrix.sh builds it in many ways; it is C and C++.
    cc: cc -I.. self_guest.c -o self_guest
    run: ./self_guest         prints one line for each check that failed; exit 0, 1, or 77 without a hypervisor
-        ./self_guest wait    waits for a line on stdin before it looks at its own file; prints the result's name */
+        ./self_guest wait    waits for a line on stdin before it looks at its own file; prints the result's name
+        ./self_guest map|page|shared|none|middle     after it has mapped its file once more, whole or in part, below itself
+        ./self_guest text    after its code was moved to memory without a file, as those do who want it in huge pages
+        ./self_guest packed  prints the result's name and the message where the whole program lies in such memory
+        ./self_guest removed removes its file, then as message
+        ./self_guest message prints them for the program as it is; needs no hypervisor */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -390,10 +395,65 @@ static void check_ends(bool libc_inside) {
     want_str("globals", NULL, 0, "5 0 one initial user");
 }
 
+/* Maps size bytes (0 = all) of this image's file at the highest free address below the image. */
+static bool map_below(const char *file, size_t size, off_t offset, int rights, int flags) {
+    const uintptr_t step = 0x10000;
+    const int fd = open(file, O_RDONLY);
+    struct stat st;
+    uintptr_t at;
+    void *p = MAP_FAILED;
+    if (fd < 0 || fstat(fd, &st)) return false;
+    if (!size) size = (size_t)st.st_size;
+    for (at = ((uintptr_t)&module & ~(step - 1)) - step; p == MAP_FAILED && at >= step; at -= step)
+        p = mmap((void *)at, size, rights, flags | 0x100000 /* MAP_FIXED_NOREPLACE */, fd, offset);
+    return close(fd) == 0 && p != MAP_FAILED && (uintptr_t)p < (uintptr_t)&module;
+}
+
+/* The pages around an address as a copy without a file. */
+static bool move_pages(uintptr_t address, size_t before, size_t after, int rights) {
+    const uintptr_t at = (address & ~(uintptr_t)4095) - before * 4096;
+    const size_t size = (before + 1 + after) * 4096;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return false;
+    memcpy(p, (const void *)at, size);
+    return !mprotect(p, size, rights) && syscall(SYS_mremap, p, size, size, 3 /* MAYMOVE, FIXED */, at) == (long)at;
+}
+
+/* 1: what the mode asks for is done; 0: another mode; -1: it could not be done. */
+static int prepare(const char *file, const char *mode) {
+    int r = 0;
+    if (strcmp(mode, "map") == 0) r = map_below(file, 0, 0, PROT_READ, MAP_PRIVATE) ? 1 : -1;
+    if (strcmp(mode, "page") == 0) r = map_below(file, 4096, 0, PROT_READ, MAP_PRIVATE) ? 1 : -1;
+    if (strcmp(mode, "shared") == 0) r = map_below(file, 8192, 0, PROT_READ, MAP_SHARED) ? 1 : -1;
+    if (strcmp(mode, "none") == 0) r = map_below(file, 0, 0, PROT_NONE, MAP_PRIVATE) ? 1 : -1;
+    if (strcmp(mode, "middle") == 0) r = map_below(file, 4096, 4096, PROT_READ, MAP_PRIVATE) ? 1 : -1;
+    if (strcmp(mode, "text") == 0) r = move_pages((uintptr_t)&fib, 0, 0, PROT_READ | PROT_EXEC) ? 1 : -1;
+    if (strcmp(mode, "packed") == 0) r = move_pages((uintptr_t)&module, 0, 0, PROT_READ) ? 1 : -1;
+    if (r < 0) printf("# %s: %s\n", mode, strerror(errno));
+    return r;
+}
+
+/* The result and the message without a VM. */
+static int load_only(void) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    hlsnap_snapshot *s = NULL;
+    hlsnap_result r;
+    guest.self = &module;
+    memset(&err, 0, sizeof(err));
+    r = hlsnap_snapshot_from_guest(&guest, &s, &err);
+    hlsnap_snapshot_release(s);
+    return printf("%s %s\n", hlsnap_result_name(r), err.msg) < 0;
+}
+
 static int run(int argc, char **argv) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
     hlsnap_sandbox_desc desc = HLSNAP_ZERO;
     hlsnap_result r;
+    const int done = argc > 1 ? prepare(argv[0], argv[1]) : 0;
+    if (done < 0) return 1;
+    if (argc > 1 && strcmp(argv[1], "removed") == 0 && unlink(argv[0])) return 1;
+    if (argc > 1 && strchr("mpr", argv[1][0]) && (!done || strcmp(argv[1], "packed") == 0)) return load_only();
+    if (done) argc = 1;
     if (hlsnap_kvm_probe(&err)) return printf("# %s\n", err.msg) < 0 ? 1 : 77;
     counter = 99;
     cleared = 99;

@@ -10,7 +10,7 @@ CCS=${CC:-cc} CXXS=${CXX:-c++} CFLAGS=${CFLAGS:-}
 [ "$CXXS" != c++ ] || CXXS="g++ clang++"
 export top CFLAGS
 mkdir -p "$build" && cd "$build" || exit 1
-rm -rf ./*.so* ./*.o ./*.exe ./fifo.*
+rm -rf ./*.so* ./*.o ./*.exe ./fifo.* ./deep.* ./lines*
 # shellcheck source=tests/jobs.sh
 . "$top/tests/jobs.sh"
 
@@ -68,6 +68,14 @@ meanwhile() { # CHANGE, command
     case $(head -n 1 $fifo.out) in "#"*) echo skip ;; *) tail -n 1 $fifo.out ;; esac
     rm -f $fifo $fifo.out
 }
+# Says a program's message, which must hold the words.
+says() { # WORDS, command
+    words=$1; shift
+    line=$("$@" 2>&1 | tail -n 1)
+    case $line in *"$words"*) return 0 ;; "#"*) echo "$line"; exit 77 ;; esac
+    echo "expected '$words' in '$line'"
+    return 1
+}
 END
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -94,7 +102,11 @@ done
 [ -n "$first" ] || { echo "1..0 # SKIP no compiler of: $CCS"; exit 77; }
 job "" "$first -I$top $top/tests/self_host.c -o host.exe -ldl"
 job "" "compile waiting.exe $first -O0"
-for id in -Wl,--build-id -Wl,--build-id=none; do job "" "so old$id.so $first -O0 $id; so new$id.so $first -O1 $id"; done
+for id in -Wl,--build-id -Wl,--build-id=none; do
+    job "" "so old$id.so $first -O0 $id; so new$id.so $first -O1 $id"
+    job "" "compile pie$id.exe $first -O1 $id; compile static-pie$id.exe $first -O1 -fPIE -static-pie $id
+        compile static$id.exe $first -O1 -fno-pie -static $id"
+done
 jobs_run
 
 for cc in $CCS; do
@@ -195,5 +207,35 @@ for id in -Wl,--build-id -Wl,--build-id=none; do
     job "a cut file under that name ($id)" "cp old$id.so ${t}c.so; head -c 20000 old$id.so >'${t}c.so (deleted)'
         want HLSNAP_ERR_ELF \"\$(meanwhile 'rm ${t}c.so' ./host.exe ./${t}c.so)\""
 done
+# The image's file mapped once more, also in part, below the image or where there was room; what is known of it is who holds the address.
+for id in -Wl,--build-id -Wl,--build-id=none; do
+    for how in map page shared none middle text; do
+        job "file of the shared object mapped once more: $how ($id)" "run ./host.exe ./old$id.so $how"
+        for kind in pie static-pie static; do
+            job "file of the $kind program mapped once more: $how ($id)" "run ./$kind$id.exe $how"
+        done
+    done
+    job "file of the shared object mapped before it is loaded ($id)" "run ./host.exe ./old$id.so before"
+done
+
+# Why a file cannot be had, in words; and paths that are only unusual.
+new_line=$(printf 'lines\n2')
+mkdir -p "$new_line" 'lines\0122'
+job "newline in a program's path" "cp waiting.exe '$new_line/prog'; says 'HLSNAP_OK ' '$new_line/prog' message"
+job "newline in a shared object's path" "cp $so '$new_line/plug.so'; says 'HLSNAP_OK ' ./host.exe '$new_line/plug.so' message"
+job "what the kernel makes of a newline as a path" "cp $so 'lines\0122/plain.so'; says 'HLSNAP_OK ' ./host.exe 'lines\0122/plain.so' message"
+job "both of these paths" "cp old-Wl,--build-id.so '$new_line/both.so'; cp new-Wl,--build-id.so 'lines\0122/both.so'
+    says 'HLSNAP_OK ' ./host.exe '$new_line/both.so' message && says 'HLSNAP_OK ' ./host.exe 'lines\0122/both.so' message"
+job "program with a path of over 4,095 bytes" "says 'HLSNAP_OK ' ./host.exe exec waiting.exe message"
+job "shared object with a path of over 4,095 bytes" "says 'HLSNAP_ERR_SELF guest.self: the path of its file has 4' ./host.exe $so long"
+job "shared object loaded from memory" "says 'HLSNAP_ERR_SELF guest.self was loaded from memory (/memfd:plug (deleted)): there is no file' ./host.exe $so memfd"
+job "packed program: memory without a file" "says 'packed' ./waiting.exe packed && says 'is in memory that no file is mapped to' ./waiting.exe packed"
+job "packed program: HLSNAP_ERR_SELF" "says 'HLSNAP_ERR_SELF guest.self = 0x' ./waiting.exe packed"
+job "address that nothing is mapped at" "says 'HLSNAP_ERR_SELF' ./host.exe $so null"
+job "deleted shared object is named as such" "cp $so a3.so; says 'deleted' ./host.exe ./a3.so removed"
+# Mode 0111, run by somebody else where this is root.
+job "program that may be run but not read" "d=\$(mktemp -d); chmod 755 \$d; cp waiting.exe \$d/prog; chmod 111 \$d/prog
+    if [ \$(id -u) = 0 ]; then as='setpriv --reuid=65534 --clear-groups'; else as=; fi
+    says 'permission denied (errno 13)' \$as \$d/prog message; rc=\$?; rm -rf \$d; exit \$rc"
 jobs_run
 jobs_report

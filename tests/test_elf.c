@@ -187,7 +187,10 @@ static uint64_t peek64(const hlsnap_snapshot *s, uint64_t gva) {
 /* ---- what must be refused, and with which code ---- */
 
 typedef struct poke { uint32_t at, size; uint64_t v; } poke;
-typedef struct row { const char *what; hlsnap_result code; poke pokes[5]; } row;
+typedef struct row { const char *what; hlsnap_result code; poke pokes[8]; } row;
+/* One section of 0x20 bytes of code at that address; its header lies where the data have zeros. */
+#define SECTION(addr, type) {{EH(e_shoff), FILE_END - 64}, {EH(e_shentsize), 64}, {EH(e_shnum), 1}, {FILE_END - 60, 4, type}, \
+    {FILE_END - 56, 8, SHF_ALLOC | SHF_EXECINSTR}, {FILE_END - 48, 8, addr}, {FILE_END - 32, 8, 0x20}}
 
 #define G(n) ((uint64_t)(n) << 30)
 static const row rows[] = {
@@ -299,6 +302,16 @@ static const row rows[] = {
     {"entry in read-only data", HLSNAP_ERR_ELF, {{EH(e_entry), 0}}},
     {"entry behind the image", HLSNAP_ERR_ELF, {{EH(e_entry), RW_END}}},
     {"entry 2^64 - 1", HLSNAP_ERR_ELF, {{EH(e_entry), UINT64_MAX}}},
+    {"entry in code that the file has not", HLSNAP_ERR_ELF, {{PH(PH_X, p_filesz), 0x10}}},
+    {"code that the file has none of", HLSNAP_ERR_ELF, {{PH(PH_X, p_filesz), 0}}},
+    {"more code that the file has none of", HLSNAP_ERR_ELF, {{PH(SPARE_PHDR, p_type), PT_LOAD}, {PH(SPARE_PHDR, p_flags), PF_R | PF_X},
+        {PH(SPARE_PHDR, p_vaddr), RW_END}, {PH(SPARE_PHDR, p_memsz), 0x1000}}},
+    {"entry in a section without bytes", HLSNAP_ERR_ELF, SECTION(TEXT, SHT_NOBITS)},
+    {"entry behind a section without bytes", HLSNAP_OK, SECTION(TEXT - 0x10, SHT_NOBITS)},
+    {"entry in a section with bytes", HLSNAP_OK, SECTION(TEXT, SHT_PROGBITS)},
+    {"section headers beyond the file", HLSNAP_OK, {{EH(e_shoff), FILE_END - 63}, {EH(e_shentsize), 64}, {EH(e_shnum), 1}}},
+    {"no bytes at an offset beyond the file", HLSNAP_OK, {{PH(SPARE_PHDR, p_type), PT_LOAD}, {PH(SPARE_PHDR, p_offset), FILE_END + 1},
+        {PH(SPARE_PHDR, p_flags), PF_R | PF_W}, {PH(SPARE_PHDR, p_vaddr), RW_END}, {PH(SPARE_PHDR, p_memsz), 0x1000}}},
     {"ABI note of another version", HLSNAP_ERR_ABI, {{NOTES + 36 + 20, 4, HLSNAP_ABI_VERSION + 1}}},
     {"ABI note 2^32 - 1", HLSNAP_ERR_ABI, {{NOTES + 36 + 20, 4, 0xffffffff}}},
     /* notes are advice until they are well-formed */
@@ -330,11 +343,28 @@ static void refused(void) {
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         hlsnap_result r;
         make(&m);
-        for (k = 0; k < 5; k++) put(&m, rows[i].pokes[k].at, rows[i].pokes[k].size, rows[i].pokes[k].v);
+        for (k = 0; k < HLSNAP_COUNT(rows[i].pokes); k++) put(&m, rows[i].pokes[k].at, rows[i].pokes[k].size, rows[i].pokes[k].v);
         r = load_code(m.bytes, sizeof(m.bytes));
         if (r != rows[i].code)
             printf("# %s: %s, not %s (%s)\n", rows[i].what, hlsnap_result_name(r), hlsnap_result_name(rows[i].code), last.msg);
         CHECK(r == rows[i].code);
+    }
+}
+
+/* What a file is that is no program, in words. */
+static void said_in_words(void) {
+    static const struct { const char *words; poke pokes[2]; } said[] = {
+        {"object file (.o)", {{EH(e_type), ET_REL}, {EH(e_phnum), 0}}}, {"core file", {{EH(e_type), ET_CORE}}},
+        {"shared object?", {{EH(e_entry), 0}}}, {"no known type", {{EH(e_type), 0xfe00}}},
+        {"the entry point 0x1010 lies where the file has no bytes: a file of debug information?", {{PH(PH_X, p_filesz), 0}}},
+        {"code at 0x1000 lies where the file has no bytes", {{PH(PH_X, p_filesz), 0}, {EH(e_entry), 0}}}};
+    image m;
+    size_t i, k;
+    for (i = 0; i < HLSNAP_COUNT(said); i++) {
+        make(&m);
+        for (k = 0; k < 2; k++) put(&m, said[i].pokes[k].at, said[i].pokes[k].size, said[i].pokes[k].v);
+        CHECK_EQ(load_code(m.bytes, sizeof(m.bytes)), HLSNAP_ERR_ELF);
+        if (!CHECK(strstr(last.msg, said[i].words) != NULL)) printf("# %s: %s\n", said[i].words, last.msg);
     }
 }
 
@@ -361,7 +391,7 @@ static void too_many_segments(void) {
         make(&m);
         put(&m, EH(e_phnum), n);
         memset(m.bytes + TABLES, 0, R_END - TABLES);
-        for (i = 0; i < n; i++) put_phdr(&m, i, PT_LOAD, i ? PF_R : PF_R | PF_X, 0x1000ull * i, 0, 0x1000);
+        for (i = 0; i < n; i++) put_phdr(&m, i, PT_LOAD, i ? PF_R : PF_R | PF_X, 0x1000ull * i, i ? 0 : 16, 0x1000);
         for (i = 0; i < n; i++) put(&m, PH(i, p_offset), 0);
         put(&m, EH(e_entry), 0);
         CHECK_EQ(load_code(m.bytes, sizeof(m.bytes)), n > HLSNAP__MAX_SEGMENTS ? HLSNAP_ERR_ELF_SEGMENT : HLSNAP_OK);
@@ -551,8 +581,12 @@ static void bad_descs(void) {
 
 static void bad_paths(void) {
     char dir[] = "/tmp/hlsnap-elf-XXXXXX", path[64];
-    static const char *const names[] = {"missing", "empty", "text", ".", "fifo"};
-    static const hlsnap_result codes[] = {HLSNAP_ERR_OS, HLSNAP_ERR_ELF, HLSNAP_ERR_ELF, HLSNAP_ERR_OS, HLSNAP_ERR_OS};
+    static const char *const names[] = {"missing", "empty", "text", ".", "fifo", "two\nlines", "empty/under"};
+    static const hlsnap_result codes[] = {HLSNAP_ERR_OS, HLSNAP_ERR_ELF, HLSNAP_ERR_ELF, HLSNAP_ERR_OS, HLSNAP_ERR_OS,
+                                          HLSNAP_ERR_OS, HLSNAP_ERR_OS};
+    static const char *const words[] = {"no such file or directory (errno 2)", "not an ELF file (0 bytes)", "not an ELF file",
+                                        "a directory and not a regular file", "a pipe", "two\\x0alines: no such file",
+                                        "not a directory (errno 20)"};
     size_t i;
     if (!CHECK(mkdtemp(dir) != NULL)) return;
     for (i = 0; i < HLSNAP_COUNT(names); i++) {
@@ -569,6 +603,10 @@ static void bad_paths(void) {
         d.path = path;
         CHECK_EQ(hlsnap_snapshot_from_guest(&d, &s, &last), codes[i]);
         CHECK(fits_the_error(codes[i]));
+        if (!CHECK(strstr(last.msg, words[i]) != NULL)) printf("# %s\n", last.msg);
+    }
+    for (i = 0; i < HLSNAP_COUNT(names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
         if (i != 3) unlink(path);
     }
     rmdir(dir);
@@ -665,6 +703,38 @@ static void fuzz_real(const char *name, const char *flags) {
     rmdir(dir);
 }
 
+/* A real program's file of debug information, as the tools make it, and the program without it. */
+static void debug_files(void) {
+    static const char *const tools[] = {"objcopy", "llvm-objcopy"};
+    char command[1024], dir[] = "/tmp/hlsnap-elf-XXXXXX", path[64];
+    const char *cc = getenv("CC"), *slash = strrchr(__FILE__, '/');
+    const int here = slash ? (int)(slash - __FILE__) : 1;
+    size_t i, seen = 0;
+    if (!CHECK(mkdtemp(dir) != NULL)) return;
+    for (i = 0; i < 2 * HLSNAP_COUNT(tools); i++) {
+        hlsnap_guest_desc d = HLSNAP_ZERO;
+        hlsnap_snapshot *s = NULL;
+        snprintf(path, sizeof(path), "%s/it", dir);
+        snprintf(command, sizeof(command), "{ %s -g -DHLSNAP_GUEST -ffreestanding -nostdlib %s -I%.*s/.. -o %s %.*s/guest_echo.c && "
+                 "%s --only-keep-debug %s %s.debug && %s --strip-debug %s; } >%s.log 2>&1", cc && *cc ? cc : "cc",
+                 i % 2 ? "-fPIC -shared" : "-static", here, slash ? __FILE__ : ".", path, here, slash ? __FILE__ : ".",
+                 tools[i / 2], path, path, tools[i / 2], path, path);
+        if (system(command) != 0) continue;
+        seen++;
+        snprintf(path, sizeof(path), "%s/it.debug", dir);
+        d.path = path;
+        CHECK_EQ(hlsnap_snapshot_from_guest(&d, &s, &last), HLSNAP_ERR_ELF);
+        if (!CHECK(strstr(last.msg, "debug information?") != NULL)) printf("# %s: %s\n", tools[i / 2], last.msg);
+        if (i % 2) continue;
+        path[strlen(path) - 6] = 0;
+        CHECK_EQ(hlsnap_snapshot_from_guest(&d, &s, &last), HLSNAP_OK);
+        hlsnap_snapshot_release(s);
+    }
+    if (!seen) test_why = "no compiler for the guest, or no objcopy";
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    CHECK_EQ(system(command), 0);
+}
+
 static void fuzz_static(void) { fuzz_real("static guest", "-static -fno-pie -no-pie"); }
 static void fuzz_static_pie(void) { fuzz_real("static-pie guest", "-static-pie -fPIE"); }
 
@@ -677,8 +747,8 @@ static void peak_memory(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_row tests[] = {TEST(refused), TEST(truncated), TEST(too_many_segments), TEST(regions), TEST(relocated),
-        TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths),
+    static const test_row tests[] = {TEST(refused), TEST(said_in_words), TEST(truncated), TEST(too_many_segments), TEST(regions), TEST(relocated),
+        TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths), TEST(debug_files),
         TEST(fuzz_small), TEST(fuzz_static), TEST(fuzz_static_pie), TEST(peak_memory)};
     return TEST_MAIN(tests, argc, argv);
 }
