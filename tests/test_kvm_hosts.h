@@ -217,24 +217,32 @@ static void cancel_in_handler(void) {
 }
 
 /* Many threads cancel one sandbox as fast as they can, some when no call is in progress. */
+static uint32_t late_signals;
+static void on_late(int n) { (void)n, late_signals++; }
 typedef struct hammer { hlsnap_interrupt *h; int32_t stop; uint64_t hits; } hammer;
 static void *hammers(void *user) {
     hammer *m = (hammer *)user;
     while (!load32(&m->stop)) m->hits += hlsnap_interrupt_cancel(m->h), sched_yield();
     return NULL;
 }
-static void cancel_hammered(void) {
+static void hammered(int signal_number) {
     const uint32_t rounds = is_slow ? 50 : 1500;
     hammer m[3];
     pthread_t t[3];
     uint32_t i, k, cancelled = 0;
+    struct sigaction on, old;
+    options o = small;
     signals before;
     snapshot *s;
     sandbox *sb;
-    NEED_KVM;
-    sb = start(&small);
+    o.cancel_signal = signal_number == SIGURG ? 0 : signal_number;
+    sb = start(&o);
     NEED(sb);
     s = take(sb);
+    late_signals = 0;
+    memset(&on, 0, sizeof(on));
+    on.sa_handler = on_late; /* a signal that came after its call would show here */
+    sigaction(signal_number, &on, &old);
     signals_get(&before);
     for (i = 0; i < 3; i++) {
         m[i].h = hlsnap_sandbox_get_interrupt(sb), m[i].stop = 0, m[i].hits = 0;
@@ -254,8 +262,61 @@ static void cancel_hammered(void) {
     }
     CHECK(cancelled > 0);
     CHECK(signals_same(&before));
+    CHECK_EQ(late_signals, 0);
+    sigaction(signal_number, &old, NULL);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+static void cancel_hammered(void) {
+    NEED_KVM;
+    hammered(SIGURG);
+    hammered(SIGRTMIN + 7);
+}
+
+/* A call ends by itself while a cancel is on its way to it: the end waits, so that nothing hits what comes after. */
+static int32_t slow_kick; /* 1 on its way, 2 done */
+static void kicks_slowly(hlsnap__shell *shell) {
+    store32(&slow_kick, 1);
+    nap_us(50000);
+    hlsnap_kvm()->cancel(shell);
+    store32(&slow_kick, 2);
+}
+static void *cancels_at_once(void *user) { return hlsnap_interrupt_cancel((hlsnap_interrupt *)user) ? user : NULL; }
+static void wait_for_kick(void *user) {
+    pthread_create((pthread_t *)user, NULL, cancels_at_once, in_handler.h);
+    while (!load32(&slow_kick)) sched_yield();
+}
+static void cancel_is_awaited(void) {
+    hlsnap_hypervisor slow = *hlsnap_kvm();
+    const hlsnap_hypervisor *usual = hv;
+    options o = small;
+    pthread_t t;
+    hook h = {wait_for_kick, &t};
+    void *answer = NULL;
+    signals before;
+    sandbox *sb;
+    snapshot *s;
+    NEED_KVM;
+    slow.cancel = kicks_slowly;
+    hv = &slow;
+    o.hook = &h;
+    sb = start(&o);
+    hv = usual;
+    NEED(sb);
+    s = take(sb);
+    in_handler.h = hlsnap_sandbox_get_interrupt(sb);
+    signals_get(&before);
+    slow_kick = 0;
+    CHECK_EQ(call(sb, "host_void", HLSNAP_NO_ARGS, NULL), HLSNAP_ERR_CANCELLED);
+    CHECK_EQ(load32(&slow_kick), 2);
+    pthread_join(t, &answer);
+    CHECK(answer != NULL);
+    CHECK(signals_same(&before));
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_interrupt_release(in_handler.h);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
@@ -385,7 +446,7 @@ static void gate_is_tried(void) {
     CHECK_EQ(hlsnap__kvm_facts_gate, works);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     image = hlsnap__memory_sys(&sb->memory) + HLSNAP__SYS_XSAVE * HLSNAP__PAGE;
-    image[512] = 3; /* restores x87 and SSE from the image: no exception, and yet no clearing */
+    image[512] = image[520] = 3; /* restores x87 and SSE from the image: no exception, and yet no clearing */
     memset(image, 0x11, 24), image[24] = 0x80, image[25] = 0x1f, memset(image + 160, 0x77, 256);
     hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
     CHECK_EQ(call_u64(sb, "count"), 7);
@@ -524,6 +585,7 @@ static void buffers_are_cleared(void) {
     CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
     CHECK_EQ(out.size, n);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
     for (i = 0; i < sb->results.cap; i++) left += sb->results.data[i] == 'x';
     for (i = 0; i < sb->request.cap; i++) left += sb->request.data[i] == 'x';
     CHECK_EQ(left, 0);
@@ -531,7 +593,6 @@ static void buffers_are_cleared(void) {
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
     CHECK(sb->results.cap <= HLSNAP__BUFFER_KEPT && sb->request.cap <= HLSNAP__BUFFER_KEPT);
-    CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
     free(big);
@@ -660,16 +721,20 @@ static void locked_run(void *user) {
     options o = small;
     long start_pages;
     snapshot *s;
-    sandbox *sb;
+    sandbox *sb, *of;
+    int i;
     if (before && mlockall(MCL_CURRENT | MCL_FUTURE)) {
         note("mlockall", "not here");
         return;
     }
     start_pages = rss_pages();
     o.heap = 128 << 20;
-    sb = start(&o);
+    of = start(&o);
+    NEED(of);
+    touch(of, 4000, 3000, 1); /* mapped from a file, which locking would copy */
+    s = take(of);
+    sb = from(s, &o);
     NEED(sb);
-    s = take(sb);
     if (!before && mlockall(MCL_CURRENT)) {
         note("mlockall", "not here");
         return;
@@ -678,6 +743,17 @@ static void locked_run(void *user) {
     steady_without(sb, s, true);
     CHECK(rss_pages() - start_pages < 8192);
     CHECK(present(sb) < 1024);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(of);
+    hlsnap_snapshot_release(s);
+    if (before) return;
+    sb = start(&small); /* so small that its pages are not given back at once, but when they are idle */
+    NEED(sb);
+    s = take(sb);
+    CHECK_EQ(mlockall(MCL_CURRENT), 0);
+    for (i = 0; i < 40; i++) CHECK_EQ(restore(sb, s), HLSNAP_OK), call_u64(sb, "count");
+    CHECK(hot(sb) < 32);
+    CHECK(present(sb) < 32);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
