@@ -61,7 +61,8 @@ MEMORY
 
 LIMITS
     16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of
-    half the mailbox.
+    half the mailbox. An image, and a snapshot's layer of more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not
+    allow is HLSNAP_ERR_OS (EFBIG), never SIGXFSZ.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -3314,6 +3315,63 @@ static hlsnap_result hlsnap__page_check(hlsnap_result code, hlsnap_error *err) {
     return hlsnap__fail(err, code, 0, "this machine has pages of %ld bytes, only %u will do", page, HLSNAP__PAGE);
 }
 
+/* ---- >>file-writes: every write and every resize of a file or memfd, and nothing else ---- */
+
+#define HLSNAP__FICLONE 0x40049409u
+
+static int hlsnap__ioctl(int fd, unsigned long request, uintptr_t arg);
+
+/* Whether this process may have a file of that size. Beyond RLIMIT_FSIZE the kernel's answer is a signal that ends the
+   process, SIGXFSZ, for a memfd, a clone and a resize, too; so it is asked for nothing before this was. */
+static hlsnap_result hlsnap__file_room(uint64_t size, const char *what, hlsnap_error *err) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
+        return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, EFBIG, "%s of %llu bytes: %s (errno %d), RLIMIT_FSIZE is %llu", what,
+                        (unsigned long long)size, hlsnap__errno_text(EFBIG), EFBIG, (unsigned long long)limit.rlim_cur);
+}
+
+/* Writes all of it at offset; short counts and EINTR are not errors. */
+static hlsnap_result hlsnap__pwrite(int fd, const void *from, size_t n, uint64_t offset, hlsnap_error *err) {
+    const char *p = (const char *)from;
+    const hlsnap_result r = hlsnap__file_room(offset + n, "a file or memfd", err);
+    while (!r && n) {
+        ssize_t k = pwrite(fd, p, n, (off_t)offset);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) {
+            const int number = k ? errno : ENOSPC;
+            return hlsnap__fail(err, HLSNAP_ERR_OS, number, "writing %zu bytes at %llu: %s (errno %d)", n,
+                                (unsigned long long)offset, hlsnap__errno_text(number), number);
+        }
+        p += k;
+        n -= (size_t)k;
+        offset += (uint64_t)k;
+    }
+    return r;
+}
+
+/* Makes an empty memfd that large. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__file_resize(int fd, uint64_t size, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__file_room(size, "a memfd", err);
+    if (r || ftruncate(fd, (off_t)size) == 0) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "a memfd of %llu bytes: %s (errno %d)", (unsigned long long)size,
+                        hlsnap__errno_text(errno), errno);
+}
+
+/* Asks the file system for room for the whole file. That there is none is an error; that it cannot say is not. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__file_reserve(int fd, uint64_t size, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__file_room(size, "a file", err);
+    if (r || syscall(SYS_fallocate, fd, 0, (off_t)0, (off_t)size) == 0 || errno != ENOSPC) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, ENOSPC, "a file of %llu bytes: %s (errno %d)", (unsigned long long)size,
+                        hlsnap__errno_text(ENOSPC), ENOSPC);
+}
+
+/* Gives an empty file the blocks of another one of that size; false: this file system, or this process, cannot. */
+HLSNAP__UNUSED static bool hlsnap__file_clone(int fd, int from, uint64_t size) {
+    return hlsnap__file_room(size, "a clone", NULL) == HLSNAP_OK &&
+           hlsnap__ioctl(fd, HLSNAP__FICLONE, (uintptr_t)from) == 0;
+}
+
 /* ---- >>snapshot: layers and extents ---- */
 
 #ifndef MFD_CLOEXEC
@@ -3336,20 +3394,6 @@ static int hlsnap__memfd(hlsnap_error *err) {
 static hlsnap_result hlsnap__memfd_seal(int fd, hlsnap_error *err) {
     if (fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS) == 0) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: errno %d", errno);
-}
-
-/* Writes all of it at offset; short counts and EINTR are not errors. */
-static hlsnap_result hlsnap__pwrite(int fd, const void *from, size_t n, uint64_t offset, hlsnap_error *err) {
-    const char *p = (const char *)from;
-    while (n) {
-        ssize_t k = pwrite(fd, p, n, (off_t)offset);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return hlsnap__fail(err, HLSNAP_ERR_OS, k ? errno : ENOSPC, "write: errno %d", k ? errno : ENOSPC);
-        p += k;
-        n -= (size_t)k;
-        offset += (uint64_t)k;
-    }
-    return HLSNAP_OK;
 }
 
 /* Reads all of it at offset; an early end means that the file shrank. */

@@ -1162,7 +1162,6 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
 
 /* ---- >>files: a layout may be hostile, so nothing is opened through a link and only regular files are read ---- */
 
-#define HLSNAP__OCI_FICLONE 0x40049409u
 #define HLSNAP__OCI_F_SETSIG 10
 #define HLSNAP__OCI_F_SETLEASE 1024
 #define HLSNAP__OCI_F_GETLEASE 1025
@@ -1459,15 +1458,6 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
-/* A file beyond RLIMIT_FSIZE would not be an error but a signal, SIGXFSZ, for memfds too. */
-static hlsnap_result hlsnap__oci_room(uint64_t size, const char *what, hlsnap_error *err) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
-        return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, EFBIG, "%s of %llu bytes: RLIMIT_FSIZE is %llu", what,
-                        (unsigned long long)size, (unsigned long long)limit.rlim_cur);
-}
-
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
     int r;
     do r = fsync(fd);
@@ -1578,7 +1568,7 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
 /* A small file, complete; not on the disk yet, so that one journal commit can do for several. */
 static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data,
                                             size_t n, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_room(n, "a file", err);
+    hlsnap_result r = hlsnap__file_room(n, "a file", err);
     b->size = n;
     if (!r) r = hlsnap__oci_blob_create(store, at, b, err);
     return r ? r : hlsnap__pwrite(b->fd, data, n, 0, err);
@@ -2990,11 +2980,10 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
     uint8_t sum[32];
     uint64_t at, n;
     uint32_t run = 0;
-    hlsnap_result r = hlsnap__oci_room(total, "a memory layer", err);
+    hlsnap_result r = hlsnap__file_room(total, "a memory layer", err);
     if (!r) r = hlsnap__oci_blob_create(&save->store, save->store.sha256, b, err);
+    if (!r) r = hlsnap__file_reserve(b->fd, total, err);
     if (r) return r;
-    if (syscall(SYS_fallocate, b->fd, 0, (off_t)0, (off_t)total) != 0 && errno == ENOSPC) /* others write their way */
-        return hlsnap__oci_os(err, errno, "allocate", "a memory layer");
     hlsnap__sha256_init(&whole, save->sha->one);
     for (at = 0; !r && at < total; at += n) {
         n = total - at < HLSNAP__OCI_BATCH ? total - at : HLSNAP__OCI_BATCH;
@@ -3608,9 +3597,7 @@ static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd, uint64_t size) {
     struct stat st;
     if (dir >= 0) close(dir);
     if (clone < 0) return -1;
-    if (hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0 && fstat(clone, &st) == 0 &&
-        (uint64_t)st.st_size >= size)
-        return clone;
+    if (hlsnap__file_clone(clone, fd, size) && fstat(clone, &st) == 0 && (uint64_t)st.st_size >= size) return clone;
     close(clone);
     return -1;
 }
@@ -3619,7 +3606,7 @@ static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd, uint64_t size) {
 static hlsnap_result hlsnap__oci_memfd(uint64_t size, int *fd, hlsnap_error *err) {
     *fd = hlsnap__memfd(err);
     if (*fd < 0) return HLSNAP_ERR_OS;
-    return ftruncate(*fd, (off_t)size) == 0 ? HLSNAP_OK : hlsnap__oci_os(err, errno, "resize", "a memfd");
+    return hlsnap__file_resize(*fd, size, err);
 }
 
 /* Keeps of the chunk list what is of chunks that are used: a watch may hold it for long, and a layer's file be nearly all
@@ -3669,7 +3656,7 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
 static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
                                             hlsnap__layer **layer, hlsnap_error *err) {
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
-    hlsnap_result r = private_guard ? hlsnap__oci_room(w->size, "a layer", err) : HLSNAP_OK; /* FICLONE heeds it, too */
+    hlsnap_result r = private_guard ? hlsnap__file_room(w->size, "a layer", err) : HLSNAP_OK;
     const int clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
     int own;
     if (clone >= 0) {

@@ -1,0 +1,217 @@
+/* test_limits.c - processes with little: file sizes, descriptors, stacks. On the fake hypervisor, so that it runs anywhere.
+
+   cc:  cc -I.. test_limits.c -o test_limits -lcjson
+   run: ./test_limits [NAME]                        works in a directory of its own in $TMPDIR or /tmp */
+#define HLSNAP_IMPLEMENTATION
+#include "fake.h"
+#include "hlsnap_oci.h"
+#include "guest_fake.h"
+#include "test.h"
+#include <stdarg.h>
+
+__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
+    char command[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    return system(command);
+}
+
+static hlsnap_result dirty(hlsnap_sandbox *sb, uint32_t first, uint32_t pages, uint32_t step, uint32_t seed) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; !r && i < pages; i++)
+        r = hlsnap_sandbox_call(sb, "dirty", HLSNAP_ARGS(hlsnap_u64(region_gva(sb, HLSNAP__HEAP) + (first + i * step) * 4096ull),
+                                hlsnap_u32(1), hlsnap_u32(seed + i)), NULL, &err);
+    return r;
+}
+
+/* ---- file sizes: RLIMIT_FSIZE, with SIGXFSZ at its default action ---- */
+
+/* What a process has before the limit comes. */
+typedef struct world { hlsnap_sandbox *sb; hlsnap_snapshot *first, *hundred, *short_runs, *made; hlsnap_sandbox *other; } world;
+
+static hlsnap_result f_create(world *w) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_FEW, 16);
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create(&g, &d, &w->other, &err);
+}
+static hlsnap_result f_from_guest(world *w) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_FEW, 16);
+    return hlsnap_snapshot_from_guest(&g, &w->made, &err);
+}
+static hlsnap_result f_create_from(world *w) {
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create_from(w->hundred, &d, &w->other, &err);
+}
+static hlsnap_result f_create_short(world *w) {
+    const hlsnap_sandbox_desc d = host_desc();
+    return hlsnap_sandbox_create_from(w->short_runs, &d, &w->other, &err);
+}
+static hlsnap_result f_call(world *w) { return dirty(w->sb, 0, 100, 1, 4); }
+static hlsnap_result f_snapshot(world *w) { return hlsnap_sandbox_snapshot(w->sb, &w->made, &err); }
+static hlsnap_result f_snapshot_little(world *w) {
+    const hlsnap_result r = hlsnap_sandbox_restore(w->sb, w->first, &err);
+    if (!r) dirty(w->sb, 7, 30, 1, 5);
+    return r ? r : hlsnap_sandbox_snapshot(w->sb, &w->made, &err);
+}
+static hlsnap_result f_restore(world *w) { return hlsnap_sandbox_restore(w->sb, w->hundred, &err); }
+static hlsnap_result f_save(world *w) { return hlsnap_oci_save("new", "v1", w->hundred, NULL, NULL, &err); }
+static hlsnap_result f_save_more(world *w) { return hlsnap_oci_save("layout", "v2", w->short_runs, NULL, NULL, &err); }
+static hlsnap_result f_load(world *w) { return hlsnap_oci_load("layout", "v1", NULL, &w->made, NULL, &err); }
+static hlsnap_result f_load_later(world *w) {
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    uint8_t byte;
+    hlsnap_result r;
+    d.verify_later = true;
+    d.threads = 3;
+    r = hlsnap_oci_load("layout", "v1", &d, &w->made, NULL, &err);
+    return r ? r : hlsnap_snapshot_read(w->made, w->made->guest->layout.regions[0].gva, &byte, 1, &err);
+}
+static hlsnap_result f_load_none(world *w) {
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    d.guard = HLSNAP_OCI_GUARD_DETECT;
+    return hlsnap_oci_load("layout", "v1", &d, &w->made, NULL, &err);
+}
+static hlsnap_result f_flatten(world *w) { return (void)w, hlsnap_oci_flatten("layout", "v1", "flat", NULL, NULL, &err); }
+static hlsnap_result f_tag(world *w) { return (void)w, hlsnap_oci_tag("layout", "v1", "other", &err); }
+static hlsnap_result f_untag(world *w) { return (void)w, hlsnap_oci_untag("layout", "v1", &err); }
+static hlsnap_result f_gc(world *w) { return (void)w, hlsnap_oci_gc("layout", 0, NULL, &err); }
+static hlsnap_result f_fsck(world *w) { return (void)w, hlsnap_oci_fsck("layout", true, &err); }
+
+enum { NOTHING, IMAGE, LAYER, SAVED, SHORT, SOME };
+static const struct { const char *name; hlsnap_result (*run)(world *w); int needs; } jobs[] = {
+    {"create", f_create, IMAGE},         {"from_guest", f_from_guest, IMAGE},   {"create_from", f_create_from, NOTHING},
+    {"create_short", f_create_short, SHORT}, {"call", f_call, NOTHING},         {"snapshot", f_snapshot, LAYER},
+    {"snapshot_little", f_snapshot_little, NOTHING}, {"restore", f_restore, NOTHING}, {"save", f_save, SAVED},
+    {"save_more", f_save_more, SOME},    {"load", f_load, LAYER},               {"load_later", f_load_later, LAYER},
+    {"load_none", f_load_none, NOTHING}, {"flatten", f_flatten, SAVED},         {"tag", f_tag, SOME},
+    {"untag", f_untag, SOME},            {"gc", f_gc, SOME},                    {"fsck", f_fsck, NOTHING}};
+
+static world world_make(void) {
+    world w;
+    memset(&w, 0, sizeof(w));
+    w.sb = start(GUEST_FEW, 600);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.first, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(w.sb, 1, 100, 1, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.hundred, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(w.sb, 1, 60, 2, 2), HLSNAP_OK); /* every other page: all of them become short runs */
+    CHECK_EQ(hlsnap_sandbox_snapshot(w.sb, &w.short_runs, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(w.sb, 200, 110, 3, 3), HLSNAP_OK);
+    return w;
+}
+
+static void world_end(world *w) {
+    hlsnap_sandbox_destroy(w->sb);
+    hlsnap_sandbox_destroy(w->other);
+    hlsnap_snapshot_release(w->first);
+    hlsnap_snapshot_release(w->hundred);
+    hlsnap_snapshot_release(w->short_runs);
+    hlsnap_snapshot_release(w->made);
+}
+
+static uint64_t needed; /* by a job, as its own result shows it; 0 = not known */
+
+static void learn(int i, world *w) {
+    const int needs = jobs[i].needs;
+    const hlsnap_snapshot *s;
+    needed = 0;
+    if (needs == SHORT) needed = w->short_runs->flat->layer->pages * 4096;
+    if (needs == IMAGE) needed = w->first->layers[0]->pages * 4096;
+    if (needs == SAVED) CHECK_EQ(hlsnap_oci_load(jobs[i].run == f_save ? "new" : "layout", "v1", NULL, &w->made, NULL, &err), 0);
+    s = needs == LAYER || needs == SAVED ? w->made : NULL;
+    if (s) needed = s->layers[s->num_layers - 1]->pages * 4096;
+}
+
+/* In a child: the job under the limit, then, after a failure, once more without. Exit code: 0 done, 1 refused as it should be. */
+static void limited(int i, rlim_t limit) {
+    struct rlimit l;
+    hlsnap_result r;
+    world w;
+    test_bad = 0;
+    signal(SIGXFSZ, SIG_DFL);
+    fake_reset();
+    w = world_make();
+    CHECK_EQ(getrlimit(RLIMIT_FSIZE, &l), 0);
+    l.rlim_cur = limit;
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &l), 0);
+    memset(&err, 0, sizeof(err));
+    r = jobs[i].run(&w);
+    l.rlim_cur = l.rlim_max;
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &l), 0);
+    if (r) {
+        char words[40];
+        snprintf(words, sizeof(words), "RLIMIT_FSIZE is %llu", (unsigned long long)limit);
+        CHECK_EQ(r, HLSNAP_ERR_OS);
+        CHECK_EQ(err.os_errno, EFBIG);
+        CHECK(strstr(err.msg, words) != NULL && strstr(err.msg, " bytes") != NULL);
+        if (test_bad) printf("# %s, limit %llu: %s\n", jobs[i].name, (unsigned long long)limit, err.msg);
+        CHECK_EQ(access("new", F_OK), -1); /* a save that failed leaves no layout */
+        CHECK(w.made == NULL && w.other == NULL);
+        CHECK_EQ(jobs[i].run(&w), HLSNAP_OK);
+    }
+    learn(i, &w);
+    CHECK(!needed || limit >= needed || r);
+    if (needed && (limit < needed) != (r != 0)) printf("# %s needs %llu\n", jobs[i].name, (unsigned long long)needed);
+    if (jobs[i].needs != SOME) CHECK_EQ(limit < needed, r != 0);
+    if (access("layout", F_OK) == 0) CHECK_EQ(hlsnap_oci_fsck("layout", false, NULL), HLSNAP_OK);
+    world_end(&w);
+    CHECK_EQ(hv.bad, 0);
+    _exit(test_bad ? 9 : r ? 1 : 0);
+}
+
+static int child_of(int i, rlim_t limit) {
+    int status = -1;
+    pid_t pid;
+    CHECK_EQ(sh("rm -rf layout new; cp -a template layout"), 0);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) limited(i, limit);
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) <= 1) return WEXITSTATUS(status);
+    CHECK(0);
+    printf("# %s, limit %llu: status 0x%x%s\n", jobs[i].name, (unsigned long long)limit, (unsigned)status,
+           WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ ? ", SIGXFSZ" : "");
+    return -1;
+}
+
+/* Every job with no bytes, a page, one byte less than it needs and just enough; that is found by halving. */
+static void file_sizes(void) {
+    world w = world_make();
+    int i;
+    CHECK_EQ(hlsnap_oci_save("template", "v1", w.hundred, NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_save("template", "old", w.first, NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag("template", "old", &err), HLSNAP_OK);
+    world_end(&w);
+    for (i = 0; i < (int)HLSNAP_COUNT(jobs) && !test_bad; i++) {
+        rlim_t low = 0, high = 1u << 21; /* low is refused, high is enough */
+        const int none = child_of(i, 0);
+        CHECK_EQ(none, jobs[i].needs != NOTHING);
+        CHECK_EQ(child_of(i, high), 0);
+        CHECK(child_of(i, 4096) >= 0);
+        while (none == 1 && high - low > 1 && !test_bad) {
+            const rlim_t mid = low + (high - low) / 2;
+            if (child_of(i, mid)) low = mid;
+            else high = mid;
+        }
+    }
+    sh("rm -rf template layout new");
+}
+
+static const test_row tests[] = {TEST(file_sizes)};
+
+int main(int argc, char **argv) {
+    const struct rlimit no_core = {0, 0};
+    const char *tmp = getenv("TMPDIR");
+    char home[200];
+    int r;
+    snprintf(home, sizeof(home), "%.150s/hlsnap-limits-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(home) || chdir(home) != 0) return 1;
+    setrlimit(RLIMIT_CORE, &no_core);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    fake_reset();
+    r = TEST_MAIN(tests, argc, argv);
+    if (chdir("/") == 0) sh("rm -rf %s", home);
+    return r;
+}
