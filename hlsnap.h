@@ -186,6 +186,19 @@ HLSNAP_API const char *hlsnap_result_name(hlsnap_result code);
    threads   any  */
 HLSNAP_API const char *hlsnap_result_text(hlsnap_result code);
 
+/* hlsnap_result_transient -- whether the same call can succeed later although nobody mends anything: something that is shared
+   with others was used up or taken.
+   err       in     of a failed call; may be NULL
+   returns   true: HLSNAP_ERR_MEMORY; and HLSNAP_ERR_OS, _HYPERVISOR or _FILE when os_errno is of
+               descriptors   EMFILE, ENFILE
+               tasks, memory EAGAIN (also a lock or lease that another holds), ENOMEM, ENOBUFS, ENOLCK
+               somebody else EBUSY, ETXTBSY (runs or writes that file), EDEADLK (waits for what we hold)
+               the moment    EINTR, ETIMEDOUT (a file server)
+             false: everything else, success and NULL too. ENOSPC, EDQUOT and EFBIG wait for a person; EIO and ESTALE may be damage;
+             HLSNAP_ERR_TIMEOUT, _CANCELLED and _CHANGED are what the call itself found
+   threads   any; on the host only  */
+HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err);
+
 /* hlsnap_version -- HLSNAP_VERSION of the compiled implementation, to compare with the header's.
    returns   major * 1000000 + minor * 1000 + patch
    threads   any  */
@@ -2912,27 +2925,78 @@ static uint64_t hlsnap__now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* What people can mend, in words; strerror is not for a library: it may share a buffer with other threads. */
+/* errno in words, of all that the system calls here return; strerror is not for a library: it may share a buffer with other
+   threads. */
 static const char *hlsnap__errno_text(int number) {
-    switch (number) {
-    case ENOENT: return "no such file or directory";
-    case EACCES: return "permission denied";
-    case EPERM: return "not permitted";
-    case ENOTDIR: return "not a directory";
-    case EISDIR: return "a directory";
-    case ELOOP: return "a symbolic link, or too many";
-    case ENAMETOOLONG: return "the name is too long";
-    case EEXIST: return "there is one already";
-    case EROFS: return "the file system is read-only";
-    case ENOSPC: return "no space left";
-    case EDQUOT: return "the disk quota is used up";
-    case EMFILE: return "too many files are open in this process";
-    case ENFILE: return "too many files are open";
-    case ENOMEM: return "out of memory";
-    case EAGAIN: return "somebody else holds it";
-    case EIO: return "input/output error";
-    default: return "failed";
-    }
+    static const struct {
+        int number;
+        const char *text;
+    } rows[] = {{ENOENT, "no such file or directory"},
+                {EACCES, "permission denied"},
+                {EPERM, "not permitted"},
+                {ENOTDIR, "not a directory"},
+                {EISDIR, "a directory"},
+                {ELOOP, "a symbolic link, or too many"},
+                {ENAMETOOLONG, "the name is too long"},
+                {EEXIST, "there is one already"},
+                {ENOTEMPTY, "the directory is not empty"},
+                {EXDEV, "on another file system"},
+                {EMLINK, "too many names for one file"},
+                {EROFS, "the file system is read-only"},
+                {ENOSPC, "no space left"},
+                {EDQUOT, "the disk quota is used up"},
+                {EFBIG, "too large for a file"},
+                {EOVERFLOW, "too large for its type"},
+                {E2BIG, "too large an argument"},
+                {EMFILE, "too many files are open in this process (RLIMIT_NOFILE)"},
+                {ENFILE, "too many files are open in the system (fs.file-max)"},
+                {ENOMEM, "out of memory"},
+                {ENOBUFS, "no room in a buffer"},
+                {EAGAIN, "not now: somebody else holds it, or a limit is reached"},
+                {EBUSY, "in use"},
+                {ETXTBSY, "the file is being run or written"},
+                {ENOLCK, "no more locks"},
+                {EDEADLK, "two wait for each other"},
+                {EINTR, "interrupted by a signal"},
+                {ETIMEDOUT, "no answer in time"},
+                {EIO, "input/output error"},
+                {ESTALE, "the file is gone from its server"},
+                {ENODEV, "no such device, or it cannot do that"},
+                {ENXIO, "no such device or address"},
+                {ENOTTY, "it knows no such request"},
+                {ENOSYS, "the kernel has no such call"},
+                {EOPNOTSUPP, "not supported"},
+                {EINVAL, "not accepted"},
+                {EBADF, "not an open file"},
+                {EFAULT, "memory that is not there"},
+                {ESPIPE, "not a file with positions"},
+                {ESRCH, "no such process or thread"}};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        if (rows[i].number == number) return rows[i].text;
+    return "failed";
+}
+
+HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err) {
+    static const int passing[] = {EMFILE, ENFILE,  EAGAIN,  ENOMEM, ENOBUFS,  ENOLCK,
+                                  EBUSY,  ETXTBSY, EDEADLK, EINTR,  ETIMEDOUT};
+    size_t i;
+    if (!err) return false;
+    if (err->code == HLSNAP_ERR_MEMORY) return true;
+    if (err->code != HLSNAP_ERR_OS && err->code != HLSNAP_ERR_HYPERVISOR && err->code != HLSNAP_ERR_FILE) return false;
+    for (i = 0; i < HLSNAP_COUNT(passing); i++)
+        if (err->os_errno == passing[i]) return true;
+    return false;
+}
+
+/* A failed mmap of so many bytes, errno as it was. Without memory that is HLSNAP_ERR_MEMORY, and limits that can be the
+   reason are named; all else is the system's. */
+static hlsnap_result hlsnap__fail_map(hlsnap_error *err, uint64_t bytes, const char *what) {
+    const int number = errno;
+    return hlsnap__fail(err, number == ENOMEM ? HLSNAP_ERR_MEMORY : HLSNAP_ERR_OS, number,
+                        "mapping %llu bytes for %s: %s (errno %d)%s", (unsigned long long)bytes, what,
+                        hlsnap__errno_text(number), number,
+                        number == ENOMEM ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it" : "");
 }
 
 /* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
@@ -3386,14 +3450,15 @@ HLSNAP__UNUSED static bool hlsnap__file_clone(int fd, int from, uint64_t size) {
 static int hlsnap__memfd(hlsnap_error *err) {
     long fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING | HLSNAP__MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING);
-    if (fd < 0) hlsnap__fail(err, HLSNAP_ERR_OS, errno, "memfd_create: errno %d", errno);
+    if (fd < 0)
+        hlsnap__fail(err, HLSNAP_ERR_OS, errno, "memfd_create: %s (errno %d)", hlsnap__errno_text(errno), errno);
     return (int)fd;
 }
 
 /* From here on nobody, not even this process, can change the bytes. */
 static hlsnap_result hlsnap__memfd_seal(int fd, hlsnap_error *err) {
     if (fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: errno %d", errno);
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
 /* Reads all of it at offset; an early end means that the file shrank. */
@@ -3402,7 +3467,9 @@ static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, 
     while (n) {
         ssize_t k = pread(fd, p, n, (off_t)offset);
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "read: errno %d", errno);
+        if (k < 0)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %zu bytes at %llu: %s (errno %d)", n,
+                                (unsigned long long)offset, hlsnap__errno_text(errno), errno);
         if (k == 0)
             return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "a file ends at %llu, %zu bytes early",
                                 (unsigned long long)offset, n);
@@ -3479,8 +3546,7 @@ static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, 
     if (sealed && pages) {
         void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
-            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping a layer of %llu pages: errno %d",
-                         (unsigned long long)pages, errno);
+            hlsnap__fail_map(err, pages * HLSNAP__PAGE, "a layer");
             hlsnap__layer_release(layer);
             return NULL;
         }
@@ -4428,6 +4494,7 @@ static void hlsnap__builder_free(hlsnap__builder *b) {
 
 /* Makes a layer of what was stored; *out is NULL when that is nothing. */
 static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **out, hlsnap_error *err) {
+    hlsnap_error why;
     hlsnap_result r;
     *out = NULL;
     if (!b->pages) return HLSNAP_OK;
@@ -4439,9 +4506,11 @@ static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **ou
     r = hlsnap__builder_flush(b, err);
     if (!r) r = hlsnap__memfd_seal(b->fd, err);
     if (r) return r;
-    *out = hlsnap__layer_create(b->fd, true, b->pages, err);
+    *out = hlsnap__layer_create(b->fd, true, b->pages, &why);
     b->fd = -1;
-    return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    if (*out) return HLSNAP_OK;
+    if (err) *err = why;
+    return why.code;
 }
 
 /* ---- >>self: the image that an address of this process lies in ---- */
@@ -4605,8 +4674,7 @@ static hlsnap_result hlsnap__image_map(hlsnap__elf *e, hlsnap_error *err) {
     uint32_t i;
     void *p =
         mmap(NULL, (size_t)e->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "image of 0x%llx bytes", (unsigned long long)e->image_size);
+    if (p == MAP_FAILED) return hlsnap__fail_map(err, e->image_size, "the guest's image");
     e->image = (uint8_t *)p;
     e->written = (uint8_t *)hlsnap__alloc((size_t)(e->image_size / HLSNAP__PAGE), 1, err);
     if (!e->written) return HLSNAP_ERR_MEMORY;
@@ -5137,11 +5205,10 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
                   ? mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
                   : MAP_FAILED;
     if (p == MAP_FAILED) {
-        if (is_hot && pinned)
-            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
+        const hlsnap_result r = is_hot && pinned ? hlsnap__fail_map(err, reserved, "guest memory") : HLSNAP_ERR_MEMORY;
         hlsnap__free(is_hot);
         hlsnap__free(pinned);
-        return HLSNAP_ERR_MEMORY;
+        return r;
     }
     hlsnap__memory_unmap(m);
     hlsnap__free(m->is_hot);
@@ -5167,7 +5234,7 @@ static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *lay
     if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
              (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
+        return hlsnap__fail_map(err, (uint64_t)e->pages * HLSNAP__PAGE, "guest memory, from a layer");
     m->trusted = m->trusted && layer->sealed;
     return HLSNAP_OK;
 }
@@ -5276,7 +5343,8 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
    it says EINVAL. */
 static hlsnap_result hlsnap__memory_advise(hlsnap__memory *m, size_t size, hlsnap_error *err) {
     if (madvise(m->mem, size, MADV_DONTFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: errno %d", errno);
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
+                            errno);
     m->gate = madvise(m->mem, size, MADV_NOHUGEPAGE) == 0 || errno == EINVAL;
     return HLSNAP_OK;
 }
@@ -5305,7 +5373,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->watched = hlsnap__snapshot_watched(s);
     if (again && mmap(m->mem, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                       0) == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes", size);
+        return hlsnap__fail_map(err, size, "guest memory");
     r = hlsnap__flat_get(s, &flat, err);
     for (i = 0; i < s->num_extents && !r; i++)
         if (hlsnap__extent_mapped(s, &s->extents[i]))
@@ -6482,7 +6550,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *nam
 
 static hlsnap_result hlsnap__random(void *to, size_t n, hlsnap_error *err) {
     if (syscall(SYS_getrandom, to, n, 0) == (long)n) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: errno %d", errno);
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
 /* A new identity page: thread control block with a new canary, id, entropy, generation. */
@@ -6531,7 +6599,8 @@ static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (m->sys_used)
         memset(sys, 0, (size_t)m->sys_used * HLSNAP__PAGE);
     else if (madvise(sys, HLSNAP__SYS_SIZE, HLSNAP__MADV_WIPEONFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_WIPEONFORK: errno %d", errno);
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_WIPEONFORK: %s (errno %d)", hlsnap__errno_text(errno),
+                            errno);
     else
         madvise(sys, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     m->sys_used = hlsnap__machine_build(sys, &m->layout);

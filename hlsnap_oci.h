@@ -4230,7 +4230,7 @@ static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci
     r = hlsnap__oci_shares_same(entries, shares->same, err);
     if (r) return r;
     r = hlsnap__oci_reach_all(load, &shares->reach, NULL, shares->same, err);
-    if (!r || r == HLSNAP_ERR_MEMORY) return r;
+    if (!r || hlsnap_result_transient(err)) return r;
     hlsnap__free(shares->reach.rows);
     memset(&shares->reach, 0, sizeof(shares->reach));
     return HLSNAP_OK;
@@ -4590,9 +4590,8 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     if (r) return r;
     r = hlsnap__oci_find_manifest(load, ref ? ref : tag, &entry, &number, err);
     if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = hlsnap__oci_some_ours(load, tag, err);
-    /* one of a manifest that is missing or unsound goes, too */
-    if (!ref && r != HLSNAP_ERR_NOT_FOUND && r != HLSNAP_ERR_MEDIA_TYPE && r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
-    if (r) return r;
+    /* one of a manifest that is missing or unsound goes, too; one that cannot be looked at just now may be another's */
+    if (r && (ref || r == HLSNAP_ERR_NOT_FOUND || r == HLSNAP_ERR_MEDIA_TYPE || hlsnap_result_transient(err))) return r;
     edit.tag = tag;
     edit.digest = ref ? hlsnap__oci_digest_of(entry) : NULL;
     edit.size = ref ? (uint64_t)hlsnap__json_get(entry, "size")->valuedouble : 0;

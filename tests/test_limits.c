@@ -10,7 +10,7 @@
 #include <stdarg.h>
 
 __attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[400];
+    char command[1000];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(command, sizeof(command), fmt, ap);
@@ -176,14 +176,21 @@ static int child_of(int i, rlim_t limit) {
     return -1;
 }
 
-/* Every job with no bytes, a page, one byte less than it needs and just enough; that is found by halving. */
-static void file_sizes(void) {
-    world w = world_make();
-    int i;
+/* The layout that jobs work on a copy of. */
+static void layout_make(void) {
+    world w;
+    if (access("template", F_OK) == 0) return;
+    w = world_make();
     CHECK_EQ(hlsnap_oci_save("template", "v1", w.hundred, NULL, NULL, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_save("template", "old", w.first, NULL, NULL, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_untag("template", "old", &err), HLSNAP_OK);
     world_end(&w);
+}
+
+/* Every job with no bytes, a page, one byte less than it needs and just enough; that is found by halving. */
+static void file_sizes(void) {
+    int i;
+    layout_make();
     for (i = 0; i < (int)HLSNAP_COUNT(jobs) && !test_bad; i++) {
         rlim_t low = 0, high = 1u << 21; /* low is refused, high is enough */
         const int none = child_of(i, 0);
@@ -196,10 +203,155 @@ static void file_sizes(void) {
             else high = mid;
         }
     }
-    sh("rm -rf template layout new");
 }
 
-static const test_row tests[] = {TEST(file_sizes)};
+/* ---- descriptors, and whatever else is used up only for now ---- */
+
+/* Every errno has words of its own, and says whether it passes by itself. */
+static const struct { int number; bool passes; } errnos[] = {
+    {ENOENT, false},     {EACCES, false}, {EPERM, false},  {ENOTDIR, false}, {EISDIR, false},  {ELOOP, false},  {ENAMETOOLONG, false},
+    {EEXIST, false},     {ENOTEMPTY, false}, {EXDEV, false}, {EMLINK, false}, {EROFS, false},  {ENOSPC, false}, {EDQUOT, false},
+    {EFBIG, false},      {EOVERFLOW, false}, {E2BIG, false}, {EMFILE, true},  {ENFILE, true},  {ENOMEM, true},  {ENOBUFS, true},
+    {EAGAIN, true},      {EBUSY, true},   {ETXTBSY, true}, {ENOLCK, true},   {EDEADLK, true},  {EINTR, true},   {ETIMEDOUT, true},
+    {EIO, false},        {ESTALE, false}, {ENODEV, false}, {ENXIO, false},   {ENOTTY, false},  {ENOSYS, false}, {EOPNOTSUPP, false},
+    {EINVAL, false},     {EBADF, false},  {EFAULT, false}, {ESPIPE, false},  {ESRCH, false}};
+
+static void transient(void) {
+    static const struct { hlsnap_result code; const char *name; } codes[] = {
+#define ROW(name, number, text) {HLSNAP_##name, "HLSNAP_" #name},
+        HLSNAP_RESULTS(ROW)
+#undef ROW
+    };
+    hlsnap_error e = HLSNAP_ZERO;
+    size_t i, k;
+    CHECK(!hlsnap_result_transient(NULL) && !hlsnap_result_transient(&e));
+    for (i = 0; i < HLSNAP_COUNT(errnos); i++) {
+        const char *words = hlsnap__errno_text(errnos[i].number);
+        CHECK(strcmp(words, "failed") != 0 && strlen(words) > 5);
+        for (k = 0; k < i; k++) CHECK(strcmp(words, hlsnap__errno_text(errnos[k].number)) != 0);
+        for (k = 0; k < HLSNAP_COUNT(codes); k++) {
+            const hlsnap_result c = e.code = codes[k].code;
+            const bool of_the_system = c == HLSNAP_ERR_OS || c == HLSNAP_ERR_HYPERVISOR || c == HLSNAP_ERR_FILE;
+            e.os_errno = errnos[i].number;
+            if (!CHECK_EQ(hlsnap_result_transient(&e), c == HLSNAP_ERR_MEMORY || (of_the_system && errnos[i].passes)))
+                printf("# %s, errno %d\n", codes[k].name, errnos[i].number);
+            e.os_errno = 0;
+            CHECK_EQ(hlsnap_result_transient(&e), c == HLSNAP_ERR_MEMORY);
+        }
+    }
+    CHECK_STR(hlsnap__errno_text(-1), "failed");
+}
+
+/* In a child: a job with one descriptor more each time, until that is enough. */
+static void without_descriptors(int i) {
+    struct rlimit l;
+    hlsnap_result r = HLSNAP_ERR_OS;
+    int refused = 0, more;
+    world w;
+    test_bad = 0;
+    fake_reset();
+    w = world_make();
+    getrlimit(RLIMIT_NOFILE, &l);
+    for (more = 0; r && more < 40 && !test_bad; more++) {
+        const int free_fd = dup(0), fds = count_fds() - 1;
+        close(free_fd);
+        l.rlim_cur = (rlim_t)(free_fd + more);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        r = jobs[i].run(&w);
+        l.rlim_cur = l.rlim_max;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        if (!r) break;
+        refused++;
+        if (!CHECK_EQ(r, HLSNAP_ERR_OS) || !CHECK_EQ(err.os_errno, EMFILE) || !CHECK(hlsnap_result_transient(&err)) ||
+            !CHECK(strstr(err.msg, "too many files are open in this process") != NULL) || !CHECK_EQ(count_fds(), fds))
+            printf("# %s with %d descriptors: %s %s\n", jobs[i].name, more, hlsnap_result_name(r), err.msg);
+    }
+    CHECK_EQ(r, HLSNAP_OK);
+    printf("# %s: refused %d times\n", jobs[i].name, refused);
+    if (jobs[i].needs != NOTHING) CHECK(refused > 0);
+    world_end(&w);
+    _exit(test_bad != 0);
+}
+
+static void descriptors(void) {
+    int i, status = -1;
+    layout_make();
+    for (i = 0; i < (int)HLSNAP_COUNT(jobs); i++) {
+        pid_t pid;
+        CHECK_EQ(sh("rm -rf layout new; cp -a template layout"), 0);
+        fflush(stdout);
+        pid = fork();
+        if (pid == 0) without_descriptors(i);
+        CHECK_EQ(waitpid(pid, &status, 0), pid);
+        CHECK_EQ(status, 0);
+    }
+}
+
+/* A tag of another tool's is not taken away because its manifest cannot be opened just now. */
+static void untag_what_is_held(void) {
+    static const char foreign[] = "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":{"
+                                  "\"mediaType\":\"a/b\",\"digest\":\"sha256:"
+                                  "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2},\"layers\":[]}";
+    uint8_t sum[32];
+    char digest[72], path[120];
+    int fd;
+    layout_make();
+    CHECK_EQ(sh("rm -rf layout; cp -a template layout"), 0);
+    hlsnap__sha256_of(hlsnap__sha256_pick(0)->one, foreign, sizeof(foreign) - 1, sum);
+    hlsnap__sha256_text(sum, digest);
+    snprintf(path, sizeof(path), "layout/blobs/sha256/%s", digest + 7);
+    CHECK_EQ(sh("printf '%%s' '%s' >%s", foreign, path), 0);
+    CHECK_EQ(sh("sed -i 's|\"manifests\":\\[|&{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"%s\",\"size\":"
+                "%d,\"annotations\":{\"org.opencontainers.image.ref.name\":\"theirs\"}},|' layout/index.json", digest,
+                (int)sizeof(foreign) - 1), 0);
+    CHECK_EQ(hlsnap_oci_untag("layout", "theirs", &err), HLSNAP_ERR_MEDIA_TYPE);
+    fd = open(path, O_RDWR);
+    if (fcntl(fd, F_SETSIG, SIGURG) != 0 || fcntl(fd, F_SETLEASE, F_WRLCK) != 0) {
+        close(fd);
+        SKIP("no leases here");
+    }
+    CHECK_EQ(hlsnap_oci_untag("layout", "theirs", &err), HLSNAP_ERR_OS);
+    CHECK_EQ(err.os_errno, EAGAIN);
+    CHECK(hlsnap_result_transient(&err));
+    close(fd);
+    CHECK_EQ(sh("grep -q '\"theirs\"' layout/index.json"), 0);
+    CHECK_EQ(hlsnap_oci_untag("layout", "theirs", &err), HLSNAP_ERR_MEDIA_TYPE);
+}
+
+/* The k-th system call of a job fails, for every k: what is used up for now is the system's or memory, never the machine's. */
+static void used_up(void) {
+    static const int numbers[] = {EMFILE, ENFILE, EAGAIN, ENOMEM};
+    size_t e;
+    int i, failures = 0;
+    for (i = 0; jobs[i].run != f_save; i++)
+        for (e = 0; e < HLSNAP_COUNT(numbers); e++) {
+            hlsnap_result r = HLSNAP_ERR_OS;
+            long k;
+            for (k = 0; k < 200; k++) {
+                world w = world_make();
+                bool hit;
+                inject_arm(-1, k);
+                inject.sys_errno = numbers[e];
+                r = jobs[i].run(&w);
+                hit = inject_disarm();
+                inject.sys_errno = 0;
+                world_end(&w);
+                if (!hit) break;
+                if (!r) continue; /* it can do without */
+                failures++;
+                if (!CHECK(r == HLSNAP_ERR_OS || (r == HLSNAP_ERR_MEMORY && numbers[e] == ENOMEM)) ||
+                    !CHECK_EQ(err.code, r) || !CHECK_EQ(err.os_errno, numbers[e]) || !CHECK(hlsnap_result_transient(&err)) ||
+                    !CHECK(strstr(err.msg, hlsnap__errno_text(numbers[e])) != NULL) ||
+                    !CHECK(r != HLSNAP_ERR_MEMORY || strstr(err.msg, "RLIMIT_AS") != NULL))
+                    printf("# %s, system call %ld: %s %s\n", jobs[i].name, k, hlsnap_result_name(r), err.msg);
+            }
+            CHECK(k < 200);
+            CHECK_EQ(r, HLSNAP_OK);
+        }
+    CHECK(failures > 50);
+}
+
+static const test_row tests[] = {TEST(file_sizes), TEST(transient), TEST(descriptors), TEST(untag_what_is_held), TEST(used_up)};
 
 int main(int argc, char **argv) {
     const struct rlimit no_core = {0, 0};
