@@ -878,7 +878,7 @@ typedef struct hlsnap__layer {
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
     const uint8_t *map;                        /* all pages, read-only, when sealed; else NULL: read with pread */
-    int32_t places_lock;                       /* atomic: 1 = somebody looks at or changes the places */
+    int32_t places_lock; /* atomic: 1 = somebody looks at or changes the places; 2 = for so long that nobody waits */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
     hlsnap__watch *watch;                      /* retained; NULL = nothing to watch */
 } hlsnap__layer;
@@ -3488,31 +3488,48 @@ static void hlsnap__place_release(hlsnap__place *place) {
     if (place && hlsnap__release(&place->refs)) hlsnap__free(place);
 }
 
-/* Held for a few instructions only. */
-static void hlsnap__places_lock(hlsnap__layer *layer) {
-    while (__atomic_exchange_n(&layer->places_lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+/* Held for a few instructions, but in the child of a fork for ever, when another thread had it. Who does not get it in a
+   tenth of a second, and everybody from then on until it is given back, does without: to know no place costs only bytes. */
+static bool hlsnap__places_lock(hlsnap__layer *layer) {
+    const struct timespec nap = {0, 1000000};
+    int32_t was;
+    int tries;
+    for (tries = 0; tries < 200; tries++) {
+        was = 0;
+        if (__atomic_compare_exchange_n(&layer->places_lock, &was, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return true;
+        if (was == 2) return false;
+        if (tries < 100)
+            sched_yield();
+        else
+            nanosleep(&nap, NULL); /* lets a holder of lower priority run */
+    }
+    was = 1;
+    __atomic_compare_exchange_n(&layer->places_lock, &was, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return false;
 }
 static void hlsnap__places_unlock(hlsnap__layer *layer) { __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE); }
 
 /* Takes over place as the newest; one in the same blob makes way for it. */
 HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap__place *place) {
-    hlsnap__place *old;
-    hlsnap__places_lock(layer);
-    old = layer->places[0];
-    layer->places[0] = place;
-    if (old && strcmp(old->memory, place->memory) != 0) {
-        hlsnap__place *oldest = layer->places[1];
-        layer->places[1] = old;
-        old = oldest;
+    hlsnap__place *old = place;
+    if (hlsnap__places_lock(layer)) {
+        old = layer->places[0];
+        layer->places[0] = place;
+        if (old && strcmp(old->memory, place->memory) != 0) {
+            hlsnap__place *oldest = layer->places[1];
+            layer->places[1] = old;
+            old = oldest;
+        }
+        hlsnap__places_unlock(layer);
     }
-    hlsnap__places_unlock(layer);
     hlsnap__place_release(old);
 }
 
 /* Place number i, retained, or NULL. */
 HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *layer, uint32_t i) {
     hlsnap__place *place;
-    hlsnap__places_lock(layer);
+    if (!hlsnap__places_lock(layer)) return NULL;
     place = layer->places[i];
     if (place) hlsnap__retain(&place->refs);
     hlsnap__places_unlock(layer);
@@ -3522,7 +3539,8 @@ HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *laye
 static void hlsnap__layer_release(hlsnap__layer *layer) {
     uint32_t i;
     if (!layer || !hlsnap__release(&layer->refs)) return;
-    for (i = 0; i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
+    /* still locked by a thread that a fork left behind, they may be half changed */
+    for (i = 0; !layer->places_lock && i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
     hlsnap__watch_release(layer->watch);
     if (layer->fd < 0)
         hlsnap__free(hlsnap__unconst(layer->map));

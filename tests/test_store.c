@@ -16,6 +16,7 @@ static void counted_free(void *p);
 #include "test.h"
 #include <dirent.h>
 #include <stdio.h>
+#include <sys/wait.h>
 
 static hlsnap_error err;
 static char dir[200];
@@ -418,6 +419,37 @@ static void limits_hold_while_verified(void) {
     removed();
 }
 
+/* A snapshot that is still being verified, started in the child of a fork: the thread that verifies is not there. */
+static void started_in_a_child(void) {
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    hlsnap_snapshot *s = NULL;
+    int status = -1;
+    pid_t pid;
+    saved(100, 7);
+    first_thread = pthread_self();
+    held = 1;
+    oci.verify_later = true;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_OK);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        hlsnap_sandbox *sb;
+        alarm(30);
+        held = 0;
+        sb = start_from(s);
+        CHECK_EQ(sum(sb, 100), 700);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_snapshot_release(s);
+        _exit(test_bad != 0 || live != 0);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    __atomic_store_n(&held, 0, __ATOMIC_RELAXED);
+    hlsnap_snapshot_release(s);
+    removed();
+}
+
 /* A pre-init snapshot is no use to anyone else; and a desc that asks for what is not there says so. */
 static void refusals(void) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
@@ -510,7 +542,7 @@ static void allocation_failures(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(refusals)};
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
