@@ -53,6 +53,8 @@ THREADS
     No global state but facts about the machine, read once. A sandbox belongs to one thread at a time and may move between
     threads. Snapshots are immutable and may be shared. hlsnap_interrupt_cancel() works from any thread. A sandbox does not
     survive fork(): in the child only hlsnap_sandbox_destroy() does something useful (it frees the child's copy).
+    A stack of 32 KiB is enough for every function of the three headers, compiled with optimization (-O1 or more); host
+    functions, log and progress callbacks run on it, too, and the C library takes some of it.
 
 MEMORY
     Objects are opaque and come from HLSNAP_MALLOC; every block below says who frees. Descs are copied; pointers inside
@@ -3794,21 +3796,20 @@ HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t 
 static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t page, size_t skip, uint8_t *to, size_t n,
                                             size_t *done, hlsnap_error *err) {
     const hlsnap__extent *e = hlsnap__extent_at(s, page);
-    uint8_t bounce[HLSNAP__PAGE];
-    hlsnap_result r = HLSNAP_OK;
+    const hlsnap__layer *layer = e ? s->layers[e->layer] : NULL;
     const uint64_t at = e ? e->layer_page + (page - e->page) : 0, left = e ? e->pages - (page - e->page) : 0;
     if (e && !skip && n >= HLSNAP__PAGE) {
         const uint64_t pages = n / HLSNAP__PAGE < left ? n / HLSNAP__PAGE : left;
         *done = (size_t)(pages * HLSNAP__PAGE);
-        return hlsnap__layer_read(s->layers[e->layer], at, pages, to, err);
+        return hlsnap__layer_read(layer, at, pages, to, err);
     }
     *done = n < HLSNAP__PAGE - skip ? n : HLSNAP__PAGE - skip;
-    if (e) r = hlsnap__layer_read(s->layers[e->layer], at, 1, bounce, err);
-    if (e)
-        memcpy(to, bounce + skip, *done);
+    if (layer && !layer->map) return hlsnap__pread(layer->fd, to, *done, at * HLSNAP__PAGE + skip, err);
+    if (layer)
+        memcpy(to, layer->map + at * HLSNAP__PAGE + skip, *done);
     else
         memset(to, 0, *done);
-    return r;
+    return HLSNAP_OK;
 }
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,

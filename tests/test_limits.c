@@ -351,7 +351,57 @@ static void used_up(void) {
     CHECK(failures > 50);
 }
 
-static const test_row tests[] = {TEST(file_sizes), TEST(transient), TEST(descriptors), TEST(untag_what_is_held), TEST(used_up)};
+/* ---- stacks ---- */
+
+#define STACK_ENOUGH (32u << 10) /* as hlsnap.h says */
+#define STACK_ALL (512u << 10)
+
+typedef struct painted { int job; world *w; hlsnap_result r; uint8_t *low; size_t used; } painted;
+
+static void *on_painted(void *arg) { /* all below this frame is painted, so what is not any more was used */
+    painted *p = (painted *)arg;
+    uint8_t here = 0, *const top = (uint8_t *)__builtin_frame_address(0) - 256;
+    (void)here;
+    memset(p->low, 0xa5, (size_t)(top - p->low) - 2048);
+    p->r = jobs[p->job].run(p->w);
+    while (p->low < top && *p->low == 0xa5) p->low++;
+    p->used = (size_t)(top - p->low);
+    return NULL;
+}
+
+/* The deepest use of each job, on a thread of its own. The C library takes some of a thread's stack for itself. */
+static void stacks(void) {
+    const size_t library = 4096;
+    size_t deepest[2] = {0, 0};
+    int i;
+    if (SANITIZED || RUNNING_ON_VALGRIND) SKIP("frames are larger here");
+    layout_make();
+    for (i = 0; i < (int)HLSNAP_COUNT(jobs); i++) {
+        const int store = jobs[i].run == f_save || i > 8;
+        pthread_attr_t attr;
+        pthread_t thread;
+        painted p = {i, NULL, HLSNAP_ERR_OS, NULL, 0};
+        world w = world_make();
+        void *stack = mmap(NULL, STACK_ALL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK_EQ(sh("rm -rf layout new; cp -a template layout"), 0);
+        p.w = &w;
+        p.low = (uint8_t *)stack;
+        pthread_attr_init(&attr);
+        CHECK_EQ(pthread_attr_setstack(&attr, stack, STACK_ALL), 0);
+        CHECK_EQ(pthread_create(&thread, &attr, on_painted, &p), 0);
+        pthread_join(thread, NULL);
+        pthread_attr_destroy(&attr);
+        CHECK_EQ(p.r, HLSNAP_OK);
+        printf("# %s: %zu bytes of stack\n", jobs[i].name, p.used);
+        if (!CHECK(p.used + library <= STACK_ENOUGH)) printf("# %s\n", jobs[i].name);
+        if (p.used > deepest[store]) deepest[store] = p.used;
+        world_end(&w);
+        munmap(stack, STACK_ALL);
+    }
+    printf("# deepest: %zu, with the store %zu\n", deepest[0], deepest[1]);
+}
+
+static const test_row tests[] = {TEST(file_sizes), TEST(transient), TEST(descriptors), TEST(untag_what_is_held), TEST(used_up), TEST(stacks)};
 
 int main(int argc, char **argv) {
     const struct rlimit no_core = {0, 0};

@@ -18,6 +18,17 @@ static void counted_free(void *p);
 #include <stdio.h>
 #include <sys/wait.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 static hlsnap_error err;
 static char dir[200];
 
@@ -542,7 +553,27 @@ static void allocation_failures(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(refusals)};
+/* All of it on as small a stack as hlsnap.h says is enough. A sanitizer's frames are larger. */
+static void *on_a_small_stack(void *arg) {
+    *(hlsnap_result *)arg = whole_way();
+    return NULL;
+}
+static void small_stack(void) {
+    const size_t sanitized = SANITIZED ? 8 : 1;
+    hlsnap_result r = HLSNAP_ERR_STATE;
+    pthread_attr_t attr;
+    pthread_t thread;
+    saved(10, 3);
+    pthread_attr_init(&attr);
+    CHECK_EQ(pthread_attr_setstacksize(&attr, sanitized * (32u << 10)), 0);
+    CHECK_EQ(pthread_create(&thread, &attr, on_a_small_stack, &r), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(r, HLSNAP_OK);
+    pthread_attr_destroy(&attr);
+    removed();
+}
+
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(small_stack), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
