@@ -53,6 +53,8 @@ THREADS
     No global state but facts about the machine, read once. A sandbox belongs to one thread at a time and may move between
     threads. Snapshots are immutable and may be shared. hlsnap_interrupt_cancel() works from any thread. A sandbox does not
     survive fork(): in the child only hlsnap_sandbox_destroy() does something useful (it frees the child's copy).
+    A stack of 32 KiB is enough for every function of the three headers, compiled with optimization (-O1 or more); host
+    functions, log and progress callbacks run on it, too, and the C library takes some of it.
 
 MEMORY
     Objects are opaque and come from HLSNAP_MALLOC; every block below says who frees. Descs are copied; pointers inside
@@ -61,7 +63,8 @@ MEMORY
 
 LIMITS
     16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of
-    half the mailbox.
+    half the mailbox. An image, and a snapshot's layer of more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not
+    allow is HLSNAP_ERR_OS (EFBIG), never SIGXFSZ.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -184,6 +187,19 @@ HLSNAP_API const char *hlsnap_result_name(hlsnap_result code);
    returns   a static string, "unknown result" for a number that is none
    threads   any  */
 HLSNAP_API const char *hlsnap_result_text(hlsnap_result code);
+
+/* hlsnap_result_transient -- whether the same call can succeed later although nobody mends anything: something that is shared
+   with others was used up or taken.
+   err       in     of a failed call; may be NULL
+   returns   true: HLSNAP_ERR_MEMORY; and HLSNAP_ERR_OS, _HYPERVISOR or _FILE when os_errno is of
+               descriptors   EMFILE, ENFILE
+               tasks, memory EAGAIN (also a lock or lease that another holds), ENOMEM, ENOBUFS, ENOLCK
+               somebody else EBUSY, ETXTBSY (runs or writes that file), EDEADLK (waits for what we hold)
+               the moment    EINTR, ETIMEDOUT (a file server)
+             false: everything else, success and NULL too. ENOSPC, EDQUOT and EFBIG wait for a person; EIO and ESTALE may be damage;
+             HLSNAP_ERR_TIMEOUT, _CANCELLED and _CHANGED are what the call itself found
+   threads   any; on the host only  */
+HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err);
 
 /* hlsnap_version -- HLSNAP_VERSION of the compiled implementation, to compare with the header's.
    returns   major * 1000000 + minor * 1000 + patch
@@ -870,7 +886,7 @@ typedef struct hlsnap__layer {
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
     const uint8_t *map;                        /* all pages, read-only, when sealed; else NULL: read with pread */
-    int32_t places_lock;                       /* atomic: 1 = somebody looks at or changes the places */
+    int32_t places_lock; /* atomic: 1 = somebody looks at or changes the places; 2 = for so long that nobody waits */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
     hlsnap__watch *watch;                      /* retained; NULL = nothing to watch */
 } hlsnap__layer;
@@ -2924,27 +2940,78 @@ static uint64_t hlsnap__now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* What people can mend, in words; strerror is not for a library: it may share a buffer with other threads. */
+/* errno in words, of all that the system calls here return; strerror is not for a library: it may share a buffer with other
+   threads. */
 static const char *hlsnap__errno_text(int number) {
-    switch (number) {
-    case ENOENT: return "no such file or directory";
-    case EACCES: return "permission denied";
-    case EPERM: return "not permitted";
-    case ENOTDIR: return "not a directory";
-    case EISDIR: return "a directory";
-    case ELOOP: return "a symbolic link, or too many";
-    case ENAMETOOLONG: return "the name is too long";
-    case EEXIST: return "there is one already";
-    case EROFS: return "the file system is read-only";
-    case ENOSPC: return "no space left";
-    case EDQUOT: return "the disk quota is used up";
-    case EMFILE: return "too many files are open in this process";
-    case ENFILE: return "too many files are open";
-    case ENOMEM: return "out of memory";
-    case EAGAIN: return "somebody else holds it";
-    case EIO: return "input/output error";
-    default: return "failed";
-    }
+    static const struct {
+        int number;
+        const char *text;
+    } rows[] = {{ENOENT, "no such file or directory"},
+                {EACCES, "permission denied"},
+                {EPERM, "not permitted"},
+                {ENOTDIR, "not a directory"},
+                {EISDIR, "a directory"},
+                {ELOOP, "a symbolic link, or too many"},
+                {ENAMETOOLONG, "the name is too long"},
+                {EEXIST, "there is one already"},
+                {ENOTEMPTY, "the directory is not empty"},
+                {EXDEV, "on another file system"},
+                {EMLINK, "too many names for one file"},
+                {EROFS, "the file system is read-only"},
+                {ENOSPC, "no space left"},
+                {EDQUOT, "the disk quota is used up"},
+                {EFBIG, "too large for a file"},
+                {EOVERFLOW, "too large for its type"},
+                {E2BIG, "too large an argument"},
+                {EMFILE, "too many files are open in this process (RLIMIT_NOFILE)"},
+                {ENFILE, "too many files are open in the system (fs.file-max)"},
+                {ENOMEM, "out of memory"},
+                {ENOBUFS, "no room in a buffer"},
+                {EAGAIN, "not now: somebody else holds it, or a limit is reached"},
+                {EBUSY, "in use"},
+                {ETXTBSY, "the file is being run or written"},
+                {ENOLCK, "no more locks"},
+                {EDEADLK, "two wait for each other"},
+                {EINTR, "interrupted by a signal"},
+                {ETIMEDOUT, "no answer in time"},
+                {EIO, "input/output error"},
+                {ESTALE, "the file is gone from its server"},
+                {ENODEV, "no such device, or it cannot do that"},
+                {ENXIO, "no such device or address"},
+                {ENOTTY, "it knows no such request"},
+                {ENOSYS, "the kernel has no such call"},
+                {EOPNOTSUPP, "not supported"},
+                {EINVAL, "not accepted"},
+                {EBADF, "not an open file"},
+                {EFAULT, "memory that is not there"},
+                {ESPIPE, "not a file with positions"},
+                {ESRCH, "no such process or thread"}};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        if (rows[i].number == number) return rows[i].text;
+    return "failed";
+}
+
+HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err) {
+    static const int passing[] = {EMFILE, ENFILE,  EAGAIN,  ENOMEM, ENOBUFS,  ENOLCK,
+                                  EBUSY,  ETXTBSY, EDEADLK, EINTR,  ETIMEDOUT};
+    size_t i;
+    if (!err) return false;
+    if (err->code == HLSNAP_ERR_MEMORY) return true;
+    if (err->code != HLSNAP_ERR_OS && err->code != HLSNAP_ERR_HYPERVISOR && err->code != HLSNAP_ERR_FILE) return false;
+    for (i = 0; i < HLSNAP_COUNT(passing); i++)
+        if (err->os_errno == passing[i]) return true;
+    return false;
+}
+
+/* A failed mmap of so many bytes, errno as it was. Without memory that is HLSNAP_ERR_MEMORY, and limits that can be the
+   reason are named; all else is the system's. */
+static hlsnap_result hlsnap__fail_map(hlsnap_error *err, uint64_t bytes, const char *what) {
+    const int number = errno;
+    return hlsnap__fail(err, number == ENOMEM ? HLSNAP_ERR_MEMORY : HLSNAP_ERR_OS, number,
+                        "mapping %llu bytes for %s: %s (errno %d)%s", (unsigned long long)bytes, what,
+                        hlsnap__errno_text(number), number,
+                        number == ENOMEM ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it" : "");
 }
 
 /* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
@@ -3327,6 +3394,63 @@ static hlsnap_result hlsnap__page_check(hlsnap_result code, hlsnap_error *err) {
     return hlsnap__fail(err, code, 0, "this machine has pages of %ld bytes, only %u will do", page, HLSNAP__PAGE);
 }
 
+/* ---- >>file-writes: every write and every resize of a file or memfd, and nothing else ---- */
+
+#define HLSNAP__FICLONE 0x40049409u
+
+static int hlsnap__ioctl(int fd, unsigned long request, uintptr_t arg);
+
+/* Whether this process may have a file of that size. Beyond RLIMIT_FSIZE the kernel's answer is a signal that ends the
+   process, SIGXFSZ, for a memfd, a clone and a resize, too; so it is asked for nothing before this was. */
+static hlsnap_result hlsnap__file_room(uint64_t size, const char *what, hlsnap_error *err) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
+        return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, EFBIG, "%s of %llu bytes: %s (errno %d), RLIMIT_FSIZE is %llu", what,
+                        (unsigned long long)size, hlsnap__errno_text(EFBIG), EFBIG, (unsigned long long)limit.rlim_cur);
+}
+
+/* Writes all of it at offset; short counts and EINTR are not errors. */
+static hlsnap_result hlsnap__pwrite(int fd, const void *from, size_t n, uint64_t offset, hlsnap_error *err) {
+    const char *p = (const char *)from;
+    const hlsnap_result r = hlsnap__file_room(offset + n, "a file or memfd", err);
+    while (!r && n) {
+        ssize_t k = pwrite(fd, p, n, (off_t)offset);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) {
+            const int number = k ? errno : ENOSPC;
+            return hlsnap__fail(err, HLSNAP_ERR_OS, number, "writing %zu bytes at %llu: %s (errno %d)", n,
+                                (unsigned long long)offset, hlsnap__errno_text(number), number);
+        }
+        p += k;
+        n -= (size_t)k;
+        offset += (uint64_t)k;
+    }
+    return r;
+}
+
+/* Makes an empty memfd that large. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__file_resize(int fd, uint64_t size, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__file_room(size, "a memfd", err);
+    if (r || ftruncate(fd, (off_t)size) == 0) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "a memfd of %llu bytes: %s (errno %d)", (unsigned long long)size,
+                        hlsnap__errno_text(errno), errno);
+}
+
+/* Asks the file system for room for the whole file. That there is none is an error; that it cannot say is not. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__file_reserve(int fd, uint64_t size, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__file_room(size, "a file", err);
+    if (r || syscall(SYS_fallocate, fd, 0, (off_t)0, (off_t)size) == 0 || errno != ENOSPC) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, ENOSPC, "a file of %llu bytes: %s (errno %d)", (unsigned long long)size,
+                        hlsnap__errno_text(ENOSPC), ENOSPC);
+}
+
+/* Gives an empty file the blocks of another one of that size; false: this file system, or this process, cannot. */
+HLSNAP__UNUSED static bool hlsnap__file_clone(int fd, int from, uint64_t size) {
+    return hlsnap__file_room(size, "a clone", NULL) == HLSNAP_OK &&
+           hlsnap__ioctl(fd, HLSNAP__FICLONE, (uintptr_t)from) == 0;
+}
+
 /* ---- >>snapshot: layers and extents ---- */
 
 #ifndef MFD_CLOEXEC
@@ -3341,28 +3465,15 @@ static hlsnap_result hlsnap__page_check(hlsnap_result code, hlsnap_error *err) {
 static int hlsnap__memfd(hlsnap_error *err) {
     long fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING | HLSNAP__MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = syscall(SYS_memfd_create, "hlsnap", MFD_CLOEXEC | HLSNAP__MFD_ALLOW_SEALING);
-    if (fd < 0) hlsnap__fail(err, HLSNAP_ERR_OS, errno, "memfd_create: errno %d", errno);
+    if (fd < 0)
+        hlsnap__fail(err, HLSNAP_ERR_OS, errno, "memfd_create: %s (errno %d)", hlsnap__errno_text(errno), errno);
     return (int)fd;
 }
 
 /* From here on nobody, not even this process, can change the bytes. */
 static hlsnap_result hlsnap__memfd_seal(int fd, hlsnap_error *err) {
     if (fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: errno %d", errno);
-}
-
-/* Writes all of it at offset; short counts and EINTR are not errors. */
-static hlsnap_result hlsnap__pwrite(int fd, const void *from, size_t n, uint64_t offset, hlsnap_error *err) {
-    const char *p = (const char *)from;
-    while (n) {
-        ssize_t k = pwrite(fd, p, n, (off_t)offset);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return hlsnap__fail(err, HLSNAP_ERR_OS, k ? errno : ENOSPC, "write: errno %d", k ? errno : ENOSPC);
-        p += k;
-        n -= (size_t)k;
-        offset += (uint64_t)k;
-    }
-    return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
 /* Reads all of it at offset; an early end means that the file shrank. */
@@ -3371,7 +3482,9 @@ static hlsnap_result hlsnap__pread(int fd, void *to, size_t n, uint64_t offset, 
     while (n) {
         ssize_t k = pread(fd, p, n, (off_t)offset);
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "read: errno %d", errno);
+        if (k < 0)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "reading %zu bytes at %llu: %s (errno %d)", n,
+                                (unsigned long long)offset, hlsnap__errno_text(errno), errno);
         if (k == 0)
             return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "a file ends at %llu, %zu bytes early",
                                 (unsigned long long)offset, n);
@@ -3390,31 +3503,48 @@ static void hlsnap__place_release(hlsnap__place *place) {
     if (place && hlsnap__release(&place->refs)) hlsnap__free(place);
 }
 
-/* Held for a few instructions only. */
-static void hlsnap__places_lock(hlsnap__layer *layer) {
-    while (__atomic_exchange_n(&layer->places_lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+/* Held for a few instructions, but in the child of a fork for ever, when another thread had it. Who does not get it in a
+   tenth of a second, and everybody from then on until it is given back, does without: to know no place costs only bytes. */
+static bool hlsnap__places_lock(hlsnap__layer *layer) {
+    const struct timespec nap = {0, 1000000};
+    int32_t was;
+    int tries;
+    for (tries = 0; tries < 200; tries++) {
+        was = 0;
+        if (__atomic_compare_exchange_n(&layer->places_lock, &was, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return true;
+        if (was == 2) return false;
+        if (tries < 100)
+            sched_yield();
+        else
+            nanosleep(&nap, NULL); /* lets a holder of lower priority run */
+    }
+    was = 1;
+    __atomic_compare_exchange_n(&layer->places_lock, &was, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return false;
 }
 static void hlsnap__places_unlock(hlsnap__layer *layer) { __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE); }
 
 /* Takes over place as the newest; one in the same blob makes way for it. */
 HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap__place *place) {
-    hlsnap__place *old;
-    hlsnap__places_lock(layer);
-    old = layer->places[0];
-    layer->places[0] = place;
-    if (old && strcmp(old->memory, place->memory) != 0) {
-        hlsnap__place *oldest = layer->places[1];
-        layer->places[1] = old;
-        old = oldest;
+    hlsnap__place *old = place;
+    if (hlsnap__places_lock(layer)) {
+        old = layer->places[0];
+        layer->places[0] = place;
+        if (old && strcmp(old->memory, place->memory) != 0) {
+            hlsnap__place *oldest = layer->places[1];
+            layer->places[1] = old;
+            old = oldest;
+        }
+        hlsnap__places_unlock(layer);
     }
-    hlsnap__places_unlock(layer);
     hlsnap__place_release(old);
 }
 
 /* Place number i, retained, or NULL. */
 HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *layer, uint32_t i) {
     hlsnap__place *place;
-    hlsnap__places_lock(layer);
+    if (!hlsnap__places_lock(layer)) return NULL;
     place = layer->places[i];
     if (place) hlsnap__retain(&place->refs);
     hlsnap__places_unlock(layer);
@@ -3424,7 +3554,8 @@ HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *laye
 static void hlsnap__layer_release(hlsnap__layer *layer) {
     uint32_t i;
     if (!layer || !hlsnap__release(&layer->refs)) return;
-    for (i = 0; i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
+    /* still locked by a thread that a fork left behind, they may be half changed */
+    for (i = 0; !layer->places_lock && i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
     hlsnap__watch_release(layer->watch);
     if (layer->fd < 0)
         hlsnap__free(hlsnap__unconst(layer->map));
@@ -3448,8 +3579,7 @@ static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, 
     if (sealed && pages) {
         void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
-            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping a layer of %llu pages: errno %d",
-                         (unsigned long long)pages, errno);
+            hlsnap__fail_map(err, pages * HLSNAP__PAGE, "a layer");
             hlsnap__layer_release(layer);
             return NULL;
         }
@@ -3679,21 +3809,20 @@ HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t 
 static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t page, size_t skip, uint8_t *to, size_t n,
                                             size_t *done, hlsnap_error *err) {
     const hlsnap__extent *e = hlsnap__extent_at(s, page);
-    uint8_t bounce[HLSNAP__PAGE];
-    hlsnap_result r = HLSNAP_OK;
+    const hlsnap__layer *layer = e ? s->layers[e->layer] : NULL;
     const uint64_t at = e ? e->layer_page + (page - e->page) : 0, left = e ? e->pages - (page - e->page) : 0;
     if (e && !skip && n >= HLSNAP__PAGE) {
         const uint64_t pages = n / HLSNAP__PAGE < left ? n / HLSNAP__PAGE : left;
         *done = (size_t)(pages * HLSNAP__PAGE);
-        return hlsnap__layer_read(s->layers[e->layer], at, pages, to, err);
+        return hlsnap__layer_read(layer, at, pages, to, err);
     }
     *done = n < HLSNAP__PAGE - skip ? n : HLSNAP__PAGE - skip;
-    if (e) r = hlsnap__layer_read(s->layers[e->layer], at, 1, bounce, err);
-    if (e)
-        memcpy(to, bounce + skip, *done);
+    if (layer && !layer->map) return hlsnap__pread(layer->fd, to, *done, at * HLSNAP__PAGE + skip, err);
+    if (layer)
+        memcpy(to, layer->map + at * HLSNAP__PAGE + skip, *done);
     else
         memset(to, 0, *done);
-    return r;
+    return HLSNAP_OK;
 }
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
@@ -4449,6 +4578,7 @@ static void hlsnap__builder_free(hlsnap__builder *b) {
 
 /* Makes a layer of what was stored; *out is NULL when that is nothing. */
 static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **out, hlsnap_error *err) {
+    hlsnap_error why;
     hlsnap_result r;
     *out = NULL;
     if (!b->pages) return HLSNAP_OK;
@@ -4460,9 +4590,11 @@ static hlsnap_result hlsnap__builder_seal(hlsnap__builder *b, hlsnap__layer **ou
     r = hlsnap__builder_flush(b, err);
     if (!r) r = hlsnap__memfd_seal(b->fd, err);
     if (r) return r;
-    *out = hlsnap__layer_create(b->fd, true, b->pages, err);
+    *out = hlsnap__layer_create(b->fd, true, b->pages, &why);
     b->fd = -1;
-    return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    if (*out) return HLSNAP_OK;
+    if (err) *err = why;
+    return why.code;
 }
 
 /* ---- >>self: the image that an address of this process lies in ---- */
@@ -4817,8 +4949,7 @@ static hlsnap_result hlsnap__image_map(hlsnap__elf *e, hlsnap_error *err) {
     uint32_t i;
     void *p =
         mmap(NULL, (size_t)e->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "image of 0x%llx bytes", (unsigned long long)e->image_size);
+    if (p == MAP_FAILED) return hlsnap__fail_map(err, e->image_size, "the guest's image");
     e->image = (uint8_t *)p;
     e->written = (uint8_t *)hlsnap__alloc((size_t)(e->image_size / HLSNAP__PAGE), 1, err);
     if (!e->written) return HLSNAP_ERR_MEMORY;
@@ -5378,11 +5509,10 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
                   ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
                   : MAP_FAILED;
     if (p == MAP_FAILED) {
-        if (is_hot && pinned)
-            hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %llu pages", (unsigned long long)l->pages);
+        const hlsnap_result r = is_hot && pinned ? hlsnap__fail_map(err, reserved, "guest memory") : HLSNAP_ERR_MEMORY;
         hlsnap__free(is_hot);
         hlsnap__free(pinned);
-        return HLSNAP_ERR_MEMORY;
+        return r;
     }
     hlsnap__memory_unmap(m);
     hlsnap__free(m->is_hot);
@@ -5416,7 +5546,7 @@ static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *lay
     if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_NONE,
              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
              (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "mapping %u pages of a layer: errno %d", e->pages, errno);
+        return hlsnap__fail_map(err, (uint64_t)e->pages * HLSNAP__PAGE, "guest memory, from a layer");
     m->trusted = m->trusted && layer->sealed;
     return HLSNAP_OK;
 }
@@ -5527,8 +5657,7 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
 static hlsnap_result hlsnap__memory_open(hlsnap__memory *m, size_t size, hlsnap_error *err) {
     munlock(m->mem, size);
     if (mprotect(hlsnap__memory_sys(m), HLSNAP__SYS_SIZE + size, PROT_READ | PROT_WRITE))
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes: %s (errno %d)", size,
-                            hlsnap__errno_text(errno), errno);
+        return hlsnap__fail_map(err, size, "guest memory");
     if (madvise(m->mem, size, MADV_DONTFORK))
         return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
                             errno);
@@ -5560,8 +5689,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->watched = hlsnap__snapshot_watched(s);
     if (again &&
         mmap(m->mem, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, errno, "guest memory of %zu bytes: %s (errno %d)", size,
-                            hlsnap__errno_text(errno), errno);
+        return hlsnap__fail_map(err, size, "guest memory");
     r = hlsnap__flat_get(s, &flat, err);
     for (i = 0; i < s->num_extents && !r; i++)
         if (hlsnap__extent_mapped(s, &s->extents[i]))
@@ -6883,7 +7011,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *nam
 
 static hlsnap_result hlsnap__random(void *to, size_t n, hlsnap_error *err) {
     if (syscall(SYS_getrandom, to, n, 0) == (long)n) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: errno %d", errno);
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "getrandom: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
 /* n bytes nobody has seen and nobody will, at a quarter of a system call. */
@@ -6947,7 +7075,8 @@ static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (m->sys_used)
         memset(sys, 0, (size_t)m->sys_used * HLSNAP__PAGE);
     else if (madvise(sys, HLSNAP__SYS_SIZE, HLSNAP__MADV_WIPEONFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_WIPEONFORK: errno %d", errno);
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_WIPEONFORK: %s (errno %d)", hlsnap__errno_text(errno),
+                            errno);
     else
         madvise(sys, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     m->sys_used = hlsnap__machine_build(sys, &m->layout);

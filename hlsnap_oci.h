@@ -28,6 +28,8 @@ ERRORS
     damaged on the way; it does not prove who wrote it: sign the manifest's digest where that matters.
 
 THREADS
+    In the child of a fork() a snapshot goes on as in its parent; what verify_later had not verified by then, the child
+    verifies for itself, with threads of its own, when it first needs to know.
     No global state of its own: any number of saves and loads, of one layout or several, in threads or processes. Saves
     into one layout are safe against each other and against loads (a lock file and atomic renames). One thing to know:
     cJSON stores the place of its last parse error in a global variable, so loads in two threads at once make a data race
@@ -1162,7 +1164,6 @@ static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_s
 
 /* ---- >>files: a layout may be hostile, so nothing is opened through a link and only regular files are read ---- */
 
-#define HLSNAP__OCI_FICLONE 0x40049409u
 #define HLSNAP__OCI_F_SETSIG 10
 #define HLSNAP__OCI_F_SETLEASE 1024
 #define HLSNAP__OCI_F_GETLEASE 1025
@@ -1459,15 +1460,6 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
-/* A file beyond RLIMIT_FSIZE would not be an error but a signal, SIGXFSZ, for memfds too. */
-static hlsnap_result hlsnap__oci_room(uint64_t size, const char *what, hlsnap_error *err) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur)
-        return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_OS, EFBIG, "%s of %llu bytes: RLIMIT_FSIZE is %llu", what,
-                        (unsigned long long)size, (unsigned long long)limit.rlim_cur);
-}
-
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
     int r;
     do r = fsync(fd);
@@ -1578,7 +1570,7 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
 /* A small file, complete; not on the disk yet, so that one journal commit can do for several. */
 static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, const void *data,
                                             size_t n, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_room(n, "a file", err);
+    hlsnap_result r = hlsnap__file_room(n, "a file", err);
     b->size = n;
     if (!r) r = hlsnap__oci_blob_create(store, at, b, err);
     return r ? r : hlsnap__pwrite(b->fd, data, n, 0, err);
@@ -2990,11 +2982,10 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
     uint8_t sum[32];
     uint64_t at, n;
     uint32_t run = 0;
-    hlsnap_result r = hlsnap__oci_room(total, "a memory layer", err);
+    hlsnap_result r = hlsnap__file_room(total, "a memory layer", err);
     if (!r) r = hlsnap__oci_blob_create(&save->store, save->store.sha256, b, err);
+    if (!r) r = hlsnap__file_reserve(b->fd, total, err);
     if (r) return r;
-    if (syscall(SYS_fallocate, b->fd, 0, (off_t)0, (off_t)total) != 0 && errno == ENOSPC) /* others write their way */
-        return hlsnap__oci_os(err, errno, "allocate", "a memory layer");
     hlsnap__sha256_init(&whole, save->sha->one);
     for (at = 0; !r && at < total; at += n) {
         n = total - at < HLSNAP__OCI_BATCH ? total - at : HLSNAP__OCI_BATCH;
@@ -3265,6 +3256,13 @@ HLSNAP__STATIC_ASSERT(chunk_pages, HLSNAP__OCI_CHUNK == 16 * HLSNAP__PAGE);
 #define HLSNAP__OCI_BATCH_CHUNKS (HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK)
 #define HLSNAP__OCI_MAX_THREADS 64u
 
+/* A thread that helps with a layer, and its buffer of HLSNAP__OCI_BATCH bytes behind it. */
+typedef struct hlsnap__oci_helper {
+    struct hlsnap__oci_helper *next;
+    struct hlsnap__oci_work *work;
+    pthread_t thread;
+} hlsnap__oci_helper;
+
 typedef struct hlsnap__oci_work {
     const hlsnap__sha256_ways *sha;
     int fd;         /* the blob */
@@ -3282,6 +3280,7 @@ typedef struct hlsnap__oci_work {
     int32_t *stop;        /* atomic: not 0 = give up */
     int32_t lock;         /* for err */
     hlsnap_error err;     /* of batch `limit` */
+    hlsnap__oci_helper *helpers;
 } hlsnap__oci_work;
 
 /* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
@@ -3406,10 +3405,9 @@ static hlsnap_result hlsnap__oci_work_run(hlsnap__oci_work *w, uint8_t *buffer, 
 }
 
 static void *hlsnap__oci_work_thread(void *arg) {
+    hlsnap__oci_helper *helper = (hlsnap__oci_helper *)arg;
     hlsnap_error unused;
-    uint8_t *buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, &unused);
-    if (buffer) hlsnap__oci_work_run((hlsnap__oci_work *)arg, buffer, NULL, 0, 0, &unused);
-    hlsnap__free(buffer); /* without memory, the others do its share */
+    hlsnap__oci_work_run(helper->work, (uint8_t *)(helper + 1), NULL, 0, 0, &unused);
     return NULL;
 }
 
@@ -3424,19 +3422,41 @@ static bool hlsnap__oci_thread(pthread_t *thread, void *(*run)(void *), void *ar
     return made;
 }
 
+/* One more thread for a layer; false: there is none, or no memory, and the others do its share. */
+static bool hlsnap__oci_helper_start(hlsnap__oci_work *w) {
+    hlsnap__oci_helper *helper = (hlsnap__oci_helper *)hlsnap__alloc_raw(sizeof(*helper) + HLSNAP__OCI_BATCH, NULL);
+    if (!helper) return false;
+    helper->next = w->helpers;
+    helper->work = w;
+    w->helpers = helper;
+    if (hlsnap__oci_thread(&helper->thread, hlsnap__oci_work_thread, helper)) return true;
+    w->helpers = helper->next;
+    hlsnap__free(helper);
+    return false;
+}
+
+/* Waits for them first, but in the child of a fork, where they are not. */
+static void hlsnap__oci_helpers_free(hlsnap__oci_work *w, bool join) {
+    while (w->helpers) {
+        hlsnap__oci_helper *helper = w->helpers;
+        if (join) pthread_join(helper->thread, NULL);
+        w->helpers = helper->next;
+        hlsnap__free(helper);
+    }
+}
+
 /* All of a layer, on this thread and up to threads - 1 more. */
 static hlsnap_result hlsnap__oci_work_all(hlsnap__oci_work *w, uint32_t threads, const hlsnap_oci_desc *report,
                                           uint64_t before, uint64_t total, uint8_t *buffer, hlsnap_error *err) {
-    pthread_t others[HLSNAP__OCI_MAX_THREADS];
-    uint32_t i, num = 0;
+    uint32_t num = 0;
     hlsnap_result r;
     w->next = w->done = 0;
     w->limit = UINT64_MAX;
     while (num + 1 < threads && num + 1 < HLSNAP__OCI_MAX_THREADS && num + 1 < w->size / HLSNAP__OCI_BATCH &&
-           hlsnap__oci_thread(&others[num], hlsnap__oci_work_thread, w))
+           hlsnap__oci_helper_start(w))
         num++;
     r = hlsnap__oci_work_run(w, buffer, report, before, total, err);
-    for (i = 0; i < num; i++) pthread_join(others[i], NULL);
+    hlsnap__oci_helpers_free(w, true);
     if (r || w->limit == UINT64_MAX) return r;
     if (err) *err = w->err;
     return w->err.code;
@@ -3450,18 +3470,28 @@ typedef struct hlsnap__oci_watched { /* the file of a layer */
     int64_t mtime_s, mtime_ns, ctime_s, ctime_ns;
 } hlsnap__oci_watched;
 
+/* What of a verification is this process's alone, in a page that the kernel wipes in the child of a fork: no thread came along
+   there, and nobody would ever give back a lock that one held. */
+typedef struct hlsnap__oci_here {
+    int32_t state; /* atomic; HLSNAP__OCI_HERE_x */
+    bool joinable; /* there is a thread */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+} hlsnap__oci_here;
+
+enum { HLSNAP__OCI_HERE_NONE, HLSNAP__OCI_HERE_MAKING, HLSNAP__OCI_HERE_READY };
+
 typedef struct hlsnap__oci_watch {
     hlsnap__watch watch; /* first */
     hlsnap_oci_guard guard;
     int32_t changed; /* atomic: a file is not what it was */
     uint32_t num_files;
     hlsnap__oci_watched files[HLSNAP__MAX_LAYERS];
-    pid_t pid;    /* of the process that made the thread */
-    bool started; /* there is a thread */
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t ended;
-    int32_t done, stop; /* atomic */
+    bool started;          /* the verification was put off */
+    hlsnap__oci_here *own; /* a page; NULL: nothing was put off */
+    uint8_t *buffer;       /* the thread's, HLSNAP__OCI_BATCH bytes */
+    int32_t done, stop;    /* atomic */
     uint32_t threads, num_works;
     hlsnap__oci_work works[HLSNAP__MAX_LAYERS];
     hlsnap_result result; /* of the verification, when done, with err */
@@ -3521,16 +3551,40 @@ static void hlsnap__oci_watch_wait(hlsnap__oci_watch *w, uint64_t wait_ns) {
         until.tv_sec += (time_t)((wait_ns + (uint64_t)until.tv_nsec) / 1000000000u);
         until.tv_nsec = (long)((wait_ns + (uint64_t)until.tv_nsec) % 1000000000u);
     }
-    pthread_mutex_lock(&w->lock);
+    pthread_mutex_lock(&w->own->lock);
     while (!late && !__atomic_load_n(&w->done, __ATOMIC_RELAXED))
-        late = wait_ns == UINT64_MAX ? pthread_cond_wait(&w->ended, &w->lock)
-                                     : pthread_cond_timedwait(&w->ended, &w->lock, &until);
-    pthread_mutex_unlock(&w->lock);
+        late = wait_ns == UINT64_MAX ? pthread_cond_wait(&w->own->ended, &w->own->lock)
+                                     : pthread_cond_timedwait(&w->own->ended, &w->own->lock, &until);
+    pthread_mutex_unlock(&w->own->lock);
+}
+
+static void *hlsnap__oci_watch_thread(void *arg);
+
+/* Locks and thread for this process, when it has none yet. Where there can be no thread, this one verifies. */
+static void hlsnap__oci_watch_run(hlsnap__oci_watch *w) {
+    pthread_condattr_t clock;
+    int32_t none = HLSNAP__OCI_HERE_NONE;
+    if (!__atomic_compare_exchange_n(&w->own->state, &none, HLSNAP__OCI_HERE_MAKING, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE)) {
+        while (__atomic_load_n(&w->own->state, __ATOMIC_ACQUIRE) == HLSNAP__OCI_HERE_MAKING) sched_yield();
+        return;
+    }
+    pthread_mutex_init(&w->own->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->own->ended, &clock);
+    pthread_condattr_destroy(&clock);
+    w->own->joinable = hlsnap__oci_thread(&w->own->thread, hlsnap__oci_watch_thread, w);
+    __atomic_store_n(&w->own->state, HLSNAP__OCI_HERE_READY, __ATOMIC_RELEASE);
+    if (!w->own->joinable) hlsnap__oci_watch_thread(w);
 }
 
 static hlsnap_result hlsnap__oci_watch_check(hlsnap__watch *base, uint64_t wait_ns, bool *pending, hlsnap_error *err) {
     hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
-    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE) && wait_ns) hlsnap__oci_watch_wait(w, wait_ns);
+    if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE)) {
+        hlsnap__oci_watch_run(w); /* in the child of a fork, anew */
+        if (wait_ns) hlsnap__oci_watch_wait(w, wait_ns);
+    }
     if (w->started && !__atomic_load_n(&w->done, __ATOMIC_ACQUIRE))
         *pending = true;
     else if (w->started && w->result) {
@@ -3548,37 +3602,43 @@ static void hlsnap__oci_work_free(hlsnap__oci_work *work) {
     hlsnap__free(work->used);
 }
 
-/* In the child of a fork there is no thread to end, and the lock may be held for ever: what it would free is left. */
+/* In the child of a fork there is no thread to end, and there are no locks; memory and descriptors are the child's. */
 static void hlsnap__oci_watch_destroy(hlsnap__watch *base) {
     hlsnap__oci_watch *w = (hlsnap__oci_watch *)(void *)base;
     uint32_t i;
-    if (w->started) {
-        if (w->pid != getpid()) return;
+    if (w->own && w->own->state == HLSNAP__OCI_HERE_READY) {
         __atomic_store_n(&w->stop, 1, __ATOMIC_RELAXED);
-        pthread_join(w->thread, NULL);
+        if (w->own->joinable) pthread_join(w->own->thread, NULL);
+        pthread_cond_destroy(&w->own->ended);
+        pthread_mutex_destroy(&w->own->lock);
     }
-    for (i = 0; i < w->num_works; i++) hlsnap__oci_work_free(&w->works[i]);
+    for (i = 0; i < w->num_works; i++) {
+        hlsnap__oci_helpers_free(&w->works[i], false);
+        hlsnap__oci_work_free(&w->works[i]);
+    }
     for (i = 0; i < w->num_files; i++) close(w->files[i].fd);
-    pthread_cond_destroy(&w->ended);
-    pthread_mutex_destroy(&w->lock);
+    if (w->own) munmap(w->own, HLSNAP__PAGE);
+    hlsnap__free(w->buffer);
     hlsnap__free(w);
 }
 
+/* Nothing is left of a thread that a fork stopped amid this: what it had begun is begun again. */
 static void *hlsnap__oci_watch_thread(void *arg) {
     hlsnap__oci_watch *w = (hlsnap__oci_watch *)arg;
-    uint8_t *buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, &w->err);
-    hlsnap_result r = buffer ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    for (i = 0; i < w->num_works && !r; i++) {
+    for (i = 0; i < w->num_works; i++) {
+        hlsnap__oci_helpers_free(&w->works[i], false);
         w->works[i].stop = &w->stop;
-        r = hlsnap__oci_work_all(&w->works[i], w->threads, NULL, 0, 0, buffer, &w->err);
+        w->works[i].lock = 0;
     }
-    hlsnap__free(buffer);
+    for (i = 0; i < w->num_works && !r; i++)
+        r = hlsnap__oci_work_all(&w->works[i], w->threads, NULL, 0, 0, w->buffer, &w->err);
     w->result = r;
-    pthread_mutex_lock(&w->lock);
+    pthread_mutex_lock(&w->own->lock);
     __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&w->ended);
-    pthread_mutex_unlock(&w->lock);
+    pthread_cond_broadcast(&w->own->ended);
+    pthread_mutex_unlock(&w->own->lock);
     return NULL;
 }
 
@@ -3608,9 +3668,7 @@ static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd, uint64_t size) {
     struct stat st;
     if (dir >= 0) close(dir);
     if (clone < 0) return -1;
-    if (hlsnap__ioctl(clone, HLSNAP__OCI_FICLONE, (uintptr_t)fd) == 0 && fstat(clone, &st) == 0 &&
-        (uint64_t)st.st_size >= size)
-        return clone;
+    if (hlsnap__file_clone(clone, fd, size) && fstat(clone, &st) == 0 && (uint64_t)st.st_size >= size) return clone;
     close(clone);
     return -1;
 }
@@ -3619,7 +3677,7 @@ static int hlsnap__oci_clone(hlsnap__oci_load *load, int fd, uint64_t size) {
 static hlsnap_result hlsnap__oci_memfd(uint64_t size, int *fd, hlsnap_error *err) {
     *fd = hlsnap__memfd(err);
     if (*fd < 0) return HLSNAP_ERR_OS;
-    return ftruncate(*fd, (off_t)size) == 0 ? HLSNAP_OK : hlsnap__oci_os(err, errno, "resize", "a memfd");
+    return hlsnap__file_resize(*fd, size, err);
 }
 
 /* Keeps of the chunk list what is of chunks that are used: a watch may hold it for long, and a layer's file be nearly all
@@ -3669,7 +3727,7 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
 static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
                                             hlsnap__layer **layer, hlsnap_error *err) {
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
-    hlsnap_result r = private_guard ? hlsnap__oci_room(w->size, "a layer", err) : HLSNAP_OK; /* FICLONE heeds it, too */
+    hlsnap_result r = private_guard ? hlsnap__file_room(w->size, "a layer", err) : HLSNAP_OK;
     const int clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
     int own;
     if (clone >= 0) {
@@ -3748,7 +3806,6 @@ static void hlsnap__oci_leases_take(hlsnap__oci_load *load) {
 
 /* Makes the watch, where there is something to watch, and notes how the files are before a byte of them is read. */
 static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error *err) {
-    pthread_condattr_t clock;
     hlsnap__oci_watch *w;
     bool files;
     if (load->guard == HLSNAP_OCI_GUARD_LEASE) hlsnap__oci_leases_take(load);
@@ -3761,11 +3818,6 @@ static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error
     w->watch.destroy = hlsnap__oci_watch_destroy;
     w->guard = load->guard;
     w->threads = load->desc.threads;
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->ended, &clock);
-    pthread_condattr_destroy(&clock);
     while (files && w->num_files < load->num_fds) {
         hlsnap__oci_watched *f = &w->files[w->num_files];
         struct stat st;
@@ -3778,17 +3830,21 @@ static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error
     return HLSNAP_OK;
 }
 
-/* Starts the verification that was put off. Where there can be no thread, it is done now. */
+/* Starts the verification that was put off. */
 static hlsnap_result hlsnap__oci_watch_start(hlsnap__oci_load *load, hlsnap_error *err) {
     hlsnap__oci_watch *w = load->watch;
+    void *page;
     if (!w || !w->num_works) return HLSNAP_OK;
-    w->pid = getpid();
+    w->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
+    if (!w->buffer) return HLSNAP_ERR_MEMORY;
+    page = mmap(NULL, HLSNAP__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return hlsnap__fail_map(err, HLSNAP__PAGE, "the locks of verify_later");
+    w->own = (hlsnap__oci_here *)page;
+    if (madvise(page, HLSNAP__PAGE, HLSNAP__MADV_WIPEONFORK) != 0)
+        return hlsnap__oci_os(err, errno, "MADV_WIPEONFORK", "verify_later");
     w->started = true;
-    if (hlsnap__oci_thread(&w->thread, hlsnap__oci_watch_thread, w)) return HLSNAP_OK;
-    w->started = false;
-    hlsnap__oci_watch_thread(w);
-    if (w->result) *err = w->err;
-    return w->result;
+    hlsnap__oci_watch_run(w);
+    return HLSNAP_OK;
 }
 
 static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapshot **out, hlsnap_error *err) {
@@ -4243,7 +4299,7 @@ static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci
     r = hlsnap__oci_shares_same(entries, shares->same, err);
     if (r) return r;
     r = hlsnap__oci_reach_all(load, &shares->reach, NULL, shares->same, err);
-    if (!r || r == HLSNAP_ERR_MEMORY) return r;
+    if (!r || hlsnap_result_transient(err)) return r;
     hlsnap__free(shares->reach.rows);
     memset(&shares->reach, 0, sizeof(shares->reach));
     return HLSNAP_OK;
@@ -4603,9 +4659,8 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     if (r) return r;
     r = hlsnap__oci_find_manifest(load, ref ? ref : tag, &entry, &number, err);
     if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = hlsnap__oci_some_ours(load, tag, err);
-    /* one of a manifest that is missing or unsound goes, too */
-    if (!ref && r != HLSNAP_ERR_NOT_FOUND && r != HLSNAP_ERR_MEDIA_TYPE && r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
-    if (r) return r;
+    /* one of a manifest that is missing or unsound goes, too; one that cannot be looked at just now may be another's */
+    if (r && (ref || r == HLSNAP_ERR_NOT_FOUND || r == HLSNAP_ERR_MEDIA_TYPE || hlsnap_result_transient(err))) return r;
     edit.tag = tag;
     edit.digest = ref ? hlsnap__oci_digest_of(entry) : NULL;
     edit.size = ref ? (uint64_t)hlsnap__json_get(entry, "size")->valuedouble : 0;

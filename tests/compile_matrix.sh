@@ -332,6 +332,17 @@ inside { comment = comment "\n" $0; if (/\*\//) { inside = 0; fresh = FNR } ; ne
 /^$/ { group = 0 }
 END { print "# " count " declarations"; exit bad || count < 20 }
 AWK
+cat >writes.awk <<'AWK'
+# What writes or resizes a file stands in hlsnap.h's >>file-writes and nowhere else: there RLIMIT_FSIZE is asked first.
+FNR == 1 { room = 0 }
+/^\/\* ---- >>/ { room = /^\/\* ---- >>file-writes:/ && FILENAME ~ /hlsnap\.h$/ }
+/(^|[^A-Za-z0-9_])(p?writev?2?|pwrite64|f?truncate(64)?|(posix_)?fallocate(64)?|copy_file_range|sendfile(64)?|v?m?splice|tee|f(open|write|puts|printf)|mkstemp|creat) *\(/ ||
+/SYS_(p?writev?2?|pwrite64|f?truncate(64)?|fallocate|copy_file_range|sendfile(64)?|splice|vmsplice|tee|creat)[^A-Za-z0-9_]/ || /FICLONE|FIDEDUPE/ {
+    if (room) found++
+    else { print "# " FILENAME ":" FNR ": " $0; bad = 1 }
+}
+END { print "# " found " in >>file-writes"; exit bad || found < 4 }
+AWK
 cat >length.awk <<'AWK'
 # A function at column 0 of over 60 lines needs a comment right above it that says why.
 FNR == 1 { start = 0 }
@@ -344,6 +355,7 @@ AWK
 job "every declaration has its block" "for h in $headers; do awk -f docs.awk $top/\$h.h >docs.\$h; [ \$h = hlsnap ] && rc=\$?; grep -h . docs.\$h; grep -qv declarations docs.\$h && rc=1; done; exit \$rc"
 job "no function over 60 lines without a reason" \
     "find $top -maxdepth 2 \\( -path '$top/*.h' -o -path '$top/examples/*.c*' -o -path '$top/tests/*.[ch]' -o -path '$top/tests/*.cpp' -o -path '$top/bench/*.[ch]' \\) >files && xargs awk -f length.awk <files"
+job "files are written where their limit is asked, and nowhere else" "awk -f writes.awk $top/hlsnap*.h"
 job "no reserved names, leftovers or tabs" "for h in $headers; do awk -v f=\$h '/>>implementation --/ { exit } /hlsnap__|HLSNAP__|#pragma|\\t/ { print \"# \" f \":\" FNR \": \" \$0; bad = 1 } END { exit bad }' $top/\$h.h || exit 1; done
     ! grep -nE 'TODO|FIXME|XXX|#pragma' $top/hlsnap*.h"
 jobs_run

@@ -244,7 +244,7 @@ HLSNAP__UNUSED static uint64_t region_gva(const hlsnap_sandbox *sb, uint32_t kin
     return hlsnap__layout_find(&sb->memory.layout, kind)->gva;
 }
 
-static hlsnap_result call0(hlsnap_sandbox *sb, const char *name) {
+HLSNAP__UNUSED static hlsnap_result call0(hlsnap_sandbox *sb, const char *name) {
     return hlsnap_sandbox_call(sb, name, HLSNAP_NO_ARGS, NULL, &err);
 }
 
@@ -267,7 +267,7 @@ static int count_fds(void) {
 
 typedef struct balance { long live, maps, shells; int fds, memfds; } balance;
 
-static balance balance_now(void) {
+HLSNAP__UNUSED static balance balance_now(void) {
     balance b;
     b.live = inject.live;
     b.maps = inject.maps;

@@ -337,7 +337,7 @@ static int run_clone(const char *from, const char *to, const char *journal, cons
     wait.tv_nsec = 5000000 + (long)chance(100000) * 1000;
     nanosleep(&wait, NULL);
     before = journal_size(journal);
-    if (ioctl(out, HLSNAP__OCI_FICLONE, in) != 0) fatal("clone", to);
+    if (ioctl(out, HLSNAP__FICLONE, in) != 0) fatal("clone", to);
     printf("%lld %lld\n", before, journal_size(journal));
     return 0;
 }

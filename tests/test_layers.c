@@ -770,6 +770,146 @@ static void released_while_verified(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* While it is held, the threads that verify read nothing. */
+static int32_t verify_held, verify_waits;
+static pthread_t first_one;
+static void hold_verifiers(int fd) {
+    bool counted = false;
+    (void)fd;
+    for (; __atomic_load_n(&verify_held, __ATOMIC_RELAXED) && !pthread_equal(pthread_self(), first_one); usleep(1000)) {
+        if (!counted) __atomic_add_fetch(&verify_waits, 1, __ATOMIC_RELAXED);
+        counted = true;
+    }
+}
+static void await_verifiers(int num) { /* until all of them are amid it */
+    while (__atomic_load_n(&verify_waits, __ATOMIC_RELAXED) < num) usleep(1000);
+    verify_waits = 0;
+}
+
+static void *checks(void *arg) {
+    hlsnap_error e = HLSNAP_ZERO;
+    return hlsnap__snapshot_check((hlsnap_snapshot *)arg, true, &e) ? arg : NULL;
+}
+
+/* What the child of a fork does with a snapshot whose verification it does not inherit; `what` counts up. */
+static int in_the_child(const char *dir, hlsnap_snapshot *t, int what, int num, hlsnap_result want) {
+    const int fds = count_fds(), layers = (int)t->num_layers;
+    pthread_t threads[3];
+    hlsnap_oci_digest d;
+    bool pending = false;
+    void *bad;
+    uint8_t byte;
+    int i, files;
+    for (i = files = 0; i < layers; i++) files += t->layers[i]->fd >= 0;
+    alarm(30);
+    verify_held = 0;
+    if (what == 0) CHECK_EQ(hlsnap_snapshot_read(t, BASE, &byte, 1, &err), want);
+    if (what == 1) CHECK_EQ(hlsnap_oci_save(dir, "v2", t, NULL, &d, &err), want);
+    if (what == 2) CHECK_EQ(hlsnap__snapshot_await(t, 10000000000u, &pending, &err), want);
+    for (i = 0; i < 3 && what == 3; i++) pthread_create(&threads[i], NULL, checks, t);
+    for (i = 0; i < 3 && what == 3; i++) {
+        pthread_join(threads[i], &bad);
+        CHECK_EQ(bad != NULL, want != HLSNAP_OK);
+    }
+    if (what == 4) { /* no word by now, and not for as long as nothing is read */
+        verify_held = 1;
+        CHECK_EQ(hlsnap__snapshot_await(t, 1000000, &pending, &err), HLSNAP_OK);
+        CHECK(pending);
+        verify_held = 0;
+        CHECK_EQ(hlsnap__snapshot_check(t, true, &err), want);
+    }
+    if (what == 5) { /* the child of a child, while ours verifies */
+        int status = -1;
+        pid_t pid;
+        verify_held = 1;
+        hlsnap__snapshot_check(t, false, &err);
+        await_verifiers(num);
+        pid = fork();
+        if (pid == 0) {
+            verify_held = 0;
+            CHECK_EQ(hlsnap_snapshot_read(t, BASE, &byte, 1, &err), want);
+            hlsnap_snapshot_release(t);
+            _exit(test_bad != 0 || alloc_live != 0);
+        }
+        CHECK_EQ(waitpid(pid, &status, 0), pid);
+        CHECK_EQ(status, 0);
+        verify_held = 0;
+    }
+    if (want && what < 3) CHECK_EQ(err.code, want);
+    hlsnap_snapshot_release(t); /* what == 6: at once */
+    CHECK_EQ(alloc_live, 0);
+    CHECK(count_fds() <= fds - files);
+    return test_bad != 0;
+}
+
+/* A child has no thread that verifies: it verifies for itself what it uses, and lets go of everything. */
+static void verified_in_a_child(void) {
+    static const hlsnap_oci_guard guards[] = {HLSNAP_OCI_GUARD_NONE, HLSNAP_OCI_GUARD_DETECT, HLSNAP_OCI_GUARD_LEASE, HLSNAP_OCI_GUARD_PRIVATE};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = scattered(3), *t = NULL;
+    char path[120];
+    int i, what, status;
+    pid_t pid;
+    save_unpacked(dir, "v1", s, path);
+    hlsnap_snapshot_release(s);
+    first_one = pthread_self();
+    at_read = hold_verifiers;
+    for (i = 0; i < 16; i++) {
+        const bool damaged = i >= 8;
+        const hlsnap_oci_desc d = desc_of(guards[i % 4], i & 4 && i % 4 != 3 ? 3 : 1, true); /* a copy's helpers would be held, too */
+        if (i == 8) CHECK_EQ(sh("printf '\\377' | dd of=%s bs=1 seek=5 conv=notrunc status=none", path), 0);
+        for (what = 0; what < 7; what++) {
+            verify_held = 1;
+            CHECK_EQ(hlsnap_oci_load(dir, "v1", &d, &t, NULL, &err), HLSNAP_OK);
+            await_verifiers((int)d.threads);
+            fflush(stdout);
+            pid = fork();
+            if (pid == 0) {
+                status = in_the_child(dir, t, what, (int)d.threads, damaged ? HLSNAP_ERR_DIGEST : HLSNAP_OK);
+                fflush(stdout);
+                _exit(status);
+            }
+            CHECK_EQ(waitpid(pid, &status, 0), pid);
+            if (!CHECK_EQ(status, 0)) printf("# guard %d, %u threads, damaged %d, way %d\n", (int)d.guard, d.threads, damaged, what);
+            verify_held = 0;
+            CHECK_EQ(hlsnap__snapshot_check(t, true, &err), damaged ? HLSNAP_ERR_DIGEST : HLSNAP_OK); /* nothing of ours was touched */
+            hlsnap_snapshot_release(t);
+            if (test_bad) i = 16;
+        }
+    }
+    at_read = NULL;
+}
+
+/* The lock of a layer's places, held by a thread that a fork left behind: the child saves and loads, and lets go. */
+static void locked_in_a_child(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = scattered(5), *t;
+    int status = -1;
+    pid_t pid;
+    CHECK_EQ(save(dir, "v1", s, NULL), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+    s = load(dir, "v1");
+    s->layers[0]->places_lock = 1; /* as if another thread had it */
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        alarm(30);
+        CHECK_EQ(save(dir, "v2", s, NULL), HLSNAP_OK);
+        CHECK_EQ(save(dir, "v3", s, NULL), HLSNAP_OK);
+        t = load(dir, "v3");
+        check_same(s, t);
+        hlsnap_snapshot_release(t);
+        hlsnap_snapshot_release(s);
+        _exit(test_bad != 0);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    s->layers[0]->places_lock = 0;
+    check_sound(dir);
+    CHECK_EQ(save(dir, "v4", s, NULL), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+}
+
 static void threads_are_bounded(void) {
     const char *dir = fresh();
     hlsnap_oci_desc d = desc_of(HLSNAP_OCI_GUARD_NONE, 65, false);
@@ -1772,7 +1912,7 @@ static const test_row tests[] = {
     TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(same_pages_elsewhere), TEST(few_different_pages),
     TEST(foretold_digest), TEST(others_save_meanwhile), TEST(one_byte_is_found),
-    TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(threads_are_bounded), TEST(lists),
+    TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(verified_in_a_child), TEST(locked_in_a_child), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(one_manifest_many_entries),
     TEST(moved_while_read), TEST(tags), TEST(collects), TEST(collects_around_others),
     TEST(collects_nothing_unknown), TEST(collects_nothing_without_a_manifest), TEST(collects_no_others_of_our_type), TEST(untags_its_own_only), TEST(finds_what_does_not_load),

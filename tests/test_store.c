@@ -16,6 +16,18 @@ static void counted_free(void *p);
 #include "test.h"
 #include <dirent.h>
 #include <stdio.h>
+#include <sys/wait.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
 
 static hlsnap_error err;
 static char dir[200];
@@ -418,6 +430,37 @@ static void limits_hold_while_verified(void) {
     removed();
 }
 
+/* A snapshot that is still being verified, started in the child of a fork: the thread that verifies is not there. */
+static void started_in_a_child(void) {
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    hlsnap_snapshot *s = NULL;
+    int status = -1;
+    pid_t pid;
+    saved(100, 7);
+    first_thread = pthread_self();
+    held = 1;
+    oci.verify_later = true;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_OK);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        hlsnap_sandbox *sb;
+        alarm(30);
+        held = 0;
+        sb = start_from(s);
+        CHECK_EQ(sum(sb, 100), 700);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_snapshot_release(s);
+        _exit(test_bad != 0 || live != 0);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    __atomic_store_n(&held, 0, __ATOMIC_RELAXED);
+    hlsnap_snapshot_release(s);
+    removed();
+}
+
 /* A pre-init snapshot is no use to anyone else; and a desc that asks for what is not there says so. */
 static void refusals(void) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
@@ -510,7 +553,27 @@ static void allocation_failures(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(refusals)};
+/* All of it on as small a stack as hlsnap.h says is enough. A sanitizer's frames are larger. */
+static void *on_a_small_stack(void *arg) {
+    *(hlsnap_result *)arg = whole_way();
+    return NULL;
+}
+static void small_stack(void) {
+    const size_t sanitized = SANITIZED ? 8 : 1;
+    hlsnap_result r = HLSNAP_ERR_STATE;
+    pthread_attr_t attr;
+    pthread_t thread;
+    saved(10, 3);
+    pthread_attr_init(&attr);
+    CHECK_EQ(pthread_attr_setstacksize(&attr, sanitized * (32u << 10)), 0);
+    CHECK_EQ(pthread_create(&thread, &attr, on_a_small_stack, &r), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(r, HLSNAP_OK);
+    pthread_attr_destroy(&attr);
+    removed();
+}
+
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(small_stack), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
