@@ -6621,7 +6621,7 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
 /* ---- >>host-calls: what a guest asks for ---- */
 
 static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
-    char text[4096 + 4];
+    char *text;
     size_t n;
     if (v[0].as.i32 < 0 || v[0].as.i32 > 4 || v[1].size > 1023)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
@@ -6629,8 +6629,11 @@ static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v
     if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
     n = v[1].size;
     if (n && v[1].str[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
-    n = hlsnap__printable(text, sizeof(text), v[1].str, n, true);
+    text = (char *)hlsnap__alloc_raw(n * 4 + 1, err); /* not of the stack, which may be small */
+    if (!text) return HLSNAP_ERR_MEMORY;
+    n = hlsnap__printable(text, n * 4 + 1, v[1].str, n, true);
     sb->log(v[0].as.i32, text, n, sb->log_user);
+    hlsnap__free(text);
     return HLSNAP_OK;
 }
 
