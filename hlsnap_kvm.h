@@ -577,7 +577,8 @@ static bool hlsnap__kvm_set(hlsnap__shell *shell, const hlsnap__entry *e, bool g
     regs->rsp = e->rsp;
     regs->rdi = e->rdi;
     regs->r11 = e->rip;
-    regs->rflags = 2;
+    regs->rflags = 0x202; /* IF: does nothing on hardware, as nothing is ever injected; an emulator may keep the host's
+                             timer from guests that have it off */
     if (scrub) {
         regs->rax = regs->rdx = 0xffffffffu;
         regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);

@@ -44,6 +44,7 @@ need_vmx() {
     [ -e /usr/share/bochs/BIOS-bochs-latest ] || missing="$missing bochsbios"
     [ -e /usr/lib/ISOLINUX/isolinux.bin ] || missing="$missing isolinux"
     [ -e /usr/lib/syslinux/modules/bios/ldlinux.c32 ] || missing="$missing syslinux-common"
+    [ -e /usr/share/vgabios/vgabios.bin ] || missing="$missing vgabios"
     need xorriso xorriso
     need_vm
 }

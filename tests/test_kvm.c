@@ -910,7 +910,7 @@ static void fault_row_check(sandbox *sb, const fault_row *row, const guest_addre
         if (row->kind != FAULT_CPUID) note(name, "no fault");
         CHECK(ready(sb));
     } else {
-        const fault_row ud = {row->kind, row->place, row->number, 6, 0, NULL, row->flags, 0, 0};
+        const fault_row ud = {row->kind, row->place, row->number, 6, 0, "supervisor", row->flags, 0, 0};
         const bool other = row->vector2 && last.vector == row->vector2 && (last.vector != row->vector || last.error_code == row->code2);
         ok = CHECK_EQ(r, HLSNAP_ERR_FAULT) &&
              (row->flags & F_XSAVE && no_xsave() ? fault_as_said(sb, &ud, at, false) : fault_as_said(sb, row, at, other));

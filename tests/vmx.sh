@@ -37,7 +37,7 @@ display_library: term
 cpu: model=${VM_CPU:-corei7_haswell_4770}, count=1, ips=$ips, reset_on_triple_fault=0
 memory: guest=768, host=768
 romimage: file=$bios/BIOS-bochs-latest, options=fastboot
-vgaromimage: file=$bios/VGABIOS-lgpl-latest
+vgaromimage: file=/usr/share/vgabios/vgabios.bin
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path="$base.iso", status=inserted
 boot: cdrom
