@@ -52,7 +52,8 @@ need_vmx() {
 # An apt with state, lists and cache of its own below $build/apt, which runs nobody's hooks; more of its settings on stdin.
 private_apt_make() {
     command -v apt-get && command -v dpkg-deb || return 1
-    rm -rf "$build/apt" && mkdir -p "$build/apt/lists/partial" "$build/apt/archives/partial" && : >"$build/apt/status" || return 1
+    rm -rf "$build/apt" && mkdir -p "$build/apt/lists/partial" "$build/apt/archives/partial" || return 1
+    : >"$build/apt/status"
     { cat && cat <<CONF; } >"$build/apt/conf"
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;

@@ -6,9 +6,9 @@
 #   VM_ENV        more of their environment, NAME=VALUE... (split at blanks)
 #   VM_TIMEOUT    seconds for each program, default 300
 #   VM_CPU        the emulator's CPU model
-# FILEs are programs that print TAP, static or not (what ldd names comes along), and guests: *.elf, to be found in GUEST_DIR. The programs
-# see SVM=1 (all is slow) and may use /bin/sh, /dev/kvm, /proc, /sys, /tmp and /dev/shm. Everything is written below OUTDIR; the log
-# is OUTDIR/NAME-SUITE.log. exit 0 all passed or skipped, 1 failure, 77 no emulator or kernel.
+# FILEs are programs that print TAP, static or not (what ldd names comes along), and guests: *.elf, to be found in GUEST_DIR.
+# The programs see SVM=1 (all is slow) and may use /bin/sh, /dev/kvm, /proc, /sys, /tmp and /dev/shm. Everything is written below
+# OUTDIR; the log is OUTDIR/NAME-SUITE.log. exit 0 all passed or skipped, 1 failure, 77 no emulator or kernel.
 set -eu
 export LC_ALL=C
 exec 3>&1 # so that redirected commands still show what they run
@@ -25,7 +25,7 @@ shift
 suite=${VM_SUITE:-bookworm} limit=${VM_TIMEOUT:-300}
 base=$build/$vm-$suite
 root=$base.root log=$base.log kdir=$build/kernel-$suite started=$(date +%s) status=0 trouble=
-# shellcheck source=tests/need.sh
+# shellcheck source=tests/need.sh disable=SC2154
 . "$top/tests/need.sh"
 
 # ---- emulator, busybox, kernel ----
@@ -44,9 +44,11 @@ Acquire::Languages "none";
 CONF
     # shellcheck disable=SC2016
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Component: main' | sort -u |
-        sed -n "s,^\([^ ]*\) [^ -]*\(-security\)\{0\,1\}\$,deb [arch=amd64 signed-by=$keyring] \1 $suite\2 main,p" >"$build/apt/sources"
+        sed -n "s,^\([^ ]*\) [^ -]*\(-security\)\{0\,1\}\$,deb [arch=amd64 signed-by=$keyring] \1 $suite\2 main,p" \
+            >"$build/apt/sources"
     private_apt get update || : # a mirror may lack one of them
-    private_apt cache pkgnames linux-image- | grep -E '^linux-image-[0-9][0-9.]*-[0-9]+-cloud-amd64$' | sort -V >"$build/apt/kernels"
+    private_apt cache pkgnames linux-image- | grep -E '^linux-image-[0-9][0-9.]*-[0-9]+-cloud-amd64$' | sort -V \
+        >"$build/apt/kernels"
     cd "$build/apt"
     while read -r name; do
         private_apt get download "$name" || continue
