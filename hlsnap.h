@@ -3576,8 +3576,8 @@ static hlsnap__layer *hlsnap__layer_create(int fd, bool sealed, uint64_t pages, 
     layer->fd = fd;
     layer->sealed = sealed;
     layer->pages = pages;
-    if (sealed && pages) {
-        void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_SHARED, fd, 0);
+    if (sealed && pages) { /* private: before Linux 6.7 MAP_SHARED of what is write-sealed is EPERM */
+        void *map = mmap(NULL, (size_t)(pages * HLSNAP__PAGE), PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED) {
             hlsnap__fail_map(err, pages * HLSNAP__PAGE, "a layer");
             hlsnap__layer_release(layer);

@@ -10,8 +10,8 @@ Do this, beside hlsnap.h:
     desc.hypervisor = hlsnap_kvm();
 
 NEEDS
-    /dev/kvm, readable and writable. Linux 5.10 or newer; no kernel header newer than the compiler's is needed, since the
-    numbers and structures of the KVM interface that are used stand here.
+    /dev/kvm, readable and writable. Linux 5.10 or newer, which is the oldest that tests run; no kernel header newer than
+    the compiler's is needed, since the numbers and structures of the KVM interface that are used stand here.
 
 SIGNALS
     No handler is ever installed. During a call that can end early (it has a time limit, or a handle to cancel it is out) the

@@ -862,7 +862,7 @@ LIMIT_FN int limit_make_image(limit_ctx *c)
         return (int)limit_fail(c, "write of the image");
     if (limit_seal(c, c->image) != 0)
         return -1;
-    view = mmap(NULL, window, PROT_READ, MAP_SHARED | MAP_POPULATE, c->image, LIMIT_WINDOW);
+    view = mmap(NULL, window, PROT_READ, MAP_PRIVATE | MAP_POPULATE, c->image, LIMIT_WINDOW);
     if (view == MAP_FAILED)
         return (int)limit_fail(c, "mmap of the image");
     c->pristine = (const uint8_t *)view;

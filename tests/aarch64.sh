@@ -26,21 +26,13 @@ need_done >"$build/need.log" 2>&1 || { skip aarch64 "no$wants (INSTALL=1 install
 qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static)
 export QEMU_LD_PREFIX=$root QEMU_USER=1 QUICK=1
 
-private_apt() { apt-get -c "$build/apt/conf" "$@"; } # knows arm64 only, has its own state, runs nobody's hooks
-download() {
-    command -v apt-get && command -v dpkg-deb || return 1
-    rm -rf "$build/apt" "$libs" && mkdir -p "$build/apt/lists/partial" "$build/apt/archives/partial" && : >"$build/apt/status" || return 1
-    cat >"$build/apt/conf" <<CONF
+download() { # by an apt that knows arm64 only
+    rm -rf "$libs" && private_apt_make <<CONF || return 1
 #clear APT::Architectures;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
 APT::Architecture "arm64";
 APT::Architectures { "arm64"; };
-Dir::State "$build/apt";
-Dir::State::status "$build/apt/status";
-Dir::Cache "$build/apt";
 CONF
-    cd "$build/apt" && private_apt update && private_apt download libcjson-dev libcjson1 libssl-dev || return 1
+    cd "$build/apt" && private_apt get update && private_apt get download libcjson-dev libcjson1 libssl-dev || return 1
     for deb in ./*.deb; do dpkg-deb -x "$deb" "$build/arm64.part" || return 1; done
     rm -rf "$build/arm64" && mv "$build/arm64.part" "$build/arm64" && rm -rf "$build/apt"
 }

@@ -62,7 +62,9 @@ static struct inject {
     int sys_errno;             /* 0 = ENOMEM */
     bool no_scan;              /* a kernel without PAGEMAP_SCAN */
     void (*on_alloc)(void);    /* what happens meanwhile */
-} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL};
+    bool old;                  /* a kernel of 5.10: what came later is refused as it refuses it */
+    long refused;              /* so often */
+} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL, false, 0};
 
 __attribute__((unused)) static void inject_arm(long alloc_fail, long sys_fail) {
     inject.alloc_fail = alloc_fail;
@@ -100,8 +102,21 @@ static bool inject_trip(void) {
     return true;
 }
 
+/* Where `is` holds, a system call that Linux 5.10 does not know so. */
+static bool inject_too_new(bool is, int number) {
+    if (!inject.old || !is) return false;
+    inject.refused++;
+    errno = number;
+    return true;
+}
+static bool inject_write_sealed(int fd) {
+    const int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+    return seals > 0 && seals & F_SEAL_WRITE;
+}
+
 static void *inject_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset) {
-    void *p = inject_trip() ? MAP_FAILED : mmap(at, n, prot, flags, fd, offset);
+    void *p = inject_trip() || inject_too_new(flags & MAP_SHARED && inject_write_sealed(fd), EPERM) /* read-only, too, up to 6.6 */
+                  ? MAP_FAILED : mmap(at, n, prot, flags, fd, offset);
     if (p != MAP_FAILED && !(flags & MAP_FIXED)) inject.maps += (long)(n + 4095) & ~4095l;
     return p;
 }
@@ -109,7 +124,9 @@ static int inject_munmap(void *p, size_t n) {
     inject.maps -= (long)(n + 4095) & ~4095l;
     return munmap(p, n);
 }
-static int inject_madvise(void *p, size_t n, int what) { return inject_trip() ? -1 : madvise(p, n, what); }
+static int inject_madvise(void *p, size_t n, int what) {
+    return inject_trip() || inject_too_new(what > 21, EINVAL) /* from MADV_POPULATE_READ on */ ? -1 : madvise(p, n, what);
+}
 static int inject_fcntl(int fd, int cmd, int arg) { return inject_trip() ? -1 : fcntl(fd, cmd, arg); }
 static int inject_open(const char *path, int flags) { return inject_trip() ? -1 : open(path, flags); }
 static ssize_t inject_pread(int fd, void *to, size_t n, off_t at) { return inject_trip() ? -1 : pread(fd, to, n, at); }
@@ -123,6 +140,9 @@ static long inject_syscall(long number, ...) {
     for (i = 0; i < 6; i++) a[i] = va_arg(ap, long);
     va_end(ap);
     if (inject.no_scan && number == SYS_ioctl) return errno = ENOTTY, -1;
+    if (inject_too_new(number == SYS_ioctl && a[1] == 0xc0606610l, ENOTTY) /* PAGEMAP_SCAN */ ||
+        inject_too_new(number == SYS_memfd_create && a[1] & ~7l, EINVAL) || /* more than CLOEXEC, ALLOW_SEALING, HUGETLB */
+        inject_too_new(number > 440, ENOSYS)) return -1;                    /* behind process_madvise */
     i = inject_trip() ? -1 : syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (number == SYS_ioctl && i > 0) { /* PAGEMAP_SCAN, which valgrind does not know, wrote i rows of 24 bytes to arg->vec */
         const uint64_t *arg = (const uint64_t *)(uintptr_t)a[2];

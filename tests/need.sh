@@ -28,6 +28,46 @@ need_done() {
     missing=
 }
 
+# What svm.sh and vmx.sh need.
+need_vm() {
+    need busybox busybox-static
+    need xz xz-utils
+    need strip binutils
+}
+need_svm() {
+    need qemu-system-x86_64 qemu-system-x86
+    need_vm
+}
+need_vmx() {
+    need bochs-bin bochs
+    [ -e "$(find /usr/lib -path '*/bochs/plugins/libbx_term_gui.so' 2>/dev/null)" ] || missing="$missing bochs-term"
+    [ -e /usr/share/bochs/BIOS-bochs-latest ] || missing="$missing bochsbios"
+    [ -e /usr/lib/ISOLINUX/isolinux.bin ] || missing="$missing isolinux"
+    [ -e /usr/lib/syslinux/modules/bios/ldlinux.c32 ] || missing="$missing syslinux-common"
+    [ -e /usr/share/vgabios/vgabios.bin ] || missing="$missing vgabios"
+    need xorriso xorriso
+    need_vm
+}
+
+# An apt with state, lists and cache of its own below $build/apt, which runs nobody's hooks; more of its settings on stdin.
+private_apt_make() {
+    command -v apt-get && command -v dpkg-deb || return 1
+    rm -rf "$build/apt" && mkdir -p "$build/apt/lists/partial" "$build/apt/archives/partial" || return 1
+    : >"$build/apt/status"
+    { cat && cat <<CONF; } >"$build/apt/conf"
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+Dir::State "$build/apt";
+Dir::State::status "$build/apt/status";
+Dir::Cache "$build/apt";
+CONF
+}
+private_apt() { # private_apt get|cache ...
+    tool=apt-$1
+    shift
+    "$tool" -c "$build/apt/conf" "$@"
+}
+
 # Why /dev/kvm cannot be used here, or nothing.
 kvm_problem() {
     if [ ! -e /dev/kvm ]; then echo "no /dev/kvm: modprobe kvm_intel or kvm_amd, or enable virtualization"

@@ -460,6 +460,18 @@ static void large_layers(void) {
     }
 }
 
+/* Nothing needs what Linux has learnt since 5.10. */
+static void old_kernel(void) {
+    hlsnap_sandbox *sb;
+    inject.old = true;
+    sb = start(GUEST_ALL, 1024);
+    if (CHECK(sb != NULL)) large_layers(), reset_proof(operations(500), -1);
+    else printf("# %s\n", err.msg);
+    CHECK(inject.refused > 0);
+    inject.old = false;
+    hlsnap_sandbox_destroy(sb);
+}
+
 static uint64_t generation_of(hlsnap_sandbox *sb) {
     hlsnap_value out = hlsnap_u64(0);
     CHECK_EQ(hlsnap_sandbox_call(sb, "generation", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
@@ -727,4 +739,4 @@ static void forks(void) {
 #define TESTS_SNAPSHOTS(X) \
     X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
     X(extent_diffs) \
-    X(stored_pages) X(chains) X(scattered_deltas) X(large_layers) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)
+    X(stored_pages) X(chains) X(scattered_deltas) X(large_layers) X(old_kernel) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)
