@@ -491,6 +491,8 @@ static const uint64_t base_heaps[NUM_BASES] = {192 << 10, 192 << 10, 4608 << 10}
 static shot *shots;
 static uint32_t num_shots;
 static sandbox *boxes[NUM_SANDBOXES];
+static uint32_t box_at[NUM_SANDBOXES]; /* the shot that each was last put to, by its place, where another one may stand by now */
+static shape box_shape[NUM_SANDBOXES];
 static hlsnap_interrupt *interrupts[NUM_SANDBOXES];
 static iso_where at;
 static uint8_t last_id[16];
@@ -584,7 +586,6 @@ static bool probe_read(sandbox *sb, snapshot *s, iso_dump *dump, vcpu_state *vcp
         r = hlsnap_sandbox_restore(sb, s, &last);
         if (!r) r = hlsnap_sandbox_call(sb, "probe", HLSNAP_NO_ARGS, NULL, &last);
     }
-    if (r) printf("# probe: %s: %s\n", hlsnap_result_name(r), last.msg);
     if (r || hlsnap_sandbox_read(sb, at.dump, dump, sizeof(*dump), NULL)) return false;
     vcpu_read(sb, vcpu);
     memset(dump->xsave + 512, 0, 8); /* XSTATE_BV */
@@ -679,7 +680,10 @@ static void check_vcpu(sandbox *sb, const shot *t) {
     static vcpu_state vcpu;
     size_t i;
     num_probes++;
-    if (!CHECK(probe_read(sb, t->s, &dump, &vcpu))) return;
+    if (!CHECK(probe_read(sb, t->s, &dump, &vcpu))) {
+        printf("# probe: %s: %s\n", hlsnap_result_name(last.code), last.msg);
+        return;
+    }
     selectors_look(dump.segments, t->dump.segments);
     CHECK(bytes_same("registers at the entry", &dump, &t->dump, offsetof(iso_dump, xsave)));
     CHECK(bytes_same("vector state at the entry", dump.xsave, t->dump.xsave, sizeof(dump.xsave)));
@@ -713,9 +717,12 @@ static void task_take(void *user) {
 
 static void restore_to(sandbox *sb, shot *t) {
     task k = {sb, t, NULL, NULL, 0, 0, HLSNAP_OK, NULL};
+    uint32_t box;
     num_restores++;
     run_on(where_now, task_restore, &k);
     if (!CHECK_EQ(k.result, HLSNAP_OK)) printf("# restore: %s\n", last.msg);
+    for (box = 0; box < NUM_SANDBOXES; box++)
+        if (boxes[box] == sb) box_at[box] = (uint32_t)(t - shots), box_shape[box] = t->shape;
 }
 /* How a hostile call may end: in its own result, or in one that says what the guest did. */
 static hlsnap_result call_on(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, uint64_t limit_ns) {
@@ -815,16 +822,14 @@ static void attack(uint32_t box, const iso_order *o) {
 }
 
 static bool shape_same(const shape *a, const shape *b) { return a->num == b->num && a->stored == b->stored; }
-static uint32_t box_at[NUM_SANDBOXES]; /* the shot that each was last put to */
 
 /* The heart: any state, restore, all of it as in a sandbox that nobody had. */
 static void op_restore(uint32_t box, bool everything) {
     const uint64_t dice = below(100);
     uint32_t to = dice < 50 && box_at[box] < num_shots ? box_at[box] : (uint32_t)below(num_shots);
-    if (dice >= 50 && dice < 90 && !shape_same(&shots[to].shape, &shots[box].shape)) to = box;
+    if (dice < 90 && !shape_same(&shots[to].shape, &shots[box].shape) && dice >= 50) to = box;
     remember("box %u on %s: restore to shot %u from %s", box, where_names[where_now], to, is_ready(boxes[box]) ? "ready" : "poisoned");
     restore_to(boxes[box], &shots[to]);
-    box_at[box] = to;
     if (test_bad) return;
     if (chance(25)) noise_off();
     if (everything || chance(75)) check_memory(boxes[box], &shots[to]);
@@ -833,7 +838,7 @@ static void op_restore(uint32_t box, bool everything) {
 
 static void op_attack(uint32_t box) {
     iso_order o;
-    order_random(&o, &shots[box].shape);
+    order_random(&o, &box_shape[box]);
     attack(box, &o);
 }
 
@@ -856,7 +861,7 @@ static uint64_t random_place(const shape *s, uint64_t *bytes) {
     *bytes = size - from;
     return r->gva + from;
 }
-static shape *shape_now(uint32_t box) { return &shots[box_at[box] < num_shots ? box_at[box] : box].shape; }
+static const shape *shape_now(uint32_t box) { return &box_shape[box]; }
 
 static void op_scribble(uint32_t box) {
     hlsnap_value v[4];
@@ -1008,6 +1013,7 @@ static void op_replace(uint32_t box) {
     hlsnap_sandbox_destroy(boxes[box]);
     boxes[box] = box_from(shots[box].s);
     box_at[box] = box;
+    box_shape[box] = shots[box].shape;
     if (!CHECK(boxes[box] != NULL)) exit(1);
     interrupts[box] = box == 1 ? NULL : hlsnap_sandbox_get_interrupt(boxes[box]); /* one is never cancelled: it runs without signals prepared */
 }
@@ -1123,6 +1129,7 @@ static bool base_open(uint32_t i) {
     hlsnap_sandbox_destroy(boxes[i]);
     boxes[i] = box_from(s); /* with the time limit of the others */
     box_at[i] = i;
+    box_shape[i] = shots[i].shape;
     num_shots = i + 1;
     if (!CHECK(boxes[i] != NULL)) return false;
     interrupts[i] = i == 1 ? NULL : hlsnap_sandbox_get_interrupt(boxes[i]);
@@ -1267,7 +1274,6 @@ static void pages_made_private(void) {
         v[0] = hlsnap_u64(e.at), v[1] = hlsnap_u64(4096), v[2] = hlsnap_u64(1), v[3] = hlsnap_u64(rnd());
         CHECK_EQ(call_on(boxes[0], "scribble", v, 4, 0), HLSNAP_OK);
         restore_to(boxes[0], &shots[0]);
-        box_at[0] = 0;
         if (!test_bad) check_memory(boxes[0], &shots[0]);
         munlockall();
         if (failed()) return;
@@ -1294,7 +1300,6 @@ static void thread_numbers(void) {
         CHECK_EQ(call_on(boxes[0], "scribble", v, 4, 0), HLSNAP_OK);
         if (number_next(want)) restore_to(boxes[0], &shots[0]), got += last_tid == want;
         else restore_to(boxes[0], &shots[0]);
-        box_at[0] = 0;
         if (!test_bad) check_memory(boxes[0], &shots[0]);
         if (failed()) return;
     }
