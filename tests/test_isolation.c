@@ -119,26 +119,27 @@ static bool file_read(const char *path, char *to, size_t cap) {
     return n > 0;
 }
 
-/* A swap file that has no name any more, so that nothing is left of it. */
-static int swap_fd = -1;
+/* A swap file in the working directory. */
+static char swap_name[64];
 static bool swap_on(void) {
     const uint32_t pages = 48 << 8;
     static uint8_t page[4096];
-    char name[64], all[1024];
+    char all[1024];
     uint32_t i;
     bool ok = true;
+    int fd;
     if (file_read("/proc/swaps", all, sizeof(all)) && strchr(all, '\n') && strchr(all, '\n')[1]) return true;
     if (geteuid()) return false;
-    snprintf(name, sizeof(name), "isolation.swap.%d", getpid());
-    swap_fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    for (i = 0; i < pages && ok && swap_fd >= 0; i++) {
+    snprintf(swap_name, sizeof(swap_name), "isolation.swap.%d", getpid());
+    fd = open(swap_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    for (i = 0; i < pages && ok && fd >= 0; i++) {
         memset(page, 0, sizeof(page));
         if (i == 0) page[1024] = 1, memcpy(page + 1028, &(uint32_t){pages - 1}, 4), memcpy(page + 4086, "SWAPSPACE2", 10);
-        ok = write(swap_fd, page, sizeof(page)) == (ssize_t)sizeof(page);
+        ok = write(fd, page, sizeof(page)) == (ssize_t)sizeof(page);
     }
-    ok = ok && swap_fd >= 0 && fsync(swap_fd) == 0 && swapon(name, 0) == 0;
-    unlink(name);
-    if (!ok && swap_fd >= 0) close(swap_fd), swap_fd = -1;
+    ok = ok && fd >= 0 && fsync(fd) == 0 && swapon(swap_name, 0) == 0;
+    if (fd >= 0) close(fd);
+    if (!ok) unlink(swap_name), swap_name[0] = 0;
     return ok;
 }
 
@@ -192,11 +193,10 @@ static bool ksm_on(void) {
            file_write(KSM "run", "1");
 }
 static void machine_give_back(void) {
-    char name[64], pid[16];
+    char pid[16];
     int i;
     if (ksm_run[0]) file_write(KSM "run", ksm_run[0] == '0' ? "2" : ksm_run), file_write(KSM "run", ksm_run), file_write(KSM "use_zero_pages", ksm_zero);
-    snprintf(name, sizeof(name), "/proc/self/fd/%d", swap_fd);
-    if (swap_fd >= 0) swapoff(name);
+    if (swap_name[0]) swapoff(swap_name), unlink(swap_name);
     snprintf(pid, sizeof(pid), "%d", getppid());
     if (group[0] && getppid() != 1) file_write(home, pid);
     for (i = 0; group[0] && i < 200 && rmdir(group); i++) usleep(10000);
@@ -420,7 +420,7 @@ typedef struct vcpu_state {
     struct kvm_sregs sregs;
     struct kvm_vcpu_events events;
     struct kvm_debugregs debug;
-    struct kvm_xsave xsave;
+    uint8_t xsave[4096]; /* struct kvm_xsave */
     struct kvm_xcrs xcrs;
     msr_list msrs;
     uint32_t told; /* bits: which of these KVM told */
@@ -437,7 +437,7 @@ static void vcpu_read(const sandbox *sb, vcpu_state *s) {
     s->msrs = msrs_readable;
     for (i = 0; i < HLSNAP_COUNT(vcpu_parts); i++)
         if (hlsnap__ioctl(fd, vcpu_parts[i].request, (uintptr_t)s + vcpu_parts[i].at) >= 0) s->told |= 1u << i;
-    memset((uint8_t *)&s->xsave + 512, 0, 8); /* XSTATE_BV: which components are in use, not what they hold */
+    memset(s->xsave + 512, 0, 8); /* XSTATE_BV: which components are in use, not what they hold */
 }
 /* Each MSR that this KVM knows; one that it does not know would end the list. */
 static void msrs_find(const sandbox *sb) {
@@ -1021,6 +1021,10 @@ static void op_retire(uint32_t box) {
     remember("box %u: retired", box);
     hlsnap_sandbox_retire(boxes[box]);
 }
+static void child_fault(int sig) {
+    (void)sig;
+    _exit(0);
+}
 static void op_fork(uint32_t box) {
     const uint64_t what = below(4);
     int status;
@@ -1029,7 +1033,7 @@ static void op_fork(uint32_t box) {
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
-        signal(SIGSEGV, SIG_DFL);
+        signal(SIGSEGV, child_fault);
         if (what == 0) memset(window(boxes[box]), 0x66, 4096); /* not there */
         if (what == 1) _exit(hlsnap_sandbox_call(boxes[box], "probe", HLSNAP_NO_ARGS, NULL, NULL) == HLSNAP_ERR_STATE ? 0 : 1);
         if (what == 2) hlsnap_sandbox_restore(boxes[box], shots[box].s, NULL), hlsnap_sandbox_destroy(boxes[box]);
@@ -1306,8 +1310,14 @@ static void thread_numbers(void) {
     if (!got) note("no thread got another's number");
 }
 
+static uint64_t vmstat(const char *name) {
+    static char all[16384];
+    const char *p = file_read("/proc/vmstat", all, sizeof(all)) ? strstr(all, name) : NULL;
+    return p ? strtoull(p + strlen(name), NULL, 10) : 0;
+}
+
 static void storm(void) {
-    const uint64_t most = env_number("OPS", env_number("LONG", 0) ? 200000 : is_slow ? 1500 : 20000);
+    const uint64_t swapped = vmstat("pswpout "), most = env_number("OPS", env_number("LONG", 0) ? 200000 : is_slow ? 1500 : 20000);
     uint64_t n, i, signals = num_signals;
     NEED_WORLD;
     for (n = 0; n < most && !test_bad; n++) step();
@@ -1321,7 +1331,7 @@ static void storm(void) {
     printf("\n# worked:");
     for (i = 0; i < NUM_WAYS; i++)
         if (num_worked[i]) printf(" %s %llu", way_names[i], (unsigned long long)num_worked[i]);
-    printf("\n");
+    printf("; %llu pages swapped out, %llu huge ones made\n", (unsigned long long)(vmstat("pswpout ") - swapped), (unsigned long long)vmstat("thp_collapse_alloc "));
     if (num_selectors) printf("# note: this KVM does not load data selectors: %llu of %llu entries found some of another guest\n",
                               (unsigned long long)num_selectors, (unsigned long long)num_probes);
     munlockall();
