@@ -578,6 +578,13 @@ static void identity_blank(uint8_t *page) {
     memset(id + offsetof(hlsnap_abi_identity, id), 0, 16 + 32 + 8);
 }
 
+/* On AMD CPUs that leave x87 pointers out of XSAVE, Linux overwrites them with its own when it switches: CS is the kernel's then. Those
+   are nobody's who was in the VM. */
+static void x87_blank(uint8_t *env) {
+    static const uint8_t kernel_cs[2] = {0x10, 0};
+    if (memcmp(env + 16, kernel_cs, 2) == 0) memset(env + 12, 0, 16);
+}
+
 /* The probe: export 0, which the guest's entry answers by itself. */
 static bool probe_read(sandbox *sb, snapshot *s, iso_dump *dump, vcpu_state *vcpu) {
     hlsnap_result r = hlsnap_sandbox_call(sb, "probe", HLSNAP_NO_ARGS, NULL, &last);
@@ -589,6 +596,7 @@ static bool probe_read(sandbox *sb, snapshot *s, iso_dump *dump, vcpu_state *vcp
     if (r || hlsnap_sandbox_read(sb, at.dump, dump, sizeof(*dump), NULL)) return false;
     vcpu_read(sb, vcpu);
     memset(dump->xsave + 512, 0, 8); /* XSTATE_BV */
+    x87_blank(dump->fpu);
     dump->flags &= ~0x44ull;         /* ZF and PF are the gate's, where it clears vector state */
     return true;
 }
