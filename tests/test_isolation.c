@@ -82,7 +82,10 @@ static void note(const char *what) { printf("# note: %s\n", what); }
 static void *watchdog(void *user) {
     uint64_t seen = 0;
     unsigned idle = 0;
+    sigset_t all;
     (void)user;
+    sigfillset(&all); /* a signal would end its sleep */
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
     for (;;) {
         const uint64_t at = __atomic_load_n(&num_history, __ATOMIC_ACQUIRE);
         sleep(1);
