@@ -1,4 +1,4 @@
-/* hlsnap.h - v0.1.0 - run untrusted native code in a micro VM, snapshot it, put it back. License: MIT, end of file.
+/* hlsnap.h - v0.2.0 - run untrusted native code in a micro VM, snapshot it, put it back. License: MIT, end of file.
 
 Do this, in one C or C++ file:
 
@@ -46,7 +46,7 @@ STATES of a sandbox
                                             read, write   bind       restore     retire        destroy
     READY                                   yes           yes        yes         -> POISONED   yes
     BUSY (in a call, in a host function)    ERR_STATE *   ERR_STATE  ERR_STATE   no-op         cancels, frees at the end
-    POISONED (fault, abort, cancel, limit)  ERR_STATE     ERR_STATE  -> READY    no-op         yes
+    POISONED (fault, abort, cancel, limit)  ERR_STATE     ERR_STATE  -> READY    yes           yes
     * read and write work from inside a host function.
 
 THREADS
@@ -79,10 +79,10 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 /* MAJOR changes when source that compiles must change, MINOR when functions are added, PATCH otherwise. The host/guest ABI
    and the snapshot format have numbers of their own; version 0 of both may change in any release. */
 #define HLSNAP_VERSION_MAJOR 0
-#define HLSNAP_VERSION_MINOR 1
+#define HLSNAP_VERSION_MINOR 2
 #define HLSNAP_VERSION_PATCH 0
 #define HLSNAP_VERSION (HLSNAP_VERSION_MAJOR * 1000000 + HLSNAP_VERSION_MINOR * 1000 + HLSNAP_VERSION_PATCH)
-#define HLSNAP_VERSION_STRING "0.1.0"
+#define HLSNAP_VERSION_STRING "0.2.0"
 /* true when this header is at least a.b.c */
 #define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
 #define HLSNAP_ABI_VERSION 0
@@ -444,7 +444,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err);
 
 /* hlsnap_sandbox_retire -- between two tenants: refuse all calls until the next restore, and have that map all memory afresh.
-   sb        in     READY becomes POISONED; no effect in a call
+   sb        in     READY becomes POISONED; one that is POISONED, by a fault or a limit, too; no effect in a call
    threads   the sandbox's
    cost      with the next restore that of mapping, and of the guest's first touch of each page, as after a start. In exchange
              no timing of the next tenant's can tell which pages this one used (docs/security.md "Residency")  */

@@ -1,4 +1,4 @@
-/* hlsnap_oci.h - v0.1.0 - hlsnap snapshots on disk, as OCI Image Layouts. License: MIT, end of file.
+/* hlsnap_oci.h - v0.2.0 - hlsnap snapshots on disk, as OCI Image Layouts. License: MIT, end of file.
 
 Do this, in the one C or C++ file that implements hlsnap:
 
@@ -55,7 +55,7 @@ SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 #ifndef HLSNAP_OCI_H
 #define HLSNAP_OCI_H
 
-#if HLSNAP_VERSION != 1000 /* 0.1.0 */
+#if HLSNAP_VERSION != 2000 /* 0.2.0 */
 #error "hlsnap.h and hlsnap_oci.h are of different releases"
 #endif
 

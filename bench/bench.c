@@ -213,6 +213,15 @@ static double op_restore_call(bench *b) {
     return limit_now() - t;
 }
 
+static double op_retire_call(bench *b) {
+    const double t = limit_now();
+    hlsnap_sandbox_retire(b->sb);
+    if (hlsnap_sandbox_restore(b->sb, b->from, &b->err)) bad(b, "restore");
+    invoke(b, b->sb, b->touch, hlsnap_u32(b->pages), 1);
+    return limit_now() - t;
+}
+
+static double own_retire_call(bench *b, int n) { return block(b, n, 3, op_retire_call); }
 static double own_restore_call(bench *b, int n) { return block(b, n, 3, op_restore_call); }
 static double limit_of_restore_call(bench *b, int n) { return limit_restore_call(&b->limit, b->pages, n); }
 
@@ -629,6 +638,8 @@ static const row rows[] = {
     {"restore_call_64", limit_of_restore_call, own_restore_call, 200, 64, NS, 1, NULL},
     {"restore_call_256", limit_of_restore_call, own_restore_call, 100, 256, NS, 1, NULL},
     {"restore_call_1024", limit_of_restore_call, own_restore_call, 50, 1024, NS, 1, NULL},
+    {"retire_call_1", NULL, own_retire_call, 50, 1, NS, 1, NULL},
+    {"retire_call_16", NULL, own_retire_call, 50, 16, NS, 1, NULL},
     {"restore_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_delta},
     {"restore_small_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_small_delta},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},

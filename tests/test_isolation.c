@@ -1,8 +1,8 @@
 /* test_isolation.c - after a restore nothing of the former tenant is left: not in guest memory, not in the vCPU, not in the mailbox.
    cc: cc -std=gnu11 -O2 -I.. test_isolation.c -o test_isolation       (-lpthread where the C library wants it)
    run: GUEST_DIR=... ./test_isolation [NAME]                           guest_isolation.elf lies in GUEST_DIR
-   -DISOLATION_ELF='"file"' takes the guest into the program, for machines with nothing else on them. OPS=n: so many operations
-   instead of 20,000; LONG=1: 200,000; SEED=n: the same decisions again; SVM=1 or VMX=1: a slow machine, fewer.
+   OPS=n: so many operations instead of 20,000; LONG=1: 200,000; SEED=n: the same decisions again; SVM=1 or VMX=1: a slow
+   machine, fewer.
 
    What it does: a guest attacks (guest_isolation.h: every kind of instruction that CPL 3 has, in every way to leave, with odd
    flags, stacks, selectors and shadows), while the host does what hosts do: restores and calls on threads that come and go, signals
@@ -507,11 +507,6 @@ static int host_act; /* what the host function does while the guest waits */
 static sandbox *host_box;
 static char guest_file[512];
 
-#ifdef ISOLATION_ELF
-__asm__(".section .rodata\n.balign 16\nguest_elf: .incbin " "\"" ISOLATION_ELF "\"" "\nguest_elf_end:\n.previous\n");
-extern const uint8_t guest_elf[], guest_elf_end[];
-#endif
-
 static hlsnap_result host_thing(hlsnap_call *call, void *user) {
     uint8_t bytes[300];
     sandbox *sb = host_box;
@@ -548,9 +543,6 @@ static sandbox *box_new(uint64_t heap) {
     desc_fill(&d);
     d.timeout_ns = 10000000000;
     g.heap_size = heap, g.stack_size = 32 << 10, g.mailbox_size = 16 << 10, g.path = guest_file;
-#ifdef ISOLATION_ELF
-    g.path = NULL, g.data = guest_elf, g.data_size = (size_t)(guest_elf_end - guest_elf);
-#endif
     if (hlsnap_sandbox_create(&g, &d, &sb, &last)) printf("# create: %s: %s\n", hlsnap_result_name(last.code), last.msg);
     return sb;
 }
@@ -1181,9 +1173,7 @@ static void world_close(void) {
 static const char *kvm_missing(void) {
     static hlsnap_error err;
     if (hlsnap_kvm_probe(&err)) return err.msg;
-#ifndef ISOLATION_ELF
     if (access(guest_file, R_OK)) return "no guest_isolation.elf in GUEST_DIR";
-#endif
     return NULL;
 }
 #define NEED_WORLD \
