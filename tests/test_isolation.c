@@ -13,7 +13,7 @@
    What it does not prove: anything about timing, caches and what is resident; that a stranger's write into text, constants or the
    identity page is undone (the guest cannot write there, and hlsnap_sandbox_write is watched); vCPU state that neither CPL 3 nor
    KVM's interface shows; memory that a stranger changes while it is put back. Which fault an instruction ends in differs between
-   KVMs and is not judged, nor are DS, ES, FS and GS selectors where the KVM never loads them (counted and said then).
+   KVMs and is not judged, nor are DS, ES, FS and GS selectors where the KVM does not load them (counted, and said then).
    It needs no rights; as root it also makes swap, a memory cgroup and KSM, and takes them back. */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
@@ -193,15 +193,17 @@ static bool cgroup_squeeze(void) {
 }
 
 #define KSM "/sys/kernel/mm/ksm/"
-static char ksm_run[16], ksm_zero[16];
+static char ksm_zero[16]; /* what use_zero_pages was; "" where KSM was running, and so is somebody else's */
 static bool ksm_on(void) {
-    return !geteuid() && file_read(KSM "run", ksm_run, sizeof(ksm_run)) && file_read(KSM "use_zero_pages", ksm_zero, sizeof(ksm_zero)) &&
-           file_write(KSM "run", "1");
+    char run[16];
+    if (geteuid() || !file_read(KSM "run", run, sizeof(run))) return false;
+    if (run[0] == '1') return true;
+    return file_read(KSM "use_zero_pages", ksm_zero, sizeof(ksm_zero)) && file_write(KSM "run", "1");
 }
 static void machine_give_back(void) {
     char pid[16];
     int i;
-    if (ksm_run[0]) file_write(KSM "run", ksm_run[0] == '0' ? "2" : ksm_run), file_write(KSM "run", ksm_run), file_write(KSM "use_zero_pages", ksm_zero);
+    if (ksm_zero[0]) file_write(KSM "run", "2"), file_write(KSM "run", "0"), file_write(KSM "use_zero_pages", ksm_zero);
     if (swap_name[0]) swapoff(swap_name), unlink(swap_name);
     snprintf(pid, sizeof(pid), "%d", getppid());
     if (group[0] && getppid() != 1) file_write(home, pid);
@@ -235,7 +237,7 @@ static void stranger_main(int fd, pid_t parent) {
         int64_t r = 0;
         if (q.kind == STRANGER_SETUP) r = (swap_on() ? CAN_SWAP : 0) | (cgroup_enter() ? CAN_CGROUP : 0) | (ksm_on() ? CAN_KSM : 0);
         else if (q.kind == STRANGER_SQUEEZE) r = cgroup_squeeze();
-        else if (q.kind == STRANGER_ZERO_PAGES) r = file_write(KSM "use_zero_pages", q.seed & 1 ? "1" : "0");
+        else if (q.kind == STRANGER_ZERO_PAGES) r = ksm_zero[0] && file_write(KSM "use_zero_pages", (q.seed | q.at) & 1 ? "1" : "0");
         else r = stranger_write(&q, parent);
         if (write(fd, &r, sizeof(r)) != (ssize_t)sizeof(r)) break;
     }
@@ -1323,6 +1325,43 @@ static void thread_numbers(void) {
     if (!got) note("no thread got another's number");
 }
 
+static bool zero_pages(char *text, size_t cap) {
+    const char *p = file_read("/proc/self/ksm_stat", text, cap) ? strstr(text, "ksm_zero_pages ") : NULL;
+    return p && strtoull(p + 15, NULL, 10) > 0;
+}
+/* The guest overwrites with zeros what the snapshot has; KSM makes the zero page of it, which no longer looks private. */
+static void merged_to_zero(void) {
+    const hlsnap_region *heap;
+    hlsnap_value v[4];
+    sandbox *sb;
+    shot t;
+    snapshot *s = NULL;
+    char text[1024] = "";
+    uint64_t i;
+    NEED_WORLD;
+    if (ask(STRANGER_ZERO_PAGES, 1, 0) <= 0 && !(file_read(KSM "use_zero_pages", text, sizeof(text)) && text[0] == '1')) {
+        note("no zero pages by KSM");
+        return;
+    }
+    heap = region_named(&shots[0].shape, "heap");
+    v[0] = hlsnap_u64(heap->gva + 10 * 4096), v[1] = hlsnap_u64(36 * 4096), v[2] = hlsnap_u64(1), v[3] = hlsnap_u64(rnd() | 1);
+    CHECK_EQ(call_on(boxes[0], "scribble", v, 4, 10000000000), HLSNAP_OK);
+    if (!CHECK_EQ(hlsnap_sandbox_snapshot(boxes[0], &s, &last), HLSNAP_OK) || !CHECK(shot_make(&t, s)) || !CHECK((sb = box_from(s)) != NULL)) return;
+    for (i = 0; i < 40; i++) restore_to(sb, &t), call_on(sb, "probe", HLSNAP_NO_ARGS, 0);
+    restore_to(sb, &t);
+    CHECK_EQ(madvise(window(sb), window_size(sb), MADV_MERGEABLE), 0);
+    v[0].as.u64 += 4096, v[1].as.u64 = 4 * 4096, v[3].as.u64 = 0;
+    CHECK_EQ(call_on(sb, "scribble", v, 4, 10000000000), HLSNAP_OK);
+    for (i = 0; i < 300 && !zero_pages(text, sizeof(text)); i++) usleep(10000);
+    if (!zero_pages(text, sizeof(text))) note("KSM made no zero pages");
+    remember("zeros at 0x%llx, merged, restore", (unsigned long long)v[0].as.u64);
+    restore_to(sb, &t);
+    if (!test_bad) check_memory(sb, &t);
+    hlsnap_sandbox_destroy(sb);
+    shot_release(&t);
+    failed();
+}
+
 static uint64_t vmstat(const char *name) {
     static char all[16384];
     const char *p = file_read("/proc/vmstat", all, sizeof(all)) ? strstr(all, name) : NULL;
@@ -1351,7 +1390,7 @@ static void storm(void) {
 }
 
 static const test_row tests[] = {TEST(every_ending), TEST(every_disturb), TEST(gate_and_stubs), TEST(other_selectors), TEST(pages_made_private),
-    TEST(thread_numbers), TEST(storm)};
+    TEST(thread_numbers), TEST(merged_to_zero), TEST(storm)};
 
 int main(int argc, char **argv) {
     const char *dir = getenv("GUEST_DIR");
