@@ -110,12 +110,13 @@ FN(attack) {
 
 /* ---- ordinary things, so that there is something to find ---- */
 
-FN(scribble) { /* gva, bytes, step, seed */
+FN(scribble) { /* gva, bytes, step, seed; 0 = zeros */
     const uint64_t n = hlsnap_call_arg(call, 1).as.u64, step = hlsnap_call_arg(call, 2).as.u64;
     volatile uint8_t *to = (volatile uint8_t *)(uintptr_t)hlsnap_call_arg(call, 0).as.u64;
     uint64_t i, x = hlsnap_call_arg(call, 3).as.u64;
+    const uint8_t keep = x ? 0xff : 0;
     (void)user;
-    for (i = 0; i < n; i += step) x = x * 6364136223846793005ull + 1, to[i] = (uint8_t)(x >> 56);
+    for (i = 0; i < n; i += step) x = x * 6364136223846793005ull + 1, to[i] = (uint8_t)(x >> 56) & keep;
     return HLSNAP_OK;
 }
 FN(peek) { /* gva, bytes: their sum */
