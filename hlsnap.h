@@ -97,12 +97,12 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 #endif
 #ifndef HLSNAP_API
 #if defined(HLSNAP_STATIC)
-#define HLSNAP_API static __attribute__((unused))
+#define HLSNAP_API static __attribute__((__unused__))
 #else
-#define HLSNAP_API extern __attribute__((visibility("hidden")))
+#define HLSNAP_API extern __attribute__((__visibility__("hidden")))
 #endif
 #endif
-#define HLSNAP_MUST __attribute__((warn_unused_result)) /* only where ignoring loses an object or data */
+#define HLSNAP_MUST __attribute__((__warn_unused_result__)) /* only where ignoring loses an object or data */
 #define HLSNAP_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define HLSNAP_NO_ARGS NULL, 0
 
@@ -213,6 +213,55 @@ typedef enum hlsnap_type {
     HLSNAP_TYPE_FORCE32 = 0x7fffffff
 } hlsnap_type;
 
+/* hlsnap_value has fields i32, u32, i64, u64, f32 and f64. Where one of these is a macro for a type, say so instead of a syntax
+   error; a typedef of that name, or another macro that leaves a field's name, does no harm. C++ takes no type's name there. */
+#define HLSNAP_IMPL_TYPE_ ~, 1,
+#define HLSNAP_IMPL_TYPE_char ~, 1,
+#define HLSNAP_IMPL_TYPE_short ~, 1,
+#define HLSNAP_IMPL_TYPE_int ~, 1,
+#define HLSNAP_IMPL_TYPE_long ~, 1,
+#define HLSNAP_IMPL_TYPE_signed ~, 1,
+#define HLSNAP_IMPL_TYPE_unsigned ~, 1,
+#define HLSNAP_IMPL_TYPE_float ~, 1,
+#define HLSNAP_IMPL_TYPE_double ~, 1,
+#define HLSNAP_IMPL_TYPE__Float32 ~, 1,
+#define HLSNAP_IMPL_TYPE__Float64 ~, 1,
+#ifdef __cplusplus
+#define HLSNAP_IMPL_TYPE_std ~, 1,
+#define HLSNAP_IMPL_TYPE_int32_t ~, 1,
+#define HLSNAP_IMPL_TYPE_uint32_t ~, 1,
+#define HLSNAP_IMPL_TYPE_int64_t ~, 1,
+#define HLSNAP_IMPL_TYPE_uint64_t ~, 1,
+#endif
+#define HLSNAP_IMPL_PASTE(a, b) a##b
+#define HLSNAP_IMPL_SECOND(a, b, ...) b
+#define HLSNAP_IMPL_SECOND_OF(...) HLSNAP_IMPL_SECOND(__VA_ARGS__)
+#define HLSNAP_IMPL_IS_TYPE(word) HLSNAP_IMPL_SECOND_OF(HLSNAP_IMPL_PASTE(HLSNAP_IMPL_TYPE_, word), 0, 0)
+#if HLSNAP_IMPL_IS_TYPE(i32) || HLSNAP_IMPL_IS_TYPE(u32) || HLSNAP_IMPL_IS_TYPE(i64) || HLSNAP_IMPL_IS_TYPE(u64) || \
+    HLSNAP_IMPL_IS_TYPE(f32) || HLSNAP_IMPL_IS_TYPE(f64)
+#error "i32, u32, i64, u64, f32 or f64 is a macro for a type, but a field of hlsnap_value: make it a typedef, or #undef it here"
+#endif
+#undef HLSNAP_IMPL_TYPE_
+#undef HLSNAP_IMPL_TYPE_char
+#undef HLSNAP_IMPL_TYPE_short
+#undef HLSNAP_IMPL_TYPE_int
+#undef HLSNAP_IMPL_TYPE_long
+#undef HLSNAP_IMPL_TYPE_signed
+#undef HLSNAP_IMPL_TYPE_unsigned
+#undef HLSNAP_IMPL_TYPE_float
+#undef HLSNAP_IMPL_TYPE_double
+#undef HLSNAP_IMPL_TYPE__Float32
+#undef HLSNAP_IMPL_TYPE__Float64
+#undef HLSNAP_IMPL_TYPE_std
+#undef HLSNAP_IMPL_TYPE_int32_t
+#undef HLSNAP_IMPL_TYPE_uint32_t
+#undef HLSNAP_IMPL_TYPE_int64_t
+#undef HLSNAP_IMPL_TYPE_uint64_t
+#undef HLSNAP_IMPL_PASTE
+#undef HLSNAP_IMPL_SECOND
+#undef HLSNAP_IMPL_SECOND_OF
+#undef HLSNAP_IMPL_IS_TYPE
+
 typedef struct hlsnap_value {
     hlsnap_type type;
     const char *str;           /* STR: size bytes and a NUL, none inside; NULL for other types */
@@ -275,7 +324,7 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
    fmt       in     printf's conversions but n and a; L is not known
    returns   as hlsnap_call_return
    threads   the one the function runs on; host and guest  */
-HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) __attribute__((__format__(__printf__, 2, 3)));
 
 /* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
    call      in
@@ -613,21 +662,21 @@ HLSNAP_API void hlsnap_rt_free(void *p);
 /* hlsnap_rt_snprintf -- snprintf without libc; conversions as hlsnap_call_return_fmt.
    to        out    cap bytes, NUL-terminated when cap > 0
    returns   the length it would have had, -1 beyond INT_MAX  */
-HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __attribute__((__format__(__printf__, 3, 4)));
 
 /* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
    level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
    fmt       in     as hlsnap_call_return_fmt; cut at 1,023 bytes; needs no \n: one at the end is dropped, others are escaped
    returns   nothing; without effect when not in a guest
    cost      one exit  */
-HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2)));
+HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) __attribute__((__format__(__printf__, 2, 3)));
 
 /* hlsnap_rt_abort -- end the call with HLSNAP_ERR_ABORT and poison the sandbox.
    user_code in     for hlsnap_error.user_code
    text      in     copied, at most 255 bytes; NULL = empty
    returns   never  */
-HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, const char *text);
+HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_abort(int32_t user_code, const char *text);
 
 /* hlsnap_rt_random -- random bytes; seeded afresh by the host at every start and restore, so clones differ.
    to        out    n bytes; zeros when not in a guest
@@ -700,9 +749,11 @@ typedef struct hlsnap_abi_identity { /* read-only for the guest, new at every st
 } hlsnap_abi_identity;
 
 #ifdef __cplusplus
-} /* extern "C"; below: local templates, no symbol leaves the object file */
-template <size_t N> static inline const hlsnap_value *hlsnap_impl_list(const hlsnap_value (&a)[N]) { return a; }
-template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
+} /* extern "C" */
+extern "C++" { /* local templates, no symbol leaves the object file; C++ also where the whole header is in an extern "C" */
+template <size_t hlsnap_n> static inline const hlsnap_value *hlsnap_impl_list(const hlsnap_value (&a)[hlsnap_n]) { return a; }
+template <size_t hlsnap_n> char (&hlsnap_impl_size(const hlsnap_value (&a)[hlsnap_n]))[hlsnap_n];
+}
 #endif
 #endif /* HLSNAP_H */
 
@@ -713,6 +764,8 @@ template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
 #ifndef HLSNAP_IMPLEMENTATION_ONCE
 #define HLSNAP_IMPLEMENTATION_ONCE
 
+/* Below, names that a program may have made macros are written so that no macro is meant: (strchr)(s, c), attributes with
+   underscores. glibc 2.43 itself has such macros, which a C99 compiler does not take. */
 #include <stdarg.h>
 #if defined(HLSNAP_GUEST) && !defined(__x86_64__)
 #error "guests are x86-64"
@@ -755,7 +808,7 @@ template <size_t N> char (&hlsnap_impl_size(const hlsnap_value (&a)[N]))[N];
 #define HLSNAP_ASSERT(c) ((void)0)
 #endif
 
-#define HLSNAP__UNUSED __attribute__((unused))
+#define HLSNAP__UNUSED __attribute__((__unused__))
 #define HLSNAP__STATIC_ASSERT(name, c) typedef char hlsnap__assert_##name[(c) ? 1 : -1] HLSNAP__UNUSED
 
 #ifdef __cplusplus
@@ -946,8 +999,8 @@ HLSNAP_API uint32_t hlsnap_version(void) { return HLSNAP_VERSION; }
 
 static int hlsnap__rt_vformat(char *to, size_t cap, const char *fmt, va_list ap);
 
-HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(char *to, size_t cap, const char *fmt,
-                                                                               ...) {
+HLSNAP__UNUSED __attribute__((__format__(__printf__, 3, 4))) static int hlsnap__format(char *to, size_t cap,
+                                                                                       const char *fmt, ...) {
     va_list ap;
     int n;
     va_start(ap, fmt);
@@ -958,9 +1011,10 @@ HLSNAP__UNUSED __attribute__((format(printf, 3, 4))) static int hlsnap__format(c
 
 /* Fills *err (NULL is fine) and returns code, so that a failing path is one line. os_errno is 0 or errno as it was. The
    text must be printable: guest and file text goes through hlsnap__printable first. */
-HLSNAP__UNUSED __attribute__((format(printf, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err,
-                                                                                       hlsnap_result code, int os_errno,
-                                                                                       const char *fmt, ...) {
+HLSNAP__UNUSED __attribute__((__format__(__printf__, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err,
+                                                                                               hlsnap_result code,
+                                                                                               int os_errno,
+                                                                                               const char *fmt, ...) {
     if (err) {
         static const hlsnap_error none = HLSNAP_ZERO;
         va_list ap;
@@ -1335,15 +1389,15 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
 #define HLSNAP__SANITIZED 0
 #endif
 
-#define HLSNAP__RT_PRINTF(args) __attribute__((format(printf, 3, args)))
+#define HLSNAP__RT_PRINTF(args) __attribute__((__format__(__printf__, 3, args)))
 
 // From this length on the microcoded string instructions win over the 32-byte loop.
 #define HLSNAP__RT_REP_MIN ((size_t)768)
 
-typedef uint16_t hlsnap__rt_u16 __attribute__((may_alias, aligned(1)));
-typedef uint32_t hlsnap__rt_u32 __attribute__((may_alias, aligned(1)));
-typedef uint64_t hlsnap__rt_u64 __attribute__((may_alias, aligned(1)));
-typedef uint64_t hlsnap__rt_word __attribute__((may_alias));
+typedef uint16_t hlsnap__rt_u16 __attribute__((__may_alias__, __aligned__(1)));
+typedef uint32_t hlsnap__rt_u32 __attribute__((__may_alias__, __aligned__(1)));
+typedef uint64_t hlsnap__rt_u64 __attribute__((__may_alias__, __aligned__(1)));
+typedef uint64_t hlsnap__rt_word __attribute__((__may_alias__));
 
 /* ---- >>rt_mem ---- */
 
@@ -2085,7 +2139,7 @@ static HLSNAP__UNUSED HLSNAP__RT_PRINTF(0) int hlsnap__rt_vformat(char *to, size
 #define HLSNAP__RT_SCAN 16 // blocks tried in a mixed bin before a larger one is cut
 
 // may_alias: the same bytes are the caller's objects at other times.
-typedef struct __attribute__((may_alias)) hlsnap__rt_block {
+typedef struct __attribute__((__may_alias__)) hlsnap__rt_block {
     uint64_t head;
     struct hlsnap__rt_block *next, *prev; // only while free
 } hlsnap__rt_block;
@@ -2529,7 +2583,7 @@ static bool hlsnap__rt_request(uint32_t function, const hlsnap_value *args, size
     return true;
 }
 
-HLSNAP_API __attribute__((noreturn)) void hlsnap_rt_abort(int32_t user_code, const char *text) {
+HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_abort(int32_t user_code, const char *text) {
     hlsnap_value v[2];
     if (!hlsnap__rt_in_guest) __builtin_trap();
     v[0] = hlsnap_i32(user_code);
@@ -2708,8 +2762,8 @@ static bool hlsnap__rt_list(hlsnap_abi_mailbox *m, const hlsnap_module *module) 
 }
 
 #ifdef HLSNAP_GUEST
-extern void (*const __init_array_start[])(void) __attribute__((weak, visibility("hidden")));
-extern void (*const __init_array_end[])(void) __attribute__((weak, visibility("hidden")));
+extern void (*const __init_array_start[])(void) __attribute__((__weak__, __visibility__("hidden")));
+extern void (*const __init_array_end[])(void) __attribute__((__weak__, __visibility__("hidden")));
 #endif
 
 static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
@@ -2774,10 +2828,10 @@ static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
 
 /* Where every VM entry starts. */
 #ifdef HLSNAP_GUEST
-__attribute__((noreturn, used)) void _start(hlsnap_abi_mailbox *m);
-__attribute__((noreturn, used)) void _start(hlsnap_abi_mailbox *m)
+__attribute__((__noreturn__, __used__)) void _start(hlsnap_abi_mailbox *m);
+__attribute__((__noreturn__, __used__)) void _start(hlsnap_abi_mailbox *m)
 #else
-__attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
+__attribute__((__noreturn__)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 #endif
 {
     if (m->op == HLSNAP_ABI_OP_INIT)
@@ -2788,29 +2842,30 @@ __attribute__((noreturn)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 }
 
 /* What compilers call behind a program's back, and the basics that programs expect. */
-__attribute__((noreturn)) static void hlsnap__rt_stack_fail(void) {
+__attribute__((__noreturn__)) static void hlsnap__rt_stack_fail(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_STACK, "stack smashing detected");
 }
-__attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) {
+__attribute__((__noreturn__)) static void hlsnap__rt_libc_abort(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called");
 }
 
-/* X(result, name, (parameters), (arguments), implementation); functions without a result stand apart. */
+/* X(result, name in two parts, (parameters), (arguments), implementation); functions without a result stand apart. The parts are
+   joined in guests only: a host may have poisoned such names. */
 #define HLSNAP__RT_LIBC(X) \
-    X(void *, memcpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
-    X(void *, memmove, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
-    X(void *, memset, (void *to, int c, size_t n), (to, c, n), hlsnap__rt_memset) \
-    X(int, memcmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
-    X(size_t, strlen, (const char *s), (s), hlsnap__rt_strlen) \
-    X(size_t, strnlen, (const char *s, size_t n), (s, n), hlsnap__rt_strnlen) \
-    X(int, strcmp, (const char *a, const char *b), (a, b), hlsnap__rt_strcmp) \
-    X(int, strncmp, (const char *a, const char *b, size_t n), (a, b, n), hlsnap__rt_strncmp) \
-    X(char *, strcpy, (char *to, const char *from), (to, from), hlsnap__rt_strcpy) \
-    X(char *, strncpy, (char *to, const char *from, size_t n), (to, from, n), hlsnap__rt_strncpy) \
-    X(char *, strcat, (char *to, const char *from), (to, from), hlsnap__rt_strcat) \
-    X(void *, malloc, (size_t n), (n), hlsnap_rt_malloc) \
-    X(void *, calloc, (size_t k, size_t n), (k, n), hlsnap_rt_calloc) \
-    X(void *, realloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
+    X(void *, mem, cpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
+    X(void *, mem, move, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
+    X(void *, mem, set, (void *to, int c, size_t n), (to, c, n), hlsnap__rt_memset) \
+    X(int, mem, cmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
+    X(size_t, str, len, (const char *s), (s), hlsnap__rt_strlen) \
+    X(size_t, str, nlen, (const char *s, size_t n), (s, n), hlsnap__rt_strnlen) \
+    X(int, str, cmp, (const char *a, const char *b), (a, b), hlsnap__rt_strcmp) \
+    X(int, str, ncmp, (const char *a, const char *b, size_t n), (a, b, n), hlsnap__rt_strncmp) \
+    X(char *, str, cpy, (char *to, const char *from), (to, from), hlsnap__rt_strcpy) \
+    X(char *, str, ncpy, (char *to, const char *from, size_t n), (to, from, n), hlsnap__rt_strncpy) \
+    X(char *, str, cat, (char *to, const char *from), (to, from), hlsnap__rt_strcat) \
+    X(void *, m, alloc, (size_t n), (n), hlsnap_rt_malloc) \
+    X(void *, c, alloc, (size_t k, size_t n), (k, n), hlsnap_rt_calloc) \
+    X(void *, re, alloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
 
 #ifdef HLSNAP_GUEST
 /* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names, and throw nothing, as the system's headers
@@ -2820,17 +2875,17 @@ __attribute__((noreturn)) static void hlsnap__rt_libc_abort(void) {
 #else
 #define HLSNAP__RT_NOTHROW
 #endif
-#define HLSNAP__RT_DEFINE(result, name, params, args, impl) \
-    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW; \
-    __attribute__((weak)) result name params HLSNAP__RT_NOTHROW { return impl args; }
+#define HLSNAP__RT_DEFINE(result, a, b, params, args, impl) \
+    __attribute__((__weak__)) result a##b params HLSNAP__RT_NOTHROW; \
+    __attribute__((__weak__)) result a##b params HLSNAP__RT_NOTHROW { return impl args; }
 HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
 #undef HLSNAP__RT_DEFINE
-__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW;
-__attribute__((weak)) void free(void *p) HLSNAP__RT_NOTHROW { hlsnap_rt_free(p); }
-__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW;
-__attribute__((weak, noreturn)) void abort(void) HLSNAP__RT_NOTHROW { hlsnap__rt_libc_abort(); }
-__attribute__((weak, noreturn)) void __stack_chk_fail(void);
-__attribute__((weak, noreturn)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
+__attribute__((__weak__)) void free(void *p) HLSNAP__RT_NOTHROW;
+__attribute__((__weak__)) void free(void *p) HLSNAP__RT_NOTHROW { hlsnap_rt_free(p); }
+__attribute__((__weak__, __noreturn__)) void abort(void) HLSNAP__RT_NOTHROW;
+__attribute__((__weak__, __noreturn__)) void abort(void) HLSNAP__RT_NOTHROW { hlsnap__rt_libc_abort(); }
+__attribute__((__weak__, __noreturn__)) void __stack_chk_fail(void);
+__attribute__((__weak__, __noreturn__)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
 
 /* Says which ABI this guest speaks before anything of it runs; ELF note, owner "hlsnap", type 1. */
 typedef struct hlsnap__rt_note {
@@ -2838,8 +2893,9 @@ typedef struct hlsnap__rt_note {
     char name[8];
     uint32_t abi;
 } hlsnap__rt_note;
-static const hlsnap__rt_note hlsnap__rt_abi_note __attribute__((section(".note.hlsnap"), used, aligned(4))) = {
-    7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
+static const hlsnap__rt_note hlsnap__rt_abi_note
+    __attribute__((__section__(".note.hlsnap"), __used__, __aligned__(4))) = {
+        7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
 #else
 static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t cap) {
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
@@ -2883,7 +2939,7 @@ typedef struct hlsnap__rt_binding {
 static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
     return (void *)(uintptr_t)(hlsnap__rt_identity()->tls + index[1]);
 }
-#define HLSNAP__RT_BIND(result, name, params, args, impl) {#name, (void (*)(void))impl},
+#define HLSNAP__RT_BIND(result, a, b, params, args, impl) {#a #b, (void (*)(void))impl},
 static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
     HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"bcmp", (void (*)(void))hlsnap__rt_memcmp},
     {"memchr", (void (*)(void))hlsnap__rt_memchr},
@@ -3187,7 +3243,7 @@ static uint64_t hlsnap__cpu_features(void) {
 
 /* Names that go into annotations of a manifest, which tools print: plain ASCII without what JSON or HTML would escape. */
 static bool hlsnap__machine_name_ok(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr(" !+-._", c));
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && (strchr)(" !+-._", c));
 }
 
 static void hlsnap__machine_name(char *to, size_t cap, const char *from, size_t size) {
@@ -3642,7 +3698,7 @@ static hlsnap_result hlsnap__snapshot_await(const hlsnap_snapshot *s, uint64_t w
     for (i = 0; i < s->num_layers && !r; i++) {
         hlsnap__watch *w = s->layers[i]->watch;
         if (w && w != last)
-            r = w->check(w, wait_ns, pending, err); /* one watches all layers that were loaded together */
+            r = (w->check)(w, wait_ns, pending, err); /* one watches all layers that were loaded together */
         last = w;
     }
     return r;
@@ -3915,13 +3971,13 @@ static uint8_t *hlsnap__elf_at(const hlsnap__elf *e, uint64_t vaddr, uint64_t n)
    (some seccomp profiles do not): what is mapped otherwise than it seemed, or cut off, is an error then and no signal. */
 static bool hlsnap__self_live(const hlsnap__elf *e, uint64_t vaddr, void *to, size_t n) {
     const uint64_t host = vaddr + e->host_base;
-    struct iovec local, remote;
+    struct iovec mine, remote;
     long k;
     if (!hlsnap__elf_at(e, vaddr, n)) return false;
-    local.iov_base = to;
+    mine.iov_base = to;
     remote.iov_base = hlsnap__unconst((const void *)(uintptr_t)host);
-    local.iov_len = remote.iov_len = n;
-    k = syscall(SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
+    mine.iov_len = remote.iov_len = n;
+    k = syscall(SYS_process_vm_readv, getpid(), &mine, 1l, &remote, 1l, 0l);
     if (k < 0 && (errno == ENOSYS || errno == EPERM)) {
         memcpy(to, (const void *)(uintptr_t)host, n);
         return true;
@@ -3983,13 +4039,13 @@ static hlsnap_result hlsnap__elf_segment_add(hlsnap__elf *e, const Elf64_Phdr *p
     hlsnap__elf_segment s, *last = e->num_segments ? &e->segments[e->num_segments - 1] : NULL;
     s.vaddr = p->p_vaddr;
     s.memsz = p->p_memsz;
-    s.offset = p->p_offset;
+    s.offset = p->p_filesz ? p->p_offset : 0;
     s.filesz = p->p_filesz;
     s.flags = p->p_flags;
     if (!s.memsz) return HLSNAP_OK;
     if (e->num_segments == HLSNAP__MAX_SEGMENTS)
         return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "more than %d loadable segments", HLSNAP__MAX_SEGMENTS);
-    if (s.filesz > s.memsz || s.filesz > e->size || (s.filesz && s.offset > e->size - s.filesz))
+    if (s.filesz > s.memsz || s.filesz > e->size || s.offset > e->size - s.filesz)
         return hlsnap__fail(err, HLSNAP_ERR_ELF, 0,
                             "segment at 0x%llx: 0x%llx bytes at offset 0x%llx of a file of 0x%llx",
                             (unsigned long long)s.vaddr, (unsigned long long)s.filesz, (unsigned long long)s.offset,
@@ -5029,7 +5085,7 @@ static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc 
 }
 
 static void hlsnap__guest_name(hlsnap__guest *g, const char *path) {
-    const char *slash = strrchr(path, '/');
+    const char *slash = (strrchr)(path, '/');
     hlsnap__printable(g->name, sizeof(g->name), slash ? slash + 1 : path, strlen(slash ? slash + 1 : path), false);
 }
 

@@ -436,7 +436,7 @@ static void hlsnap__sha256_of(hlsnap__sha256_lane lane, const void *data, size_t
 #define HLSNAP__SHA256_PREFETCH(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 1024))
 
 /* The CPU's SHA extensions want the state as ABEF (s[0]) and CDGH (s[1]). */
-__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_load(__m128i s[2], const uint32_t h[8]) {
+__attribute__((__target__("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_load(__m128i s[2], const uint32_t h[8]) {
     const __m128i *from = (const __m128i *)(const void *)h;
     __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128(from), 0xb1);
     __m128i efgh = _mm_shuffle_epi32(_mm_loadu_si128(from + 1), 0x1b);
@@ -444,8 +444,8 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_load(_
     s[1] = _mm_blend_epi16(efgh, badc, 0xf0);
 }
 
-__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_store(uint32_t h[8], __m128i abef,
-                                                                                __m128i cdgh) {
+__attribute__((__target__("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_store(uint32_t h[8], __m128i abef,
+                                                                                    __m128i cdgh) {
     __m128i *to = (__m128i *)(void *)h;
     abef = _mm_shuffle_epi32(abef, 0x1b);
     cdgh = _mm_shuffle_epi32(cdgh, 0xb1);
@@ -454,8 +454,8 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_store(
 }
 
 /* hlsnap__sha256_portable with the SHA extensions. */
-__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni(uint32_t h[8], const uint8_t *p,
-                                                                          size_t blocks) {
+__attribute__((__target__("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni(uint32_t h[8], const uint8_t *p,
+                                                                              size_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     __m128i s[2], abef, cdgh, x, w0, w1, w2, w3;
     int i;
@@ -501,8 +501,9 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni(uint32
     HLSNAP__SHA256_STEP_X2(w2, w3, w0, w1, v2, v3, v0, v1, (i) + 8); \
     HLSNAP__SHA256_STEP_X2(w3, w0, w1, w2, v3, v0, v1, v2, (i) + 12)
 
-__attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_x2(uint32_t h[][8], const uint8_t *const p[],
-                                                                             size_t blocks) {
+__attribute__((__target__("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_x2(uint32_t h[][8],
+                                                                                 const uint8_t *const p[],
+                                                                                 size_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     const uint8_t *p0 = p[0], *p1 = p[1];
     __m128i s[4], abef, cdgh, abef1, cdgh1, x, w0, w1, w2, w3, v0, v1, v2, v3;
@@ -603,8 +604,9 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void hlsnap__sha256_ni_x2(uin
 #define HLSNAP__SHA256_ALL16(X) HLSNAP__SHA256_ALL8(X); X(8); X(9); X(10); X(11); X(12); X(13); X(14); X(15)
 // clang-format on
 
-__attribute__((target("avx512f,avx512bw"))) static void hlsnap__sha256_avx512(uint32_t h[][8], const uint8_t *const p[],
-                                                                              size_t blocks) {
+__attribute__((__target__("avx512f,avx512bw"))) static void hlsnap__sha256_avx512(uint32_t h[][8],
+                                                                                  const uint8_t *const p[],
+                                                                                  size_t blocks) {
     const __m512i swap =
         _mm512_maskz_broadcast_i32x4(0xffff, _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll));
     __m512i s[8], v[8], w[16], t[4][4], x, y;
@@ -799,7 +801,7 @@ static int32_t hlsnap__json_hex4(hlsnap__json_scan *s) {
 /* What follows a backslash. No \u0000: cJSON would end the string there. */
 static bool hlsnap__json_escape(hlsnap__json_scan *s) {
     int32_t unit;
-    if (s->p < s->end && *s->p && strchr("\"\\/bfnrt", *s->p)) {
+    if (s->p < s->end && *s->p && (strchr)("\"\\/bfnrt", *s->p)) {
         s->p++;
         return true;
     }
@@ -1059,7 +1061,7 @@ static void hlsnap__text_raw(hlsnap__text *t, const void *p, size_t n) {
     t->size += n;
 }
 
-__attribute__((format(printf, 2, 3))) static void hlsnap__text_add(hlsnap__text *t, const char *fmt, ...) {
+__attribute__((__format__(__printf__, 2, 3))) static void hlsnap__text_add(hlsnap__text *t, const char *fmt, ...) {
     va_list ap;
     int n;
     if (t->size > t->cap) return;
@@ -1199,7 +1201,7 @@ static int hlsnap__oci_openat(int root, const char *path, int flags) {
     const char *slash;
     int at = root;
     if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EINVAL && errno != E2BIG)) return (int)fd;
-    while (at >= 0 && (slash = strchr(path, '/')) != NULL) {
+    while (at >= 0 && (slash = (strchr)(path, '/')) != NULL) {
         char part[80];
         int next;
         hlsnap__format(part, sizeof(part), "%.*s", (int)(slash - path), path);
@@ -1731,7 +1733,7 @@ static bool hlsnap__oci_digest_ok(const char *s) {
         n = strspn(at, word);
         if (!n) return false;
         at += n;
-        if (!*at || !strchr("+._-", *at)) break;
+        if (!*at || !(strchr)("+._-", *at)) break;
         at++;
     }
     if (*at++ != ':') return false;
@@ -1868,13 +1870,13 @@ static hlsnap_result hlsnap__oci_not_found(const hlsnap__json *index, const char
     }
     tags[n] = 0;
     return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'; tags:%s",
-                        strchr(ref, ':') ? "digest" : "tag", ref, n ? tags : " none");
+                        (strchr)(ref, ':') ? "digest" : "tag", ref, n ? tags : " none");
 }
 
 /* The entry that a tag or digest means, and its number. */
 static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const char *ref, const cJSON **entry,
                                             uint32_t *number, hlsnap_error *err) {
-    bool digest = strchr(ref, ':') != NULL;
+    bool digest = (strchr)(ref, ':') != NULL;
     const cJSON *e;
     uint32_t i = 0;
     *entry = NULL;
@@ -4095,7 +4097,7 @@ static hlsnap_result hlsnap__oci_reach_bytes(hlsnap__oci_load *load, hlsnap__oci
                                              hlsnap_error *err) {
     const char *at = text, *end = text + size;
     hlsnap_result r = HLSNAP_OK;
-    while (!r && end - at >= 71 && (at = (const char *)memchr(at, 's', (size_t)(end - at) - 70)) != NULL) {
+    while (!r && end - at >= 71 && (at = (const char *)(memchr)(at, 's', (size_t)(end - at) - 70)) != NULL) {
         hlsnap__oci_ref ref = {"", NULL, 0};
         char digest[72];
         memcpy(digest, at++, 71);
@@ -4140,7 +4142,7 @@ static bool hlsnap__oci_looks_like_json(const hlsnap__oci_load *load, const char
     n = pread(fd, begin, sizeof(begin), 0);
     close(fd);
     if (n > 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0) i = 3; /* a byte order mark */
-    while (i < n && begin[i] && strchr(" \t\r\n", begin[i])) i++;
+    while (i < n && begin[i] && (strchr)(" \t\r\n", begin[i])) i++;
     return i == n || begin[i] == '{' || begin[i] == '[';
 }
 
@@ -4746,7 +4748,7 @@ static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *en
 static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const cJSON *entry, hlsnap_error *err) {
     const char *tag = hlsnap__oci_tag_of(entry);
     const char **at = tag && f->num_tags
-                          ? (const char **)bsearch(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__json_compare)
+                          ? (const char **)(bsearch)(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__json_compare)
                           : NULL;
     char shown[200];
     if (!at ||

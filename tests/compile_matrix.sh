@@ -147,6 +147,81 @@ for cc in $CCS; do job "" "cc $cc \$cgate -I$top -c library.c -o library.${cc##*
 for cc in $CXXS; do job "" "cc $cc \$gate -std=c++17 -I$top -x c++ -c library.c -o library.${cc##*/}.o"; done
 jobs_run
 
+# An includer's surroundings. all.c and each.c include everything, with and without the implementation.
+for h in $headers; do echo "#include \"$h.h\""; done >each.h
+{ cat each.h; echo 'int main(void) { return hlsnap_i32(7).as.i32 != 7; }'; } >each.c
+{ echo '#define HLSNAP_IMPLEMENTATION'; cat each.c; } >all.c
+{ echo 'extern "C" {'; cat each.h; echo '}'; sed -n '/^int main/p' each.c; } >c_linkage.c
+{ echo '#define HLSNAP_IMPLEMENTATION'; cat c_linkage.c; } >c_linkage_all.c
+# glibc 2.43: macros that need C11 to keep const, in place of functions; here they name nothing, so that a use fails everywhere.
+cat >const_macros.h <<'END'
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+#define memchr(s, c, n) _Generic((s), default: const_macro_in_use)
+#define memrchr(s, c, n) _Generic((s), default: const_macro_in_use)
+#define rawmemchr(s, c) _Generic((s), default: const_macro_in_use)
+#define strchr(s, c) _Generic((s), default: const_macro_in_use)
+#define strchrnul(s, c) _Generic((s), default: const_macro_in_use)
+#define strrchr(s, c) _Generic((s), default: const_macro_in_use)
+#define strpbrk(s, a) _Generic((s), default: const_macro_in_use)
+#define strstr(s, n) _Generic((s), default: const_macro_in_use)
+#define strcasestr(s, n) _Generic((s), default: const_macro_in_use)
+#define memmem(s, n, t, m) _Generic((s), default: const_macro_in_use)
+#define bsearch(k, b, n, w, c) _Generic((b), default: const_macro_in_use)
+#define index(s, c) _Generic((s), default: const_macro_in_use)
+#define rindex(s, c) _Generic((s), default: const_macro_in_use)
+#define wcschr(s, c) _Generic((s), default: const_macro_in_use)
+#define wcsstr(s, n) _Generic((s), default: const_macro_in_use)
+END
+# Words that programs make macros of: for anything, for nothing, and as functions.
+words='internal local check in min max linux unix near far small huge page global persist byte uint u8 u16 i8 i16 word state context
+    current interface verify require swap abs clamp lerp pi OK ERROR FAIL TRUE FALSE BOOL PAGE_SIZE KB MB likely unlikely unused used
+    packed aligned hidden weak noreturn pure cold hot format printf section visibility warn_unused_result deprecated may_alias
+    ARRAY_SIZE offset_of foreach forever loop until begin end vector2 pixel debug trace warn error panic die len buffer string I X Y
+    N M S T U V A B C D E F major minor stat sun mips erase clear move refresh timeout box echo alloc release create reset at fd next
+    head tail first last mask flags IN OUT OPTIONAL CONST VOID'
+for w in $words; do echo "#undef $w"; echo "#define $w @"; done >words_any.h
+for w in $words out err inout tag dir; do echo "#undef $w"; echo "#define $w"; done >words_none.h
+for w in $words out err inout args tag dir self name size count data info code text log user value type region; do echo "#define $w(...) @"; done >words_functions.h
+for w in internal local check min max near far small huge page global byte uint u8 u16 word state context interface verify require swap clamp \
+    OK ERROR FAIL TRUE FALSE BOOL PAGE_SIZE likely unlikely noreturn pure cold debug trace warn error panic die err out in self \
+    I X Y N M S T U V A B C D E F IN OUT move erase clear timeout echo box; do echo "#define $w(...) @"; done >words_inside.h
+cat >poison.h <<'END'
+#define _GNU_SOURCE 1
+#include <stdlib.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+#include <signal.h>
+#include <stdio.h>
+#include <pthread.h>
+void *own_alloc(size_t n);
+void own_free(void *p);
+#define HLSNAP_MALLOC(n) own_alloc(n)
+#define HLSNAP_FREE(p) own_free(p)
+#pragma GCC poison malloc free calloc realloc strdup strcpy strcat strncpy strncat strtok sprintf vsprintf gmtime localtime ctime asctime mktemp
+END
+[ -z "$oci" ] || sed -i 's/^void \*own_alloc/#include <cjson\/cJSON.h>\n&/' poison.h
+# What is said of macros of the names of hlsnap_value's fields: "said" is in the header's own words.
+cat >fields.sh <<'END'
+for m in f32=float u32=unsigned+int i64=long f64= u32=uint32_t f32=my_f32 f32=f32; do
+    echo "#define ${m%%=*} $(echo "${m#*=}" | tr + ' ')" >"field.$$.h"
+    if "$1" -x "$2" -Wall -Wextra -Wpedantic -Werror -I"$top" -include stdint.h -include "./field.$$.h" -fsyntax-only each.c 2>"field.$$.log"
+    then printf '%s: ok ' "$m"
+    elif grep -q 'error.*is a macro for a type' "field.$$.log"; then printf '%s: said ' "$m"
+    else printf '%s: not said ' "$m"; fi
+done
+rm -f "field.$$.h" "field.$$.log"
+END
+field_job() { echo "sh fields.sh $1 $2"; }
+# shellcheck disable=SC2016
+surroundings='for w in any none functions; do cc $CMD -include ./words_$w.h each.c || exit 1; done; cc $CMD -include ./words_inside.h all.c'
+
 # A loop in the job: one TAP line for each compiler and standard, over all sets.
 # shellcheck disable=SC2016
 declarations='i=0; while [ $i -lt '$all' ]; do i=$((i + 1)); cc $CMD -fsyntax-only decl$i.c || exit 1
@@ -167,6 +242,14 @@ for cc in $CCS; do
         job "$cc -std=$std implementation, each alone, all twice" "$v $(implementation $alone $last)"
         job "$cc -std=$std guest" "$v cc \$CMD -O1 -DHLSNAP_GUEST -ffreestanding -nostdlib -static guest.c -o guest.${cc##*/}.$std.exe"
     done
+    for std in c99 c2x; do
+        v="CMD=\"$cc -std=$std \$cgate -I$top -fsyntax-only\"
+"
+        job "$cc -std=$std, macros as in glibc 2.43" "$v cc \$CMD -include ./const_macros.h all.c"
+        job "$cc -std=$std, words that are macros" "$v $surroundings"
+    done
+    job "$cc, malloc and others poisoned" "cc $cc \$cgate -I$top -include ./poison.h -fsyntax-only all.c"
+    job "$cc, macros of the fields' names" "[ \"\$($(field_job "$cc" c))\" = 'f32=float: said u32=unsigned+int: said i64=long: said f64=: said u32=uint32_t: ok f32=my_f32: ok f32=f32: ok ' ]"
     # shellcheck disable=SC2086
     job "$cc implementation, every order" "C=${cc##*/} LIBS=$libs; CMD=\"$cc -std=gnu11 \$cgate -I$top\"
 $(implementation $orders)"
@@ -184,6 +267,16 @@ for cc in $CXXS; do
         job "$cc -std=$std implementation, all twice" "$v $(implementation "$last")"
         job "$cc -std=$std guest" "$v cc \$CMD -O1 -DHLSNAP_GUEST -ffreestanding -nostdlib -static guest.c -o guest.${cc##*/}.$std.exe"
     done
+    for std in c++11 c++2b; do
+        v="CMD=\"$cc -x c++ -std=$std \$gate -I$top -fsyntax-only\"
+"
+        job "$cc -std=$std, macros as in glibc 2.43" "$v cc \$CMD -include ./const_macros.h all.c"
+        job "$cc -std=$std, words that are macros" "$v $surroundings"
+        job "$cc -std=$std, extern \"C\" around the include" "$v cc \$CMD c_linkage.c && cc \$CMD c_linkage_all.c"
+    done
+    job "$cc, malloc and others poisoned" "cc $cc -x c++ \$gate -I$top -include ./poison.h -fsyntax-only all.c"
+    job "$cc, extern \"C\" around the implementation: linked" "cc $cc -x c++ \$gate -I$top c_linkage_all.c -x none $libs -o c_linkage.${cc##*/}.exe && ./c_linkage.${cc##*/}.exe"
+    job "$cc, macros of the fields' names" "[ \"\$($(field_job "$cc" c++))\" = 'f32=float: said u32=unsigned+int: said i64=long: said f64=: said u32=uint32_t: said f32=my_f32: ok f32=f32: ok ' ]"
     # shellcheck disable=SC2086
     job "$cc implementation, each alone" "C=${cc##*/} LIBS=$libs; CMD=\"$cc -x c++ -std=c++17 \$gate -I$top\"
 $(implementation $alone)"
