@@ -324,7 +324,8 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
    fmt       in     printf's conversions but n and a; L is not known
    returns   as hlsnap_call_return
    threads   the one the function runs on; host and guest  */
-HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) __attribute__((__format__(__printf__, 2, 3)));
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...)
+    __attribute__((__format__(__printf__, 2, 3)));
 
 /* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
    call      in
@@ -5319,7 +5320,8 @@ static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
     }
 }
 
-/* The gate is entered at CPL 3 at two addresses where no OUT stands, so no completion of a former tenant's exit can hit it. Its XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
+/* The gate is entered at CPL 3 at two addresses where no OUT stands, so no completion of a former tenant's exit can hit it. Its
+   XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
 static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
     static const uint8_t enter[] = {0x41, 0xff, 0xe3};                  /* jmp *%r11 */
     static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0, /* xrstor64 (%r10); xor %eax, %eax */

@@ -857,7 +857,7 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
     x->dead = x->dead || odd;
 }
 
-/* ---- >>kvm-gate: does its XRSTOR clear everything here? Tried once per process, by code of ours, never learnt from a guest ---- */
+/* ---- >>kvm-gate: does its XRSTOR clear everything here? Tried once per process, never learnt from a guest ---- */
 
 /* Every component in use, filled with a pattern; the layout is the CPU's (CPUID 0xd). */
 static void hlsnap__kvm_dirt(const hlsnap__kvm_facts *f, uint8_t *area) {
