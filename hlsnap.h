@@ -308,7 +308,8 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
    fmt       in     printf's conversions but n and a; L is not known
    returns   as hlsnap_call_return
    threads   the one the function runs on; host and guest  */
-HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) __attribute__((__format__(__printf__, 2, 3)));
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...)
+    __attribute__((__format__(__printf__, 2, 3)));
 
 /* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
    call      in

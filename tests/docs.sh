@@ -70,7 +70,7 @@ documented() { # every public function stands under a block that begins with its
 }
 # What a guest may call is listed in full: README.md and docs/abi.md have what hlsnap.h defines, by name, and no more.
 runtime_listed() {
-    rows=$(sed -n '/^#define HLSNAP__RT_LIBC/,/^$/s/^ *X([^,]*, \([a-z]*\),.*/\1/p' hlsnap.h)
+    rows=$(sed -n '/^#define HLSNAP__RT_LIBC/,/^$/s/^ *X([^,]*, \([a-z]*\), \([a-z]*\),.*/\1\2/p' hlsnap.h)
     elf=$(echo "$rows" free abort | tr ' ' '\n' | sort | xargs)
     [ "$(echo "$elf" | wc -w)" -ge 16 ] || { echo "only '$elf' found in hlsnap.h"; return 1; }
     [ "$(sed -n 's/^    \(memcpy .*\)/\1/p' README.md | tr ' ' '\n' | sort | xargs)" = "$elf" ] || { echo "README.md: not $elf"; return 1; }
