@@ -115,7 +115,7 @@ static hlsnap_result s_find(world *w) {
 #define SCENARIOS(X) \
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) \
-    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 6) \
+    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
     X(bind, 2, 0) X(write, 1, 0) X(find, 0, 0)
 
 /* ---- the loop ---- */
