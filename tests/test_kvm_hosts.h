@@ -666,28 +666,30 @@ static void steady_without(sandbox *sb, snapshot *s, bool scans) { /* cost follo
     hlsnap_snapshot_release(later);
 }
 static void no_proc_run(void *user) {
-    char dir[] = "/tmp/hlsnap-no-proc-XXXXXX";
+    const char *dir = (const char *)user;
     options o = small;
     snapshot *s;
     sandbox *sb;
-    (void)user;
     o.heap = 64 << 20;
     sb = start(&o);
     NEED(sb);
     s = take(sb);
     if (sb->memory.pagemap >= 0) close(sb->memory.pagemap), sb->memory.pagemap = -1;
-    if (!CHECK(mkdtemp(dir) != NULL)) return;
     if (chroot(dir) != 0 || chdir("/") != 0) note("chroot", "not here");
     else steady_without(sb, s, false);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
 static void without_proc(void) {
+    char dir[] = "/tmp/hlsnap-no-proc-XXXXXX";
     NEED_KVM;
-    in_a_child(no_proc_run, NULL);
+    if (!CHECK(mkdtemp(dir) != NULL)) return;
+    in_a_child(no_proc_run, dir);
+    rmdir(dir);
 }
 
 static void no_descriptors_run(void *user) {
+    struct rlimit r = {3, 4096};
     options o = small;
     snapshot *s, *t;
     sandbox *sb;
@@ -698,7 +700,6 @@ static void no_descriptors_run(void *user) {
     s = take(sb);
     if (sb->memory.pagemap >= 0) close(sb->memory.pagemap), sb->memory.pagemap = -1;
     touch(sb, 50, 4, 1);
-    struct rlimit r = {3, 4096};
     setrlimit(RLIMIT_NOFILE, &r);
     steady_without(sb, s, false);
     r.rlim_cur = 4096;
