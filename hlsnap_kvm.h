@@ -376,6 +376,7 @@ struct hlsnap__shell {
     int32_t pid, tid; /* of the thread in a call */
     int32_t timer;    /* kernel timer of the call in progress */
     bool timer_made;
+    bool outer;        /* the time limit of a call around this one ran out, and the call does not know yet */
     int32_t kicked;    /* atomic: a cancel came during this call */
     bool kick_seen;    /* ... and its signal was consumed */
     uint32_t num_held; /* signals of others that came in while the guest ran, to be given back */
@@ -646,7 +647,7 @@ static void hlsnap__kvm_end(hlsnap__shell *shell) {
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
     if (shell->armed && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
         hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL);
-    shell->armed = shell->kick_seen = false;
+    shell->armed = shell->kick_seen = shell->outer = false;
     __atomic_store_n(&shell->kicked, 0, __ATOMIC_RELAXED);
     shell->deadline = 0;
 }
@@ -758,6 +759,13 @@ static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) 
 
 static int hlsnap__kvm_enter(hlsnap__shell *shell) { return hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_RUN, 0); }
 
+/* Whether the next KVM_RUN returns before it enters the guest; once a cancel came, each one does. */
+static void hlsnap__kvm_immediate_exit(hlsnap__shell *shell, bool on) {
+    __atomic_store_n(&shell->run->immediate_exit, (uint8_t)on, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&shell->kicked, __ATOMIC_SEQ_CST))
+        __atomic_store_n(&shell->run->immediate_exit, (uint8_t)1, __ATOMIC_SEQ_CST);
+}
+
 /* The exception frame that the CPU pushed before the stub's OUT. */
 static void hlsnap__kvm_fault(hlsnap__shell *shell, uint32_t vector, hlsnap__exit *x) {
     const uint64_t stack = HLSNAP__SYS_AT(HLSNAP__SYS_STACK), with_code = 0x60227d00u;
@@ -793,11 +801,9 @@ static void hlsnap__kvm_protocol(hlsnap__shell *shell, hlsnap__exit *x) {
                        run->exit.io.count);
     else
         hlsnap__format(x->what, sizeof(x->what), "KVM exit %u", run->exit_reason);
-    __atomic_store_n(&shell->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    hlsnap__kvm_immediate_exit(shell, true);
     x->dead = hlsnap__kvm_enter(shell) == 0 || errno != EINTR;
-    __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&shell->kicked, __ATOMIC_SEQ_CST))
-        __atomic_store_n(&shell->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    hlsnap__kvm_immediate_exit(shell, false);
 }
 
 static void hlsnap__kvm_exit(hlsnap__shell *shell, hlsnap__exit *x) {
@@ -850,7 +856,9 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
         hlsnap__kvm_exit(shell, x);
     else {
         x->kind = HLSNAP__EXIT_KICKED;
-        x->outer = hlsnap__kvm_drain(shell);
+        x->outer = hlsnap__kvm_drain(shell) || shell->outer;
+        shell->outer = false;
+        hlsnap__kvm_immediate_exit(shell, false);
     }
     if (odd && (x->kind == HLSNAP__EXIT_RETURN || x->kind == HLSNAP__EXIT_CALL))
         hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, "OUT under TF or an interrupt shadow, flags", flags);
@@ -894,7 +902,8 @@ static bool hlsnap__kvm_clean(const uint8_t *area) {
     return !(used & ~3ull) || hlsnap__all_zero(area + 576, HLSNAP__PAGE - 576);
 }
 
-/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, nothing is known. */
+/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, nothing is known; what
+   that was has been consumed, so that the guest's own run ends at once, too. */
 static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate) {
     static const uint8_t out[] = {0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* out %al, $port; only while this runs */
     const uint64_t base = HLSNAP__SYS_AT(HLSNAP__SYS_GATE), leave = 64;
@@ -909,7 +918,11 @@ static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, u
     memcpy(at, out, sizeof(out));
     hlsnap__kvm_run_on(shell, &x);
     memset(at, 0xf4, sizeof(out));
-    if (x.kind == HLSNAP__EXIT_KICKED) return false;
+    if (x.kind == HLSNAP__EXIT_KICKED) {
+        shell->outer = x.outer;
+        hlsnap__kvm_immediate_exit(shell, true);
+        return false;
+    }
     if (x.kind == HLSNAP__EXIT_RETURN && shell->run->regs.rip - base < HLSNAP__PAGE &&
         hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_GET_XSAVE, (uintptr_t)area) == 0 && hlsnap__kvm_clean(area))
         *gate = HLSNAP__KVM_GATE_SCRUBS;

@@ -425,6 +425,7 @@ static void odd_exits(void) {
 
 static void gate_is_tried(void) {
     const hlsnap_value into[2] = {hlsnap_u32(FAULT_GATE), hlsnap_u64(HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SCRUB)};
+    const hlsnap_value forever = hlsnap_u64(0);
     int32_t works;
     snapshot *s;
     sandbox *sb;
@@ -451,6 +452,9 @@ static void gate_is_tried(void) {
     hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
     CHECK_EQ(call_u64(sb, "count"), 7);
     if (works == HLSNAP__KVM_GATE_SCRUBS) CHECK_EQ(hlsnap__kvm_facts_gate, HLSNAP__KVM_GATE_FAILS);
+    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED; /* a time limit that runs out during the trial is not lost on the guest */
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1), HLSNAP_ERR_TIMEOUT);
     hlsnap__kvm_facts_gate = works;
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
