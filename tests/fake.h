@@ -127,6 +127,8 @@ static int inject_munmap(void *p, size_t n) {
 static int inject_madvise(void *p, size_t n, int what) {
     return inject_trip() || inject_too_new(what > 21, EINVAL) /* from MADV_POPULATE_READ on */ ? -1 : madvise(p, n, what);
 }
+static int inject_mprotect(void *p, size_t n, int prot) { return inject_trip() ? -1 : mprotect(p, n, prot); }
+static int inject_munlock(void *p, size_t n) { return inject_trip() ? -1 : munlock(p, n); }
 static int inject_fcntl(int fd, int cmd, int arg) { return inject_trip() ? -1 : fcntl(fd, cmd, arg); }
 static int inject_open(const char *path, int flags) { return inject_trip() ? -1 : open(path, flags); }
 static ssize_t inject_pread(int fd, void *to, size_t n, off_t at) { return inject_trip() ? -1 : pread(fd, to, n, at); }
@@ -156,6 +158,8 @@ static long inject_syscall(long number, ...) {
 #define mmap(a, n, p, f, d, o) inject_mmap(a, n, p, f, d, o)
 #define munmap(p, n) inject_munmap(p, n)
 #define madvise(p, n, w) inject_madvise(p, n, w)
+#define mprotect(p, n, w) inject_mprotect(p, n, w)
+#define munlock(p, n) inject_munlock(p, n)
 #define fcntl(d, c, a) inject_fcntl(d, c, a)
 #define open(p, f) inject_open(p, f)
 #define pread(d, t, n, o) inject_pread(d, t, n, o)
@@ -165,6 +169,8 @@ static long inject_syscall(long number, ...) {
 #undef mmap
 #undef munmap
 #undef madvise
+#undef mprotect
+#undef munlock
 #undef fcntl
 #undef open
 #undef pread

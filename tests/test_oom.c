@@ -269,7 +269,7 @@ static void address_space(void) {
     CHECK_EQ(inject.live, 0);
 }
 
-#define MIN_POINTS 420         /* of a full run; fewer mean that the injection no longer reaches the library */
+#define MIN_POINTS 380         /* of a full run; fewer mean that the injection no longer reaches the library */
 #define ROW(name, min_allocs, min_calls) {#name, run_##name},
 static const test_row tests[] = {SCENARIOS(ROW) TEST(address_space)};
 int main(int argc, char **argv) {
