@@ -939,7 +939,7 @@ typedef struct hlsnap__layer {
     int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
-    const uint8_t *map;                        /* all pages, read-only, when sealed; else NULL: read with pread */
+    const uint8_t *map;  /* all pages, read-only, when sealed; else NULL: read with pread */
     int32_t places_lock; /* atomic: 1 = somebody looks at or changes the places; 2 = for so long that nobody waits */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
     hlsnap__watch *watch;                      /* retained; NULL = nothing to watch */
@@ -5415,17 +5415,17 @@ typedef struct hlsnap__memory {
     uint8_t *mem;      /* host address of the window, 2 MiB aligned; NULL = none */
     uint32_t sys_used; /* pages of the supervisor area, which lies right below mem, that are not zero */
     void *reservation;
-    size_t reserved;         /* bytes */
-    hlsnap__layout layout;   /* of what is mapped */
-    hlsnap_snapshot *base;   /* what the window is mapped from */
-    hlsnap_snapshot *target; /* what a reset puts back; its content and base's differ in hot pages only */
-    bool trusted;            /* no layer under the mapping can be truncated by a stranger */
-    bool watched;            /* a layer under it, or one that a reset reads, has a watch */
-    bool valid;              /* the mapping and the hot set describe each other; else only mapping afresh helps */
-    bool forget;             /* the next reset maps afresh, so that nobody can tell which pages were used */
-    int pagemap;             /* /proc/self/pagemap; -1 = not open */
-    uint64_t scan_from, scan_to; /* pages of the window between which all lie that the guest can write, and the identity page */
-    uint32_t given_back;     /* pages new to the last scan, when they were so many that the memory was mapped afresh */
+    size_t reserved;             /* bytes */
+    hlsnap__layout layout;       /* of what is mapped */
+    hlsnap_snapshot *base;       /* what the window is mapped from */
+    hlsnap_snapshot *target;     /* what a reset puts back; its content and base's differ in hot pages only */
+    bool trusted;                /* no layer under the mapping can be truncated by a stranger */
+    bool watched;                /* a layer under it, or one that a reset reads, has a watch */
+    bool valid;                  /* the mapping and the hot set describe each other; else only mapping afresh helps */
+    bool forget;                 /* the next reset maps afresh, so that nobody can tell which pages were used */
+    int pagemap;                 /* /proc/self/pagemap; -1 = not open */
+    uint64_t scan_from, scan_to; /* pages: all that the guest can write, and the identity page, lie between */
+    uint32_t given_back;         /* pages new to the last scan, when they were so many that memory was mapped afresh */
     hlsnap__hot *hot;
     uint32_t num_hot, cap_hot;
     uint64_t *is_hot; /* bitmaps over the window's pages */
@@ -5437,7 +5437,7 @@ typedef struct hlsnap__memory {
 
 #define HLSNAP__IDLE_RESETS 16u /* then a page is given back, in batches */
 #define HLSNAP__IDLE_BATCH 32u
-#define HLSNAP__HOT_MANY 2048u /* so many pages, new or idle, are given back at once */
+#define HLSNAP__HOT_MANY 2048u  /* so many pages, new or idle, are given back at once */
 #define HLSNAP__HOT_MOST 65536u /* and so many in any case */
 #define HLSNAP__MADV_POPULATE_WRITE 23
 #define HLSNAP__MADV_WIPEONFORK 18
@@ -5465,7 +5465,8 @@ static void hlsnap__bit_set(uint64_t *map, uint64_t i) { map[i / 64] |= 1ull << 
 static void hlsnap__bit_clear(uint64_t *map, uint64_t i) { map[i / 64] &= ~(1ull << (i % 64)); }
 
 static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { return m->mem + page * HLSNAP__PAGE; }
-static uint8_t *hlsnap__memory_sys(const hlsnap__memory *m) { return m->mem - HLSNAP__SYS_SIZE; } /* the supervisor area */
+/* The supervisor area. */
+static uint8_t *hlsnap__memory_sys(const hlsnap__memory *m) { return m->mem - HLSNAP__SYS_SIZE; }
 
 /* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. */
 static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write,
@@ -5563,9 +5564,8 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     const size_t reserved = HLSNAP__SYS_SIZE + (size_t)(l->pages * HLSNAP__PAGE) + huge;
     uint32_t i;
-    void *p = is_hot && pinned
-                  ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-                  : MAP_FAILED;
+    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                               : MAP_FAILED;
     if (p == MAP_FAILED) {
         const hlsnap_result r = is_hot && pinned ? hlsnap__fail_map(err, reserved, "guest memory") : HLSNAP_ERR_MEMORY;
         hlsnap__free(is_hot);
@@ -5753,7 +5753,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
         if (hlsnap__extent_mapped(s, &s->extents[i]))
             r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
     for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
-    if (!r) r = hlsnap__memory_open(m, size, err); /* what is mapped later forgets it; what is copied earlier lacks it */
+    if (!r) r = hlsnap__memory_open(m, size, err); /* behind all that is mapped, before anything is copied */
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
         const hlsnap__extent *e = &s->extents[i];
@@ -5770,6 +5770,16 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
 }
 
 /* ---- >>guest-memory-scan: which pages became private ---- */
+
+static int hlsnap__hot_order(const void *a, const void *b) {
+    const hlsnap__hot *x = (const hlsnap__hot *)a, *y = (const hlsnap__hot *)b;
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+static void hlsnap__hot_sort(hlsnap__memory *m) {
+    if (!m->sorted) qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
+    m->sorted = true;
+}
 
 static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, uint64_t page, uint64_t end, hlsnap_error *err) {
     for (; page < end; page++)
@@ -5793,18 +5803,18 @@ static hlsnap_result hlsnap__scan_found(hlsnap__memory *m, uint64_t page, uint64
 }
 
 /* Linux 6.7 on. HLSNAP_ERR_UNSUPPORTED: this kernel has none. */
-static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, bool *seen, hlsnap_error *err) {
+static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, uint64_t page, uint64_t end, bool *seen, hlsnap_error *err) {
     hlsnap__pm_region found[32];
     hlsnap__pm_scan a;
     memset(&a, 0, sizeof(a));
     a.size = sizeof(a);
-    a.end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, m->scan_to);
+    a.end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, end);
     a.vec = (uint64_t)(uintptr_t)found;
     a.vec_len = HLSNAP_COUNT(found);
     a.category_inverted = a.category_mask = HLSNAP__PM_FILE;
     a.category_anyof_mask = HLSNAP__PM_PRESENT | HLSNAP__PM_SWAPPED;
     a.return_mask = HLSNAP__PM_PFNZERO;
-    for (a.walk_end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, m->scan_from); a.walk_end < a.end;) {
+    for (a.walk_end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, page); a.walk_end < a.end;) {
         long i, n;
         a.start = a.walk_end;
         n = hlsnap__ioctl(m->pagemap, HLSNAP__PAGEMAP_SCAN, (uintptr_t)&a);
@@ -5820,10 +5830,11 @@ static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, bool *seen, hlsnap_er
 }
 
 /* Before Linux 6.7: bit 63 present, 62 swapped, 61 file page or shared anonymous. The zero page counts as private: harmless. */
-static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, bool *seen, hlsnap_error *err) {
-    uint64_t entry[256], page = m->scan_from;
-    while (page < m->scan_to) {
-        const size_t n = m->scan_to - page < HLSNAP_COUNT(entry) ? (size_t)(m->scan_to - page) : HLSNAP_COUNT(entry);
+static hlsnap_result hlsnap__scan_pagemap(hlsnap__memory *m, uint64_t page, uint64_t end, bool *seen,
+                                          hlsnap_error *err) {
+    uint64_t entry[256];
+    while (page < end) {
+        const size_t n = end - page < HLSNAP_COUNT(entry) ? (size_t)(end - page) : HLSNAP_COUNT(entry);
         size_t i;
         const ssize_t k =
             pread(m->pagemap, entry, n * 8, (off_t)((uintptr_t)hlsnap__memory_at(m, page) / HLSNAP__PAGE * 8));
@@ -5849,16 +5860,34 @@ static int hlsnap__pagemap_open(void) {
     return -1;
 }
 
-/* Brings the hot set up to date: asks the kernel, at every reset, which pages of the window are private, whoever made them so.
-   Nothing cheaper is believed: fault counters do not see what other threads and processes do. HLSNAP_ERR_UNSUPPORTED: it
-   cannot be asked (no /proc, no descriptor left), or gives an answer without the identity page, which is always private. */
+static hlsnap_result hlsnap__scan_range(hlsnap__memory *m, uint64_t page, uint64_t end, bool *seen, hlsnap_error *err) {
+    const hlsnap_result r = page < end ? hlsnap__scan_ioctl(m, page, end, seen, err) : HLSNAP_OK;
+    return r == HLSNAP_ERR_UNSUPPORTED ? hlsnap__scan_pagemap(m, page, end, seen, err) : r;
+}
+
+#define HLSNAP__SCAN_AROUND 16u /* pages in a row that are hot already; for fewer, another system call costs more */
+
+/* Brings the hot set up to date: asks the kernel, at every reset, which pages of the window are private, whoever made them so;
+   but for those that are hot already, which are looked at in any case. Nothing cheaper is believed: fault counters do not
+   see what other threads and processes do. HLSNAP_ERR_UNSUPPORTED: it cannot be asked (no /proc, no descriptor left), or
+   gives an answer without the identity page, which is always private. */
 static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
-    hlsnap_result r = HLSNAP_ERR_UNSUPPORTED;
+    const uint32_t num = m->num_hot;
+    uint64_t page = m->scan_from;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, end;
     bool seen = false;
     if (m->pagemap < 0) m->pagemap = hlsnap__pagemap_open();
-    if (m->pagemap < 0) return r;
-    r = hlsnap__scan_ioctl(m, &seen, err);
-    if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__scan_pagemap(m, &seen, err);
+    if (m->pagemap < 0) return HLSNAP_ERR_UNSUPPORTED;
+    hlsnap__hot_sort(m);
+    for (i = 0; i < num && !r; i = end) { /* what is found is added behind those */
+        const uint64_t first = m->hot[i].page;
+        for (end = i + 1; end < num && m->hot[end].page == first + (end - i);) end++;
+        if (end - i < HLSNAP__SCAN_AROUND || first < page) continue;
+        r = hlsnap__scan_range(m, page, first, &seen, err);
+        page = first + (end - i);
+    }
+    if (!r) r = hlsnap__scan_range(m, page, m->scan_to, &seen, err);
     return r || seen ? r : HLSNAP_ERR_UNSUPPORTED;
 }
 
@@ -5892,16 +5921,6 @@ static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap
     m->copied_bytes += HLSNAP__PAGE;
     if (h->layer) r = hlsnap__layer_read(h->layer, h->layer_page, 1, bounce, err);
     return r ? r : hlsnap__memory_move(m, bounce, hlsnap__memory_at(m, h->page), HLSNAP__PAGE, true, err);
-}
-
-static int hlsnap__hot_order(const void *a, const void *b) {
-    const hlsnap__hot *x = (const hlsnap__hot *)a, *y = (const hlsnap__hot *)b;
-    return x->page < y->page ? -1 : x->page > y->page;
-}
-
-static void hlsnap__hot_sort(hlsnap__memory *m) {
-    if (!m->sorted) qsort(m->hot, m->num_hot, sizeof(*m->hot), hlsnap__hot_order);
-    m->sorted = true;
 }
 
 /* Puts the hot pages back under full trust, runs of them in one copy. A page that differed last time is copied without a
@@ -6099,7 +6118,8 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
         m->valid = false;
         return r;
     }
-    if (m->num_hot > HLSNAP__HOT_MANY && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_MANY) return hlsnap__memory_map(m, s, err);
+    if (m->num_hot > HLSNAP__HOT_MANY && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_MANY)
+        return hlsnap__memory_map(m, s, err);
     hlsnap__hot_drop_idle(m);
     return HLSNAP_OK;
 }
@@ -6398,13 +6418,13 @@ struct hlsnap_sandbox {
     uint64_t limit_ns;     /* of the call in progress */
     const char *calling;   /* what the guest was entered for: the first export */
     uint32_t calling_more; /* ... and so many calls behind it */
-    uint64_t generation; /* of this start: one more than the snapshot's */
-    uint8_t entropy[256]; /* from the kernel, for several starts; */
+    uint64_t generation;   /* of this start: one more than the snapshot's */
+    uint8_t entropy[256];  /* from the kernel, for several starts; */
     uint32_t entropy_left; /* its last bytes, which were not used yet */
-    bool fresh;       /* the next entry starts from a reset machine */
-    bool in_host;     /* inside a host function */
-    bool destroyed;   /* by that host function: freed when the call ends */
-    uint8_t *mailbox; /* host addresses */
+    bool fresh;            /* the next entry starts from a reset machine */
+    bool in_host;          /* inside a host function */
+    bool destroyed;        /* by that host function: freed when the call ends */
+    uint8_t *mailbox;      /* host addresses */
     uint64_t mailbox_size;
     uint32_t in_used;                /* bytes of calls in the mailbox */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
@@ -6653,9 +6673,10 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
     uint64_t rip = x->rip;
     if (x->vector == 14) missing = hlsnap__unresolved_name(sb->guest, where);
     if (hlsnap__is_syscall(sb, x, &rip))
-        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
-                     "guest fault: system call attempted: %s (%llu) at rip 0x%llx; there is no operating system in here",
-                     hlsnap__syscall_name(x->rax), (unsigned long long)x->rax, (unsigned long long)rip);
+        hlsnap__fail(
+            err, HLSNAP_ERR_FAULT, 0,
+            "guest fault: system call attempted: %s (%llu) at rip 0x%llx; there is no operating system in here",
+            hlsnap__syscall_name(x->rax), (unsigned long long)x->rax, (unsigned long long)rip);
     else if (missing)
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)",
                      missing);
@@ -6828,9 +6849,8 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
             break;
         default:
-            r = hlsnap__fail(err, x.os_errno == EFAULT && !sb->memory.trusted ? HLSNAP_ERR_CHANGED
-                                                                                 : x.code ? x.code : HLSNAP_ERR_HYPERVISOR,
-                             x.os_errno, "the VM stopped: %s", x.what);
+            if (x.os_errno == EFAULT && !sb->memory.trusted) x.code = HLSNAP_ERR_CHANGED;
+            r = hlsnap__fail(err, x.code ? x.code : HLSNAP_ERR_HYPERVISOR, x.os_errno, "the VM stopped: %s", x.what);
             break;
         }
     }

@@ -198,12 +198,14 @@ HLSNAP__STATIC_ASSERT(kvm_more, sizeof(hlsnap__kvm_xcrs) == 392 && sizeof(hlsnap
 static const char *hlsnap__kvm_errno_text(int e) {
     switch (e) {
     case EAGAIN: return "no more tasks for this user or group (RLIMIT_NPROC, pids.max): KVM starts one for each VM";
-    case EBUSY: return "another hypervisor (VirtualBox, VMware) uses the CPU's virtualization: end its VMs, unload its module";
+    case EBUSY:
+        return "another hypervisor (VirtualBox, VMware) uses the CPU's virtualization: end its VMs, unload its module";
     case EPERM:
     case EACCES: return "refused by a seccomp profile or security module: a container's must allow the ioctls of KVM";
     case ENOSYS: return "refused by a seccomp profile, or by a kernel that has it not";
     case EIO: return "the VM is of another process, or KVM has given it up";
-    case EFAULT: return "memory of the guest could not be had: a file cut short, or no memory left in the group (memory.max)";
+    case EFAULT:
+        return "memory of the guest could not be had: a file cut short, or no memory left in the group (memory.max)";
     case EMFILE: return "too many files are open in this process (RLIMIT_NOFILE)";
     case ENOMEM: return "out of memory, or of what the group may have (memory.max)";
     case ENOTTY: return "no KVM device";
@@ -251,7 +253,7 @@ typedef struct hlsnap__kvm_facts {
     hlsnap__kvm_cpuid cpuid;
 } hlsnap__kvm_facts;
 
-#define HLSNAP__KVM_SYNC 7          /* general registers, segments and control registers, events: KVM_RUN takes them along */
+#define HLSNAP__KVM_SYNC 7 /* general registers, segments and control registers, events: KVM_RUN takes them along */
 #define HLSNAP__KVM_NO_GATE_SCRUB 1u /* quirk: take the slower way, as another CPU would make us */
 
 enum hlsnap__kvm_gate { HLSNAP__KVM_GATE_UNTRIED, HLSNAP__KVM_GATE_SCRUBS, HLSNAP__KVM_GATE_FAILS };
@@ -506,7 +508,8 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
     shell->run = (hlsnap__kvm_run *)run;
     shell->run_size = f->run_size;
     if (madvise(run, f->run_size, MADV_DONTFORK))
-        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno), errno);
+        return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
+                            errno);
     hlsnap__kvm_sregs_set(&shell->sregs, f);
     shell->run->valid_regs = HLSNAP__KVM_SYNC;
     return hlsnap__kvm_vcpu_setup(shell, f, err);
@@ -551,8 +554,9 @@ static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, void *hva, uint64_t s
     m.hva = (uint64_t)(uintptr_t)hva;
     shell->sys = (const uint8_t *)hva;
     if (hlsnap__ioctl(shell->vm, HLSNAP__KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m) == 0) return HLSNAP_OK;
-    return hlsnap__fail(err, hlsnap__kvm_errno_code(errno), errno, "a memory slot of 0x%llx bytes at 0x%llx: %s (errno %d)",
-                        (unsigned long long)size, (unsigned long long)m.gpa, hlsnap__kvm_errno_text(errno), errno);
+    return hlsnap__fail(err, hlsnap__kvm_errno_code(errno), errno,
+                        "a memory slot of 0x%llx bytes at 0x%llx: %s (errno %d)", (unsigned long long)size,
+                        (unsigned long long)m.gpa, hlsnap__kvm_errno_text(errno), errno);
 }
 
 /* ---- >>kvm-signals: cancel and time limit, without a handler ---- */
@@ -563,7 +567,8 @@ static void hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old) {
     syscall(SYS_rt_sigprocmask, how, mask, old, sizeof(*mask));
 }
 
-#define HLSNAP__KVM_TIMER_TAG (0x4853ull << 48) /* in the value of our timers' signals, above an address, which has 47 bits */
+/* In the value of our timers' signals, above the shell's address, which has 47 bits. */
+#define HLSNAP__KVM_TIMER_TAG (0x4853ull << 48)
 
 /* Keeps a signal of somebody else's until the call ends. Of those that have no queue one for the thread and one for the process
    is all that could be pending. */
@@ -575,7 +580,8 @@ static void hlsnap__kvm_hold(hlsnap__shell *shell, const siginfo_t *info) {
 }
 
 /* Consumes the pending cancel signals of this thread and keeps those that are not ours. true when one came from the timer of
-   another shell: the time limit of a call around this one. */
+   another shell: the time limit of a call around this one. Of a kick that found the signal queue full SI_USER of nobody is
+   what is left. */
 static bool hlsnap__kvm_drain(hlsnap__shell *shell) {
     static const struct timespec now = {0, 0};
     const bool kicked = __atomic_load_n(&shell->kicked, __ATOMIC_RELAXED) != 0;
@@ -586,7 +592,7 @@ static bool hlsnap__kvm_drain(hlsnap__shell *shell) {
         const uint64_t value = (uint64_t)(uintptr_t)info.si_value.sival_ptr;
         if (info.si_code == SI_TIMER && value >> 48 == HLSNAP__KVM_TIMER_TAG >> 48)
             outer = outer || value != (HLSNAP__KVM_TIMER_TAG | (uint64_t)(uintptr_t)shell);
-        else if (kicked && !shell->kick_seen && /* SI_USER of nobody: what is left of it when the signal queue is full */
+        else if (kicked && !shell->kick_seen &&
                  ((info.si_code == SI_TKILL && info.si_pid == shell->pid) || (info.si_code == SI_USER && !info.si_pid)))
             shell->kick_seen = true;
         else
@@ -826,7 +832,8 @@ static void hlsnap__kvm_exit(hlsnap__shell *shell, hlsnap__exit *x) {
         hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, "a triple fault, KVM exit", run->exit_reason);
         break;
     case HLSNAP__KVM_EXIT_INTERNAL_ERROR:
-        hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, "an instruction KVM cannot run, suberror", run->exit.internal.suberror);
+        hlsnap__kvm_dead(x, HLSNAP__EXIT_PROTOCOL, "an instruction KVM cannot run, suberror",
+                         run->exit.internal.suberror);
         break;
     case HLSNAP__KVM_EXIT_FAIL_ENTRY:
         hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, "VM entry refused, reason",
@@ -869,8 +876,9 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
 
 /* Every component in use, filled with a pattern; the layout is the CPU's (CPUID 0xd). */
 static void hlsnap__kvm_dirt(const hlsnap__kvm_facts *f, uint8_t *area) {
-    static const uint8_t head[32] = {0x7f, 0x02, 0x41, 0x38, 0xff, 0, 0x23, 0x01, 0x11, 0x22, 0x33, 0x44, 0x55, 0,    0, 0,
-                                     0x66, 0x77, 0x11, 0x22, 0x33, 0, 0,    0,    0xbf, 0x1f, 0,    0,    0xff, 0xff, 0, 0};
+    static const uint8_t head[32] = {0x7f, 0x02, 0x41, 0x38, 0xff, 0,    0x23, 0x01, 0x11, 0x22, 0x33,
+                                     0x44, 0x55, 0,    0,    0,    0x66, 0x77, 0x11, 0x22, 0x33, 0,
+                                     0,    0,    0xbf, 0x1f, 0,    0,    0xff, 0xff, 0,    0};
     uint64_t used = f->xcr0 | 3;
     uint32_t i;
     memset(area, 0, HLSNAP__PAGE);
@@ -1006,10 +1014,12 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
     (void)hv;
     (void)cancel_signal;
     *out = NULL;
-    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, 0, "hlsnap_kvm: x86-64 only, and this program is of another architecture");
+    return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, 0,
+                        "hlsnap_kvm: x86-64 only, and this program is of another architecture");
 }
 
-static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm", 0, hlsnap__kvm_create, NULL, NULL, NULL, NULL, NULL, NULL};
+static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm", 0,   hlsnap__kvm_create, NULL, NULL, NULL, NULL,
+                                                         NULL,  NULL};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 
