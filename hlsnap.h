@@ -528,7 +528,8 @@ HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats 
 
 /* hlsnap_sandbox_get_interrupt -- a handle that cancels this sandbox's calls; it outlives the sandbox.
    sb        in
-   returns   the handle, one reference more; NULL for a NULL sandbox
+   returns   the handle, one reference more; NULL for a NULL sandbox, and inside a host function whose call cannot be made one
+             that a cancel ends (no signals left to queue)
    owns      the caller: hlsnap_interrupt_release
    threads   the sandbox's  */
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb);
@@ -5437,8 +5438,9 @@ typedef struct hlsnap__memory {
 
 #define HLSNAP__IDLE_RESETS 16u /* then a page is given back, in batches */
 #define HLSNAP__IDLE_BATCH 32u
-#define HLSNAP__HOT_MANY 2048u  /* so many pages, new or idle, are given back at once */
-#define HLSNAP__HOT_MOST 65536u /* and so many in any case */
+#define HLSNAP__HOT_MANY 2048u  /* so many new pages are given back at once, */
+#define HLSNAP__HOT_IDLE 256u   /* so many that were found unchanged twice, */
+#define HLSNAP__HOT_MOST 16384u /* and so many in any case */
 #define HLSNAP__MADV_POPULATE_WRITE 23
 #define HLSNAP__MADV_WIPEONFORK 18
 
@@ -5927,7 +5929,7 @@ static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap
    look, but for every eighth reset, and where there are many, so that pages which became idle are noticed. */
 static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
     static const uint8_t zero[HLSNAP__PAGE] = {0};
-    const bool look = (m->resets++ & 7) == 0 || m->num_hot > HLSNAP__HOT_MANY;
+    const bool look = (m->resets++ & 7) == 0 || m->num_hot > HLSNAP__HOT_IDLE;
     uint8_t *to = NULL;
     const uint8_t *source = NULL;
     size_t n = 0;
@@ -6099,6 +6101,7 @@ static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, b
     *in_place = false;
     if (!m->valid || m->forget || memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) != 0) return HLSNAP_OK;
     if (m->watched && hlsnap__snapshot_check(m->base, false, &unused)) return HLSNAP_OK;
+    if (s != m->target) m->given_back = 0; /* somebody else's turn */
     r = hlsnap__memory_scan(m, err);
     if (r == HLSNAP_ERR_UNSUPPORTED || (!r && hlsnap__hot_too_many(m, before))) return HLSNAP_OK;
     return r ? r : hlsnap__memory_retarget(m, s, in_place, err);
@@ -6118,7 +6121,7 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
         m->valid = false;
         return r;
     }
-    if (m->num_hot > HLSNAP__HOT_MANY && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_MANY)
+    if (m->num_hot > HLSNAP__HOT_IDLE && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_IDLE)
         return hlsnap__memory_map(m, s, err);
     hlsnap__hot_drop_idle(m);
     return HLSNAP_OK;
@@ -6341,6 +6344,7 @@ enum hlsnap__interrupt_bit {
 struct hlsnap_interrupt {
     int32_t refs;  /* atomic */
     int32_t state; /* atomic: bits of the call in progress, 0 between calls; a futex */
+    int pid;       /* whose calls: in the child of a fork there are none */
     const hlsnap_hypervisor *hv;
     hlsnap__shell *shell; /* while running */
 };
@@ -6373,7 +6377,7 @@ static bool hlsnap__interrupt_pending(const hlsnap_interrupt *h) {
 HLSNAP_API bool hlsnap_interrupt_cancel(hlsnap_interrupt *h) {
     int32_t state = HLSNAP__CALL_RUNNING;
     int saved;
-    if (!h) return false;
+    if (!h || h->pid != getpid()) return false;
     if (!__atomic_compare_exchange_n(&h->state, &state,
                                      (int32_t)(HLSNAP__CALL_RUNNING | HLSNAP__CALL_CANCELLED | HLSNAP__CALL_KICKING),
                                      false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
@@ -6659,10 +6663,8 @@ static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x, 
     if (!soft && x->vector != 6) return false;
     if (r && r->kind == HLSNAP__TEXT && hlsnap__layout_at(&sb->memory.layout, rip + 1) == r)
         hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (rip - sb->memory.layout.base), 2, false, NULL);
-    if (code[0] == 0x0f && code[1] == 0x05)
-        *at = rip;
-    else if (!soft) /* a mere jump to that address has anything in RCX */
-        return false;
+    if (code[0] != 0x0f || code[1] != 0x05) return soft; /* a mere jump to that address has anything in RCX */
+    *at = rip;
     return true;
 }
 
@@ -6788,7 +6790,7 @@ static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err)
 }
 
 static hlsnap_result hlsnap__outer_timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
-    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the time limit of the call around this one ran out",
+    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s: the call around this one ran out of time, or was cancelled",
                         sb->calling);
 }
 
@@ -7186,6 +7188,8 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     const bool same = sb->memory.mem && !sb->memory.forget &&
                       memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
     hlsnap_result r = HLSNAP_OK;
+    hlsnap__buffer_clear(&sb->request);
+    hlsnap__buffer_clear(&sb->results);
     if (sb->shell_dead) hlsnap__shell_drop(sb, false);
     if (!sb->shell) r = sb->hv->shell_create(sb->hv, sb->cancel_signal, &sb->shell, err);
     if (!r && !same) r = hlsnap__detach(sb, err);
@@ -7210,8 +7214,6 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     sb->in_used = 0;
     sb->generation = s->generation + 1; /* not of the sandbox: it would tell how many others were served */
     sb->fresh = true;
-    hlsnap__buffer_clear(&sb->request);
-    hlsnap__buffer_clear(&sb->results);
     return hlsnap__identity_write(sb, err);
 }
 
@@ -7406,6 +7408,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
         r = HLSNAP_ERR_MEMORY;
     if (!r) {
         sb->interrupt->refs = 1;
+        sb->interrupt->pid = sb->pid;
         sb->interrupt->hv = sb->hv;
         r = hlsnap__sandbox_reset(sb, snapshot, err);
     }
@@ -7525,8 +7528,8 @@ HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats 
 
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
     if (!sb) return NULL;
+    if (hlsnap__state(sb) == HLSNAP_BUSY && sb->hv->begin(sb->shell, sb->deadline, true, NULL)) return NULL;
     hlsnap__retain(&sb->interrupt->refs);
-    if (hlsnap__state(sb) == HLSNAP_BUSY) sb->hv->begin(sb->shell, sb->deadline, true, NULL);
     return sb->interrupt;
 }
 

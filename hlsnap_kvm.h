@@ -17,8 +17,8 @@ SIGNALS
     No handler is ever installed. During a call that can end early (it has a time limit, or a handle to cancel it is out) the
     sandbox's cancel signal (SIGURG, which is ignored where nobody wants it, unless its desc says otherwise) is blocked on the
     calling thread and let through only while the guest runs, where it ends the run. What hlsnap sent itself is consumed; one
-    of anybody else's that came in the meantime is given back when the call ends, and the thread's mask is as before. Other
-    signals interrupt the guest for as long as their handlers take.
+    of anybody else's that came in the meantime is given back when the call ends (of a realtime signal, which can be queued,
+    the first 16), and the thread's mask is as before. Other signals interrupt the guest for as long as their handlers take.
 
 THREADS
     Any. Facts about the machine (CPUID, capabilities) are read once per process.
@@ -358,7 +358,7 @@ static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, cons
 
 /* ---- >>kvm-shell: one VM with one vCPU ---- */
 
-#define HLSNAP__KVM_HELD 8
+#define HLSNAP__KVM_HELD 16
 
 struct hlsnap__shell {
     int vm, vcpu;
@@ -372,6 +372,7 @@ struct hlsnap__shell {
     bool mask_set;
     uint64_t old_mask; /* of the thread, during a call */
     bool used;         /* a guest has run on it */
+    bool reported;     /* the last KVM_RUN left its registers in the run page */
     bool debugged;     /* a debug exception was taken: DR6 tells of it */
     bool armed;        /* a signal can end the call in progress */
     uint64_t deadline;
@@ -567,8 +568,8 @@ static void hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old) {
     syscall(SYS_rt_sigprocmask, how, mask, old, sizeof(*mask));
 }
 
-/* In the value of our timers' signals, above the shell's address, which has 47 bits. */
-#define HLSNAP__KVM_TIMER_TAG (0x4853ull << 48)
+/* In the value of our signals, above the shell's address, which has 47 bits. */
+#define HLSNAP__KVM_TAG (0x4853ull << 48)
 
 /* Keeps a signal of somebody else's until the call ends. Of those that have no queue one for the thread and one for the process
    is all that could be pending. */
@@ -580,20 +581,22 @@ static void hlsnap__kvm_hold(hlsnap__shell *shell, const siginfo_t *info) {
 }
 
 /* Consumes the pending cancel signals of this thread and keeps those that are not ours. true when one came from the timer of
-   another shell: the time limit of a call around this one. Of a kick that found the signal queue full SI_USER of nobody is
-   what is left. */
+   another shell, or from its cancel: that of a call around this one. Of a kick that found the signal queue full SI_USER of
+   nobody is what is left. */
 static bool hlsnap__kvm_drain(hlsnap__shell *shell) {
     static const struct timespec now = {0, 0};
     const bool kicked = __atomic_load_n(&shell->kicked, __ATOMIC_RELAXED) != 0;
     const uint64_t set = hlsnap__kvm_signal_bit(shell);
     bool outer = false;
     siginfo_t info;
-    while (syscall(SYS_rt_sigtimedwait, &set, &info, &now, sizeof(set)) > 0 || errno == EINTR) {
-        const uint64_t value = (uint64_t)(uintptr_t)info.si_value.sival_ptr;
-        if (info.si_code == SI_TIMER && value >> 48 == HLSNAP__KVM_TIMER_TAG >> 48)
-            outer = outer || value != (HLSNAP__KVM_TIMER_TAG | (uint64_t)(uintptr_t)shell);
-        else if (kicked && !shell->kick_seen &&
-                 ((info.si_code == SI_TKILL && info.si_pid == shell->pid) || (info.si_code == SI_USER && !info.si_pid)))
+    while (shell->armed) { /* else nothing of ours can be pending, and the signal is not blocked */
+        const bool got = syscall(SYS_rt_sigtimedwait, &set, &info, &now, sizeof(set)) > 0;
+        const uint64_t value = got ? (uint64_t)(uintptr_t)info.si_value.sival_ptr : 0;
+        if (!got && errno == EINTR) continue;
+        if (!got) break;
+        if ((info.si_code == SI_TIMER || info.si_code == SI_QUEUE) && value >> 48 == HLSNAP__KVM_TAG >> 48)
+            outer = outer || value != (HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell);
+        else if (kicked && !shell->kick_seen && info.si_code == SI_USER && !info.si_pid)
             shell->kick_seen = true;
         else
             hlsnap__kvm_hold(shell, &info);
@@ -620,7 +623,7 @@ static hlsnap_result hlsnap__kvm_timer_make(hlsnap__shell *shell, hlsnap_error *
     hlsnap__kvm_sigevent e;
     if (shell->timer_made) return HLSNAP_OK;
     memset(&e, 0, sizeof(e));
-    e.value = HLSNAP__KVM_TIMER_TAG | (uint64_t)(uintptr_t)shell;
+    e.value = HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell;
     e.signo = shell->signal;
     e.notify = 4; /* SIGEV_THREAD_ID */
     e.tid = shell->tid;
@@ -696,6 +699,10 @@ static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_n
     return r;
 }
 
+static void *hlsnap__kvm_tagged(const hlsnap__shell *shell) {
+    return (void *)(uintptr_t)(HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell);
+}
+
 /* The signal ends a KVM_RUN in progress; immediate_exit one that has not begun. A realtime signal could be refused, by a queue
    that is full; that of a timer has its place in the queue already. */
 static void hlsnap__kvm_cancel(hlsnap__shell *shell) {
@@ -703,9 +710,15 @@ static void hlsnap__kvm_cancel(hlsnap__shell *shell) {
     __atomic_store_n(&shell->kicked, 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&shell->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     if (!shell->armed) return; /* not blocked: the signal could end the process; the next exit ends the call */
-    if (shell->signal == SIGURG)
-        syscall(SYS_tgkill, shell->pid, shell->tid, shell->signal);
-    else
+    if (shell->signal == SIGURG) {
+        siginfo_t info;
+        memset(&info, 0, sizeof(info));
+        info.si_signo = shell->signal;
+        info.si_code = SI_QUEUE;
+        info.si_pid = shell->pid;
+        info.si_value.sival_ptr = hlsnap__kvm_tagged(shell);
+        syscall(SYS_rt_tgsigqueueinfo, shell->pid, shell->tid, shell->signal, &info);
+    } else if (shell->timer_made)
         syscall(SYS_timer_settime, shell->timer, 0, &soon, NULL);
 }
 
@@ -735,7 +748,7 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
         regs->rax = regs->rdx = 0xffffffffu;
         regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
     }
-    shell->run->dirty_regs = HLSNAP__KVM_SYNC_REGS;
+    shell->run->dirty_regs |= HLSNAP__KVM_SYNC_REGS;
 }
 
 /* The rest that a guest can have changed: segments and their bases, what was about to be injected, the interrupt shadow.
@@ -743,7 +756,7 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
 static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) {
     hlsnap__kvm_run *run = shell->run;
     shell->sregs.fs.base = e->fs_base;
-    if (!shell->used || memcmp(&run->sregs, &shell->sregs, sizeof(run->sregs)) != 0) {
+    if (!shell->reported || memcmp(&run->sregs, &shell->sregs, sizeof(run->sregs)) != 0) {
         run->sregs = shell->sregs;
         run->dirty_regs |= HLSNAP__KVM_SYNC_SREGS;
     }
@@ -855,7 +868,8 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
     const int failed = hlsnap__kvm_enter(shell) == 0 ? 0 : errno;
     const uint64_t flags = shell->run->regs.rflags;
     const bool odd = hlsnap__kvm_odd(shell);
-    if (failed && failed != EINTR) {
+    shell->reported = !failed || failed == EINTR;
+    if (!shell->reported) {
         hlsnap__kvm_lost(x, failed, "KVM_RUN");
         return;
     }
@@ -863,6 +877,7 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
         hlsnap__kvm_exit(shell, x);
     else {
         x->kind = HLSNAP__EXIT_KICKED;
+        if (!shell->run->sregs.cs.dpl) shell->debugged = true; /* in a stub, perhaps that of a debug exception */
         x->outer = hlsnap__kvm_drain(shell) || shell->outer;
         shell->outer = false;
         hlsnap__kvm_immediate_exit(shell, false);
@@ -910,28 +925,29 @@ static bool hlsnap__kvm_clean(const uint8_t *area) {
     return !(used & ~3ull) || hlsnap__all_zero(area + 576, HLSNAP__PAGE - 576);
 }
 
-/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, nothing is known; what
-   that was has been consumed, so that the guest's own run ends at once, too. */
-static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate) {
+/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, and nothing is known: what that
+   was has been consumed, so that the guest's own run ends at once, too; or the vCPU is dead, as *x says. */
+static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate,
+                                 hlsnap__exit *x) {
     static const uint8_t out[] = {0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* out %al, $port; only while this runs */
     const uint64_t base = HLSNAP__SYS_AT(HLSNAP__SYS_GATE), leave = 64;
     uint8_t *at = (uint8_t *)hlsnap__unconst(shell->sys) + HLSNAP__SYS_GATE * HLSNAP__PAGE + leave;
-    hlsnap__exit x;
-    memset(&x, 0, sizeof(x));
+    memset(x, 0, sizeof(*x));
     hlsnap__kvm_dirt(&hlsnap__kvm_facts_published, area);
     *gate = HLSNAP__KVM_GATE_FAILS;
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XSAVE, (uintptr_t)area) < 0) return true;
     hlsnap__kvm_regs_set(shell, e, base + HLSNAP__GATE_SCRUB, base + leave, true);
     if (!hlsnap__kvm_state_set(shell, e)) return true;
     memcpy(at, out, sizeof(out));
-    hlsnap__kvm_run_on(shell, &x);
+    hlsnap__kvm_run_on(shell, x);
     memset(at, 0xf4, sizeof(out));
-    if (x.kind == HLSNAP__EXIT_KICKED) {
-        shell->outer = x.outer;
+    if (x->dead || x->kind == HLSNAP__EXIT_DEAD) return false;
+    if (x->kind == HLSNAP__EXIT_KICKED) {
+        shell->outer = x->outer;
         hlsnap__kvm_immediate_exit(shell, true);
         return false;
     }
-    if (x.kind == HLSNAP__EXIT_RETURN && shell->run->regs.rip - base < HLSNAP__PAGE &&
+    if (x->kind == HLSNAP__EXIT_RETURN && shell->run->regs.rip - base < HLSNAP__PAGE &&
         hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_GET_XSAVE, (uintptr_t)area) == 0 && hlsnap__kvm_clean(area))
         *gate = HLSNAP__KVM_GATE_SCRUBS;
     return true;
@@ -941,18 +957,22 @@ static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, u
 static bool hlsnap__kvm_gate_ready(hlsnap__shell *shell, const hlsnap__entry *e, bool *scrub, hlsnap__exit *x) {
     int32_t gate = __atomic_load_n(&hlsnap__kvm_facts_gate, __ATOMIC_ACQUIRE);
     uint64_t *area;
+    bool alive;
     *scrub = shell->gate_scrubs && gate == HLSNAP__KVM_GATE_SCRUBS;
     if (*scrub) return true;
     area = (uint64_t *)hlsnap__alloc_raw(HLSNAP__PAGE, NULL);
     if (area && shell->gate_scrubs && gate == HLSNAP__KVM_GATE_UNTRIED &&
         __atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2 &&
-        hlsnap__kvm_gate_try(shell, e, (uint8_t *)area, &gate))
+        hlsnap__kvm_gate_try(shell, e, (uint8_t *)area, &gate, x))
         __atomic_store_n(&hlsnap__kvm_facts_gate, gate, __ATOMIC_RELEASE);
+    alive = !x->dead && x->kind != HLSNAP__EXIT_DEAD;
+    if (alive) memset(x, 0, sizeof(*x));
     if (!area)
         hlsnap__kvm_lost(x, ENOMEM, "clearing vector state");
-    else if (!hlsnap__kvm_scrub(shell, area))
+    else if (alive && !hlsnap__kvm_scrub(shell, area))
         hlsnap__kvm_lost(x, errno, "KVM_SET_XSAVE");
     hlsnap__free(area);
+    if (!alive) x->kind = HLSNAP__EXIT_DEAD;
     return x->kind != HLSNAP__EXIT_DEAD;
 }
 

@@ -799,7 +799,7 @@ static void messages_of_limits(void) {
     CHECK_STR(err.msg, "nop or one of the 2 behind it: the time limit of 3000000 ns ran out");
     CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     CHECK_EQ(call0(sb, "outer"), HLSNAP_ERR_TIMEOUT);
-    CHECK_STR(err.msg, "outer: the time limit of the call around this one ran out");
+    CHECK_STR(err.msg, "outer: the call around this one ran out of time, or was cancelled");
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }

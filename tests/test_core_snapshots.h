@@ -251,15 +251,15 @@ static void idle_pages_of_another_target(void) {
     hlsnap_snapshot *origin, *s;
     uint32_t i;
     CHECK_EQ(hlsnap_sandbox_snapshot(a, &origin, &err), HLSNAP_OK);
-    CHECK_EQ(dirty(a, 0, 200, 3), HLSNAP_OK);
+    CHECK_EQ(dirty(a, 0, 150, 3), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(a, &s, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_create_from(origin, &d, &b, &err), HLSNAP_OK);
-    CHECK_EQ(dirty(b, 200, 100, 4), HLSNAP_OK); /* these can go: zero in both */
+    CHECK_EQ(dirty(b, 150, 80, 4), HLSNAP_OK); /* these can go: zero in both */
     for (i = 0; i < 3 * HLSNAP__IDLE_RESETS; i++) CHECK_EQ(hlsnap_sandbox_restore(b, s, &err), HLSNAP_OK);
-    CHECK(b->memory.base == origin && b->memory.num_hot >= 200 && b->memory.num_hot < 300);
-    for (i = 0; i < 300; i++) CHECK_EQ(heap_word(b, i), i < 200 ? 3 + i * 0x100000001ull : 0);
+    CHECK(b->memory.base == origin && b->memory.num_hot >= 150 && b->memory.num_hot < 230);
+    for (i = 0; i < 230; i++) CHECK_EQ(heap_word(b, i), i < 150 ? 3 + i * 0x100000001ull : 0);
     CHECK_EQ(hlsnap_sandbox_restore(b, origin, &err), HLSNAP_OK);
-    for (i = 0; i < 300; i++) CHECK_EQ(heap_word(b, i), 0);
+    for (i = 0; i < 230; i++) CHECK_EQ(heap_word(b, i), 0);
     hlsnap_sandbox_destroy(a);
     hlsnap_sandbox_destroy(b);
     hlsnap_snapshot_release(origin);
