@@ -925,8 +925,8 @@ static bool hlsnap__kvm_clean(const uint8_t *area) {
     return !(used & ~3ull) || hlsnap__all_zero(area + 576, HLSNAP__PAGE - 576);
 }
 
-/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, and nothing is known: what that
-   was has been consumed, so that the guest's own run ends at once, too; or the vCPU is dead, as *x says. */
+/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, and nothing
+   is known: what that was has been consumed, so that the guest's own run ends at once, too; or the vCPU is dead, as *x says. */
 static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate,
                                  hlsnap__exit *x) {
     static const uint8_t out[] = {0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* out %al, $port; only while this runs */
