@@ -490,7 +490,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
              _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried again, with this snapshot or another);
              HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
    threads   the sandbox's
-   cost      a compare, and a copy where changed, of each page the sandbox ever changed  */
+   cost      one scan for private pages; a compare, and a copy where changed, of those changed of late  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err);
 
 /* hlsnap_sandbox_retire -- between two tenants: refuse all calls until the next restore, and have that map all memory afresh.
