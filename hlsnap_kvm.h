@@ -86,6 +86,10 @@ extern "C" {
 #define HLSNAP__KVM_SET_XCRS 0x4188aea7ul
 #define HLSNAP__KVM_CAP_SYNC_REGS 74u
 #define HLSNAP__KVM_CAP_IMMEDIATE_EXIT 136u
+#define HLSNAP__ARCH_SET_GS 0x1001
+#define HLSNAP__ARCH_SET_FS 0x1002
+#define HLSNAP__ARCH_GET_FS 0x1003
+#define HLSNAP__ARCH_GET_GS 0x1004
 #define HLSNAP__KVM_EXIT_IO 2u
 #define HLSNAP__KVM_EXIT_SHUTDOWN 8u
 #define HLSNAP__KVM_EXIT_FAIL_ENTRY 9u
@@ -776,7 +780,40 @@ static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) 
 
 /* ---- >>kvm-exits ---- */
 
-static int hlsnap__kvm_enter(hlsnap__shell *shell) { return hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_RUN, 0); }
+/* kvm-pvm runs guests with the data selectors of the thread, and leaves there what they loaded: the next guest would read
+   them, and the host would go on with them. Others save and load both. */
+typedef struct hlsnap__kvm_selectors {
+    uint16_t ds, es, fs, gs;
+} hlsnap__kvm_selectors;
+
+static hlsnap__kvm_selectors hlsnap__kvm_selectors_get(void) {
+    hlsnap__kvm_selectors s;
+    __asm__ volatile("movw %%ds, %0\n movw %%es, %1\n movw %%fs, %2\n movw %%gs, %3"
+                     : "=r"(s.ds), "=r"(s.es), "=r"(s.fs), "=r"(s.gs));
+    return s;
+}
+
+/* A null selector for FS or GS and its base in one system call: no signal handler finds itself without thread storage. */
+static bool hlsnap__kvm_selector_clear(int get, int set) {
+    uint64_t base = 0;
+    return syscall(SYS_arch_prctl, get, &base) == 0 && syscall(SYS_arch_prctl, set, base) == 0;
+}
+
+static bool hlsnap__kvm_selectors_put(hlsnap__kvm_selectors s) {
+    const hlsnap__kvm_selectors now = hlsnap__kvm_selectors_get();
+    if (now.ds != s.ds) __asm__ volatile("movw %0, %%ds" : : "r"(s.ds));
+    if (now.es != s.es) __asm__ volatile("movw %0, %%es" : : "r"(s.es));
+    return (now.fs == s.fs || hlsnap__kvm_selector_clear(HLSNAP__ARCH_GET_FS, HLSNAP__ARCH_SET_FS)) &&
+           (now.gs == s.gs || hlsnap__kvm_selector_clear(HLSNAP__ARCH_GET_GS, HLSNAP__ARCH_SET_GS));
+}
+
+static int hlsnap__kvm_enter(hlsnap__shell *shell) {
+    const hlsnap__kvm_selectors own = hlsnap__kvm_selectors_get();
+    const int r = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_RUN, 0), e = errno;
+    if (!hlsnap__kvm_selectors_put(own)) return -1;
+    errno = e;
+    return r;
+}
 
 /* Whether the next KVM_RUN returns before it enters the guest; once a cancel came, each one does. */
 static void hlsnap__kvm_immediate_exit(hlsnap__shell *shell, bool on) {
