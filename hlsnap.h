@@ -86,7 +86,7 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 /* true when this header is at least a.b.c */
 #define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
 #define HLSNAP_ABI_VERSION 0
-#define HLSNAP_SNAPSHOT_VERSION 0
+#define HLSNAP_SNAPSHOT_VERSION 1
 
 #include <stdbool.h>
 #include <stddef.h>

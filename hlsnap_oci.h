@@ -41,6 +41,7 @@ MEMORY
 
 LIMITS
     Blobs are memory dumps of the guest: files are 0600, directories 0700. 32,768 runs of pages, 128 layers, JSON of 1 MiB.
+    index.json: 64 MiB are read, saves and tags let it grow to 32 MiB, some 80,000 tags; removing them works beyond that.
     Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
     The directory must be on a local file system or one with byte-range locks (OFD).
 
@@ -63,7 +64,8 @@ SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 extern "C" {
 #endif
 
-/* ==== >>oci: dir is an OCI Image Layout; ref is a tag or "sha256:<64 hex>" ==== */
+/* ==== >>oci: dir is an OCI Image Layout; ref is a tag or "sha256:<64 hex>", or a name such as "host/app:v1", which other tools
+   write ==== */
 
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
@@ -94,6 +96,8 @@ typedef struct hlsnap_oci_desc {
     uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
                                   the format allows */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
+    int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
+                                  index, so that equal snapshots have equal digests; -1 = none */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -106,8 +110,9 @@ typedef struct hlsnap_oci_desc {
    out       out    digest of the manifest, good for hlsnap_oci_load; may be NULL
    err       out    may be NULL
    returns   HLSNAP_OK: the snapshot is on stable storage, complete; HLSNAP_ERR_ARG (tag, canary, NULL);
-             HLSNAP_ERR_STATE (a pre-init snapshot); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE (what is there is not sound;
-             it is left alone); HLSNAP_ERR_LIMIT (the index would pass what is read); HLSNAP_ERR_CANCELLED (by desc->progress);
+             HLSNAP_ERR_STATE (a pre-init snapshot); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE (what is there is not sound, or its
+             index is lost; it is left alone); HLSNAP_ERR_LIMIT (the index would pass 32 MiB); HLSNAP_ERR_CANCELLED (by
+             desc->progress);
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
              no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
              directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
@@ -126,11 +131,13 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
    out       out    the snapshot; NULL on failure
    digest    out    digest of the manifest, that is, what the tag meant; may be NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG (ref, canary, NULL); HLSNAP_ERR_NOT_FOUND (tag or digest; lists the tags);
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (ref, canary, NULL); HLSNAP_ERR_NOT_FOUND (the tag or digest, or there is no layout: nothing
+             of that name was saved, so that one may start afresh);
              HLSNAP_ERR_AMBIGUOUS; HLSNAP_ERR_LAYOUT, _INDEX, _MANIFEST, _CONFIG (content
              of these files), HLSNAP_ERR_JSON (not strict JSON); HLSNAP_ERR_MEDIA_TYPE (something else than a snapshot);
-             HLSNAP_ERR_FILE (missing, or a symlink, directory, device); HLSNAP_ERR_SIZE, _DIGEST (a blob and its
-             descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB; desc->max_bytes); HLSNAP_ERR_CHANGED (while it was read);
+             HLSNAP_ERR_FILE (a blob or the index is lost; or a symlink, directory, device); HLSNAP_ERR_SIZE, _DIGEST (a blob and
+             its descriptor differ); HLSNAP_ERR_LIMIT (JSON beyond 1 MiB, an index beyond 64 MiB; desc->max_bytes);
+             HLSNAP_ERR_CHANGED (while it was read);
              HLSNAP_ERR_VERSION, _ARCH, _CPU (not for this build or machine); HLSNAP_ERR_CANCELLED; HLSNAP_ERR_OS, _MEMORY
    owns      the caller: hlsnap_snapshot_release
    threads   any; desc->threads of its own, for the time of the call or until verified (verify_later), all signals blocked
@@ -165,6 +172,9 @@ typedef struct hlsnap_oci_info {
     uint64_t pages;            /* of guest memory, 4 KiB each */
     uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
     uint32_t layers;
+    uint32_t referrers;        /* entries that are about it: signatures, SBOMs, attestations; gc takes them with it */
+    bool pinned;               /* something else in the layout leads to it: it stays without a tag, too; hlsnap_oci_holders */
+    int64_t created;           /* seconds since 1970, as its entry or else its manifest says; 0 = they do not */
 } hlsnap_oci_info;
 
 /* Called for an entry: as hlsnap_oci_visit, with all of hlsnap_oci_get_info, and what that would return; where it is not
@@ -175,7 +185,8 @@ typedef bool (*hlsnap_oci_visit_info)(const char *tag, hlsnap_result r, const hl
    dir       in     the layout's directory; only read
    visit     in     not NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE, _LIMIT; HLSNAP_ERR_OS, _MEMORY
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_NOT_FOUND (no layout there); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE, _LIMIT;
+             HLSNAP_ERR_OS, _MEMORY
    threads   any  */
 HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit, void *user, hlsnap_error *err);
 
@@ -192,8 +203,34 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
    visit     in     not NULL
    returns   as hlsnap_oci_list
    threads   any
-   cost      reads each manifest and config once  */
+   cost      reads each manifest three times and each config once; of what is collected meanwhile nothing is told  */
 HLSNAP_API hlsnap_result hlsnap_oci_list_info(const char *dir, hlsnap_oci_visit_info visit, void *user, hlsnap_error *err);
+
+typedef enum hlsnap_oci_held {
+    HLSNAP_OCI_HELD_TAG,       /* an entry of the snapshot itself, with a tag */
+    HLSNAP_OCI_HELD_BY,        /* an entry that leads to it, such as an index of several images */
+    HLSNAP_OCI_HELD_ABOUT,     /* an entry that is about it, such as a signature: does not keep it, and goes with it */
+    HLSNAP_OCI_HELD_FORCE32 = 0x7fffffff
+} hlsnap_oci_held;
+
+typedef struct hlsnap_oci_holder {
+    hlsnap_oci_held kind;
+    const char *tag, *digest;  /* of the entry; tag "" = none */
+} hlsnap_oci_holder;
+
+/* Called for a holder, which lives for the call. False ends the list. */
+typedef bool (*hlsnap_oci_visit_holder)(const hlsnap_oci_holder *holder, void *user);
+
+/* hlsnap_oci_holders -- what keeps a snapshot in a layout, and what is about it. Of many entries that lead to it through one and
+   the same document, two are told.
+   dir, ref  in     as for hlsnap_oci_load; it need not be a snapshot
+   visit     in     not NULL
+   err       out    may be NULL
+   returns   as hlsnap_oci_gc
+   threads   any
+   cost      reads the manifests of all entries  */
+HLSNAP_API hlsnap_result hlsnap_oci_holders(const char *dir, const char *ref, hlsnap_oci_visit_holder visit, void *user,
+                                            hlsnap_error *err);
 
 /* hlsnap_oci_annotations -- the annotations of a snapshot: those of its index entry, then those of its manifest.
    dir, ref  in     as for hlsnap_oci_load
@@ -223,31 +260,36 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err);
 
 /* hlsnap_oci_untag -- take a tag away. The snapshot stays, good for hlsnap_oci_load by its digest, until hlsnap_oci_gc.
+   tag       in     as ref of hlsnap_oci_load; a digest: all tags of that snapshot
    returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_MEDIA_TYPE (the tag of something else than a snapshot);
-             as hlsnap_oci_list. A manifest that is missing or damaged does not hinder
+             as hlsnap_oci_list. A manifest that is missing or damaged does not hinder, where its entry does not say that it is
+             another's
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err);
 
-/* hlsnap_oci_gc -- remove snapshots without a tag, and blobs that nothing leads to.
+/* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
+   leads to. Entries of others stay, whatever they are, and what they lead to.
    grace_s   in     seconds; what was written or named later than that ago stays: other tools may be about to list it.
                     3600 is a good value where they do; 0 = nobody else writes here
    freed     out    bytes of the files removed; may be NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; as hlsnap_oci_list; any error in reading a manifest or index that the index leads to, of whatever kind,
-             HLSNAP_ERR_FILE (the manifest of a tag is missing), _LIMIT (a manifest beyond 4 MiB), _UNSUPPORTED (a document of
-             another kind beyond that, or named by another digest than sha256): what it leads to is then not known, and nothing
+   returns   HLSNAP_OK; as hlsnap_oci_list; HLSNAP_ERR_DIGEST, _OS (a document that the index leads to, of whatever kind, is damaged
+             or cannot be read), HLSNAP_ERR_FILE (the manifest of a tag is missing): what it leads to is then not known, and nothing
              is removed
    threads   any; waits for saves that are under way, and those that come later for it. Sandboxes and snapshots in memory are not
-             touched; a load that meets it reads the index again  */
+             touched; a load that meets it reads the index again
+   cost      reads each manifest twice, and each document of others whole  */
 HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
 
 /* hlsnap_oci_fsck -- check everything: every entry and tag, every blob against its name, memory against its chunk list.
-   repair    in     also make oci-layout where it is missing, and remove what killed savers left and blobs that hold something
-                    else than their names say, when nothing leads to them. A blob that is damaged and needed is only reported:
+   repair    in     also make oci-layout where it is missing; where index.json is lost, one that lists all snapshots that are found,
+                    as "recovered-" and 12 digits; and remove what killed savers left and blobs that hold something else than
+                    their names say, when nothing leads to them. A blob that is damaged and needed is only reported:
                     saving the same snapshot again mends it. Without repair nothing at all is written
    err       out    the first problem that is (still) there; may be NULL
    returns   HLSNAP_OK: all is sound, as far as it is not another machine's; else the first problem's: as hlsnap_oci_load
-   threads   any; with repair it waits for saves that are under way, without it a save under way is no problem
+   threads   any; with repair it waits for saves that are under way, without it a save under way is no problem, nor what is
+             collected meanwhile
    cost      reads and hashes all blobs; one beyond 32 GiB is HLSNAP_ERR_LIMIT  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
 
@@ -298,13 +340,18 @@ extern "C" {
 #define HLSNAP__OCI_MEMORY_TYPE "application/vnd.hlsnap.snapshot.memory.v1"
 #define HLSNAP__OCI_CHUNKS_TYPE "application/vnd.hlsnap.snapshot.chunks.v1"
 #define HLSNAP__OCI_REF_NAME "org.opencontainers.image.ref.name"
+#define HLSNAP__OCI_CREATED "org.opencontainers.image.created"
+#define HLSNAP__OCI_LAST_TIME 253402300799ll /* 9999-12-31T23:59:59Z */
 #define HLSNAP__OCI_TITLE "org.opencontainers.image.title"
 #if defined(__x86_64__)
 #define HLSNAP__OCI_ARCH "x86_64"
 #else
 #define HLSNAP__OCI_ARCH "aarch64"
 #endif
-#define HLSNAP__OCI_JSON_MAX (1u << 20)     /* bytes of any JSON file */
+#define HLSNAP__OCI_JSON_MAX (1u << 20)    /* bytes of any JSON file but the index */
+#define HLSNAP__OCI_INDEX_READ (64u << 20) /* bytes of index.json that are read */
+#define HLSNAP__OCI_INDEX_WRITE \
+    (32u << 20) /* bytes to which saves and tags let it grow: rm and gc must still read it */
 #define HLSNAP__OCI_MANIFEST_MAX (4u << 20) /* bytes of a foreign manifest, as registries have it */
 #define HLSNAP__OCI_MAX_EXTENTS 32768u      /* runs of pages: what one process can map and 1 MiB of config can hold */
 #define HLSNAP__OCI_CHUNK 65536u            /* bytes of a memory layer under one digest of its chunk list */
@@ -739,19 +786,39 @@ typedef struct hlsnap__json { /* one document */
     hlsnap_result code;       /* what a violation of its schema returns */
     char *text;               /* size bytes and a NUL */
     size_t size;
-    cJSON *root; /* NULL: no document */
+    cJSON *root;         /* NULL: no document */
+    size_t odd;          /* where the first number stands that is no plain integer; only where that was allowed */
+    const char *odd_why; /* NULL: there is none */
 } hlsnap__json;
+
+typedef struct hlsnap__json_span { /* a piece of a document, as it is written */
+    const char *at;
+    size_t size;
+} hlsnap__json_span;
 
 typedef struct hlsnap__json_scan {
     const unsigned char *p, *end;
-    uint32_t depth, nodes;
-    const char *why; /* of a failure, at p */
+    uint32_t depth, max_depth, nodes, max_nodes;
+    const char *why;          /* of a failure, at p; "" = none */
+    const unsigned char *odd; /* the first number that is no plain integer, and why */
+    const char *odd_why;
+    bool keep_names;          /* and refuse a name that stands twice in one object */
+    hlsnap__json_span *names; /* of the objects that are open; the caller frees them */
+    uint32_t num_names, cap_names;
 } hlsnap__json_scan;
+
+typedef struct hlsnap__json_level { /* an object or array that is walked through */
+    uint32_t names;                 /* where those of an object begin */
+    char close;
+    bool first;
+} hlsnap__json_level;
 
 static bool hlsnap__json_stop(hlsnap__json_scan *s, const char *why) {
     s->why = why;
     return false;
 }
+
+static const char hlsnap__json_no_memory[] = "out of memory";
 
 static void hlsnap__json_space(hlsnap__json_scan *s) {
     while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r')) s->p++;
@@ -819,7 +886,10 @@ static bool hlsnap__json_escape(hlsnap__json_scan *s) {
 static bool hlsnap__json_string_scan(hlsnap__json_scan *s) {
     if (!hlsnap__json_take(s, '"')) return hlsnap__json_stop(s, "no string where one must be");
     while (s->p < s->end) {
-        size_t n = hlsnap__json_utf8(s->p, (size_t)(s->end - s->p));
+        size_t n;
+        while (s->p < s->end && *s->p >= 0x20 && *s->p < 0x80 && *s->p != '"' && *s->p != '\\') s->p++;
+        if (s->p == s->end) break;
+        n = hlsnap__json_utf8(s->p, (size_t)(s->end - s->p));
         if (!n) return hlsnap__json_stop(s, "not UTF-8");
         if (*s->p < 0x20) return hlsnap__json_stop(s, "control character in a string");
         if (*s->p == '"') {
@@ -834,18 +904,39 @@ static bool hlsnap__json_string_scan(hlsnap__json_scan *s) {
     return hlsnap__json_stop(s, "string without end");
 }
 
-/* -?(0|[1-9][0-9]*), not -0, of a magnitude that a double holds exactly. */
-static bool hlsnap__json_number_scan(hlsnap__json_scan *s) {
-    bool negative = hlsnap__json_take(s, '-'), leading = s->p < s->end && *s->p == '0';
+static bool hlsnap__json_digits(hlsnap__json_scan *s) {
     const unsigned char *from = s->p;
+    while (s->p < s->end && *s->p >= '0' && *s->p <= '9') s->p++;
+    return s->p > from;
+}
+
+static bool hlsnap__json_odd(hlsnap__json_scan *s, const unsigned char *at, const char *why) {
+    if (!s->odd_why) s->odd = at;
+    if (!s->odd_why) s->odd_why = why;
+    return true;
+}
+
+/* A plain integer: -?(0|[1-9][0-9]*), not -0, of a magnitude that a double holds exactly. Any other number is odd. */
+static bool hlsnap__json_number_scan(hlsnap__json_scan *s) {
+    const unsigned char *start = s->p, *from, *end;
+    const bool negative = hlsnap__json_take(s, '-');
+    bool plain = true;
     uint64_t v = 0;
-    for (; s->p < s->end && *s->p >= '0' && *s->p <= '9'; s->p++) {
-        v = v * 10 + (uint64_t)(*s->p - '0');
-        if (v > HLSNAP__JSON_INT_MAX) return hlsnap__json_stop(s, "number beyond 2^53");
+    from = s->p;
+    if (!hlsnap__json_digits(s) || (*from == '0' && s->p - from > 1)) return hlsnap__json_stop(s, "not a number");
+    end = s->p;
+    if (hlsnap__json_take(s, '.')) plain = false;
+    if (!plain && !hlsnap__json_digits(s)) return hlsnap__json_stop(s, "not a number");
+    if (hlsnap__json_take(s, 'e') || hlsnap__json_take(s, 'E')) {
+        plain = false;
+        if (!hlsnap__json_take(s, '+')) hlsnap__json_take(s, '-');
+        if (!hlsnap__json_digits(s)) return hlsnap__json_stop(s, "not a number");
     }
-    if (s->p == from || (leading && (s->p - from > 1 || negative))) return hlsnap__json_stop(s, "not a plain integer");
-    if (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E'))
-        return hlsnap__json_stop(s, "not a plain integer");
+    if (!plain || (negative && *from == '0')) return hlsnap__json_odd(s, start, "not a plain integer");
+    for (; from < end; from++) {
+        v = v * 10 + (uint64_t)(*from - '0');
+        if (v > HLSNAP__JSON_INT_MAX) return hlsnap__json_odd(s, start, "number beyond 2^53");
+    }
     return true;
 }
 
@@ -861,64 +952,147 @@ static bool hlsnap__json_word_scan(hlsnap__json_scan *s) {
     return hlsnap__json_stop(s, "no value where one must be");
 }
 
-/* Moves past one value, which is how everything here walks through text. */
+/* The character at *p, inside a string that was scanned, its escape resolved; *p moves behind it. 0: the string ends. */
+static uint32_t hlsnap__json_char(const unsigned char **p) {
+    static const char letters[] = "bfnrt", means[] = "\b\f\n\r\t";
+    hlsnap__json_scan s;
+    const unsigned char *at = *p;
+    const char *letter;
+    uint32_t c = *at, i, n;
+    if (c == '"') return 0;
+    if (c != '\\') {
+        n = (uint32_t)hlsnap__json_utf8(at, 4);
+        c &= n == 1 ? 0x7fu : 0x7fu >> n;
+        for (i = 1; i < n; i++) c = c << 6 | (at[i] & 0x3fu);
+        *p = at + n;
+        return c;
+    }
+    *p = at + 2;
+    letter = (strchr)(letters, at[1]);
+    if (at[1] != 'u') return letter ? (uint32_t)means[letter - letters] : at[1];
+    s.p = at + 2;
+    s.end = at + 12;
+    c = (uint32_t)hlsnap__json_hex4(&s);
+    *p = s.p;
+    if (c < 0xd800 || c > 0xdbff) return c;
+    s.p += 2;
+    c = 0x10000u + ((c - 0xd800u) << 10) + ((uint32_t)hlsnap__json_hex4(&s) - 0xdc00u);
+    *p = s.p;
+    return c;
+}
+
+static int hlsnap__json_name_order(const void *a, const void *b) {
+    const unsigned char *p = (const unsigned char *)((const hlsnap__json_span *)a)->at + 1;
+    const unsigned char *q = (const unsigned char *)((const hlsnap__json_span *)b)->at + 1;
+    for (;;) {
+        const uint32_t c = hlsnap__json_char(&p), d = hlsnap__json_char(&q);
+        if (c != d) return c < d ? -1 : 1;
+        if (!c) return 0;
+    }
+}
+
+/* Whether two of an object's names are the same, escapes resolved. */
+static bool hlsnap__json_twice(hlsnap__json_span *names, uint32_t num) {
+    uint32_t i, k;
+    if (num > 8) {
+        qsort(names, num, sizeof(names[0]), hlsnap__json_name_order);
+        for (i = 1; i < num; i++)
+            if (hlsnap__json_name_order(&names[i - 1], &names[i]) == 0) return true;
+        return false;
+    }
+    for (i = 1; i < num; i++)
+        for (k = 0; k < i; k++)
+            if (hlsnap__json_name_order(&names[k], &names[i]) == 0) return true;
+    return false;
+}
+
+static bool hlsnap__json_name_add(hlsnap__json_scan *s, hlsnap__json_span name) {
+    if (s->num_names == s->cap_names) {
+        const uint32_t cap = s->cap_names ? 2 * s->cap_names : 64;
+        hlsnap__json_span *names = (hlsnap__json_span *)hlsnap__alloc(cap, sizeof(names[0]), NULL);
+        if (!names) return hlsnap__json_stop(s, hlsnap__json_no_memory);
+        if (s->num_names) memcpy(names, s->names, s->num_names * sizeof(names[0]));
+        hlsnap__free(s->names);
+        s->names = names;
+        s->cap_names = cap;
+    }
+    s->names[s->num_names++] = name;
+    return true;
+}
+
+static hlsnap__json_span hlsnap__json_span_from(const unsigned char *from, const hlsnap__json_scan *s) {
+    hlsnap__json_span span;
+    span.at = (const char *)from;
+    span.size = (size_t)(s->p - from);
+    return span;
+}
+
+/* Begins to walk through the object or array that s stands at. */
+static bool hlsnap__json_enter(hlsnap__json_scan *s, hlsnap__json_level *l) {
+    l->close = hlsnap__json_take(s, '{') ? '}' : ']';
+    if (l->close == ']') s->p++;
+    l->names = s->num_names;
+    l->first = true;
+    return ++s->depth <= s->max_depth ? true : hlsnap__json_stop(s, "nested too deep");
+}
+
+/* Whether there is one more element, or member with *name: s then stands at its value. False at the end, or s->why says. */
+static bool hlsnap__json_more(hlsnap__json_scan *s, hlsnap__json_level *l, hlsnap__json_span *name) {
+    const unsigned char *from;
+    const bool first = l->first;
+    l->first = false;
+    hlsnap__json_space(s);
+    if (hlsnap__json_take(s, l->close)) {
+        s->depth--;
+        if (s->num_names > l->names && hlsnap__json_twice(s->names + l->names, s->num_names - l->names))
+            return hlsnap__json_stop(s, "an object holds a name twice");
+        s->num_names = l->names;
+        return false;
+    }
+    if (!first && !hlsnap__json_take(s, ',')) return hlsnap__json_stop(s, "no ',' and no end where one must be");
+    hlsnap__json_space(s);
+    if (l->close == ']') return true;
+    from = s->p;
+    if (!hlsnap__json_string_scan(s)) return false;
+    *name = hlsnap__json_span_from(from, s);
+    if (s->keep_names && !hlsnap__json_name_add(s, *name)) return false;
+    hlsnap__json_space(s);
+    if (!hlsnap__json_take(s, ':')) return hlsnap__json_stop(s, "no ':' after a name");
+    hlsnap__json_space(s);
+    return true;
+}
+
+/* Moves past one value. */
 static bool hlsnap__json_value_scan(hlsnap__json_scan *s) {
-    bool object;
-    char close;
+    hlsnap__json_level level;
+    hlsnap__json_span name;
     if (s->p >= s->end) return hlsnap__json_stop(s, "ends too early");
-    if (++s->nodes > HLSNAP__JSON_NODES) return hlsnap__json_stop(s, "too many values");
+    if (++s->nodes > s->max_nodes) return hlsnap__json_stop(s, "too many values");
     if (*s->p == '"') return hlsnap__json_string_scan(s);
     if (*s->p == '-' || (*s->p >= '0' && *s->p <= '9')) return hlsnap__json_number_scan(s);
     if (*s->p != '{' && *s->p != '[') return hlsnap__json_word_scan(s);
-    object = *s->p++ == '{';
-    close = object ? '}' : ']';
-    if (++s->depth > HLSNAP__JSON_DEPTH) return hlsnap__json_stop(s, "nested too deep");
-    hlsnap__json_space(s);
-    if (!hlsnap__json_take(s, close)) {
-        do {
-            hlsnap__json_space(s);
-            if (object) {
-                if (!hlsnap__json_string_scan(s)) return false;
-                hlsnap__json_space(s);
-                if (!hlsnap__json_take(s, ':')) return hlsnap__json_stop(s, "no ':' after a name");
-                hlsnap__json_space(s);
-            }
-            if (!hlsnap__json_value_scan(s)) return false;
-            hlsnap__json_space(s);
-        } while (hlsnap__json_take(s, ','));
-        if (!hlsnap__json_take(s, close)) return hlsnap__json_stop(s, "no ',' and no end where one must be");
-    }
-    s->depth--;
-    return true;
+    if (!hlsnap__json_enter(s, &level)) return false;
+    while (hlsnap__json_more(s, &level, &name))
+        if (!hlsnap__json_value_scan(s)) return false;
+    return !s->why[0];
 }
 
 static hlsnap__json_scan hlsnap__json_start(const char *text, size_t size) {
     hlsnap__json_scan s;
+    memset(&s, 0, sizeof(s));
     s.p = (const unsigned char *)text;
     s.end = size ? s.p + size : s.p; /* no text: NULL */
-    s.depth = s.nodes = 0;
+    s.max_depth = HLSNAP__JSON_DEPTH;
+    s.max_nodes = HLSNAP__JSON_NODES;
     s.why = "";
     return s;
 }
 
-static int hlsnap__json_compare(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A name that an object below holds twice, or NULL. names has room for all names of the document. */
-static const char *hlsnap__json_twice(const cJSON *value, const char **names) {
-    const cJSON *c;
-    const char *found = NULL;
-    size_t i, n = 0;
-    if (cJSON_IsObject(value)) {
-        for (c = value->child; c; c = c->next) names[n++] = c->string;
-        qsort(names, n, sizeof(names[0]), hlsnap__json_compare);
-        for (i = 1; i < n; i++)
-            if (strcmp(names[i - 1], names[i]) == 0) return names[i];
-    }
-    for (c = value->child; c && !found; c = c->next)
-        if (c->child) found = hlsnap__json_twice(c, names);
-    return found;
+/* Fills err for a scan that stopped. */
+static hlsnap_result hlsnap__json_stopped(const hlsnap__json *d, const hlsnap__json_scan *s, hlsnap_error *err) {
+    if (s->why == hlsnap__json_no_memory) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "%s: out of memory", d->file);
+    return hlsnap__fail(err, HLSNAP_ERR_JSON, 0, "%s: byte %zu: %s", d->file,
+                        (size_t)(s->p - (const unsigned char *)d->text), s->why);
 }
 
 static void hlsnap__json_close(hlsnap__json *d) {
@@ -928,29 +1102,32 @@ static void hlsnap__json_close(hlsnap__json *d) {
     d->text = NULL;
 }
 
-/* Fills d->root from d->text. */
+/* Fills d->root from d->text; numbers that are no plain integers are noted in d->odd. */
 static hlsnap_result hlsnap__json_parse(hlsnap__json *d, hlsnap_error *err) {
     hlsnap__json_scan s = hlsnap__json_start(d->text, d->size);
-    const char **names, *twice;
-    char shown[80];
     bool ok;
+    s.keep_names = true;
     hlsnap__json_space(&s);
     ok = hlsnap__json_value_scan(&s);
     hlsnap__json_space(&s);
     if (ok && s.p != s.end) ok = hlsnap__json_stop(&s, "more text after the end");
-    if (!ok)
-        return hlsnap__fail(err, HLSNAP_ERR_JSON, 0, "%s: byte %zu: %s", d->file,
-                            (size_t)(s.p - (const unsigned char *)d->text), s.why);
-    names = (const char **)hlsnap__alloc(s.nodes, sizeof(names[0]), err);
-    if (!names) return HLSNAP_ERR_MEMORY;
+    hlsnap__free(s.names);
+    if (!ok) return hlsnap__json_stopped(d, &s, err);
+    d->odd = s.odd_why ? (size_t)(s.odd - (const unsigned char *)d->text) : 0;
+    d->odd_why = s.odd_why;
     d->root = cJSON_ParseWithLength(d->text, d->size);
-    twice = d->root ? hlsnap__json_twice(d->root, names) : NULL;
-    hlsnap__printable(shown, sizeof(shown), twice, twice ? strlen(twice) : 0, false);
-    hlsnap__free((void *)names);
-    if (twice) return hlsnap__fail(err, HLSNAP_ERR_JSON, 0, "%s: an object holds '%s' twice", d->file, shown);
-    if (!d->root) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "%s: cJSON: out of memory", d->file);
+    if (!d->root)
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0,
+                            "%s: cJSON cannot parse it: out of memory, or built with CJSON_NESTING_LIMIT below %d",
+                            d->file, HLSNAP__JSON_DEPTH);
     if (!cJSON_IsObject(d->root)) return hlsnap__fail(err, d->code, 0, "%s: not an object", d->file);
     return HLSNAP_OK;
+}
+
+/* The same for documents whose numbers decide about memory. */
+static hlsnap_result hlsnap__json_plain(const hlsnap__json *d, hlsnap_error *err) {
+    if (!d->odd_why) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_JSON, 0, "%s: byte %zu: %s", d->file, d->odd, d->odd_why);
 }
 
 static const cJSON *hlsnap__json_get(const cJSON *o, const char *name) {
@@ -969,7 +1146,12 @@ static hlsnap_result hlsnap__json_bad(const hlsnap__json *d, const char *path, c
     else if (cJSON_IsObject(found))
         hlsnap__format(text, sizeof(text), "an object");
     else if (found)
-        hlsnap__format(text, sizeof(text), cJSON_IsArray(found) ? "an array" : "true, false or null");
+        hlsnap__format(text, sizeof(text), "%s",
+                       cJSON_IsArray(found)   ? "an array"
+                       : cJSON_IsNull(found)  ? "null"
+                       : cJSON_IsTrue(found)  ? "true"
+                       : cJSON_IsFalse(found) ? "false"
+                                              : "something else");
     return hlsnap__fail(err, d->code, 0, "%s: %s%s: expected %s, found %s%s%s", d->file, path, member, expected,
                         cJSON_IsString(found) ? "'" : "", text, cJSON_IsString(found) ? "'" : "");
 }
@@ -1109,55 +1291,41 @@ static void hlsnap__text_extent(hlsnap__text *t, const hlsnap__extent *e, bool c
     hlsnap__text_raw(t, text + at, sizeof(text) - at);
 }
 
-typedef struct hlsnap__json_span {
-    const char *at;
-    size_t size;
-} hlsnap__json_span;
-
-static hlsnap__json_span hlsnap__json_span_from(const unsigned char *from, const hlsnap__json_scan *s) {
-    hlsnap__json_span span;
-    span.at = (const char *)from;
-    span.size = (size_t)(s->p - from);
-    return span;
-}
-
-/* The next member (name not NULL) or element of the value that s stands in, as it is written. Ends with cJSON's list, which
-   is walked in step: the text was scanned before, so this cannot fail. */
-static void hlsnap__json_next(hlsnap__json_scan *s, hlsnap__json_span *name, hlsnap__json_span *value) {
-    const unsigned char *from;
-    hlsnap__json_space(s);
-    s->p++; /* the opening bracket or a comma */
-    hlsnap__json_space(s);
-    from = s->p;
-    if (name) {
-        hlsnap__json_string_scan(s);
-        *name = hlsnap__json_span_from(from, s);
-        hlsnap__json_space(s);
-        s->p++;
-        hlsnap__json_space(s);
-        from = s->p;
-    }
+/* Moves past a value that was scanned before. */
+static hlsnap__json_span hlsnap__json_value(hlsnap__json_scan *s) {
+    const unsigned char *from = s->p;
     hlsnap__json_value_scan(s);
-    *value = hlsnap__json_span_from(from, s);
+    return hlsnap__json_span_from(from, s);
 }
 
-/* Writes object o, which stands in `text`, without the member that `path` leads to: names from outside in, NULL at the end. */
-static void hlsnap__text_without(hlsnap__text *t, const cJSON *o, hlsnap__json_span text, const char *const *path) {
+/* Whether a name, as it is written, is this one of ASCII without quotes. */
+static bool hlsnap__json_name_is(hlsnap__json_span name, const char *is) {
+    const unsigned char *p = (const unsigned char *)name.at + 1;
+    for (; *is; is++)
+        if (hlsnap__json_char(&p) != (uint32_t)*is) return false;
+    return *p == '"';
+}
+
+/* Writes an object, which stands in `text` and was scanned before, without the member that `path` leads to: names from outside
+   in, NULL at the end. */
+static void hlsnap__text_without(hlsnap__text *t, hlsnap__json_span text, const char *const *path) {
     hlsnap__json_scan s = hlsnap__json_start(text.at, text.size);
+    hlsnap__json_level level;
     hlsnap__json_span name, value;
-    const cJSON *c;
     bool first = true;
+    s.max_depth = s.max_nodes = UINT32_MAX;
     hlsnap__text_raw(t, "{", 1);
-    for (c = o->child; c; c = c->next) {
-        bool on_path = strcmp(c->string, path[0]) == 0;
-        hlsnap__json_next(&s, &name, &value);
+    hlsnap__json_enter(&s, &level);
+    while (hlsnap__json_more(&s, &level, &name)) {
+        const bool on_path = hlsnap__json_name_is(name, path[0]);
+        value = hlsnap__json_value(&s);
         if (on_path && !path[1]) continue;
         if (!first) hlsnap__text_raw(t, ",", 1);
         first = false;
         hlsnap__text_raw(t, name.at, name.size);
         hlsnap__text_raw(t, ":", 1);
-        if (on_path)
-            hlsnap__text_without(t, c, value, path + 1);
+        if (on_path && value.at[0] == '{')
+            hlsnap__text_without(t, value, path + 1);
         else
             hlsnap__text_raw(t, value.at, value.size);
     }
@@ -1220,6 +1388,24 @@ static int hlsnap__oci_openat(int root, const char *path, int flags) {
     return (int)fd;
 }
 
+/* Names of a directory, one after another; NULL at the end or, with *r set, at an error. */
+static DIR *hlsnap__oci_dir_open(int at, hlsnap_error *err, hlsnap_result *r) {
+    const int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* its own offset */
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    *r = d ? HLSNAP_OK : hlsnap__oci_os(err, errno, "open", "a directory");
+    if (!d && fd >= 0) close(fd);
+    return d;
+}
+
+static const char *hlsnap__oci_dir_next(DIR *d, hlsnap_error *err, hlsnap_result *r) {
+    const struct dirent *e;
+    errno = 0;
+    do e = readdir(d);
+    while (e && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0));
+    if (!e && errno) *r = hlsnap__oci_os(err, errno, "read", "a directory");
+    return e ? e->d_name : NULL;
+}
+
 /* Opens a path of the layout, which must be a regular file. */
 static hlsnap_result hlsnap__oci_open_as(int root, const char *path, int flags, int *fd, uint64_t *size,
                                          hlsnap_error *err) {
@@ -1278,9 +1464,9 @@ static hlsnap_result hlsnap__oci_slurp(int fd, const char *path, size_t size, ch
     return more ? hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "%s: grew beyond %zu bytes", path, size) : HLSNAP_OK;
 }
 
-/* Reads and parses a JSON file that stands under its name; code is what a violation of its schema will return. */
-static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_result code, hlsnap__json *d,
-                                           hlsnap_error *err) {
+/* Reads a JSON file that stands under its name, of at most max bytes; code is what a violation of its schema will return. */
+static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t max, hlsnap_result code,
+                                           hlsnap__json *d, hlsnap_error *err) {
     uint64_t size;
     int fd;
     hlsnap_result r = hlsnap__oci_open(root, path, &fd, &size, err);
@@ -1288,13 +1474,13 @@ static hlsnap_result hlsnap__oci_read_json(int root, const char *path, hlsnap_re
     hlsnap__format(d->file, sizeof(d->file), "%s", path);
     d->code = code;
     d->size = (size_t)size;
-    if (size > HLSNAP__OCI_JSON_MAX)
-        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %u are read", path,
-                         (unsigned long long)size, HLSNAP__OCI_JSON_MAX);
+    if (size > max)
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %llu are read", path,
+                         (unsigned long long)size, (unsigned long long)max);
     else
         r = hlsnap__oci_slurp(fd, path, d->size, &d->text, err);
     close(fd);
-    return r ? r : hlsnap__json_parse(d, err);
+    return r;
 }
 
 /* ---- >>store: an open layout, locked; what a failed save made is unmade ---- */
@@ -1340,6 +1526,11 @@ static hlsnap_result hlsnap__oci_make_dir(int at, const char *name, int *fd, boo
     if (!*made && errno != EEXIST) return hlsnap__oci_os(err, errno, "mkdir", name);
     *fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return *fd < 0 ? hlsnap__oci_os(err, errno, "open", name) : HLSNAP_OK;
+}
+
+/* There is no layout, nor anything of one: nothing was saved there yet. */
+static hlsnap_result hlsnap__oci_no_layout(hlsnap_error *err) {
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, ENOENT, "no layout there");
 }
 
 /* Opens the layout's directory; -1 and HLSNAP_OK when there is none. */
@@ -1402,7 +1593,9 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
     store->root = store->blobs = store->sha256 = store->lock = -1;
 }
 
-static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__json *index, bool *marked, hlsnap_error *err);
+typedef struct hlsnap__oci_index hlsnap__oci_index;
+static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *indexed, hlsnap_error *err);
+static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err);
 
 static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
     memset(store, 0, sizeof(*store));
@@ -1411,14 +1604,9 @@ static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
 
 /* Checks what is there, before anything is written; whether it is a layout at all, when it must be one. */
 static hlsnap_result hlsnap__oci_store_check(int root, bool must_be, hlsnap_error *err) {
-    hlsnap__json index;
-    bool marked;
-    hlsnap_result r;
-    memset(&index, 0, sizeof(index));
-    r = hlsnap__oci_index_read(root, &index, &marked, err);
-    if (!r && must_be && !index.root) r = hlsnap__oci_os(err, ENOENT, "open", "index.json");
-    hlsnap__json_close(&index);
-    return r;
+    bool marked = false, indexed = false;
+    hlsnap_result r = hlsnap__oci_layout_check(root, &marked, &indexed, err);
+    return !r && must_be && !indexed ? hlsnap__oci_index_missing(root, err) : r;
 }
 
 /* Opens the directories of blobs, which must be there. */
@@ -1444,7 +1632,7 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
         if (store->root >= 0) {
             r = hlsnap__oci_store_check(store->root, !create, err);
         } else if (!create) {
-            return hlsnap__oci_os(err, ENOENT, "open", dir);
+            return hlsnap__oci_no_layout(err);
         } else {
             store->made_root = mkdir(dir, 0700) == 0;
             if (!store->made_root && errno != EEXIST)
@@ -1741,6 +1929,62 @@ static bool hlsnap__oci_digest_ok(const char *s) {
     return n > 0 && !at[n];
 }
 
+/* Go's readers match names without regard to case, fold U+017F to s and U+212A to k, and take the last: of a name that is so
+   like one that counts they would read another value. Returns that one, or NULL. */
+static const char *hlsnap__oci_folds_to(const char *name) {
+    static const char *const known[] = {"imageLayoutVersion",
+                                        "schemaVersion",
+                                        "mediaType",
+                                        "artifactType",
+                                        "config",
+                                        "layers",
+                                        "manifests",
+                                        "subject",
+                                        "annotations",
+                                        "digest",
+                                        "size",
+                                        "urls",
+                                        "data",
+                                        "platform",
+                                        NULL};
+    size_t i;
+    for (i = 0; known[i]; i++) {
+        const char *p = name, *q = known[i];
+        for (; *q; q++) {
+            const unsigned char c = (unsigned char)*p;
+            const char low = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c),
+                       want = (char)(*q >= 'A' && *q <= 'Z' ? *q + 32 : *q);
+            if (low == want)
+                p++;
+            else if (want == 's' && c == 0xc5 && (unsigned char)p[1] == 0xbf)
+                p += 2;
+            else if (want == 'k' && c == 0xe2 && (unsigned char)p[1] == 0x84 && (unsigned char)p[2] == 0xaa)
+                p += 3;
+            else
+                break;
+        }
+        if (!*q && !*p) return strcmp(name, known[i]) ? known[i] : NULL;
+    }
+    return NULL;
+}
+
+static hlsnap_result hlsnap__oci_fold(const hlsnap__json *d, const char *path, const char *name, hlsnap_error *err) {
+    const char *like = hlsnap__oci_folds_to(name);
+    char shown[72];
+    if (!like) return HLSNAP_OK;
+    hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
+    return hlsnap__fail(err, d->code, 0, "%s: %s%s: other readers take this for '%s'", d->file, path, shown, like);
+}
+
+/* No name of an object is one that other readers take for another. */
+static hlsnap_result hlsnap__oci_names_check(const hlsnap__json *d, const cJSON *o, const char *path,
+                                             hlsnap_error *err) {
+    const cJSON *c;
+    hlsnap_result r = HLSNAP_OK;
+    for (c = o->child; c && !r; c = c->next) r = hlsnap__oci_fold(d, path, c->string, err);
+    return r;
+}
+
 /* Annotations are strings, or not there. */
 static hlsnap_result hlsnap__oci_annotations_check(const hlsnap__json *d, const cJSON *o, const char *path,
                                                    hlsnap_error *err) {
@@ -1756,7 +2000,8 @@ static hlsnap_result hlsnap__oci_ref_read(const hlsnap__json *d, const cJSON *o,
                                           hlsnap_error *err) {
     hlsnap_result r;
     if (!cJSON_IsObject(o)) return hlsnap__json_bad(d, path, "", "a descriptor", o, err);
-    r = hlsnap__json_string(d, o, path, "mediaType", &out->type, err);
+    r = hlsnap__oci_names_check(d, o, path, err);
+    if (!r) r = hlsnap__json_string(d, o, path, "mediaType", &out->type, err);
     if (!r && !hlsnap__oci_media_type_ok(out->type))
         r = hlsnap__json_bad(d, path, "mediaType", "type/subtype", hlsnap__json_get(o, "mediaType"), err);
     if (!r) r = hlsnap__json_string(d, o, path, "digest", &out->digest, err);
@@ -1779,9 +2024,11 @@ static hlsnap_result hlsnap__oci_ref_usable(const hlsnap__json *d, const char *p
                         (unsigned long long)min, (unsigned long long)max, (unsigned long long)ref->size);
 }
 
-/* schemaVersion 2, and mediaType, where there is one, as given: what index and manifest have in common. */
+/* A manifest's schemaVersion is 2, its mediaType, where there is one, as it must be. */
 static hlsnap_result hlsnap__oci_schema_check(const hlsnap__json *d, const char *type, hlsnap_error *err) {
     const cJSON *version = hlsnap__json_get(d->root, "schemaVersion"), *found = hlsnap__json_get(d->root, "mediaType");
+    hlsnap_result r = hlsnap__oci_names_check(d, d->root, "", err);
+    if (r) return r;
     if (!cJSON_IsNumber(version) || version->valuedouble < 2 || version->valuedouble > 2)
         return hlsnap__json_bad(d, "", "schemaVersion", "2", version, err);
     if (found && (!cJSON_IsString(found) || strcmp(found->valuestring, type) != 0))
@@ -1795,7 +2042,9 @@ static hlsnap_result hlsnap__oci_marker_read(int root, hlsnap_error *err) {
     const cJSON *v;
     hlsnap_result r;
     memset(&d, 0, sizeof(d));
-    r = hlsnap__oci_read_json(root, "oci-layout", HLSNAP_ERR_LAYOUT, &d, err);
+    r = hlsnap__oci_read_text(root, "oci-layout", HLSNAP__OCI_JSON_MAX, HLSNAP_ERR_LAYOUT, &d, err);
+    if (!r) r = hlsnap__json_parse(&d, err);
+    if (!r) r = hlsnap__oci_names_check(&d, d.root, "", err);
     v = r ? NULL : hlsnap__json_get(d.root, "imageLayoutVersion");
     if (!r && (!cJSON_IsString(v) || strcmp(v->valuestring, "1.0.0") != 0))
         r = hlsnap__json_bad(&d, "", "imageLayoutVersion", "'1.0.0'", v, err);
@@ -1803,23 +2052,295 @@ static hlsnap_result hlsnap__oci_marker_read(int root, hlsnap_error *err) {
     return r;
 }
 
-/* Reads index.json and checks its form: every entry is a descriptor. */
-static hlsnap_result hlsnap__oci_entries_read(int root, hlsnap__json *index, hlsnap_error *err) {
-    const cJSON *all, *e;
-    hlsnap__oci_ref ref;
-    char path[32];
-    uint32_t i = 0;
-    hlsnap_result r = hlsnap__oci_read_json(root, "index.json", HLSNAP_ERR_INDEX, index, err);
-    if (!r) r = hlsnap__oci_schema_check(index, HLSNAP__OCI_INDEX_TYPE, err);
-    if (r) return r;
-    all = hlsnap__json_get(index->root, "manifests");
-    if (!cJSON_IsArray(all) && !cJSON_IsNull(all))
-        return hlsnap__json_bad(index, "", "manifests", "an array", all, err);
-    for (e = all->child; !r && e; e = e->next, i++) {
-        hlsnap__format(path, sizeof(path), "manifests[%u].", i);
-        r = hlsnap__oci_ref_read(index, e, path, &ref, err);
+/* An entry of the index. Strings are decoded; NULL: not there. */
+typedef struct hlsnap__oci_entry {
+    hlsnap__json_span text; /* as it is written */
+    const char *type;       /* "": none, so nothing that is read here */
+    const char *digest, *tag, *artifact, *created;
+    uint64_t size;
+} hlsnap__oci_entry;
+
+/* index.json, which may have many entries: one walk over its text, no tree. */
+struct hlsnap__oci_index {
+    hlsnap__json doc; /* root is not used */
+    hlsnap__oci_entry *entries;
+    uint32_t num, cap;
+    bool there;    /* else no document */
+    char *strings; /* decoded ones; as large as the document */
+    size_t used;
+};
+
+static void hlsnap__oci_index_close(hlsnap__oci_index *index) {
+    hlsnap__json_close(&index->doc);
+    hlsnap__free(index->entries);
+    hlsnap__free(index->strings);
+    memset(index, 0, sizeof(*index));
+}
+
+/* A string as it is written, decoded. */
+static const char *hlsnap__oci_index_string(hlsnap__oci_index *index, hlsnap__json_span span) {
+    static const char *const often[] = {HLSNAP__OCI_MANIFEST_TYPE, HLSNAP__OCI_ARTIFACT_TYPE};
+    const unsigned char *p = (const unsigned char *)span.at + 1;
+    char *start = index->strings + index->used, *to = start;
+    uint32_t c;
+    size_t i;
+    for (i = 0; i < 2; i++)
+        if (span.size == strlen(often[i]) + 2 && memcmp(span.at + 1, often[i], span.size - 2) == 0) return often[i];
+    while ((c = hlsnap__json_char(&p)) != 0) {
+        if (c < 0x80) {
+            *to++ = (char)c;
+            continue;
+        }
+        if (c >= 0x10000) *to++ = (char)(0xf0 | c >> 18);
+        if (c >= 0x800) *to++ = (char)(c >= 0x10000 ? 0x80 | (c >> 12 & 0x3f) : 0xe0 | c >> 12);
+        *to++ = (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6);
+        *to++ = (char)(0x80 | (c & 0x3f));
     }
-    return r;
+    *to++ = 0;
+    index->used += (size_t)(to - start);
+    return start;
+}
+
+/* Fills err for a value of the index, as it is written; at == NULL: there is none. */
+static hlsnap_result hlsnap__oci_index_bad(const hlsnap__oci_index *index, const char *path, const char *name,
+                                           const char *expected, hlsnap__json_span found, hlsnap_error *err) {
+    char text[100] = "nothing", member[72];
+    size_t n = found.at ? found.size : 0;
+    if (found.at) hlsnap__printable(text, sizeof(text), found.at, n, false);
+    hlsnap__printable(member, sizeof(member), name, strlen(name), false);
+    return hlsnap__fail(err, index->doc.code, 0, "%s: %s%s: expected %s, found %s", index->doc.file, path, member,
+                        expected,
+                        found.at && *found.at == '{'   ? "an object"
+                        : found.at && *found.at == '[' ? "an array"
+                                                       : text);
+}
+
+/* What a walk through the index is about. */
+typedef struct hlsnap__oci_walk {
+    hlsnap__oci_index *index;
+    hlsnap__json_scan s;
+    hlsnap_error *err;
+    hlsnap_result r; /* what is wrong with its content; JSON that is not sound is in s.why */
+    char path[32];
+} hlsnap__oci_walk;
+
+/* The next value; false: not JSON. */
+static bool hlsnap__oci_walk_value(hlsnap__oci_walk *w, hlsnap__json_span *value) {
+    const unsigned char *from = w->s.p;
+    w->s.odd_why = NULL;
+    if (!hlsnap__json_value_scan(&w->s)) return false;
+    *value = hlsnap__json_span_from(from, &w->s);
+    return true;
+}
+
+static bool hlsnap__oci_walk_bad(hlsnap__oci_walk *w, const char *name, const char *expected, hlsnap__json_span found) {
+    if (!w->r) w->r = hlsnap__oci_index_bad(w->index, w->path, name, expected, found, w->err);
+    return true; /* the rest of the text is looked at: what is no JSON is told as such */
+}
+
+/* A name that may be one that counts, with what it is like refused. Long ones are none. */
+static bool hlsnap__oci_walk_name(hlsnap__oci_walk *w, hlsnap__json_span span, char name[64]) {
+    const size_t used = w->index->used;
+    const char *decoded;
+    name[0] = 0;
+    if (span.size > 200) return false;
+    decoded = hlsnap__oci_index_string(w->index, span);
+    hlsnap__format(name, 64, "%s", strlen(decoded) < 64 ? decoded : "");
+    w->index->used = used; /* it is not kept */
+    if (!w->r) w->r = hlsnap__oci_fold(&w->index->doc, w->path, name, w->err);
+    return name[0] != 0;
+}
+
+/* A member that must be a string; null is as good as none. */
+static bool hlsnap__oci_walk_string(hlsnap__oci_walk *w, const char *name, hlsnap__json_span value, const char **out) {
+    if (value.at[0] == 'n') return true;
+    if (value.at[0] != '"') return hlsnap__oci_walk_bad(w, name, "a string", value);
+    *out = hlsnap__oci_index_string(w->index, value);
+    return true;
+}
+
+static bool hlsnap__oci_walk_annotations(hlsnap__oci_walk *w, hlsnap__oci_entry *e) {
+    hlsnap__json_level level;
+    hlsnap__json_span name, value;
+    if (w->s.p >= w->s.end || *w->s.p != '{') {
+        if (!hlsnap__oci_walk_value(w, &value)) return false;
+        return value.at[0] == 'n' || hlsnap__oci_walk_bad(w, "annotations", "an object", value);
+    }
+    if (!hlsnap__json_enter(&w->s, &level)) return false;
+    while (hlsnap__json_more(&w->s, &level, &name)) {
+        const char **out = !e                                                 ? NULL
+                           : hlsnap__json_name_is(name, HLSNAP__OCI_REF_NAME) ? &e->tag
+                           : hlsnap__json_name_is(name, HLSNAP__OCI_CREATED)  ? &e->created
+                                                                              : NULL;
+        if (!hlsnap__oci_walk_value(w, &value)) return false;
+        if (value.at[0] != '"')
+            hlsnap__oci_walk_bad(w, "annotations", "strings only", value);
+        else if (out)
+            hlsnap__oci_walk_string(w, "annotations", value, out);
+    }
+    return !w->s.why[0];
+}
+
+/* A number that counts must be a plain integer. */
+static bool hlsnap__oci_walk_plain(hlsnap__oci_walk *w) {
+    if (!w->s.odd_why) return true;
+    w->s.p = w->s.odd;
+    return hlsnap__json_stop(&w->s, w->s.odd_why);
+}
+
+static bool hlsnap__oci_walk_size(hlsnap__oci_walk *w, hlsnap__json_span value, uint64_t *out) {
+    size_t i;
+    *out = 0;
+    if (!hlsnap__oci_walk_plain(w)) return false;
+    for (i = 0; i < value.size && i < 17 && value.at[i] >= '0' && value.at[i] <= '9'; i++)
+        *out = *out * 10 + (uint64_t)(value.at[i] - '0');
+    if (i == value.size && *out <= HLSNAP__JSON_INT_MAX) return true;
+    return hlsnap__oci_walk_bad(w, "size", "an integer from 0 to 9007199254740992", value);
+}
+
+/* The members of an entry that count. */
+static bool hlsnap__oci_walk_member(hlsnap__oci_walk *w, const char *name, hlsnap__oci_entry *e, bool *sized) {
+    hlsnap__json_span value;
+    if (strcmp(name, "annotations") == 0) return hlsnap__oci_walk_annotations(w, e);
+    if (!hlsnap__oci_walk_value(w, &value)) return false;
+    if (strcmp(name, "mediaType") == 0) return hlsnap__oci_walk_string(w, name, value, &e->type);
+    if (strcmp(name, "digest") == 0) return hlsnap__oci_walk_string(w, name, value, &e->digest);
+    if (strcmp(name, "artifactType") == 0 && value.at[0] == '"')
+        return hlsnap__oci_walk_string(w, name, value, &e->artifact);
+    if (strcmp(name, "size") != 0) return true;
+    *sized = true;
+    return hlsnap__oci_walk_size(w, value, &e->size);
+}
+
+/* What an entry must have. */
+static void hlsnap__oci_walk_check(hlsnap__oci_walk *w, const hlsnap__oci_entry *e, bool sized) {
+    hlsnap__json_span none = {NULL, 0}, found = {NULL, 0};
+    if (e->type && !hlsnap__oci_media_type_ok(e->type)) {
+        found.at = e->type;
+        found.size = strlen(e->type);
+        hlsnap__oci_walk_bad(w, "mediaType", "type/subtype", found);
+    }
+    found.at = e->digest;
+    found.size = e->digest ? strlen(e->digest) : 0;
+    if (!e->digest || !hlsnap__oci_digest_ok(e->digest))
+        hlsnap__oci_walk_bad(w, "digest", "sha256:<64 lowercase hex>", found);
+    if (!sized) hlsnap__oci_walk_bad(w, "size", "an integer from 0 to 9007199254740992", none);
+}
+
+static bool hlsnap__oci_walk_entry(hlsnap__oci_walk *w, hlsnap__oci_entry *e) {
+    const unsigned char *from = w->s.p;
+    hlsnap__json_level level;
+    hlsnap__json_span span;
+    bool sized = false;
+    char name[64];
+    memset(e, 0, sizeof(*e));
+    if (from >= w->s.end || *from != '{')
+        return hlsnap__oci_walk_value(w, &span) && hlsnap__oci_walk_bad(w, "", "a descriptor", span);
+    if (!hlsnap__json_enter(&w->s, &level)) return false;
+    while (hlsnap__json_more(&w->s, &level, &span)) {
+        hlsnap__oci_walk_name(w, span, name);
+        if (!hlsnap__oci_walk_member(w, name, e, &sized)) return false;
+    }
+    e->text = hlsnap__json_span_from(from, &w->s);
+    if (!w->s.why[0]) hlsnap__oci_walk_check(w, e, sized);
+    if (!e->type) e->type = "";
+    return !w->s.why[0];
+}
+
+static bool hlsnap__oci_walk_room(hlsnap__oci_walk *w) {
+    hlsnap__oci_index *index = w->index;
+    const uint32_t cap = index->cap ? 2 * index->cap : 64;
+    hlsnap__oci_entry *entries;
+    if (index->num < index->cap) return true;
+    entries = (hlsnap__oci_entry *)hlsnap__alloc(cap, sizeof(entries[0]), NULL);
+    if (!entries) return hlsnap__json_stop(&w->s, hlsnap__json_no_memory);
+    if (index->num) memcpy(entries, index->entries, index->num * sizeof(entries[0]));
+    hlsnap__free(index->entries);
+    index->entries = entries;
+    index->cap = cap;
+    return true;
+}
+
+static bool hlsnap__oci_walk_entries(hlsnap__oci_walk *w) {
+    hlsnap__json_level level;
+    hlsnap__json_span value;
+    if (w->s.p >= w->s.end || *w->s.p != '[') {
+        if (!hlsnap__oci_walk_value(w, &value)) return false;
+        return value.at[0] == 'n' || hlsnap__oci_walk_bad(w, "manifests", "an array", value);
+    }
+    if (!hlsnap__json_enter(&w->s, &level)) return false;
+    while (hlsnap__json_more(&w->s, &level, &value)) {
+        hlsnap__format(w->path, sizeof(w->path), "manifests[%u].", w->index->num);
+        if (!hlsnap__oci_walk_room(w) || !hlsnap__oci_walk_entry(w, &w->index->entries[w->index->num])) return false;
+        w->index->num++;
+        if (w->r) w->index->num--; /* it is no entry */
+    }
+    w->path[0] = 0;
+    return !w->s.why[0];
+}
+
+/* The index itself. */
+static bool hlsnap__oci_walk_index(hlsnap__oci_walk *w) {
+    hlsnap__json_level level;
+    hlsnap__json_span span, version = {NULL, 0}, type = {NULL, 0};
+    bool listed = false;
+    char name[64];
+    if (w->s.p >= w->s.end || *w->s.p != '{') {
+        if (!hlsnap__oci_walk_value(w, &span)) return false;
+        w->r = hlsnap__fail(w->err, w->index->doc.code, 0, "%s: not an object", w->index->doc.file);
+        return true;
+    }
+    if (!hlsnap__json_enter(&w->s, &level)) return false;
+    while (hlsnap__json_more(&w->s, &level, &span)) {
+        bool ok;
+        hlsnap__oci_walk_name(w, span, name);
+        if (strcmp(name, "manifests") == 0)
+            listed = ok = hlsnap__oci_walk_entries(w);
+        else if (strcmp(name, "annotations") == 0)
+            ok = hlsnap__oci_walk_annotations(w, NULL);
+        else
+            ok = hlsnap__oci_walk_value(w, strcmp(name, "schemaVersion") == 0 ? &version
+                                           : strcmp(name, "mediaType") == 0   ? &type
+                                                                              : &span);
+        if (!ok || (strcmp(name, "schemaVersion") == 0 && !hlsnap__oci_walk_plain(w))) return false;
+    }
+    if (w->s.why[0]) return false;
+    if (version.size != 1 || version.at[0] != '2') hlsnap__oci_walk_bad(w, "schemaVersion", "2", version);
+    if (type.at && type.at[0] != 'n' &&
+        (type.at[0] != '"' || strcmp(hlsnap__oci_index_string(w->index, type), HLSNAP__OCI_INDEX_TYPE) != 0))
+        hlsnap__oci_walk_bad(w, "mediaType", HLSNAP__OCI_INDEX_TYPE, type);
+    span.at = NULL;
+    if (!listed) hlsnap__oci_walk_bad(w, "manifests", "an array", span);
+    return true;
+}
+
+/* Checks the form of an index whose text was read: strict JSON, every entry a descriptor. */
+static hlsnap_result hlsnap__oci_index_parse(hlsnap__oci_index *index, hlsnap_error *err) {
+    hlsnap__oci_walk w;
+    bool ok;
+    memset(&w, 0, sizeof(w));
+    w.index = index;
+    w.err = err;
+    w.s = hlsnap__json_start(index->doc.text, index->doc.size);
+    w.s.max_nodes = UINT32_MAX; /* it makes none */
+    w.s.keep_names = true;
+    index->strings = (char *)hlsnap__alloc_raw(index->doc.size + 1, err);
+    if (!index->strings) return HLSNAP_ERR_MEMORY;
+    hlsnap__json_space(&w.s);
+    ok = hlsnap__oci_walk_index(&w);
+    hlsnap__json_space(&w.s);
+    if (ok && w.s.p != w.s.end) ok = hlsnap__json_stop(&w.s, "more text after the end");
+    hlsnap__free(w.s.names);
+    if (!ok) return hlsnap__json_stopped(&index->doc, &w.s, err);
+    index->there = !w.r;
+    return w.r;
+}
+
+/* Reads index.json and checks its form. */
+static hlsnap_result hlsnap__oci_entries_read(int root, hlsnap__oci_index *index, hlsnap_error *err) {
+    hlsnap_result r =
+        hlsnap__oci_read_text(root, "index.json", HLSNAP__OCI_INDEX_READ, HLSNAP_ERR_INDEX, &index->doc, err);
+    return r ? r : hlsnap__oci_index_parse(index, err);
 }
 
 static hlsnap_result hlsnap__oci_exists(int root, const char *name, bool *there, hlsnap_error *err) {
@@ -1828,27 +2349,58 @@ static hlsnap_result hlsnap__oci_exists(int root, const char *name, bool *there,
     return *there || errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", name);
 }
 
-/* What a save finds: a sound layout; one without an index yet; or nothing (*marked is false). */
-static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__json *index, bool *marked, hlsnap_error *err) {
+/* Whether there is a blob, or anything else where they stand. */
+static bool hlsnap__oci_has_blobs(int root) {
+    hlsnap_error unused;
+    hlsnap_result r;
+    bool any = false;
+    const int fd = hlsnap__oci_openat(root, "blobs/sha256", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d;
+    if (fd < 0) return errno != ENOENT;
+    d = hlsnap__oci_dir_open(fd, &unused, &r);
+    any = !d || hlsnap__oci_dir_next(d, &unused, &r) || r;
+    if (d) closedir(d);
+    close(fd);
+    return any;
+}
+
+/* There is no index.json: beside blobs it is lost. */
+static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err) {
+    if (!hlsnap__oci_has_blobs(root)) return hlsnap__oci_no_layout(err);
+    return hlsnap__fail(err, HLSNAP_ERR_FILE, ENOENT,
+                        "index.json: there is none, though blobs are there: lost? put it back, or let fsck repair");
+}
+
+/* Reads oci-layout and index.json, which must be there. */
+static hlsnap_result hlsnap__oci_index_open(int root, hlsnap__oci_index *index, hlsnap_error *err) {
     bool indexed = false;
-    hlsnap_result r = hlsnap__oci_exists(root, "index.json", &indexed, err);
+    hlsnap_error unused;
+    hlsnap_result r = hlsnap__oci_marker_read(root, err);
+    if (!r) r = hlsnap__oci_entries_read(root, index, err);
+    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && !hlsnap__oci_exists(root, "index.json", &indexed, &unused) &&
+        !indexed)
+        return hlsnap__oci_index_missing(root, err);
+    return r;
+}
+
+/* What stands in a directory: oci-layout (*marked), which is then sound, index.json (*indexed). */
+static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *indexed, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_exists(root, "index.json", indexed, err);
     if (!r) r = hlsnap__oci_exists(root, "oci-layout", marked, err);
-    if (!r && (*marked || indexed)) r = hlsnap__oci_marker_read(root, err);
+    return !r && (*marked || *indexed) ? hlsnap__oci_marker_read(root, err) : r;
+}
+
+/* What a save finds: a sound layout; one without an index yet; or nothing (*marked is false). */
+static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__oci_index *index, bool *marked, hlsnap_error *err) {
+    bool indexed = false;
+    hlsnap_result r = hlsnap__oci_layout_check(root, marked, &indexed, err);
     return r || !indexed ? r : hlsnap__oci_entries_read(root, index, err);
 }
 
-/* The entry's tag, or NULL. */
-static const char *hlsnap__oci_tag_of(const cJSON *entry) {
-    const cJSON *tag = hlsnap__json_get(hlsnap__json_get(entry, "annotations"), HLSNAP__OCI_REF_NAME);
-    return tag ? tag->valuestring : NULL;
+/* Whether an entry has a tag; or, of a digest, any. */
+static bool hlsnap__oci_has_tag(const hlsnap__oci_entry *e, const char *tag) {
+    return e->tag && (strcmp(e->tag, tag) == 0 || (hlsnap__sha256_text_ok(tag) && strcmp(e->digest, tag) == 0));
 }
-
-static bool hlsnap__oci_has_tag(const cJSON *entry, const char *tag) {
-    const char *found = hlsnap__oci_tag_of(entry);
-    return found && strcmp(found, tag) == 0;
-}
-
-static const char *hlsnap__oci_digest_of(const cJSON *entry) { return hlsnap__json_get(entry, "digest")->valuestring; }
 
 /* The registries' grammar, [A-Za-z0-9_][A-Za-z0-9._-]{0,127}: what skopeo, oras and crane all can address. */
 static bool hlsnap__oci_tag_ok(const char *tag) {
@@ -1857,45 +2409,62 @@ static bool hlsnap__oci_tag_ok(const char *tag) {
     return n >= 1 && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-';
 }
 
-/* Fills err for a ref that the index does not list, with the tags that it does. */
-static hlsnap_result hlsnap__oci_not_found(const hlsnap__json *index, const char *ref, hlsnap_error *err) {
-    const cJSON *e;
-    char tags[300] = "";
-    size_t n = 0;
-    for (e = hlsnap__json_get(index->root, "manifests")->child; e && n + 2 < sizeof(tags); e = e->next) {
-        const char *tag = hlsnap__oci_tag_of(e);
-        if (!tag) continue;
-        tags[n++] = ' ';
-        n += hlsnap__printable(tags + n, sizeof(tags) - n, tag, strlen(tag), false);
-    }
-    tags[n] = 0;
-    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'; tags:%s",
-                        (strchr)(ref, ':') ? "digest" : "tag", ref, n ? tags : " none");
+/* What may stand for an entry: a tag, or any name of image-spec's characters, which other tools write. */
+static bool hlsnap__oci_name_ok(const char *name) {
+    static const char rest[] = ".-:@+/ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+    const size_t n = strspn(name, rest);
+    if (strncmp(name, "sha256:", 7) == 0 || hlsnap__oci_tag_ok(name)) return hlsnap__oci_tag_ok(name);
+    return n >= 1 && n <= 255 && !name[n] && !(strchr)(".-:@+/", name[0]) && strcspn(name, ":@+/") < n;
 }
 
-/* The entry that a tag or digest means, and its number. */
-static hlsnap_result hlsnap__oci_index_find(const hlsnap__json *index, const char *ref, const cJSON **entry,
-                                            uint32_t *number, hlsnap_error *err) {
-    bool digest = (strchr)(ref, ':') != NULL;
-    const cJSON *e;
-    uint32_t i = 0;
-    *entry = NULL;
-    for (e = hlsnap__json_get(index->root, "manifests")->child; e; e = e->next, i++) {
-        if (digest ? strcmp(hlsnap__oci_digest_of(e), ref) != 0 : !hlsnap__oci_has_tag(e, ref)) continue;
-        if (*entry) return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", ref);
-        *entry = e;
+/* Fills err for a ref that the index does not list. What else it lists is not told: it may be other people's. */
+static hlsnap_result hlsnap__oci_not_found(const char *ref, hlsnap_error *err) {
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'",
+                        hlsnap__sha256_text_ok(ref) ? "digest" : "tag", ref);
+}
+
+static hlsnap__oci_ref hlsnap__oci_entry_ref(const hlsnap__oci_entry *e) {
+    hlsnap__oci_ref ref;
+    ref.type = e->type;
+    ref.digest = e->digest;
+    ref.size = e->size;
+    return ref;
+}
+
+/* Fills err for an entry that is of another kind than a manifest. */
+static hlsnap_result hlsnap__oci_entry_other(const hlsnap__oci_index *index, const char *path, const char *type,
+                                             hlsnap_error *err) {
+    char shown[100];
+    hlsnap__printable(shown, sizeof(shown), type, strlen(type), false);
+    return hlsnap__fail(err, type[0] ? HLSNAP_ERR_MEDIA_TYPE : HLSNAP_ERR_INDEX, 0,
+                        "%s: %smediaType: expected " HLSNAP__OCI_MANIFEST_TYPE ", found %s%s%s", index->doc.file, path,
+                        type[0] ? "'" : "", type[0] ? shown : "nothing", type[0] ? "'" : "");
+}
+
+/* The number of the entry that a tag or digest means. */
+static hlsnap_result hlsnap__oci_index_find(const hlsnap__oci_index *index, const char *ref, uint32_t *number,
+                                            hlsnap_error *err) {
+    const bool digest = hlsnap__sha256_text_ok(ref);
+    uint32_t i;
+    *number = UINT32_MAX;
+    for (i = 0; i < index->num; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        if (digest ? strcmp(e->digest, ref) != 0 : !hlsnap__oci_has_tag(e, ref)) continue;
+        if (*number != UINT32_MAX)
+            return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", ref);
         *number = i;
         if (digest) break;
     }
-    return *entry ? HLSNAP_OK : hlsnap__oci_not_found(index, ref, err);
+    return *number != UINT32_MAX ? HLSNAP_OK : hlsnap__oci_not_found(ref, err);
 }
 
 /* A change of the index. */
 typedef struct hlsnap__oci_edit {
-    const char *tag;     /* that moves, or NULL */
+    const char *tag;     /* that moves, or NULL; where digest is NULL, a digest: all its tags go */
     const char *digest;  /* of the manifest that it moves to; NULL: it goes */
     uint64_t size;       /* of the manifest */
     const uint8_t *drop; /* one byte an entry: it goes; or NULL */
+    int64_t created;     /* of what the tag moves to, seconds since 1970; 0: as another entry says */
 } hlsnap__oci_edit;
 
 typedef enum hlsnap__oci_fate {
@@ -1906,77 +2475,129 @@ typedef enum hlsnap__oci_fate {
 } hlsnap__oci_fate;
 
 /* What becomes of an entry that has the tag. */
-static hlsnap__oci_fate hlsnap__oci_entry_fate(const cJSON *all, const cJSON *entry, const hlsnap__oci_edit *edit,
-                                               bool have_new) {
-    const char *digest = hlsnap__oci_digest_of(entry);
-    const cJSON *e;
-    bool before = true;
-    if (edit->digest && strcmp(digest, edit->digest) == 0) {
-        const char *type = hlsnap__json_get(entry, "mediaType")->valuestring;
-        const bool right = hlsnap__json_get(entry, "size")->valuedouble == (double)edit->size &&
-                           !strcmp(type, HLSNAP__OCI_MANIFEST_TYPE);
+static hlsnap__oci_fate hlsnap__oci_entry_fate(const hlsnap__oci_index *index, const hlsnap__oci_entry *entry,
+                                               const hlsnap__oci_edit *edit, bool have_new) {
+    const hlsnap__oci_entry *e, *end = index->entries + index->num;
+    if (edit->digest && strcmp(entry->digest, edit->digest) == 0) {
+        const bool right = entry->size == edit->size && !strcmp(entry->type, HLSNAP__OCI_MANIFEST_TYPE);
         return right && !have_new ? HLSNAP__OCI_IS_NEW : HLSNAP__OCI_DROP;
     }
-    for (e = all->child; e; e = e->next) {
-        if (e == entry)
-            before = false;
-        else if (strcmp(hlsnap__oci_digest_of(e), digest) == 0 &&
-                 (!hlsnap__oci_tag_of(e) || (before && hlsnap__oci_has_tag(e, edit->tag))))
+    for (e = index->entries; e < end; e++)
+        if (e != entry && strcmp(e->digest, entry->digest) == 0 &&
+            (!e->tag || (e < entry && hlsnap__oci_has_tag(e, edit->tag))))
             return HLSNAP__OCI_DROP;
-    }
     return HLSNAP__OCI_UNTAG;
 }
 
+static bool hlsnap__oci_digits(const char *s, size_t n, int64_t *out) {
+    size_t i;
+    *out = 0;
+    for (i = 0; i < n && s[i] >= '0' && s[i] <= '9'; i++) *out = *out * 10 + (s[i] - '0');
+    return i == n;
+}
+
+/* Seconds since 1970 of a time as RFC 3339 has it; 0: it is none, or before. */
+static int64_t hlsnap__oci_created(const char *s) {
+    static const int days[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
+    int64_t year, month, day, hour, minute, second, zone_h = 0, zone_m = 0, years, t;
+    const char *zone;
+    if (!s || strlen(s) < 20 || strlen(s) > 64 || !hlsnap__oci_digits(s, 4, &year) || s[4] != '-' ||
+        !hlsnap__oci_digits(s + 5, 2, &month) || s[7] != '-' || !hlsnap__oci_digits(s + 8, 2, &day) ||
+        (s[10] != 'T' && s[10] != 't') || !hlsnap__oci_digits(s + 11, 2, &hour) || s[13] != ':' ||
+        !hlsnap__oci_digits(s + 14, 2, &minute) || s[16] != ':' || !hlsnap__oci_digits(s + 17, 2, &second))
+        return 0;
+    zone = s + 19;
+    if (*zone == '.') zone += 1 + strspn(zone + 1, "0123456789");
+    if (strcmp(zone, "Z") != 0 && strcmp(zone, "z") != 0 &&
+        (strlen(zone) != 6 || (*zone != '+' && *zone != '-') || !hlsnap__oci_digits(zone + 1, 2, &zone_h) ||
+         zone[3] != ':' || !hlsnap__oci_digits(zone + 4, 2, &zone_m)))
+        return 0;
+    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
+        return 0;
+    years = year - (month <= 2); /* leap days are those of whole years before, counted from March on */
+    t = (year - 1970) * 365 + days[month - 1] + day - 1 + (years / 4 - years / 100 + years / 400) - 477;
+    t = ((t * 24 + hour) * 60 + minute) * 60 + second;
+    t -= (*zone == '-' ? -1 : 1) * (zone_h * 60 + zone_m) * 60;
+    return t > 0 ? t : 0;
+}
+
+/* A time as RFC 3339 has it. */
+static void hlsnap__oci_time_text(int64_t t, char text[32]) {
+    int64_t days = t / 86400, second = t % 86400, year, month, day;
+    days += 719468; /* from 1 March of the year 0 on, when leap days end years */
+    year = days / 146097 * 400;
+    days %= 146097;
+    year += (days - days / 1460 + days / 36524 - days / 146096) / 365;
+    day = days - (365 * (year % 400) + year % 400 / 4 - year % 400 / 100);
+    month = (5 * day + 2) / 153;
+    day -= (153 * month + 2) / 5;
+    month = month < 10 ? month + 3 : month - 9;
+    hlsnap__format(text, 32, "%04lld-%02lld-%02lldT%02lld:%02lld:%02lldZ", (long long)(year + (month <= 2)),
+                   (long long)month, (long long)(day + 1), (long long)(second / 3600), (long long)(second / 60 % 60),
+                   (long long)(second % 60));
+}
+
+static void hlsnap__oci_entry_add(hlsnap__text *t, bool first, const hlsnap__oci_edit *edit) {
+    char created[32];
+    hlsnap__text_add(
+        t, "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{",
+        first ? "" : ",", edit->digest, (unsigned long long)edit->size);
+    if (edit->created > 0 && edit->created <= HLSNAP__OCI_LAST_TIME) {
+        hlsnap__oci_time_text(edit->created, created);
+        hlsnap__text_add(t, "\"" HLSNAP__OCI_CREATED "\":\"%s\",", created);
+    }
+    hlsnap__text_add(t, "\"" HLSNAP__OCI_REF_NAME "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
+                     edit->tag);
+}
+
 /* Writes the array of entries; those that stay do so byte by byte. */
-static void hlsnap__oci_entries_write(hlsnap__text *t, const cJSON *all, hlsnap__json_span text,
-                                      const hlsnap__oci_edit *edit) {
+static void hlsnap__oci_entries_write(hlsnap__text *t, const hlsnap__oci_index *index, const hlsnap__oci_edit *edit) {
     static const char *const ref_name[] = {"annotations", HLSNAP__OCI_REF_NAME, NULL};
-    hlsnap__json_scan s = hlsnap__json_start(text.at, text.size);
-    hlsnap__json_span value;
-    const cJSON *e;
     bool have_new = edit->digest == NULL, first = true;
-    uint32_t i = 0;
+    uint32_t i;
     hlsnap__text_raw(t, "[", 1);
-    for (e = all ? all->child : NULL; e; e = e->next, i++) {
+    for (i = 0; i < index->num; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
         hlsnap__oci_fate fate = edit->drop && edit->drop[i] ? HLSNAP__OCI_DROP
                                 : edit->tag && hlsnap__oci_has_tag(e, edit->tag)
-                                    ? hlsnap__oci_entry_fate(all, e, edit, have_new)
+                                    ? hlsnap__oci_entry_fate(index, e, edit, have_new)
                                     : HLSNAP__OCI_KEEP;
-        hlsnap__json_next(&s, NULL, &value);
         if (fate == HLSNAP__OCI_DROP) continue;
         if (!first) hlsnap__text_raw(t, ",", 1);
         first = false;
         if (fate == HLSNAP__OCI_IS_NEW) have_new = true;
         if (fate == HLSNAP__OCI_UNTAG)
-            hlsnap__text_without(t, e, value, ref_name);
+            hlsnap__text_without(t, e->text, ref_name);
         else
-            hlsnap__text_raw(t, value.at, value.size);
+            hlsnap__text_raw(t, e->text.at, e->text.size);
     }
-    if (!have_new)
-        hlsnap__text_add(t,
-                         "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
-                         "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"" HLSNAP__OCI_REF_NAME
-                         "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
-                         first ? "" : ",", edit->digest, (unsigned long long)edit->size, edit->tag);
+    if (!have_new) hlsnap__oci_entry_add(t, first, edit);
     hlsnap__text_raw(t, "]", 1);
 }
 
 /* Writes the index that follows `old` (no document: the first one). */
-static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, const hlsnap__oci_edit *edit) {
-    hlsnap__json_scan s = hlsnap__json_start(old->text, old->size);
-    hlsnap__json_span name = {"", 0}, value = {"", 0};
-    const cJSON *c;
-    if (!old->root) {
+static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__oci_index *old, const hlsnap__oci_edit *edit) {
+    hlsnap__json_scan s = hlsnap__json_start(old->doc.text, old->doc.size);
+    hlsnap__json_level level;
+    hlsnap__json_span name, value;
+    bool first = true;
+    s.max_nodes = UINT32_MAX;
+    if (!old->there) {
         hlsnap__text_add(t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_INDEX_TYPE "\",\"manifests\":");
-        hlsnap__oci_entries_write(t, NULL, value, edit);
+        hlsnap__oci_entries_write(t, old, edit);
+        hlsnap__text_raw(t, "}", 1);
+        return;
     }
-    for (c = old->root ? old->root->child : NULL; c; c = c->next) {
-        hlsnap__json_next(&s, &name, &value);
-        hlsnap__text_raw(t, c == old->root->child ? "{" : ",", 1);
+    hlsnap__json_space(&s);
+    hlsnap__json_enter(&s, &level);
+    while (hlsnap__json_more(&s, &level, &name)) {
+        value = hlsnap__json_value(&s);
+        hlsnap__text_raw(t, first ? "{" : ",", 1);
+        first = false;
         hlsnap__text_raw(t, name.at, name.size);
         hlsnap__text_raw(t, ":", 1);
-        if (strcmp(c->string, "manifests") == 0)
-            hlsnap__oci_entries_write(t, c, value, edit);
+        if (hlsnap__json_name_is(name, "manifests"))
+            hlsnap__oci_entries_write(t, old, edit);
         else
             hlsnap__text_raw(t, value.at, value.size);
     }
@@ -1986,23 +2607,22 @@ static void hlsnap__oci_index_write(hlsnap__text *t, const hlsnap__json *old, co
 /* More entries of one tag than any tool leaves behind: moving it would take long. */
 #define HLSNAP__OCI_MAX_SAME_TAG 64u
 
-/* Writes the new index into a text; refuses one that no reader would take. */
-static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__json *old, const hlsnap__oci_edit *edit,
+/* Writes the new index into a text; refuses one that would grow beyond what is written. */
+static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__oci_index *old, const hlsnap__oci_edit *edit,
                                             hlsnap_error *err) {
-    const cJSON *e = old->root ? hlsnap__json_get(old->root, "manifests")->child : NULL;
-    hlsnap__json_scan scan;
-    uint32_t same = 0;
+    uint32_t i, same = 0;
     hlsnap_result r;
-    for (; e && edit->tag; e = e->next) same += hlsnap__oci_has_tag(e, edit->tag);
+    for (i = 0; i < old->num && edit->tag && edit->digest; i++)
+        same += hlsnap__oci_has_tag(&old->entries[i], edit->tag);
     if (same > HLSNAP__OCI_MAX_SAME_TAG)
         return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed %u times", edit->tag, same);
-    r = hlsnap__text_start(t, old->size + 1024, err);
+    r = hlsnap__text_start(t, old->doc.size + 1024, err);
     if (r) return r;
     hlsnap__oci_index_write(t, old, edit);
-    if (t->size > HLSNAP__OCI_JSON_MAX) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass 1 MiB");
-    scan = hlsnap__json_start(t->at, t->size);
-    if (hlsnap__json_value_scan(&scan)) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would hold too many values");
+    if (t->size <= HLSNAP__OCI_INDEX_WRITE || t->size <= old->doc.size) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                        "index.json: %u entries, and would pass %u bytes: remove tags, then collect", old->num,
+                        HLSNAP__OCI_INDEX_WRITE);
 }
 
 /* ---- >>manifest ---- */
@@ -2032,7 +2652,8 @@ static void hlsnap__oci_layer_write(hlsnap__text *t, const hlsnap__oci_layer *la
 
 /* One line, this order, sorted annotations, ASCII without < > &: a fixed point of Go's marshaller. */
 static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, const hlsnap__oci_layer *layers,
-                                       uint32_t num, const hlsnap__oci_blob *config) {
+                                       uint32_t num, const hlsnap__oci_blob *config, int64_t created) {
+    char text[32];
     uint32_t i;
     hlsnap__text_add(t,
                      "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE
@@ -2046,8 +2667,11 @@ static void hlsnap__oci_manifest_write(hlsnap__text *t, const hlsnap__guest *g, 
     if (g->build_id[0]) hlsnap__text_add(t, "\"dev.hlsnap.build-id\":\"%s\",", g->build_id);
     if (g->cpu_vendor[0]) hlsnap__text_add(t, "\"dev.hlsnap.cpu.vendor\":\"%s\",", g->cpu_vendor);
     if (g->hypervisor[0]) hlsnap__text_add(t, "\"dev.hlsnap.hypervisor\":\"%s\",", g->hypervisor);
-    hlsnap__text_add(t, "\"dev.hlsnap.library\":\"" HLSNAP_VERSION_STRING "\",\"dev.hlsnap.version\":\"%d\"}}",
+    hlsnap__text_add(t, "\"dev.hlsnap.library\":\"" HLSNAP_VERSION_STRING "\",\"dev.hlsnap.version\":\"%d\"",
                      HLSNAP_SNAPSHOT_VERSION);
+    hlsnap__oci_time_text(created > 0 ? created : 0, text);
+    if (created > 0) hlsnap__text_add(t, ",\"" HLSNAP__OCI_CREATED "\":\"%s\"", text);
+    hlsnap__text_raw(t, "}}", 2);
 }
 
 typedef struct hlsnap__oci_manifest { /* points into its document */
@@ -2079,6 +2703,16 @@ static hlsnap_result hlsnap__oci_layers_read(const hlsnap__json *d, const cJSON 
     return r ? r : hlsnap__oci_ref_usable(d, next, chunks, want, want, err);
 }
 
+/* What another version wrote may be of another form: it is told by its number, before its form is looked at. */
+static hlsnap_result hlsnap__oci_manifest_version(const hlsnap__json *d, hlsnap_error *err) {
+    const cJSON *v = hlsnap__json_get(hlsnap__json_get(d->root, "annotations"), "dev.hlsnap.version");
+    char mine[16], shown[40];
+    hlsnap__format(mine, sizeof(mine), "%d", HLSNAP_SNAPSHOT_VERSION);
+    if (!cJSON_IsString(v) || strcmp(v->valuestring, mine) == 0) return HLSNAP_OK;
+    hlsnap__printable(shown, sizeof(shown), v->valuestring, strlen(v->valuestring), false);
+    return hlsnap__fail(err, HLSNAP_ERR_VERSION, 0, "%s: format version %s, this is %s", d->file, shown, mine);
+}
+
 static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oci_manifest *m, hlsnap_error *err) {
     const cJSON *artifact = hlsnap__json_get(d->root, "artifactType"), *layer = NULL;
     hlsnap__json foreign = *d; /* the same document, for violations that mean "not ours" */
@@ -2092,7 +2726,9 @@ static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oc
                                 hlsnap__json_get(hlsnap__json_get(d->root, "config"), "mediaType"), err);
     if (artifact && (!cJSON_IsString(artifact) || strcmp(artifact->valuestring, HLSNAP__OCI_ARTIFACT_TYPE) != 0))
         return hlsnap__json_bad(&foreign, "", "artifactType", HLSNAP__OCI_ARTIFACT_TYPE, artifact, err);
-    r = hlsnap__oci_ref_usable(d, "config.", &m->config, 1, HLSNAP__OCI_JSON_MAX, err);
+    r = hlsnap__json_plain(d, err);
+    if (!r) r = hlsnap__oci_manifest_version(d, err);
+    if (!r) r = hlsnap__oci_ref_usable(d, "config.", &m->config, 1, HLSNAP__OCI_JSON_MAX, err);
     if (!r) r = hlsnap__json_array(d, d->root, "", "layers", 2 * HLSNAP__MAX_LAYERS, &layer, &num, err);
     if (r) return r;
     if (num == 0 || num % 2)
@@ -2418,7 +3054,8 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
                                          "regions",    "exports", "imports", "features",  "machine",
                                          "generation", "layers",  "extents", NULL};
     hlsnap__guest *g;
-    hlsnap_result r = hlsnap__oci_config_gate(d, err);
+    hlsnap_result r = hlsnap__json_plain(d, err);
+    if (!r) r = hlsnap__oci_config_gate(d, err);
     if (!r) r = hlsnap__json_exactly(d, d->root, "", fields, err);
     if (r) return r;
     g = c->guest = hlsnap__guest_alloc(err);
@@ -2936,6 +3573,10 @@ static void hlsnap__oci_remember_known(hlsnap__oci_save *save) {
     }
 }
 
+/* Manifests of snapshots that lie among the blobs: with a text, an index of them. In hlsnap__oci_fsck. */
+static hlsnap_result hlsnap__oci_strays(const hlsnap__oci_store *store, hlsnap__text *index, uint32_t *num,
+                                        hlsnap_error *err);
+
 /* ---- >>save ---- */
 
 /* Copies n guest pages; what no extent covers is zero. */
@@ -3050,7 +3691,8 @@ static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_erro
     r = hlsnap__oci_part_write(save, HLSNAP__OCI_CONFIG, save->text.at, save->text.size, err);
     if (!r) r = hlsnap__text_start(&save->text, 4096 + plan->num_layers * (size_t)512, err);
     if (r) return r;
-    hlsnap__oci_manifest_write(&save->text, save->s->guest, plan->layers, plan->num_layers, &b[HLSNAP__OCI_CONFIG]);
+    hlsnap__oci_manifest_write(&save->text, save->s->guest, plan->layers, plan->num_layers, &b[HLSNAP__OCI_CONFIG],
+                               save->desc.created);
     r = hlsnap__oci_part_write(save, HLSNAP__OCI_MANIFEST, save->text.at, save->text.size, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++) /* all at once: the first one's journal commit does for all */
         if (b[i].size) r = hlsnap__oci_fsync(b[i].fd, "a new blob", err);
@@ -3097,8 +3739,20 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
     return r;
 }
 
+/* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
+static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
+    struct stat st;
+    if (fstat(store->lock, &st) == 0 && !st.st_size && pwrite(store->lock, "i", 1, 0) < 0) return;
+}
+
+static int64_t hlsnap__oci_now(void) {
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec;
+}
+
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
-static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *index, hlsnap__oci_blob *file,
+static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__oci_index *index, hlsnap__oci_blob *file,
                                          bool *marking, bool *listed, hlsnap_error *err) {
     hlsnap__oci_edit edit;
     bool marked = false;
@@ -3109,6 +3763,7 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *i
     edit.digest = save->blobs[HLSNAP__OCI_MANIFEST].digest;
     edit.size = save->blobs[HLSNAP__OCI_MANIFEST].size;
     edit.drop = NULL;
+    edit.created = save->desc.created ? save->desc.created : hlsnap__oci_now();
     r = hlsnap__oci_index_make(&save->text, index, &edit, err);
     if (!r) r = hlsnap__oci_known_commit(save, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
@@ -3120,16 +3775,18 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__json *i
         *marking = !r;
     }
     if (!r) r = hlsnap__oci_fsync_dirs(&save->store, err);
-    if (!r && !index->root) r = hlsnap__oci_fsync_parent(&save->store, err); /* an index says that this was done, too */
+    if (!r && !index->there)
+        r = hlsnap__oci_fsync_parent(&save->store, err); /* an index says that this was done, too */
     if (!r) r = hlsnap__oci_root_name(&save->store, file, "index.json", err);
     if (r) return r;
     *listed = true;
+    hlsnap__oci_index_noted(&save->store);
     return hlsnap__oci_fsync(save->store.root, "the layout", err);
 }
 
 /* The last phase; a failure takes back what it did before anybody else gets the lock. */
 static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
-    hlsnap__json index;
+    hlsnap__oci_index index;
     hlsnap__oci_blob file;
     bool marking = false;
     uint32_t i;
@@ -3141,7 +3798,7 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
     hlsnap__oci_blob_close(&save->store, &file, false);
     if (marking && !*listed) unlinkat(save->store.root, "oci-layout", 0);
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], !*listed);
-    hlsnap__json_close(&index);
+    hlsnap__oci_index_close(&index);
     hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
     return r;
 }
@@ -3162,12 +3819,27 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     return r;
 }
 
+/* A layout without an index that had one: a new one would make garbage of all that it listed. The lock file says whether there
+   was one; where that was made just now, snapshots that lie there do. */
+static hlsnap_result hlsnap__oci_lost_check(const hlsnap__oci_store *store, hlsnap_error *err) {
+    bool indexed = false;
+    uint32_t found = 1;
+    struct stat st;
+    hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
+    if (r || indexed || store->made_sha256) return r;
+    if (fstat(store->lock, &st) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
+    if (!st.st_size && !store->made_lock) return HLSNAP_OK; /* another save was killed before it had made one */
+    if (!st.st_size) r = hlsnap__oci_strays(store, NULL, &found, err);
+    return !r && found && hlsnap__oci_has_blobs(store->root) ? hlsnap__oci_index_missing(store->root, err) : r;
+}
+
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
     bool listed = false;
     hlsnap_result r;
     save->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
+    if (!r) r = hlsnap__oci_lost_check(&save->store, err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
     if (r && save->whole) {
         save->flat = true;
@@ -3185,7 +3857,8 @@ typedef struct hlsnap__oci_load {
     hlsnap_oci_desc desc;
     const hlsnap__sha256_ways *sha;
     int root;
-    hlsnap__json index, manifest_json, config_json;
+    hlsnap__oci_index index;
+    hlsnap__json manifest_json, config_json;
     const char *digest; /* the manifest's; points into index */
     hlsnap__oci_manifest manifest;
     hlsnap__oci_config config;
@@ -3228,22 +3901,17 @@ static hlsnap_result hlsnap__oci_json_blob(hlsnap__oci_load *load, const hlsnap_
 /* From a tag or digest to the config; everything but the bytes of guest memory is checked when this returns. */
 static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *err) {
     hlsnap__oci_ref ref;
-    const cJSON *entry = NULL;
     char path[32];
     uint32_t number = 0;
-    hlsnap_result r = hlsnap__oci_marker_read(load->root, err);
-    if (!r) r = hlsnap__oci_entries_read(load->root, &load->index, err);
-    if (!r) r = hlsnap__oci_index_find(&load->index, load->ref, &entry, &number, err);
-    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
-    if (!r) r = hlsnap__oci_ref_read(&load->index, entry, path, &ref, err);
+    hlsnap_result r = hlsnap__oci_index_open(load->root, &load->index, err);
+    if (!r) r = hlsnap__oci_index_find(&load->index, load->ref, &number, err);
     if (r) return r;
-    if (strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0) {
-        load->index.code = HLSNAP_ERR_MEDIA_TYPE;
-        return hlsnap__json_bad(&load->index, path, "mediaType", HLSNAP__OCI_MANIFEST_TYPE,
-                                hlsnap__json_get(entry, "mediaType"), err);
-    }
+    ref = hlsnap__oci_entry_ref(&load->index.entries[number]);
+    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
+    if (strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0)
+        return hlsnap__oci_entry_other(&load->index, path, ref.type, err);
     load->digest = ref.digest;
-    r = hlsnap__oci_ref_usable(&load->index, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
+    r = hlsnap__oci_ref_usable(&load->index.doc, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
     if (!r) r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &load->manifest_json, err);
     if (!r) r = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err);
     if (!r)
@@ -3791,7 +4459,7 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     if (load->watch) hlsnap__watch_release(&load->watch->watch);
     load->watch = NULL;
     hlsnap__oci_config_clear(load);
-    hlsnap__json_close(&load->index);
+    hlsnap__oci_index_close(&load->index);
     memset(load->layers, 0, sizeof(load->layers));
     load->done = load->total = 0;
 }
@@ -3883,7 +4551,7 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
     load->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!load->buffer) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_open_root(dir, &load->root, err);
-    if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!r && load->root < 0) r = hlsnap__oci_no_layout(err);
     if (r) return r;
     r = hlsnap__oci_load_once(load, out, err);
     if (hlsnap__oci_collected(r, err)) {
@@ -3896,20 +4564,41 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
 
 /* ---- >>reading: one manifest of an open layout ---- */
 
-/* Reads the manifest of an entry. *ours: it is a snapshot's; other manifests are nobody's fault. Anything else that hinders
-   is an error. d is the caller's, to close. */
-static hlsnap_result hlsnap__oci_entry_manifest(hlsnap__oci_load *load, const hlsnap__json *index, const cJSON *entry,
-                                                uint32_t number, hlsnap__json *d, hlsnap__oci_manifest *m, bool *ours,
-                                                hlsnap_error *err) {
-    hlsnap__oci_ref ref;
+/* Whether a manifest, sound or not, is meant to be a snapshot's. */
+static bool hlsnap__oci_manifest_ours(const cJSON *root) {
+    const cJSON *artifact = hlsnap__json_get(root, "artifactType"),
+                *config = hlsnap__json_get(hlsnap__json_get(root, "config"), "mediaType");
+    return (cJSON_IsString(artifact) && strcmp(artifact->valuestring, HLSNAP__OCI_ARTIFACT_TYPE) == 0) ||
+           (cJSON_IsString(config) && strcmp(config->valuestring, HLSNAP__OCI_CONFIG_TYPE) == 0);
+}
+
+/* Whether an entry says by itself that it is a snapshot's, as those do that are written here (and crane's copies). */
+static bool hlsnap__oci_entry_ours(const hlsnap__oci_entry *e) {
+    return e->artifact &&
+           (strcmp(e->artifact, HLSNAP__OCI_ARTIFACT_TYPE) == 0 || strcmp(e->artifact, HLSNAP__OCI_CONFIG_TYPE) == 0);
+}
+
+/* Whether an entry can be a snapshot's at all: of a manifest of ours. */
+static bool hlsnap__oci_entry_fits(const hlsnap__oci_entry *e) {
+    return strcmp(e->type, HLSNAP__OCI_MANIFEST_TYPE) == 0 && hlsnap__sha256_text_ok(e->digest) &&
+           e->size <= HLSNAP__OCI_JSON_MAX;
+}
+
+/* Reads the manifest of an entry. *ours: it is a snapshot's; other manifests are nobody's fault, whatever is in them. Anything
+   else that hinders is an error. d is the caller's, to close. */
+static hlsnap_result hlsnap__oci_entry_manifest(hlsnap__oci_load *load, uint32_t number, hlsnap__json *d,
+                                                hlsnap__oci_manifest *m, bool *ours, hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[number];
+    const hlsnap__oci_ref ref = hlsnap__oci_entry_ref(e);
     char path[32];
     hlsnap_result r;
-    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
     *ours = false;
-    r = hlsnap__oci_ref_read(index, entry, path, &ref, err);
-    if (r || strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0) return r;
-    r = hlsnap__oci_ref_usable(index, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
+    if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
+    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
+    r = hlsnap__oci_ref_usable(&load->index.doc, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
     if (!r) r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, d, err);
+    if ((r == HLSNAP_ERR_JSON || r == HLSNAP_ERR_MANIFEST) && !hlsnap__oci_entry_ours(e)) return HLSNAP_OK;
+    if (!r && !hlsnap__oci_manifest_ours(d->root)) return HLSNAP_OK;
     if (!r) r = hlsnap__oci_manifest_read(d, m, err);
     *ours = !r;
     return r == HLSNAP_ERR_MEDIA_TYPE ? HLSNAP_OK : r;
@@ -3925,16 +4614,14 @@ static uint64_t hlsnap__oci_manifest_bytes(const hlsnap__oci_manifest *m, uint64
 
 /* Reads the index of an open layout, for the first time or again. */
 static hlsnap_result hlsnap__oci_index_again(hlsnap__oci_load *load, hlsnap_error *err) {
-    hlsnap_result r;
     hlsnap__oci_load_clear(load);
-    r = hlsnap__oci_marker_read(load->root, err);
-    return r ? r : hlsnap__oci_entries_read(load->root, &load->index, err);
+    return hlsnap__oci_index_open(load->root, &load->index, err);
 }
 
 /* Opens a layout only to read its index. */
 static hlsnap_result hlsnap__oci_browse(const char *dir, hlsnap__oci_load *load, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_open_root(dir, &load->root, err);
-    if (!r && load->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!r && load->root < 0) r = hlsnap__oci_no_layout(err);
     return r ? r : hlsnap__oci_index_again(load, err);
 }
 
@@ -3954,35 +4641,55 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
     hlsnap__free(load);
 }
 
-/* ---- >>reachable: what the index leads to, through everything that may be somebody's manifest ---- */
+/* ---- >>reachable: what the index leads to, through everything that may be somebody's document ---- */
 
-#define HLSNAP__OCI_NESTED 4u              /* levels of indexes in indexes */
-#define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
+#define HLSNAP__OCI_MAX_REACHED (1u << 22) /* blobs of a layout */
 #define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
 #define HLSNAP__OCI_MANY UINT32_MAX /* more than one entry */
 
 typedef struct hlsnap__oci_reached {
-    char digest[72];
-    uint64_t size;
-    uint32_t entry;    /* that leads there, or HLSNAP__OCI_MANY */
-    uint32_t followed; /* entry for which the document was read, or HLSNAP__OCI_NOBODY, HLSNAP__OCI_MANY */
-    bool needed;       /* by a descriptor; else only named somewhere, or such that it may well be elsewhere */
-    char chunks[72];   /* for fsck, of a memory layer: its chunk list */
+    char digest[136]; /* of an algorithm that names files: sha256, sha384, sha512, blake3 */
+    uint64_t size;    /* that a descriptor says; 0: none does */
+    uint32_t entry;   /* that leads there, or HLSNAP__OCI_MANY */
+    uint32_t looked;  /* entry for which it was looked into, or HLSNAP__OCI_NOBODY, HLSNAP__OCI_MANY */
+    uint32_t referrers;
+    bool needed;     /* by the index or by a snapshot; else it may well be elsewhere */
+    bool document;   /* listed as one: it must be read */
+    char chunks[72]; /* for fsck, of a memory layer: its chunk list */
 } hlsnap__oci_reached;
 
-/* A hash table of digests. These are whatever a file says, hence the key. */
+/* A set of digests. These are whatever a file says, hence the key. */
 typedef struct hlsnap__oci_reach {
-    hlsnap__oci_reached *rows; /* cap of them, a power of two; digest "" = empty */
-    uint32_t num, cap;
+    hlsnap__oci_reached *rows;
+    uint32_t
+        *slots; /* num_slots of them, a power of two, at least twice the rows; 0 = empty, else 1 + a row's number */
+    uint32_t *queue; /* rows still to be looked into, for the entry at hand */
+    uint32_t num, cap, num_slots, queued;
     uint64_t key;
+    uint32_t who;        /* the entry at hand */
+    const char *subject; /* what that is about: does not count as what it leads to; "" = nothing */
+    const char *watch;   /* for whom it shall be told that an entry leads there, or NULL */
+    bool seen;           /* it was */
 } hlsnap__oci_reach;
 
-static hlsnap__oci_reached *hlsnap__oci_reach_find(const hlsnap__oci_reach *t, const char *digest) {
-    uint64_t i = hlsnap__mix(t->key, digest + 7, 64);
+static void hlsnap__oci_reach_free(hlsnap__oci_reach *t) {
+    hlsnap__free(t->rows);
+    hlsnap__free(t->slots);
+    hlsnap__free(t->queue);
+    memset(t, 0, sizeof(*t));
+}
+
+static uint32_t *hlsnap__oci_reach_slot(const hlsnap__oci_reach *t, const char *digest) {
+    uint64_t i = hlsnap__mix(t->key, digest, strlen(digest));
     for (i ^= i >> 32;; i++) {
-        hlsnap__oci_reached *row = &t->rows[i & (t->cap - 1)];
-        if (!row->digest[0] || strcmp(row->digest, digest) == 0) return row;
+        uint32_t *slot = &t->slots[i & (t->num_slots - 1)];
+        if (!*slot || strcmp(t->rows[*slot - 1].digest, digest) == 0) return slot;
     }
+}
+
+static hlsnap__oci_reached *hlsnap__oci_reach_find(const hlsnap__oci_reach *t, const char *digest) {
+    const uint32_t slot = t->num_slots ? *hlsnap__oci_reach_slot(t, digest) : 0;
+    return slot ? &t->rows[slot - 1] : NULL;
 }
 
 static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *err) {
@@ -3994,12 +4701,19 @@ static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *
                             HLSNAP__OCI_MAX_REACHED);
     if (!t->cap) r = hlsnap__random(&bigger.key, sizeof(bigger.key), err);
     if (r) return r;
-    bigger.cap = t->cap ? 2 * t->cap : 256;
-    bigger.rows = (hlsnap__oci_reached *)hlsnap__alloc(bigger.cap, sizeof(bigger.rows[0]), err);
-    if (!bigger.rows) return HLSNAP_ERR_MEMORY;
-    for (i = 0; i < t->cap; i++)
-        if (t->rows[i].digest[0]) *hlsnap__oci_reach_find(&bigger, t->rows[i].digest) = t->rows[i];
-    hlsnap__free(t->rows);
+    bigger.cap = t->cap ? 2 * t->cap : 128;
+    bigger.num_slots = 2 * bigger.cap;
+    bigger.rows = (hlsnap__oci_reached *)hlsnap__alloc_raw(bigger.cap * sizeof(bigger.rows[0]), err);
+    bigger.queue = (uint32_t *)hlsnap__alloc_raw(bigger.cap * sizeof(bigger.queue[0]), err);
+    bigger.slots = (uint32_t *)hlsnap__alloc(bigger.num_slots, sizeof(bigger.slots[0]), err);
+    if (!bigger.rows || !bigger.queue || !bigger.slots) {
+        hlsnap__oci_reach_free(&bigger);
+        return HLSNAP_ERR_MEMORY;
+    }
+    if (t->num) memcpy(bigger.rows, t->rows, t->num * sizeof(t->rows[0]));
+    if (t->queued) memcpy(bigger.queue, t->queue, t->queued * sizeof(t->queue[0]));
+    for (i = 0; i < t->num; i++) *hlsnap__oci_reach_slot(&bigger, bigger.rows[i].digest) = i + 1;
+    hlsnap__oci_reach_free(t);
     *t = bigger;
     return HLSNAP_OK;
 }
@@ -4007,420 +4721,740 @@ static hlsnap_result hlsnap__oci_reach_grow(hlsnap__oci_reach *t, hlsnap_error *
 /* Notes that an entry leads to a blob. *row is good until the next one. */
 static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *digest, uint64_t size, uint32_t entry,
                                            hlsnap__oci_reached **row, hlsnap_error *err) {
-    hlsnap_result r = t->num * 2 >= t->cap ? hlsnap__oci_reach_grow(t, err) : HLSNAP_OK;
+    hlsnap_result r = t->num == t->cap ? hlsnap__oci_reach_grow(t, err) : HLSNAP_OK;
+    uint32_t *slot;
     if (r) return r;
-    *row = hlsnap__oci_reach_find(t, digest);
-    if (!(*row)->digest[0]) {
-        memcpy((*row)->digest, digest, sizeof((*row)->digest));
-        (*row)->size = size;
+    slot = hlsnap__oci_reach_slot(t, digest);
+    if (*slot) {
+        *row = &t->rows[*slot - 1];
+        if ((*row)->entry != entry) (*row)->entry = HLSNAP__OCI_MANY;
+    } else {
+        *row = &t->rows[t->num++];
+        *slot = t->num;
+        memset(*row, 0, sizeof(**row));
+        hlsnap__format((*row)->digest, sizeof((*row)->digest), "%s", digest);
         (*row)->entry = entry;
-        (*row)->followed = HLSNAP__OCI_NOBODY;
-        t->num++;
-    } else if ((*row)->entry != entry)
-        (*row)->entry = HLSNAP__OCI_MANY;
+        (*row)->looked = HLSNAP__OCI_NOBODY;
+    }
+    if (!(*row)->size) (*row)->size = size;
     return HLSNAP_OK;
 }
 
-typedef enum hlsnap__oci_kind {
-    HLSNAP__OCI_LEAF,     /* leads nowhere */
-    HLSNAP__OCI_PERHAPS,  /* leads on if it is JSON: what an index lists, and JSON of types that are not known here */
-    HLSNAP__OCI_CERTAINLY /* of a type that leads on */
-} hlsnap__oci_kind;
+/* Notes a blob that the entry at hand leads to, and that it is to be looked into. Twice suffices: for the second entry,
+   everything behind it is known to be shared. */
+static hlsnap_result hlsnap__oci_reach_note(hlsnap__oci_reach *t, const char *digest, uint64_t size, bool leaf,
+                                            hlsnap__oci_reached **out, hlsnap_error *err) {
+    hlsnap__oci_reached *row;
+    hlsnap_result r;
+    *out = NULL;
+    if (strcmp(digest, t->subject) == 0) return HLSNAP_OK;
+    if (t->watch && strcmp(digest, t->watch) == 0) t->seen = true;
+    r = hlsnap__oci_reach_add(t, digest, size, t->who, &row, err);
+    if (r) return r;
+    *out = row;
+    if (row->looked == t->who || row->looked == HLSNAP__OCI_MANY) return HLSNAP_OK;
+    row->looked = row->looked == HLSNAP__OCI_NOBODY ? t->who : HLSNAP__OCI_MANY;
+    if (!leaf) t->queue[t->queued++] = (uint32_t)(row - t->rows);
+    return HLSNAP_OK;
+}
 
-static hlsnap__oci_kind hlsnap__oci_kind_of(const char *type, bool listed) {
+/* Finds digests in text that comes in pieces, whatever its grammar: as they are, and with JSON's escapes. */
+typedef struct hlsnap__oci_finder {
+    char last[6];     /* the characters before */
+    uint32_t want;    /* hex digits that are still to come, behind an algorithm's name and a colon */
+    uint32_t escape;  /* 0: none; 1: behind a backslash; 2 to 5: in the four digits of \u */
+    uint32_t unit;    /* of them so far */
+    char digest[136]; /* at the end of which it is */
+    uint32_t size;
+} hlsnap__oci_finder;
+
+/* Takes one character; whether f->digest is complete with it. */
+static bool hlsnap__oci_finder_take(hlsnap__oci_finder *f, char c) {
+    static const struct {
+        const char *name;
+        uint32_t digits;
+    } kinds[] = {{"sha256", 64}, {"sha384", 96}, {"sha512", 128}, {"blake3", 64}};
+    size_t i;
+    if (f->want) {
+        f->digest[f->size++] = c;
+        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')) {
+            if (--f->want) return false;
+            f->digest[f->size] = 0;
+            return true;
+        }
+        f->want = 0;
+    }
+    if (c == ':')
+        for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+            if (memcmp(f->last, kinds[i].name, 6) == 0) {
+                memcpy(f->digest, kinds[i].name, 6);
+                f->digest[6] = ':';
+                f->size = 7;
+                f->want = kinds[i].digits;
+            }
+    memmove(f->last, f->last + 1, 5);
+    f->last[5] = c;
+    return false;
+}
+
+/* Takes one byte of the text. */
+static bool hlsnap__oci_finder_next(hlsnap__oci_finder *f, unsigned char c) {
+    uint32_t digit;
+    if (!f->escape) {
+        f->escape = c == '\\';
+        return !f->escape && hlsnap__oci_finder_take(f, (char)c);
+    }
+    if (f->escape == 1) {
+        f->escape = c == 'u' ? 2 : 0;
+        f->unit = 0;
+        return !f->escape && hlsnap__oci_finder_take(f, (char)c);
+    }
+    digit = c >= '0' && c <= '9'                     ? c - (uint32_t)'0'
+            : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20u) - 'a' + 10
+                                                     : 16;
+    f->unit = f->unit << 4 | digit;
+    if (digit < 16 && f->escape++ < 5) return false;
+    f->escape = 0;
+    return hlsnap__oci_finder_take(f, digit < 16 && f->unit < 0x80 ? (char)f->unit : '?');
+}
+
+/* Whether a digest is one that would be found. */
+static bool hlsnap__oci_finder_knows(const char *digest) {
+    hlsnap__oci_finder f;
+    bool found = false;
+    memset(&f, 0, sizeof(f));
+    for (; *digest && !found; digest++) found = hlsnap__oci_finder_take(&f, *digest);
+    return found && !*digest;
+}
+
+/* Notes every digest in a piece of text. */
+static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_reach *t, hlsnap__oci_finder *f, const void *text, size_t size,
+                                            hlsnap_error *err) {
+    const unsigned char *p = (const unsigned char *)text;
+    hlsnap__oci_reached *row;
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    for (i = 0; !r && i < size; i++)
+        if (hlsnap__oci_finder_next(f, p[i])) r = hlsnap__oci_reach_note(t, f->digest, 0, false, &row, err);
+    return r;
+}
+
+/* Whether a file may be a document: it begins as JSON does, or as nothing does, which may be one that is damaged. */
+static bool hlsnap__oci_may_lead(int fd, uint64_t size) {
+    char begin[64];
+    ssize_t n = pread(fd, begin, sizeof(begin), 0), i = 0;
+    if (n > 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0) i = 3; /* a byte order mark */
+    while (i < n && begin[i] && (strchr)(" \t\r\n", begin[i])) i++;
+    return n < 0 || i == n || begin[i] == '{' || begin[i] == '[' || (!begin[i] && size <= HLSNAP__OCI_MANIFEST_MAX);
+}
+
+/* All of an open file: its digests, and whether it holds what its name says, where that can be told. */
+static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *digest, int fd,
+                                            uint64_t size, hlsnap_error *err) {
+    hlsnap__oci_finder f;
+    hlsnap__sha256 whole;
+    uint8_t sum[32];
+    char text[72];
+    uint64_t at;
+    size_t n;
+    hlsnap_result r = HLSNAP_OK;
+    if (!load->buffer) load->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
+    if (!load->buffer) return HLSNAP_ERR_MEMORY;
+    memset(&f, 0, sizeof(f));
+    hlsnap__sha256_init(&whole, load->sha->one);
+    for (at = 0; !r && at < size; at += n) {
+        n = size - at < HLSNAP__OCI_BATCH ? (size_t)(size - at) : HLSNAP__OCI_BATCH;
+        r = hlsnap__pread(fd, load->buffer, n, at, err);
+        if (r) return r;
+        hlsnap__sha256_update(&whole, load->buffer, n);
+        r = hlsnap__oci_reach_text(t, &f, load->buffer, n, err);
+    }
+    hlsnap__sha256_final(&whole, sum);
+    hlsnap__sha256_text(sum, text);
+    if (r || strncmp(digest, "sha256:", 7) != 0 || strcmp(text, digest) == 0) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its content is %s: what it leads to is not known",
+                        digest + 7, text);
+}
+
+/* Looks into a blob. One that is missing leads nowhere; one that cannot be read, or is damaged, is an error, since what it leads
+   to is not known. */
+static hlsnap_result hlsnap__oci_reach_blob(hlsnap__oci_load *load, hlsnap__oci_reach *t, uint32_t number,
+                                            hlsnap_error *err) {
+    const bool document = t->rows[number].document, needed = t->rows[number].needed;
+    char digest[136], path[160];
+    uint64_t size;
+    int fd;
+    hlsnap_result r;
+    memcpy(digest, t->rows[number].digest, sizeof(digest));
+    hlsnap__format(path, sizeof(path), "blobs/%.6s/%s", digest, digest + 7);
+    r = hlsnap__oci_open(load->root, path, &fd, &size, err);
+    if (r == HLSNAP_ERR_FILE && (err->os_errno == ENOENT || err->os_errno == ENOTDIR || !document)) return HLSNAP_OK;
+    if (r) return r;
+    if (document || (needed && size <= HLSNAP__OCI_MANIFEST_MAX) || hlsnap__oci_may_lead(fd, size))
+        r = hlsnap__oci_reach_file(load, t, digest, fd, size, err);
+    close(fd);
+    return r;
+}
+
+static bool hlsnap__oci_is_document(const char *type) {
     static const char *const types[] = {HLSNAP__OCI_MANIFEST_TYPE, HLSNAP__OCI_INDEX_TYPE,
                                         "application/vnd.docker.distribution.manifest.v2+json",
                                         "application/vnd.docker.distribution.manifest.list.v2+json"};
-    const size_t n = strlen(type);
     size_t i;
     for (i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-        if (strcmp(type, types[i]) == 0) return HLSNAP__OCI_CERTAINLY;
-    return listed || (n > 5 && strcmp(type + n - 5, "+json") == 0) ? HLSNAP__OCI_PERHAPS : HLSNAP__OCI_LEAF;
+        if (strcmp(type, types[i]) == 0) return true;
+    return false;
 }
 
-static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t,
-                                                const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
-                                                hlsnap_error *err);
-
-/* Notes a blob and, when something of its kind may lead on, follows it. */
-static hlsnap_result hlsnap__oci_reach_blob(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_ref *ref,
-                                            hlsnap__oci_kind kind, bool needed, uint32_t entry, uint32_t depth,
-                                            hlsnap_error *err) {
-    hlsnap__oci_reached *row;
-    hlsnap__oci_ref file = *ref;
-    hlsnap_result r = hlsnap__oci_reach_add(t, ref->digest, ref->size, entry, &row, err);
-    if (r) return r;
-    if (needed) row->needed = true;
-    if (!row->size) row->size = ref->size;
-    /* twice suffices: for the second entry, everything below is known to be shared */
-    if (kind == HLSNAP__OCI_LEAF || row->followed == entry || row->followed == HLSNAP__OCI_MANY) return HLSNAP_OK;
-    row->followed = row->followed == HLSNAP__OCI_NOBODY ? entry : HLSNAP__OCI_MANY;
-    if (kind == HLSNAP__OCI_PERHAPS) file.type = "";
-    return hlsnap__oci_reach_document(load, t, &file, entry, depth, err);
-}
-
-/* A descriptor with a digest of another algorithm: what its blob leads to, if it is here, nobody here can tell. */
-static hlsnap_result hlsnap__oci_reach_other(const hlsnap__oci_load *load, const char *digest, hlsnap__oci_kind kind,
-                                             hlsnap_error *err) {
-    const size_t n = strcspn(digest, ":");
-    char path[200], shown[80];
-    struct stat st;
-    if (kind == HLSNAP__OCI_LEAF || !hlsnap__oci_digest_ok(digest) || strlen(digest) > 160) return HLSNAP_OK;
-    hlsnap__format(path, sizeof(path), "blobs/%.*s/%s", (int)n, digest, digest + n + 1);
-    if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) return HLSNAP_OK;
-    hlsnap__printable(shown, sizeof(shown), digest, strlen(digest), false);
-    return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "%s: what this leads to is not known: no sha256 digest", shown);
-}
-
-/* A descriptor, or anything else that has a digest. */
-static hlsnap_result hlsnap__oci_reach_object(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
-                                              uint32_t entry, uint32_t depth, bool listed, bool needed,
-                                              hlsnap_error *err) {
-    const cJSON *digest = hlsnap__json_get(o, "digest"), *type = hlsnap__json_get(o, "mediaType"),
-                *size = hlsnap__json_get(o, "size");
-    hlsnap__oci_kind kind;
-    hlsnap__oci_ref ref;
-    if (!cJSON_IsString(digest)) return HLSNAP_OK;
-    ref.type = cJSON_IsString(type) ? type->valuestring : "";
-    ref.digest = digest->valuestring;
-    ref.size = cJSON_IsNumber(size) && size->valuedouble > 0 ? (uint64_t)size->valuedouble : 0;
-    kind = hlsnap__oci_kind_of(ref.type, listed);
-    if (!hlsnap__sha256_text_ok(ref.digest)) return hlsnap__oci_reach_other(load, ref.digest, kind, err);
-    /* what a document of another one is about, and what can be had elsewhere, need not be here */
-    needed = needed && !hlsnap__json_get(o, "urls");
-    return hlsnap__oci_reach_blob(load, t, &ref, kind, needed, entry, depth, err);
-}
-
-/* Every digest in some bytes, which may be anything. */
-static hlsnap_result hlsnap__oci_reach_bytes(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text,
-                                             size_t size, hlsnap__oci_kind kind, uint32_t entry, uint32_t depth,
-                                             hlsnap_error *err) {
-    const char *at = text, *end = text + size;
-    hlsnap_result r = HLSNAP_OK;
-    while (!r && end - at >= 71 && (at = (const char *)(memchr)(at, 's', (size_t)(end - at) - 70)) != NULL) {
-        hlsnap__oci_ref ref = {"", NULL, 0};
-        char digest[72];
-        memcpy(digest, at++, 71);
-        digest[71] = 0;
-        ref.digest = digest;
-        if (hlsnap__sha256_text_ok(digest)) r = hlsnap__oci_reach_blob(load, t, &ref, kind, false, entry, depth, err);
-    }
-    return r;
-}
-
-static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_load *load, hlsnap__oci_reach *t, const char *text,
-                                            hlsnap__oci_kind kind, uint32_t entry, uint32_t depth, hlsnap_error *err) {
-    return hlsnap__oci_reach_bytes(load, t, text, strlen(text), kind, entry, depth, err);
-}
-
-/* Every digest at or below o, wherever it stands: this must not depend on knowing the document's schema. listed: o is, or
-   stands in, the list of an index. */
-static hlsnap_result hlsnap__oci_reach_value(hlsnap__oci_load *load, hlsnap__oci_reach *t, const cJSON *o,
-                                             uint32_t entry, uint32_t depth, bool listed, hlsnap_error *err) {
-    const bool needed = !o->string || strcmp(o->string, "subject") != 0;
-    hlsnap_result r = hlsnap__oci_reach_object(load, t, o, entry, depth, listed, needed, err);
-    const cJSON *c;
-    for (c = o->child; c && !r; c = c->next) {
-        if (c->string) r = hlsnap__oci_reach_text(load, t, c->string, HLSNAP__OCI_LEAF, entry, depth, err);
-        if (!r && c->child)
-            r = hlsnap__oci_reach_value(load, t, c, entry, depth,
-                                        cJSON_IsArray(o) ? listed : strcmp(c->string, "manifests") == 0, err);
-        else if (!r && cJSON_IsString(c))
-            r = hlsnap__oci_reach_text(load, t, c->valuestring, HLSNAP__OCI_LEAF, entry, depth, err);
-    }
-    return r;
-}
-
-/* Whether a file begins as JSON documents do. */
-static bool hlsnap__oci_looks_like_json(const hlsnap__oci_load *load, const char *path) {
-    hlsnap_error unused;
-    uint64_t size;
-    char begin[64];
-    ssize_t n, i = 0;
-    int fd;
-    if (hlsnap__oci_open(load->root, path, &fd, &size, &unused)) return false;
-    n = pread(fd, begin, sizeof(begin), 0);
-    close(fd);
-    if (n > 3 && memcmp(begin, "\xef\xbb\xbf", 3) == 0) i = 3; /* a byte order mark */
-    while (i < n && begin[i] && (strchr)(" \t\r\n", begin[i])) i++;
-    return i == n || begin[i] == '{' || begin[i] == '[';
-}
-
-/* The document in a file. One of unknown type (type "") may be anything. */
-static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_ref *ref,
-                                            uint32_t entry, uint32_t depth, hlsnap_error *err) {
-    hlsnap__json d;
-    hlsnap_result r;
-    memset(&d, 0, sizeof(d));
-    r = hlsnap__oci_json_blob(load, ref, "manifest", HLSNAP_ERR_MANIFEST, &d, err);
-    if (d.root && (!r || (r == HLSNAP_ERR_MANIFEST && !ref->type[0]))) /* the latter: JSON, but no object */
-        r = hlsnap__oci_reach_value(load, t, d.root, entry, depth, false, err);
-    else if (r == HLSNAP_ERR_JSON && !ref->type[0])
-        r = hlsnap__oci_reach_bytes(load, t, d.text, d.size, HLSNAP__OCI_PERHAPS, entry, depth, err);
-    hlsnap__json_close(&d);
-    return r;
-}
-
-/* What a document leads to. One that is missing leads nowhere; one that cannot be read, or is damaged, is an error, since what
-   it leads to is not known, and so is one that is too large, if it is one. */
-static hlsnap_result hlsnap__oci_reach_document(hlsnap__oci_load *load, hlsnap__oci_reach *t,
-                                                const hlsnap__oci_ref *ref, uint32_t entry, uint32_t depth,
+/* The blobs of a snapshot, which lead nowhere. */
+static hlsnap_result hlsnap__oci_reach_snapshot(hlsnap__oci_reach *t, const hlsnap__oci_manifest *m,
                                                 hlsnap_error *err) {
-    const bool certainly = ref->type[0] != 0;
-    hlsnap__oci_ref file = *ref;
-    struct stat st;
-    char path[96];
-    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", ref->digest + 7);
-    if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", path);
-    file.size = (uint64_t)st.st_size; /* whatever a descriptor says: another one may say it right */
-    if (!certainly && (!S_ISREG(st.st_mode) || !st.st_size)) return HLSNAP_OK;
-    if (file.size > HLSNAP__OCI_MANIFEST_MAX && !certainly && !hlsnap__oci_looks_like_json(load, path))
-        return HLSNAP_OK;
-    if (depth == HLSNAP__OCI_NESTED) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: indexes nested too deep", path);
-    if (file.size > HLSNAP__OCI_MANIFEST_MAX)
-        return hlsnap__fail(err, certainly ? HLSNAP_ERR_LIMIT : HLSNAP_ERR_UNSUPPORTED, 0,
-                            "%s: a document of %llu bytes: what it leads to is not known", path,
-                            (unsigned long long)file.size);
-    return hlsnap__oci_reach_file(load, t, &file, entry, depth + 1, err);
+    hlsnap__oci_reached *row;
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_reach_note(t, m->config.digest, m->config.size, true, &row, err);
+    if (!r && row) row->needed = true;
+    for (i = 0; !r && i < m->num_layers; i++) {
+        r = hlsnap__oci_reach_note(t, m->memory[i].digest, m->memory[i].size, true, &row, err);
+        if (!r && row) row->needed = true;
+        if (!r) r = hlsnap__oci_reach_note(t, m->chunks[i].digest, m->chunks[i].size, true, &row, err);
+        if (!r && row) row->needed = true;
+    }
+    return r;
 }
 
-/* Everything that the entries lead to, but for those that drop says; entries that same gives one number count as one. */
-static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_reach *t, const uint8_t *drop,
-                                           const uint32_t *same, hlsnap_error *err) {
-    const cJSON *e;
-    uint32_t i = 0;
-    hlsnap_result r = hlsnap__oci_reach_grow(t, err);
-    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++)
-        if (!drop || !drop[i]) r = hlsnap__oci_reach_value(load, t, e, same ? same[i] : i, 0, true, err);
+/* What entry number i leads to: who counts as the one that does, subject is what it is about, or "". */
+static hlsnap_result hlsnap__oci_reach_entry(hlsnap__oci_load *load, hlsnap__oci_reach *t, uint32_t i, uint32_t who,
+                                             const char *subject, hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[i];
+    hlsnap__oci_reached *row;
+    hlsnap__oci_finder f;
+    hlsnap_error unused;
+    bool ours = false;
+    hlsnap_result r = HLSNAP_OK;
+    t->who = who;
+    t->subject = subject;
+    t->queued = 0;
+    t->seen = false;
+    memset(&f, 0, sizeof(f));
+    if (hlsnap__oci_finder_knows(e->digest)) r = hlsnap__oci_reach_note(t, e->digest, e->size, false, &row, err);
+    if (!r && hlsnap__oci_finder_knows(e->digest) && row) {
+        row->needed = true;
+        row->document = row->document || hlsnap__oci_is_document(e->type);
+    }
+    if (!r && t->queued) hlsnap__oci_entry_manifest(load, i, &load->manifest_json, &load->manifest, &ours, &unused);
+    if (!r && ours) r = hlsnap__oci_reach_snapshot(t, &load->manifest, err);
+    hlsnap__json_close(&load->manifest_json); /* where it cannot be read, that shows again below */
+    if (!r) r = hlsnap__oci_reach_text(t, &f, e->text.at, e->text.size, err);
+    while (!r && t->queued) r = hlsnap__oci_reach_blob(load, t, t->queue[--t->queued], err);
+    return r;
+}
+
+/* ---- >>entries: what each is, and what it is about ---- */
+
+typedef struct hlsnap__oci_about {
+    uint32_t same;     /* the first entry of this digest */
+    bool ours;         /* a snapshot's; or its manifest cannot be read, and nothing says that it is another's */
+    bool read;         /* its manifest was */
+    uint64_t bytes;    /* of all blobs of a snapshot; 0: not known */
+    hlsnap_result why; /* it could not be read */
+    char subject[72];  /* a referrer's: the digest of what it is about; else "" */
+    uint32_t on,
+        root; /* same of the entry that it is about, and of the one that this is about in the end; or its own */
+} hlsnap__oci_about;
+
+/* "sha256-<64 hex>", or with .sig, .att, .sbom or the like behind it: what cosign, and registries without a referrers API, call
+   the signatures of a manifest. */
+static bool hlsnap__oci_tag_subject(const char *tag, char subject[72]) {
+    if (!tag || strncmp(tag, "sha256-", 7) != 0 || strlen(tag) < 71 || (tag[71] && tag[71] != '.')) return false;
+    hlsnap__format(subject, 72, "sha256:%.64s", tag + 7);
+    return hlsnap__sha256_text_ok(subject);
+}
+
+/* The digest in the object that s stands at. */
+static void hlsnap__oci_text_digest(hlsnap__json_span object, char subject[72]) {
+    hlsnap__json_scan s = hlsnap__json_start(object.at, object.size);
+    hlsnap__json_level level;
+    hlsnap__json_span name, value;
+    s.max_depth = s.max_nodes = UINT32_MAX;
+    if (*object.at != '{' || !hlsnap__json_enter(&s, &level)) return;
+    while (hlsnap__json_more(&s, &level, &name)) {
+        value = hlsnap__json_value(&s);
+        if (!hlsnap__json_name_is(name, "digest") || value.size != 73) continue;
+        hlsnap__format(subject, 72, "%.71s", value.at + 1);
+        if (!hlsnap__sha256_text_ok(subject)) subject[0] = 0;
+    }
+}
+
+#define HLSNAP__OCI_DEEP 128u /* levels of other people's documents */
+
+/* What a document of any kind says it is about. One that is no JSON is about nothing. */
+static void hlsnap__oci_text_subject(const char *text, size_t size, char subject[72]) {
+    hlsnap__json_scan s = hlsnap__json_start(text, size);
+    hlsnap__json_level level;
+    hlsnap__json_span name, value = {NULL, 0}, found = {NULL, 0};
+    s.max_depth = HLSNAP__OCI_DEEP;
+    s.max_nodes = UINT32_MAX;
+    s.keep_names = true;
+    hlsnap__json_space(&s);
+    if (s.p < s.end && *s.p == '{' && hlsnap__json_enter(&s, &level)) {
+        while (hlsnap__json_more(&s, &level, &name)) {
+            const unsigned char *from = s.p;
+            if (!hlsnap__json_value_scan(&s)) break;
+            value = hlsnap__json_span_from(from, &s);
+            if (hlsnap__json_name_is(name, "subject")) found = value;
+        }
+        if (!s.why[0] && found.at) hlsnap__oci_text_digest(found, subject);
+    }
+    hlsnap__free(s.names);
+}
+
+/* What a signature of cosign's is about, by its payload: "docker-manifest-digest". Where a layout is cosign's own, nothing else
+   says so. */
+static hlsnap_result hlsnap__oci_signed_subject(hlsnap__oci_load *load, const char *text, size_t size, char subject[72],
+                                                hlsnap_error *err) {
+    static const char type[] = "application/vnd.dev.cosign.simplesigning.v1+json",
+                      key[] = "\"docker-manifest-digest\":\"";
+    hlsnap__oci_finder f;
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    if (!(strstr)(text, type)) return HLSNAP_OK;
+    memset(&f, 0, sizeof(f));
+    for (i = 0; i < size && !r && !subject[0]; i++) {
+        char path[96], *payload = NULL;
+        const char *at;
+        uint64_t n;
+        int fd;
+        if (!hlsnap__oci_finder_next(&f, (unsigned char)text[i]) || !hlsnap__sha256_text_ok(f.digest)) continue;
+        hlsnap__format(path, sizeof(path), "blobs/sha256/%s", f.digest + 7);
+        if (hlsnap__oci_open(load->root, path, &fd, &n, err)) continue;
+        if (n < 65536) r = hlsnap__oci_slurp(fd, path, (size_t)n, &payload, err);
+        close(fd);
+        at = !r && payload ? (strstr)(payload, key) : NULL;
+        if (at && strlen(at) > sizeof(key) + 70) hlsnap__format(subject, 72, "%.71s", at + sizeof(key) - 1);
+        if (!hlsnap__sha256_text_ok(subject)) subject[0] = 0;
+        hlsnap__free(payload);
+        if (r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
+    }
+    return r;
+}
+
+/* What the document of entry e, of another kind than a snapshot, says it is about. Whatever hinders shows when it is looked
+   into. */
+static hlsnap_result hlsnap__oci_entry_subject(hlsnap__oci_load *load, const hlsnap__oci_entry *e, char subject[72],
+                                               hlsnap_error *err) {
+    hlsnap__oci_ref ref = hlsnap__oci_entry_ref(e);
+    char *text = NULL;
+    hlsnap_result r;
+    if (!hlsnap__oci_is_document(e->type) || !hlsnap__sha256_text_ok(e->digest) || !e->size ||
+        e->size > HLSNAP__OCI_MANIFEST_MAX)
+        return HLSNAP_OK;
+    r = hlsnap__oci_small_blob(load, &ref, &text, err);
+    if (!r) hlsnap__oci_text_subject(text, (size_t)e->size, subject);
+    if (!r && !subject[0]) r = hlsnap__oci_signed_subject(load, text, (size_t)e->size, subject, err);
+    hlsnap__free(text);
+    return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+}
+
+/* Whether a look at a manifest failed by what its entry says, before it was opened: another entry may say it right. */
+static bool hlsnap__oci_size_misfits(hlsnap_result r) { return r == HLSNAP_ERR_SIZE || r == HLSNAP_ERR_INDEX; }
+
+/* Looks at entry i for the first time. What cannot be looked at just now ends it; what is wrong with it is noted. */
+static hlsnap_result hlsnap__oci_about_look(hlsnap__oci_load *load, uint32_t i, hlsnap__oci_about *a,
+                                            hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[i];
+    const cJSON *subject;
+    bool ours = false;
+    hlsnap_result r = hlsnap__oci_entry_manifest(load, i, &load->manifest_json, &load->manifest, &ours, err);
+    a->why = r;
+    a->ours = ours || (r && (hlsnap__oci_entry_ours(e) || !e->artifact));
+    if (ours) a->bytes = hlsnap__oci_manifest_bytes(&load->manifest, e->size);
+    subject = ours ? hlsnap__json_get(hlsnap__json_get(load->manifest_json.root, "subject"), "digest") : NULL;
+    if (cJSON_IsString(subject) && hlsnap__sha256_text_ok(subject->valuestring))
+        memcpy(a->subject, subject->valuestring, sizeof(a->subject));
+    hlsnap__json_close(&load->manifest_json);
+    if (r == HLSNAP_ERR_MEMORY || (r == HLSNAP_ERR_OS && err->os_errno != EACCES)) return r;
+    return r || ours ? HLSNAP_OK : hlsnap__oci_entry_subject(load, e, a->subject, err);
+}
+
+/* Fills all[i] once all before it are, and looks at each manifest once, however many entries name it: seen remembers by its size
+   the first of these, and by who looked the one that did. */
+static hlsnap_result hlsnap__oci_about_one(hlsnap__oci_load *load, hlsnap__oci_reach *seen, hlsnap__oci_about *all,
+                                           uint32_t i, hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[i], *by;
+    hlsnap__oci_reached *row = NULL;
+    uint32_t looked;
+    hlsnap_result r = HLSNAP_OK;
+    memset(&all[i], 0, sizeof(all[i]));
+    if (hlsnap__sha256_text_ok(e->digest)) r = hlsnap__oci_reach_add(seen, e->digest, i + 1, 0, &row, err);
+    if (r) return r;
+    looked = row ? row->looked : HLSNAP__OCI_NOBODY;
+    by = looked == HLSNAP__OCI_NOBODY ? NULL : &load->index.entries[looked];
+    if (by && by->size == e->size && strcmp(by->type, e->type) == 0)
+        all[i] = all[looked];
+    else
+        r = hlsnap__oci_about_look(load, i, &all[i], err);
+    all[i].same = all[i].on = all[i].root = row ? (uint32_t)row->size - 1 : i;
+    if (row && !by && !hlsnap__oci_size_misfits(all[i].why)) row->looked = i;
+    return r;
+}
+
+/* What an entry is about: by its tag, or by its manifest; "" = nothing. */
+static const char *hlsnap__oci_subject(const hlsnap__oci_entry *e, const hlsnap__oci_about *a, char tagged[72]) {
+    return hlsnap__oci_tag_subject(e->tag, tagged) ? tagged : a->subject;
+}
+
+#define HLSNAP__OCI_ABOUT 8u /* steps from a signature of a signature of ... to what it is about */
+
+/* All entries. The caller frees *out. */
+static hlsnap_result hlsnap__oci_about_all(hlsnap__oci_load *load, hlsnap__oci_about **out, hlsnap_error *err) {
+    hlsnap__oci_reach seen;
+    const hlsnap__oci_index *index = &load->index;
+    hlsnap__oci_about *all = (hlsnap__oci_about *)hlsnap__alloc((size_t)index->num + 1, sizeof(all[0]), err);
+    char tagged[72];
+    uint32_t i, k;
+    hlsnap_result r = all ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    memset(&seen, 0, sizeof(seen));
+    *out = all;
+    for (i = 0; !r && i < index->num; i++) r = hlsnap__oci_about_one(load, &seen, all, i, err);
+    for (i = 0; !r && i < index->num; i++) {
+        const hlsnap__oci_reached *row;
+        for (k = 0; k < HLSNAP__OCI_ABOUT; k++) {
+            const uint32_t at = k ? all[i].root : i;
+            row = hlsnap__oci_reach_find(&seen, hlsnap__oci_subject(&index->entries[at], &all[at], tagged));
+            if (!row || row->size - 1 == all[i].root) break;
+            all[i].root = (uint32_t)row->size - 1;
+            if (!k) all[i].on = all[i].root;
+        }
+    }
+    hlsnap__oci_reach_free(&seen);
+    return r;
+}
+
+/* Everything that the entries lead to; those of one root count as one. */
+static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_about *all,
+                                           hlsnap_error *err) {
+    char tagged[72];
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; i < load->index.num && !r; i++)
+        r = hlsnap__oci_reach_entry(load, t, i, all[i].root,
+                                    hlsnap__oci_subject(&load->index.entries[i], &all[i], tagged), err);
     return r;
 }
 
 /* ---- >>list ---- */
 
-/* Whether a look at a manifest failed by what its entry says, before it was opened: another entry may say it right. */
-static bool hlsnap__oci_size_misfits(hlsnap_result r) { return r == HLSNAP_ERR_SIZE || r == HLSNAP_ERR_INDEX; }
-
-/* What entry number i is: *ours, a snapshot's; bytes, of all that it leads to, 0 where that cannot be read. Each manifest is
-   read once, however many entries name it: seen remembers. */
-static hlsnap_result hlsnap__oci_entry_look(hlsnap__oci_load *load, hlsnap__oci_reach *seen, const cJSON *entry,
-                                            uint32_t i, bool *ours, uint64_t *bytes, hlsnap_error *err) {
-    const char *digest = hlsnap__oci_digest_of(entry);
-    hlsnap__oci_reached *row;
-    hlsnap_result r;
-    bool snapshot = false;
-    *ours = false;
-    *bytes = 0;
-    if (!hlsnap__sha256_text_ok(digest) ||
-        strcmp(hlsnap__json_get(entry, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
-        return HLSNAP_OK;
-    r = hlsnap__oci_reach_add(seen, digest, 0, 0, &row, err);
-    if (r) return r;
-    if (row->followed == HLSNAP__OCI_NOBODY) {
-        r = hlsnap__oci_entry_manifest(load, &load->index, entry, i, &load->manifest_json, &load->manifest, &snapshot,
-                                       err);
-        if (!hlsnap__oci_size_misfits(r)) row->followed = r || snapshot; /* what cannot be read may be one */
-        if (snapshot)
-            row->size =
-                hlsnap__oci_manifest_bytes(&load->manifest, (uint64_t)hlsnap__json_get(entry, "size")->valuedouble);
-        hlsnap__json_close(&load->manifest_json);
-    }
-    *ours = row->followed == 1 || hlsnap__oci_size_misfits(r);
-    *bytes = row->size;
-    return r == HLSNAP_ERR_MEMORY || (r == HLSNAP_ERR_OS && err->os_errno != EACCES) ? r : HLSNAP_OK;
-}
-
 static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
                                           hlsnap_error *err) {
-    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
-    const cJSON *e;
-    uint32_t i = 0;
-    hlsnap_result r = HLSNAP_OK;
-    for (e = hlsnap__json_get(load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
+    const hlsnap__oci_index *index = &load->index;
+    hlsnap__oci_about *all = (hlsnap__oci_about *)hlsnap__alloc((size_t)index->num + 1, sizeof(all[0]), err);
+    hlsnap__oci_reach seen;
+    uint32_t i;
+    hlsnap_result r = all ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    memset(&seen, 0, sizeof(seen));
+    for (i = 0; !r && i < index->num; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
         hlsnap_oci_digest digest;
-        const char *tag = hlsnap__oci_tag_of(e);
-        uint64_t bytes;
-        bool ours;
-        r = hlsnap__oci_entry_look(load, &seen, e, i, &ours, &bytes, err);
-        if (r || !ours) continue;
-        memcpy(digest.text, hlsnap__oci_digest_of(e), sizeof(digest.text));
-        if (!visit(tag ? tag : "", &digest, bytes, user)) break;
+        r = hlsnap__oci_about_one(load, &seen, all, i, err);
+        if (r || !all[i].ours) continue;
+        memcpy(digest.text, e->digest, sizeof(digest.text));
+        if (!visit(e->tag ? e->tag : "", &digest, all[i].bytes, user)) break;
     }
-    hlsnap__free(seen.rows);
+    hlsnap__oci_reach_free(&seen);
+    hlsnap__free(all);
     return r;
 }
 
 /* ---- >>info ---- */
 
-/* The manifest that ref means, which must be a snapshot's. */
-static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const char *ref, const cJSON **entry,
-                                               uint32_t *number, hlsnap_error *err) {
+/* The entry that ref means, whose manifest must be a snapshot's. */
+static hlsnap_result hlsnap__oci_find_manifest(hlsnap__oci_load *load, const char *ref, uint32_t *number,
+                                               hlsnap_error *err) {
     bool ours = false;
-    hlsnap_result r = hlsnap__oci_index_find(&load->index, ref, entry, number, err);
-    if (!r)
-        r = hlsnap__oci_entry_manifest(load, &load->index, *entry, *number, &load->manifest_json, &load->manifest,
-                                       &ours, err);
+    hlsnap_result r = hlsnap__oci_index_find(&load->index, ref, number, err);
+    if (!r) r = hlsnap__oci_entry_manifest(load, *number, &load->manifest_json, &load->manifest, &ours, err);
     if (r || ours) return r;
     return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", ref);
 }
 
-/* Who owns what: for each entry the number of the first one with its digest, and what these numbers lead to. */
+/* Who owns what. */
 typedef struct hlsnap__oci_shares {
-    uint32_t *same;
+    hlsnap__oci_about *all;
     hlsnap__oci_reach reach; /* empty where somebody else's manifest cannot be read: what is shared is then not known */
 } hlsnap__oci_shares;
 
 static void hlsnap__oci_shares_free(hlsnap__oci_shares *shares) {
-    hlsnap__free(shares->same);
-    hlsnap__free(shares->reach.rows);
-}
-
-static hlsnap_result hlsnap__oci_shares_same(const cJSON *entries, uint32_t *same, hlsnap_error *err) {
-    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
-    const cJSON *e;
-    uint32_t i = 0;
-    hlsnap_result r = HLSNAP_OK;
-    for (e = entries->child; e && !r; e = e->next, i++) {
-        hlsnap__oci_reached *row;
-        same[i] = i;
-        if (!hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e))) continue;
-        r = hlsnap__oci_reach_add(&seen, hlsnap__oci_digest_of(e), i, 0, &row,
-                                  err); /* its size: the first one's number */
-        if (!r) same[i] = (uint32_t)row->size;
-    }
-    hlsnap__free(seen.rows);
-    return r;
+    hlsnap__free(shares->all);
+    hlsnap__oci_reach_free(&shares->reach);
 }
 
 static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci_shares *shares, hlsnap_error *err) {
-    const cJSON *entries = hlsnap__json_get(load->index.root, "manifests");
+    char tagged[72];
+    uint32_t i;
     hlsnap_result r;
     memset(shares, 0, sizeof(*shares));
-    shares->same = (uint32_t *)hlsnap__alloc((size_t)cJSON_GetArraySize(entries) + 1, sizeof(shares->same[0]), err);
-    if (!shares->same) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_shares_same(entries, shares->same, err);
+    r = hlsnap__oci_about_all(load, &shares->all, err);
     if (r) return r;
-    r = hlsnap__oci_reach_all(load, &shares->reach, NULL, shares->same, err);
+    r = hlsnap__oci_reach_all(load, &shares->reach, shares->all, err);
+    for (i = 0; !r && i < load->index.num; i++) {
+        hlsnap__oci_reached *row = hlsnap__oci_reach_find(
+            &shares->reach, hlsnap__oci_subject(&load->index.entries[i], &shares->all[i], tagged));
+        if (row && shares->all[i].same == i) row->referrers++;
+    }
     if (!r || hlsnap_result_transient(err)) return r;
-    hlsnap__free(shares->reach.rows);
-    memset(&shares->reach, 0, sizeof(shares->reach));
+    hlsnap__oci_reach_free(&shares->reach);
     return HLSNAP_OK;
 }
 
-/* The size of a blob that only entry number `number` leads to, and those that are the same; else 0. */
+/* The size of a blob that only entry number `number` leads to, and those that are the same or about it; else 0. */
 static uint64_t hlsnap__oci_own(const hlsnap__oci_shares *shares, uint32_t number, const char *digest, uint64_t size) {
-    const hlsnap__oci_reached *row = shares->reach.cap ? hlsnap__oci_reach_find(&shares->reach, digest) : NULL;
-    return row && row->digest[0] && row->entry == shares->same[number] ? size : 0;
+    const hlsnap__oci_reached *row = hlsnap__oci_reach_find(&shares->reach, digest);
+    return row && row->entry == shares->all[number].root ? size : 0;
+}
+
+/* What was found out about a config, whatever manifest names it: it may be a large one, and many may. */
+typedef struct hlsnap__oci_seen {
+    uint64_t layers; /* mixed of what it says of its layers; a manifest must say the same */
+    uint64_t pages, stored;
+    uint32_t num_layers;
+    hlsnap_result r; /* with such a manifest */
+    bool read, tried;
+} hlsnap__oci_seen;
+
+typedef struct hlsnap__oci_configs {
+    hlsnap__oci_reach table;
+    hlsnap__oci_seen *rows; /* one for each of the table's */
+} hlsnap__oci_configs;
+
+static hlsnap_result hlsnap__oci_configs_start(hlsnap__oci_configs *configs, uint32_t num, hlsnap_error *err) {
+    memset(configs, 0, sizeof(*configs));
+    configs->rows = (hlsnap__oci_seen *)hlsnap__alloc((size_t)num + 1, sizeof(configs->rows[0]), err);
+    return configs->rows ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+}
+
+static void hlsnap__oci_configs_free(hlsnap__oci_configs *configs) {
+    hlsnap__free(configs->rows);
+    hlsnap__oci_reach_free(&configs->table);
+}
+
+static uint64_t hlsnap__oci_layers_mix(uint64_t key, const hlsnap__oci_manifest *m) {
+    uint32_t i;
+    for (i = 0; i < m->num_layers; i++) {
+        const uint64_t pages = m->memory[i].size / HLSNAP__PAGE;
+        key = hlsnap__mix(hlsnap__mix(key, &pages, sizeof(pages)), m->chunks[i].digest, 71);
+    }
+    return key;
+}
+
+/* The same of what a config says; *ok: it does. */
+static uint64_t hlsnap__oci_config_mix(uint64_t key, const cJSON *config, bool *ok) {
+    const cJSON *all = hlsnap__json_get(config, "layers"), *o;
+    *ok = cJSON_IsArray(all);
+    for (o = *ok ? all->child : NULL; o && *ok; o = o->next) {
+        const cJSON *chunks = hlsnap__json_get(o, "chunks"), *n = hlsnap__json_get(o, "pages");
+        uint64_t pages = 0;
+        *ok = cJSON_IsString(chunks) && hlsnap__sha256_text_ok(chunks->valuestring) && cJSON_IsNumber(n) &&
+              n->valuedouble >= 0 && n->valuedouble <= (double)HLSNAP__MAX_PAGES;
+        if (!*ok) break;
+        pages = (uint64_t)n->valuedouble;
+        key = hlsnap__mix(hlsnap__mix(key, &pages, sizeof(pages)), chunks->valuestring, 71);
+    }
+    return key;
+}
+
+/* Reads the config of the manifest at hand, as far as that has not been done. */
+static hlsnap_result hlsnap__oci_config_seen(hlsnap__oci_load *load, hlsnap__oci_configs *configs,
+                                             const hlsnap__oci_seen **out, hlsnap_error *err) {
+    const hlsnap__oci_manifest *m = &load->manifest;
+    const hlsnap__oci_config *c = &load->config;
+    hlsnap__oci_reached *row;
+    hlsnap__oci_seen *seen;
+    uint64_t layers;
+    uint32_t i;
+    bool ok = false;
+    hlsnap_result r = hlsnap__oci_reach_add(&configs->table, m->config.digest, 0, 0, &row, err);
+    if (r) return r;
+    seen = &configs->rows[row - configs->table.rows];
+    layers = hlsnap__oci_layers_mix(configs->table.key, m);
+    *out = seen;
+    if (seen->read && seen->layers != layers)
+        return hlsnap__fail(err, HLSNAP_ERR_CONFIG, 0, "config %.20s..: layers: not those of the manifest",
+                            m->config.digest);
+    if (seen->tried && seen->r)
+        return hlsnap__fail(err, seen->r, 0, "config %.20s..: as with another manifest: %s", m->config.digest,
+                            hlsnap_result_name(seen->r));
+    if (seen->tried) return HLSNAP_OK;
+    r = hlsnap__oci_json_blob(load, &m->config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
+    if (r == HLSNAP_ERR_SIZE || r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_OS || r == HLSNAP_ERR_FILE) return r;
+    if (!r) r = hlsnap__oci_config_read(&load->config_json, m, true, &load->config, err);
+    if (r == HLSNAP_ERR_MEMORY) return r;
+    seen->layers =
+        r && load->config_json.root ? hlsnap__oci_config_mix(configs->table.key, load->config_json.root, &ok) : layers;
+    if (r && !ok) seen->layers = layers;
+    seen->read = true;
+    seen->tried = seen->layers == layers;
+    seen->r = r;
+    if (r) return r;
+    for (i = 0; i < c->guest->layout.num_regions; i++) seen->pages += c->guest->layout.regions[i].pages;
+    for (i = 0; i < c->num_extents; i++) seen->stored += c->extents[i].pages;
+    seen->num_layers = c->num_layers;
+    return HLSNAP_OK;
+}
+
+static const char *hlsnap__oci_manifest_created(const cJSON *root) {
+    const cJSON *created = hlsnap__json_get(hlsnap__json_get(root, "annotations"), HLSNAP__OCI_CREATED);
+    return cJSON_IsString(created) ? created->valuestring : NULL;
 }
 
 /* Fills out from the manifest at hand, which is entry number `number`'s, and its config. */
-static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
-                                           uint32_t number, hlsnap_oci_info *out, hlsnap_error *err) {
-    const hlsnap__oci_config *c = &load->config;
+static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap__oci_shares *shares,
+                                           hlsnap__oci_configs *configs, uint32_t number, hlsnap_oci_info *out,
+                                           hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[number];
     const hlsnap__oci_manifest *m = &load->manifest;
-    const uint64_t size = (uint64_t)hlsnap__json_get(entry, "size")->valuedouble;
+    const hlsnap__oci_reached *row = hlsnap__oci_reach_find(&shares->reach, e->digest);
+    const hlsnap__oci_seen *seen;
     uint32_t i;
-    hlsnap_result r = hlsnap__oci_json_blob(load, &m->config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r) r = hlsnap__oci_config_read(&load->config_json, m, true, &load->config, err);
+    hlsnap_result r = hlsnap__oci_config_seen(load, configs, &seen, err);
     if (r) return r;
-    out->bytes = hlsnap__oci_manifest_bytes(m, size);
-    out->own_bytes = hlsnap__oci_own(shares, number, hlsnap__oci_digest_of(entry), size) +
+    out->bytes = hlsnap__oci_manifest_bytes(m, e->size);
+    out->own_bytes = hlsnap__oci_own(shares, number, e->digest, e->size) +
                      hlsnap__oci_own(shares, number, m->config.digest, m->config.size);
     for (i = 0; i < m->num_layers; i++)
         out->own_bytes += hlsnap__oci_own(shares, number, m->memory[i].digest, m->memory[i].size) +
                           hlsnap__oci_own(shares, number, m->chunks[i].digest, m->chunks[i].size);
-    for (i = 0; i < c->guest->layout.num_regions; i++) out->pages += c->guest->layout.regions[i].pages;
-    for (i = 0; i < c->num_extents; i++) out->stored_pages += c->extents[i].pages;
-    out->layers = c->num_layers;
+    out->pages = seen->pages;
+    out->stored_pages = seen->stored;
+    out->layers = seen->num_layers;
+    out->created =
+        hlsnap__oci_created(e->created ? e->created : hlsnap__oci_manifest_created(load->manifest_json.root));
+    out->referrers = row ? row->referrers : 0;
+    out->pinned = row && row->entry == HLSNAP__OCI_MANY;
     return HLSNAP_OK;
 }
 
 static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_info *out,
                                           hlsnap_error *err) {
     hlsnap__oci_shares shares;
-    const cJSON *entry = NULL;
+    hlsnap__oci_configs configs;
     uint32_t number = 0;
-    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    bool ours = false;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &number, err);
     memset(&shares, 0, sizeof(shares));
+    memset(&configs, 0, sizeof(configs));
     memset(out, 0, sizeof(*out));
-    if (!r) memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
+    hlsnap__oci_config_clear(load);
+    if (!r) memcpy(out->digest.text, load->index.entries[number].digest, sizeof(out->digest.text));
+    if (!r) r = hlsnap__oci_configs_start(&configs, 1, err);
     if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
-    if (!r) r = hlsnap__oci_info_fill(load, &shares, entry, number, out, err);
+    if (!r) r = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, &ours, err);
+    if (!r) r = hlsnap__oci_info_fill(load, &shares, &configs, number, out, err);
+    hlsnap__oci_configs_free(&configs);
     hlsnap__oci_shares_free(&shares);
     return r;
+}
+
+/* Whether a blob was missing, as when its tag had moved and it was collected since the index was read, and the index does not
+   list the entry any more. */
+static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hlsnap_result r, const hlsnap_error *err) {
+    hlsnap__oci_index now;
+    hlsnap_error unused;
+    uint32_t number;
+    bool gone;
+    if (!hlsnap__oci_collected(r, err)) return false;
+    memset(&now, 0, sizeof(now));
+    gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
+           hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
+    hlsnap__oci_index_close(&now);
+    return gone;
 }
 
 /* What was found out about a manifest, however many entries name it. */
 typedef struct hlsnap__oci_looked {
     hlsnap_oci_info info;
     hlsnap_result found;
-    double size; /* that its entry says */
+    uint64_t size; /* that its entry says */
     bool done, ours;
 } hlsnap__oci_looked;
 
-static hlsnap_result hlsnap__oci_info_look(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
-                                           uint32_t number, hlsnap__oci_looked *out, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_info_look(hlsnap__oci_load *load, const hlsnap__oci_shares *shares,
+                                           hlsnap__oci_configs *configs, uint32_t number, hlsnap__oci_looked *out,
+                                           hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &load->index.entries[number];
     memset(out, 0, sizeof(*out));
-    out->done = out->ours = true;
-    out->size = hlsnap__json_get(entry, "size")->valuedouble;
-    memcpy(out->info.digest.text, hlsnap__oci_digest_of(entry), sizeof(out->info.digest.text));
-    out->found = hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json, &load->manifest,
-                                            &out->ours, err);
-    if (!out->found && out->ours) out->found = hlsnap__oci_info_fill(load, shares, entry, number, &out->info, err);
+    out->done = true;
+    out->size = e->size;
+    memcpy(out->info.digest.text, e->digest, sizeof(out->info.digest.text));
+    out->found = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, &out->ours, err);
+    if (!out->found && out->ours) out->found = hlsnap__oci_info_fill(load, shares, configs, number, &out->info, err);
+    out->ours = shares->all[number].ours && !hlsnap__oci_unlisted(load, e->digest, out->found, err);
     hlsnap__oci_config_clear(load);
     return out->found == HLSNAP_ERR_MEMORY ? out->found : HLSNAP_OK;
 }
 
-static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oci_visit_info visit, void *user,
+static hlsnap_result hlsnap__oci_list_info_all(hlsnap__oci_load *load, const hlsnap__oci_shares *shares,
+                                               hlsnap__oci_configs *configs, hlsnap_oci_visit_info visit, void *user,
                                                hlsnap_error *err) {
-    const cJSON *entries = hlsnap__json_get(load->index.root, "manifests"), *e;
-    hlsnap__oci_looked *looked =
-        (hlsnap__oci_looked *)hlsnap__alloc((size_t)cJSON_GetArraySize(entries) + 1, sizeof(*looked), err);
-    hlsnap__oci_shares shares;
-    uint32_t i = 0;
+    const hlsnap__oci_index *index = &load->index;
+    hlsnap__oci_looked *looked = (hlsnap__oci_looked *)hlsnap__alloc((size_t)index->num + 1, sizeof(*looked), err);
     bool more = true;
-    hlsnap_result r = HLSNAP_ERR_MEMORY;
-    memset(&shares, 0, sizeof(shares));
-    if (looked) r = hlsnap__oci_shares_find(load, &shares, err);
-    for (e = entries->child; e && more && !r; e = e->next, i++) {
-        const char *tag = hlsnap__oci_tag_of(e);
-        hlsnap__oci_looked now, *first = looked ? &looked[shares.same[i]] : NULL;
-        if (!hlsnap__sha256_text_ok(hlsnap__oci_digest_of(e)) ||
-            strcmp(hlsnap__json_get(e, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
-            continue;
-        if (!first->done || first->size != hlsnap__json_get(e, "size")->valuedouble) {
-            r = hlsnap__oci_info_look(load, &shares, e, i, &now, err);
+    uint32_t i;
+    hlsnap_result r = looked ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    for (i = 0; i < index->num && more && !r; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        hlsnap__oci_looked now, *first = &looked[shares->all[i].same];
+        if (!shares->all[i].ours) continue;
+        if (!first->done || first->size != e->size) {
+            r = hlsnap__oci_info_look(load, shares, configs, i, &now, err);
             if (!hlsnap__oci_size_misfits(now.found)) *first = now;
         } else
             now = *first;
-        if (!r && (now.found || now.ours)) more = visit(tag ? tag : "", now.found, &now.info, user);
+        if (e->created) now.info.created = hlsnap__oci_created(e->created);
+        if (!r && now.ours) more = visit(e->tag ? e->tag : "", now.found, &now.info, user);
     }
-    hlsnap__oci_shares_free(&shares);
     hlsnap__free(looked);
     return r;
 }
 
+static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oci_visit_info visit, void *user,
+                                               hlsnap_error *err) {
+    hlsnap__oci_shares shares;
+    hlsnap__oci_configs configs;
+    hlsnap_result r = hlsnap__oci_configs_start(&configs, load->index.num, err);
+    memset(&shares, 0, sizeof(shares));
+    if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
+    if (!r) r = hlsnap__oci_list_info_all(load, &shares, &configs, visit, user, err);
+    hlsnap__oci_configs_free(&configs);
+    hlsnap__oci_shares_free(&shares);
+    return r;
+}
+
+/* An entry's annotations, then its manifest's. */
 static hlsnap_result hlsnap__oci_annotations_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_text visit,
                                                  void *user, hlsnap_error *err) {
-    const cJSON *entry = NULL, *of[2], *c, *all;
+    const cJSON *of[2], *c, *all;
+    cJSON *entry;
     uint32_t number = 0, i;
-    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
-    of[0] = entry;
+    bool more = true;
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &number, err);
+    if (r) return r;
+    of[0] = entry = cJSON_ParseWithLength(load->index.entries[number].text.at, load->index.entries[number].text.size);
     of[1] = load->manifest_json.root;
-    for (i = 0; !r && i < 2; i++) {
+    if (!entry) return hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "index.json: cJSON: out of memory");
+    for (i = 0; i < 2; i++) {
         all = hlsnap__json_get(of[i], "annotations");
-        for (c = all ? all->child : NULL; c; c = c->next)
-            if (!visit(c->string, c->valuestring, user)) return HLSNAP_OK;
+        for (c = all ? all->child : NULL; c && more; c = c->next)
+            if (cJSON_IsString(c)) more = visit(c->string, c->valuestring, user);
     }
-    return r;
+    cJSON_Delete(entry);
+    return HLSNAP_OK;
 }
 
 static hlsnap_result hlsnap__oci_layers_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_layer visit,
                                             void *user, hlsnap_error *err) {
     const hlsnap__oci_manifest *m = &load->manifest;
-    const cJSON *entry = NULL;
     uint32_t number = 0, i;
-    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &entry, &number, err);
+    hlsnap_result r = hlsnap__oci_find_manifest(load, ref, &number, err);
     for (i = 0; !r && i < m->num_layers; i++) {
         hlsnap_oci_layer layer;
         memcpy(layer.memory.text, m->memory[i].digest, sizeof(layer.memory.text));
@@ -4431,76 +5465,163 @@ static hlsnap_result hlsnap__oci_layers_run(hlsnap__oci_load *load, const char *
     return r;
 }
 
+/* ---- >>holders: what keeps a snapshot in a layout ---- */
+
+static hlsnap_result hlsnap__oci_holders_run(hlsnap__oci_load *load, const char *ref, hlsnap_oci_visit_holder visit,
+                                             void *user, hlsnap_error *err) {
+    const hlsnap__oci_index *index = &load->index;
+    hlsnap__oci_about *all = NULL;
+    hlsnap__oci_reach reach;
+    char digest[72], tagged[72];
+    uint32_t number = 0, i;
+    hlsnap_result r = hlsnap__oci_index_find(index, ref, &number, err);
+    if (r) return r;
+    memset(&reach, 0, sizeof(reach));
+    hlsnap__format(digest, sizeof(digest), "%s", index->entries[number].digest);
+    r = hlsnap__oci_about_all(load, &all, err);
+    for (i = 0; i < index->num && !r; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        const char *subject = hlsnap__oci_subject(e, &all[i], tagged);
+        hlsnap_oci_holder h;
+        memset(&h, 0, sizeof(h));
+        h.tag = e->tag ? e->tag : "";
+        h.digest = e->digest;
+        if (strcmp(e->digest, digest) == 0) {
+            if (e->tag && !visit(&h, user)) break;
+            continue;
+        }
+        reach.watch = digest;
+        r = hlsnap__oci_reach_entry(load, &reach, i, i, subject, err);
+        h.kind = strcmp(subject, digest) == 0 ? HLSNAP_OCI_HELD_ABOUT : HLSNAP_OCI_HELD_BY;
+        if (!r && (reach.seen || h.kind == HLSNAP_OCI_HELD_ABOUT) && !visit(&h, user)) break;
+    }
+    hlsnap__oci_reach_free(&reach);
+    hlsnap__free(all);
+    return r;
+}
+
 /* ---- >>gc ---- */
 
 typedef struct hlsnap__oci_gc {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach;
+    hlsnap__oci_about *about;
     hlsnap__text text;
-    uint8_t *drop; /* one byte an entry */
+    uint8_t *drop; /* one byte an entry: hlsnap__oci_may */
     uint32_t dropped;
     int64_t before; /* seconds since 1970: what is younger stays */
     uint64_t freed;
 } hlsnap__oci_gc;
+
+typedef enum hlsnap__oci_may {
+    HLSNAP__OCI_STAYS,
+    HLSNAP__OCI_GOES,        /* unless something that stays leads to it */
+    HLSNAP__OCI_GOES_WITH_IT /* a referrer: with what it is about */
+} hlsnap__oci_may;
 
 /* Whether a file was neither written nor named after `before`. */
 static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
     return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
 }
 
-/* Whether an entry says by itself that it is a snapshot's, as those do that are written here: also of an unsound manifest. */
-static bool hlsnap__oci_entry_ours(const cJSON *entry) {
-    const cJSON *type = hlsnap__json_get(entry, "artifactType");
-    return cJSON_IsString(type) && strcmp(type->valuestring, HLSNAP__OCI_ARTIFACT_TYPE) == 0 &&
-           hlsnap__sha256_text_ok(hlsnap__oci_digest_of(entry));
+/* Whether the manifest of an entry is old, or gone. */
+static hlsnap_result hlsnap__oci_gc_old(const hlsnap__oci_gc *gc, const hlsnap__oci_entry *e, bool *old,
+                                        hlsnap_error *err) {
+    struct stat st;
+    *old = false;
+    if (!hlsnap__sha256_text_ok(e->digest)) return HLSNAP_OK;
+    if (fstatat(gc->store.sha256, e->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        *old = hlsnap__oci_old(&st, gc->before);
+    else if (errno == ENOENT)
+        *old = true;
+    else
+        return hlsnap__oci_os(err, errno, "stat", "a manifest");
+    return HLSNAP_OK;
 }
 
 /* What a tag names must be there: what a missing manifest would lead to may be here all the same. */
-static hlsnap_result hlsnap__oci_gc_tagged(const hlsnap__oci_gc *gc, const cJSON *entry, hlsnap_error *err) {
-    const char *digest = hlsnap__oci_digest_of(entry);
+static hlsnap_result hlsnap__oci_gc_tagged(const hlsnap__oci_gc *gc, const hlsnap__oci_entry *e, hlsnap_error *err) {
     struct stat st;
-    if (hlsnap__oci_kind_of(hlsnap__json_get(entry, "mediaType")->valuestring, false) != HLSNAP__OCI_CERTAINLY ||
-        !hlsnap__sha256_text_ok(digest) || fstatat(gc->store.sha256, digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    if (!hlsnap__oci_is_document(e->type) || !hlsnap__sha256_text_ok(e->digest) ||
+        fstatat(gc->store.sha256, e->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
         return HLSNAP_OK;
-    return hlsnap__oci_os(err, errno, "stat", digest);
+    return hlsnap__oci_os(err, errno, "stat", e->digest);
 }
 
-/* Chooses the entries that go: snapshots without a tag, whose manifest is old or gone. Those of others stay, whatever they
-   are. */
-static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
-    const cJSON *all = hlsnap__json_get(gc->load->index.root, "manifests"), *e;
-    uint32_t i = 0;
-    hlsnap_result r = HLSNAP_OK;
-    gc->drop = (uint8_t *)hlsnap__alloc(1, (size_t)cJSON_GetArraySize(all) + 1, err);
+/* Sorts the entries: snapshots without a tag may go when they are old, and what is about something else, without a tag of a
+   user's, may go with it. Those of others stay, whatever they are. */
+static hlsnap_result hlsnap__oci_gc_sort(hlsnap__oci_gc *gc, hlsnap_error *err) {
+    const hlsnap__oci_index *index = &gc->load->index;
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_about_all(gc->load, &gc->about, err);
+    if (r) return r;
+    gc->drop = (uint8_t *)hlsnap__alloc(1, (size_t)index->num + 1, err);
     if (!gc->drop) return HLSNAP_ERR_MEMORY;
-    for (e = all->child; e && !r; e = e->next, i++) {
-        struct stat st;
-        uint64_t bytes;
-        bool ours;
-        if (hlsnap__oci_tag_of(e)) {
-            r = hlsnap__oci_gc_tagged(gc, e, err);
-            continue;
-        }
-        r = hlsnap__oci_entry_look(gc->load, &seen, e, i, &ours, &bytes, err);
-        if (r || !ours || (!bytes && !hlsnap__oci_entry_ours(e)))
-            continue; /* no bytes: not sound, and perhaps another's */
-        if (fstatat(gc->store.sha256, hlsnap__oci_digest_of(e) + 7, &st, AT_SYMLINK_NOFOLLOW) == 0)
-            gc->drop[i] = hlsnap__oci_old(&st, gc->before);
-        else if (errno == ENOENT)
-            gc->drop[i] = 1;
-        else
-            r = hlsnap__oci_os(err, errno, "stat", "a manifest");
-        gc->dropped += gc->drop[i];
+    for (i = 0; i < index->num && !r; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        const hlsnap__oci_about *a = &gc->about[i];
+        char tagged[72];
+        const bool signature = hlsnap__oci_tag_subject(e->tag, tagged);
+        bool old;
+        if (e->tag) r = hlsnap__oci_gc_tagged(gc, e, err);
+        if (!r) r = hlsnap__oci_gc_old(gc, e, &old, err);
+        if (r || !old || (e->tag && !signature)) continue;
+        if (a->on != a->same)
+            gc->drop[i] = HLSNAP__OCI_GOES_WITH_IT;
+        else if (!e->tag && (a->bytes || (a->why && hlsnap__oci_entry_ours(e)))) /* what is unsound may be another's */
+            gc->drop[i] = HLSNAP__OCI_GOES;
     }
-    hlsnap__free(seen.rows);
+    return r;
+}
+
+/* Keeps entry i, and what it leads to. */
+static hlsnap_result hlsnap__oci_gc_keep(hlsnap__oci_gc *gc, uint32_t i, uint8_t *stays, hlsnap_error *err) {
+    const hlsnap__oci_about *a = &gc->about[i];
+    char tagged[72];
+    gc->drop[i] = HLSNAP__OCI_STAYS;
+    stays[a->same] = 1;
+    return hlsnap__oci_reach_entry(gc->load, &gc->reach, i, i,
+                                   hlsnap__oci_subject(&gc->load->index.entries[i], a, tagged), err);
+}
+
+/* Whether an entry that could go must stay: what stays leads to it, or it is about something that stays. */
+static bool hlsnap__oci_gc_held(const hlsnap__oci_gc *gc, uint32_t i, const uint8_t *stays) {
+    const hlsnap__oci_about *a = &gc->about[i];
+    return stays[a->same] || (gc->drop[i] == HLSNAP__OCI_GOES_WITH_IT && stays[a->on]) ||
+           hlsnap__oci_reach_find(&gc->reach, gc->load->index.entries[i].digest);
+}
+
+/* Chooses the entries that go; stays: one byte for each, of the first one of a digest. */
+static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, uint8_t *stays, hlsnap_error *err) {
+    const hlsnap__oci_index *index = &gc->load->index;
+    char tagged[72];
+    uint32_t i;
+    bool more = true;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; i < index->num && !r; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        if (gc->drop[i]) continue;
+        r = hlsnap__oci_gc_keep(gc, i, stays, err);
+        if (!e->tag || hlsnap__oci_tag_subject(e->tag, tagged))
+            stays[gc->about[i].on] = 1; /* for as long as it is young */
+    }
+    while (more && !r) {
+        more = false;
+        for (i = 0; i < index->num && !r; i++) {
+            if (!gc->drop[i] || !hlsnap__oci_gc_held(gc, i, stays)) continue;
+            r = hlsnap__oci_gc_keep(gc, i, stays, err);
+            more = true;
+        }
+    }
+    for (i = 0; i < index->num; i++) gc->dropped += gc->drop[i] != HLSNAP__OCI_STAYS;
     return r;
 }
 
 /* Replaces index.json; the rename is what counts. Under the index lock. */
-static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap__text *text, const hlsnap__json *index,
-                                               const hlsnap__oci_edit *edit, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap__text *text,
+                                               const hlsnap__oci_index *index, const hlsnap__oci_edit *edit,
+                                               hlsnap_error *err) {
     hlsnap__oci_blob b;
     hlsnap_result r = hlsnap__oci_index_make(text, index, edit, err);
     hlsnap__oci_blob_none(&b);
@@ -4519,24 +5640,6 @@ static hlsnap_result hlsnap__oci_index_sync(const hlsnap__oci_store *store, hlsn
     r = hlsnap__oci_fsync(fd, "index.json", err);
     close(fd);
     return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
-}
-
-/* Names of a directory, one after another; NULL at the end or, with *r set, at an error. */
-static DIR *hlsnap__oci_dir_open(int at, hlsnap_error *err, hlsnap_result *r) {
-    const int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* its own offset */
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    *r = d ? HLSNAP_OK : hlsnap__oci_os(err, errno, "open", "a directory");
-    if (!d && fd >= 0) close(fd);
-    return d;
-}
-
-static const char *hlsnap__oci_dir_next(DIR *d, hlsnap_error *err, hlsnap_result *r) {
-    const struct dirent *e;
-    errno = 0;
-    do e = readdir(d);
-    while (e && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0));
-    if (!e && errno) *r = hlsnap__oci_os(err, errno, "read", "a directory");
-    return e ? e->d_name : NULL;
 }
 
 static bool hlsnap__oci_blob_file(const char *name) {
@@ -4564,7 +5667,7 @@ static hlsnap_result hlsnap__oci_gc_blobs(hlsnap__oci_gc *gc, hlsnap_error *err)
         char digest[72];
         if (!hlsnap__oci_blob_file(name)) continue;
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
-        if (hlsnap__oci_reach_find(&gc->reach, digest)->digest[0]) continue;
+        if (hlsnap__oci_reach_find(&gc->reach, digest)) continue;
         r = hlsnap__oci_remove_old(gc->store.sha256, name, gc->before, &gc->freed, err);
     }
     if (d) closedir(d);
@@ -4601,11 +5704,14 @@ static hlsnap_result hlsnap__oci_leftovers(int root, int64_t before, uint64_t *f
 
 /* Under both locks. The index goes first: what is killed in between leaves blobs that nothing leads to, never the reverse. */
 static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL};
+    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
     hlsnap_result r = hlsnap__oci_entries_read(gc->store.root, &gc->load->index, err);
-    if (!r) r = hlsnap__oci_gc_choose(gc, err);
+    uint8_t *stays = r ? NULL : (uint8_t *)hlsnap__alloc(1, (size_t)gc->load->index.num + 1, err);
+    if (!r && !stays) r = HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__oci_gc_sort(gc, err);
+    if (!r) r = hlsnap__oci_gc_choose(gc, stays, err);
+    hlsnap__free(stays);
     edit.drop = gc->drop;
-    if (!r) r = hlsnap__oci_reach_all(gc->load, &gc->reach, gc->drop, NULL, err);
     if (!r && gc->dropped)
         r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
     else if (!r)
@@ -4626,46 +5732,52 @@ static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hls
     }
     hlsnap__oci_store_close(dir, &gc->store, false);
     hlsnap__oci_load_free(gc->load);
-    hlsnap__free(gc->reach.rows);
+    hlsnap__oci_reach_free(&gc->reach);
     hlsnap__free(gc->text.at);
     hlsnap__free(gc->drop);
+    hlsnap__free(gc->about);
     return r;
 }
 
 /* ---- >>tags ---- */
 
-/* Whether a tag that is listed several times is a snapshot's at least once: then it goes from all. */
-static hlsnap_result hlsnap__oci_some_ours(hlsnap__oci_load *load, const char *tag, hlsnap_error *err) {
-    hlsnap__oci_reach seen = {NULL, 0, 0, 0};
-    const cJSON *e = hlsnap__json_get(load->index.root, "manifests")->child;
-    bool ours = false;
-    uint32_t i = 0;
-    hlsnap_result r = HLSNAP_OK;
-    for (; e && !r && !ours; e = e->next, i++) {
-        uint64_t bytes;
-        if (hlsnap__oci_has_tag(e, tag)) r = hlsnap__oci_entry_look(load, &seen, e, i, &ours, &bytes, err);
+/* Whether the tag may be taken away: one of its entries, when it is listed several times, is a snapshot's, or was. What cannot be
+   looked at just now may be another's. */
+static hlsnap_result hlsnap__oci_untag_check(hlsnap__oci_load *load, const char *tag, hlsnap_error *err) {
+    const hlsnap__oci_index *index = &load->index;
+    uint32_t i, found = 0;
+    bool listed = false;
+    for (i = 0; i < index->num; i++) {
+        hlsnap__oci_about a;
+        hlsnap_result r;
+        if (!hlsnap__oci_has_tag(&index->entries[i], tag)) {
+            listed = listed || strcmp(index->entries[i].digest, tag) == 0;
+            continue;
+        }
+        found++;
+        memset(&a, 0, sizeof(a));
+        r = hlsnap__oci_about_look(load, i, &a, err);
+        if (r || (a.why && hlsnap_result_transient(err))) return err->code;
+        if (a.ours) return HLSNAP_OK;
     }
-    hlsnap__free(seen.rows);
-    if (r || ours) return r;
+    if (!found && listed) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: '%s' has no tag", tag);
+    if (!found) return hlsnap__oci_not_found(tag, err);
     return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", tag);
 }
 
 /* Changes what a tag leads to: to the manifest that ref means, or nowhere (NULL). */
 static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *ref,
                                               const char *tag, hlsnap_error *err) {
-    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL};
+    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
     hlsnap__text text = {NULL, 0, 0};
-    const cJSON *entry = NULL;
     uint32_t number = 0;
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
+    if (!r) r = ref ? hlsnap__oci_find_manifest(load, ref, &number, err) : hlsnap__oci_untag_check(load, tag, err);
     if (r) return r;
-    r = hlsnap__oci_find_manifest(load, ref ? ref : tag, &entry, &number, err);
-    if (r == HLSNAP_ERR_AMBIGUOUS && !ref) r = hlsnap__oci_some_ours(load, tag, err);
-    /* one of a manifest that is missing or unsound goes, too; one that cannot be looked at just now may be another's */
-    if (r && (ref || r == HLSNAP_ERR_NOT_FOUND || r == HLSNAP_ERR_MEDIA_TYPE || hlsnap_result_transient(err))) return r;
     edit.tag = tag;
-    edit.digest = ref ? hlsnap__oci_digest_of(entry) : NULL;
-    edit.size = ref ? (uint64_t)hlsnap__json_get(entry, "size")->valuedouble : 0;
+    edit.digest = ref ? load->index.entries[number].digest : NULL;
+    edit.size = ref ? load->index.entries[number].size : 0;
+    edit.created = ref ? hlsnap__oci_created(load->index.entries[number].created) : 0;
     r = hlsnap__oci_index_replace(store, &text, &load->index, &edit, err);
     hlsnap__free(text.at);
     return r;
@@ -4692,7 +5804,8 @@ typedef struct hlsnap__oci_fsck {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
-    const char **tags;               /* of all entries, ascending; point into the index */
+    hlsnap__oci_configs configs;
+    const char **tags; /* of all entries, ascending; point into the index */
     uint32_t num_tags;
     uint8_t *buffer;
     bool repair, blind; /* blind: not all that the index leads to is known */
@@ -4717,7 +5830,6 @@ static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__
         r = hlsnap__oci_reach_add(&f->reach, m->memory[i].digest, m->memory[i].size, number, &row, err);
         if (r) return r;
         row->needed = true;
-        if (!row->size) row->size = m->memory[i].size; /* it was only named before */
         if (row->size != m->memory[i].size)
             return hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
                                 row->digest + 7, (unsigned long long)row->size, (unsigned long long)m->memory[i].size);
@@ -4730,25 +5842,25 @@ static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__
 }
 
 /* The structure of one entry's snapshot: manifest, config, chunk lists. What only another machine can run is sound. */
-static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number, bool *ours,
-                                            hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, uint32_t number, bool *ours, hlsnap_error *err) {
     hlsnap__oci_load *load = f->load;
-    hlsnap_result r =
-        hlsnap__oci_entry_manifest(load, &load->index, entry, number, &load->manifest_json, &load->manifest, ours, err);
-    if (!r && *ours)
-        r = hlsnap__oci_json_blob(load, &load->manifest.config, "config", HLSNAP_ERR_CONFIG, &load->config_json, err);
-    if (!r && *ours) r = hlsnap__oci_config_read(&load->config_json, &load->manifest, true, &load->config, err);
+    const hlsnap__oci_seen *seen;
+    hlsnap_result r = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, ours, err);
+    if (!r && *ours) r = hlsnap__oci_config_seen(load, &f->configs, &seen, err);
     if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
     if (!r && *ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
     hlsnap__oci_config_clear(load);
     return r;
 }
 
+static int hlsnap__oci_tag_order(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 /* One of a snapshot's tags must be no other entry's. */
-static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const cJSON *entry, hlsnap_error *err) {
-    const char *tag = hlsnap__oci_tag_of(entry);
+static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const char *tag, hlsnap_error *err) {
     const char **at = tag && f->num_tags
-                          ? (const char **)(bsearch)(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__json_compare)
+                          ? (const char **)(bsearch)(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__oci_tag_order)
                           : NULL;
     char shown[200];
     if (!at ||
@@ -4760,40 +5872,37 @@ static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const cJSON *entr
 
 /* All tags, in order. */
 static hlsnap_result hlsnap__oci_fsck_tags(hlsnap__oci_fsck *f, hlsnap_error *err) {
-    const cJSON *all = hlsnap__json_get(f->load->index.root, "manifests"), *e;
-    f->tags = (const char **)hlsnap__alloc((size_t)cJSON_GetArraySize(all) + 1, sizeof(f->tags[0]), err);
+    const hlsnap__oci_index *index = &f->load->index;
+    uint32_t i;
+    f->tags = (const char **)hlsnap__alloc((size_t)index->num + 1, sizeof(f->tags[0]), err);
     if (!f->tags) return HLSNAP_ERR_MEMORY;
-    for (e = all->child; e; e = e->next)
-        if (hlsnap__oci_tag_of(e)) f->tags[f->num_tags++] = hlsnap__oci_tag_of(e);
-    qsort(f->tags, f->num_tags, sizeof(f->tags[0]), hlsnap__json_compare);
+    for (i = 0; i < index->num; i++)
+        if (index->entries[i].tag) f->tags[f->num_tags++] = index->entries[i].tag;
+    qsort(f->tags, f->num_tags, sizeof(f->tags[0]), hlsnap__oci_tag_order);
     return HLSNAP_OK;
 }
 
-/* One entry. What was looked at with an earlier one (row->followed) is not looked at again: row->size, for that entry's size;
+/* One entry. What was looked at with an earlier one (row->looked) is not looked at again: row->size, for that entry's size;
    row->needed, it is a snapshot's. Of a size that does not fit, a manifest is not even opened. */
-static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, const cJSON *entry, uint32_t number,
-                                           hlsnap_error *err) {
-    const char *digest = hlsnap__oci_digest_of(entry);
-    const double size = hlsnap__json_get(entry, "size")->valuedouble;
+static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number, hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &f->load->index.entries[number];
     hlsnap__oci_reached *row;
     bool ours = false;
     hlsnap_result r;
-    if (!hlsnap__sha256_text_ok(digest) ||
-        strcmp(hlsnap__json_get(entry, "mediaType")->valuestring, HLSNAP__OCI_MANIFEST_TYPE) != 0)
-        return HLSNAP_OK;
-    r = hlsnap__oci_reach_add(&f->looked, digest, 0, 0, &row, err);
+    if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
+    r = hlsnap__oci_reach_add(&f->looked, e->digest, 0, 0, &row, err);
     if (r) return r;
-    if (row->followed == HLSNAP__OCI_NOBODY || (double)row->size != size) {
-        r = hlsnap__oci_fsck_entry(f, entry, number, &ours, err);
+    if (row->looked == HLSNAP__OCI_NOBODY || row->size != e->size) {
+        r = hlsnap__oci_fsck_entry(f, number, &ours, err);
         if (!hlsnap__oci_size_misfits(r)) {
-            row->followed = 0;
-            row->size = (uint64_t)size;
+            row->looked = 0;
+            row->size = e->size;
             row->needed = ours;
         }
         r = hlsnap__oci_problem(f, r, err);
     }
     if (r || !row->needed) return r;
-    return hlsnap__oci_problem(f, hlsnap__oci_fsck_tag(f, entry, err), err);
+    return hlsnap__oci_problem(f, hlsnap__oci_fsck_tag(f, e->tag, err), err);
 }
 
 /* Whether a blob holds what its name says, and its chunk list is `chunks`, when that is given. */
@@ -4832,7 +5941,7 @@ static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *e
             continue;
         }
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
-        if (hlsnap__oci_reach_find(&f->reach, digest)->digest[0]) continue; /* looked at already */
+        if (hlsnap__oci_reach_find(&f->reach, digest)) continue; /* looked at already */
         if (!hlsnap__oci_fsck_blob(f, digest, 0, NULL, &why)) continue;
         wrong = why.code == HLSNAP_ERR_DIGEST || why.code == HLSNAP_ERR_FILE; /* holds something else, or is no file */
         if (!f->repair || f->blind || !wrong || unlinkat(f->store.sha256, name, 0) != 0)
@@ -4845,15 +5954,85 @@ static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *e
 static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *err) {
     uint32_t i;
     hlsnap_result r = HLSNAP_OK;
-    for (i = 0; !r && i < f->reach.cap; i++) {
+    for (i = 0; !r && i < f->reach.num; i++) {
         const hlsnap__oci_reached *row = &f->reach.rows[i];
         const char *chunks = row->chunks[0] ? row->chunks : NULL;
-        if (!row->digest[0]) continue;
+        if (!hlsnap__sha256_text_ok(row->digest)) continue;
         r = hlsnap__oci_fsck_blob(f, row->digest, row->size, chunks, err);
         if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && !row->needed) r = HLSNAP_OK;
         r = hlsnap__oci_problem(f, r, err);
     }
     return r ? r : hlsnap__oci_fsck_names(f, err);
+}
+
+/* Whether a blob is the manifest of a snapshot; its size, when it is. */
+static hlsnap_result hlsnap__oci_stray_look(hlsnap__oci_load *load, const char *digest, uint64_t *size, bool *is,
+                                            hlsnap_error *err) {
+    hlsnap__oci_ref ref = {"", digest, 0};
+    char path[96];
+    struct stat st;
+    hlsnap_result r;
+    *is = false;
+    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", digest + 7);
+    if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) || st.st_size < 1 ||
+        st.st_size > (off_t)HLSNAP__OCI_JSON_MAX)
+        return HLSNAP_OK;
+    *size = ref.size = (uint64_t)st.st_size;
+    r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &load->manifest_json, err);
+    if (!r && hlsnap__oci_manifest_ours(load->manifest_json.root))
+        *is = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err) == HLSNAP_OK;
+    hlsnap__json_close(&load->manifest_json);
+    return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_strays(const hlsnap__oci_store *store, hlsnap__text *index, uint32_t *num,
+                                        hlsnap_error *err) {
+    hlsnap__oci_load *load = hlsnap__oci_load_new(err);
+    hlsnap_result r = HLSNAP_ERR_MEMORY;
+    const char *name;
+    DIR *d = load ? hlsnap__oci_dir_open(store->sha256, err, &r) : NULL;
+    *num = 0;
+    if (load) load->root = store->root;
+    while (d && !r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
+        hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
+        char digest[72], tag[32];
+        bool is;
+        if (!hlsnap__oci_blob_file(name)) continue;
+        hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
+        hlsnap__format(tag, sizeof(tag), "recovered-%.12s", name);
+        edit.tag = tag;
+        edit.digest = digest;
+        r = hlsnap__oci_stray_look(load, digest, &edit.size, &is, err);
+        if (r || !is) continue;
+        if (index) hlsnap__oci_entry_add(index, *num == 0, &edit);
+        ++*num;
+        if (!index) break;
+    }
+    if (d) closedir(d);
+    if (load) load->root = -1;
+    hlsnap__oci_load_free(load);
+    return r;
+}
+
+/* Makes an index of the snapshots that lie there, where it is lost; tags are not known any more. */
+static hlsnap_result hlsnap__oci_fsck_recover(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__text t = {NULL, 0, 0};
+    hlsnap__oci_blob b;
+    uint32_t num;
+    hlsnap_result r = hlsnap__text_start(&t, HLSNAP__OCI_INDEX_WRITE, err);
+    hlsnap__oci_blob_none(&b);
+    if (r) return r;
+    hlsnap__text_add(&t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_INDEX_TYPE "\",\"manifests\":[");
+    r = hlsnap__oci_strays(&f->store, &t, &num, err);
+    hlsnap__text_raw(&t, "]}", 2);
+    if (!r && t.size > t.cap)
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass %u bytes", HLSNAP__OCI_INDEX_WRITE);
+    if (!r) r = hlsnap__oci_root_write(&f->store, &b, "index.json", t.at, t.size, err);
+    if (!r) r = hlsnap__oci_root_name(&f->store, &b, "index.json", err);
+    if (!r) r = hlsnap__oci_fsync(f->store.root, "the layout", err);
+    hlsnap__oci_blob_close(&f->store, &b, false);
+    hlsnap__free(t.at);
+    return r;
 }
 
 /* oci-layout, which is always the same. */
@@ -4867,19 +6046,20 @@ static hlsnap_result hlsnap__oci_fsck_marker(hlsnap__oci_fsck *f, hlsnap_error *
 }
 
 static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err) {
-    const cJSON *e;
-    uint32_t i = 0;
+    uint32_t i;
     uint64_t freed = 0;
-    hlsnap_result r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    bool indexed = true;
+    hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
+    if (!r && !indexed) r = hlsnap__oci_fsck_recover(f, err);
+    if (!r) r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
     if (!r) r = hlsnap__oci_fsck_marker(f, err);
     if (!r) r = hlsnap__oci_fsck_tags(f, err);
-    if (!r) r = hlsnap__oci_reach_grow(&f->reach, err);
-    for (e = r ? NULL : hlsnap__json_get(f->load->index.root, "manifests")->child; e && !r; e = e->next, i++) {
-        r = hlsnap__oci_fsck_look(f, e, i, err);
-        if (r || !hlsnap__oci_reach_value(f->load, &f->reach, e, i, 0, true, err)) continue;
+    if (!r) r = hlsnap__oci_configs_start(&f->configs, f->load->index.num, err);
+    for (i = 0; !r && i < f->load->index.num; i++) {
+        r = hlsnap__oci_fsck_look(f, i, err);
+        if (r || !hlsnap__oci_reach_entry(f->load, &f->reach, i, i, "", err)) continue;
         f->blind = true;
-        if (err->code != HLSNAP_ERR_UNSUPPORTED) /* another tool's, and nothing is known against it */
-            r = hlsnap__oci_problem(f, err->code, err);
+        r = hlsnap__oci_problem(f, err->code, err);
     }
     if (!r) r = hlsnap__oci_fsck_blobs(f, err);
     if (!r && f->repair) r = hlsnap__oci_leftovers(f->store.root, INT64_MAX, &freed, err);
@@ -4895,9 +6075,11 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
     hlsnap_result r;
     hlsnap__oci_store_none(store);
     r = hlsnap__oci_open_root(dir, &store->root, err);
-    if (!r && store->root < 0) r = hlsnap__oci_os(err, ENOENT, "open", dir);
+    if (!r && store->root < 0) r = hlsnap__oci_no_layout(err);
     if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
-    hlsnap__json_close(&f->load->index);
+    if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT)
+        r = f->repair && hlsnap__oci_has_blobs(store->root) ? HLSNAP_OK : hlsnap__oci_index_missing(store->root, err);
+    hlsnap__oci_index_close(&f->load->index);
     if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
     if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
     if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
@@ -4918,8 +6100,9 @@ static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, 
     f->load->root = -1;
     hlsnap__oci_store_close(dir, &f->store, false);
     hlsnap__oci_load_free(f->load);
-    hlsnap__free(f->reach.rows);
-    hlsnap__free(f->looked.rows);
+    hlsnap__oci_reach_free(&f->reach);
+    hlsnap__oci_reach_free(&f->looked);
+    hlsnap__oci_configs_free(&f->configs);
     hlsnap__free((void *)f->tags);
     hlsnap__free(f->buffer);
     return r;
@@ -4943,6 +6126,9 @@ static hlsnap_result hlsnap__oci_desc_read(const hlsnap_oci_desc *desc, hlsnap_o
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: a canary is not 0: was it initialized with HLSNAP_ZERO?");
     if ((uint32_t)out->guard > HLSNAP_OCI_GUARD_PRIVATE)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: guard=%u is none", (uint32_t)out->guard);
+    if (out->created < -1 || out->created > HLSNAP__OCI_LAST_TIME)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: created=%lld is no time before the year 10000",
+                            (long long)out->created);
     if (out->guard == HLSNAP_OCI_GUARD_DEFAULT) out->guard = HLSNAP_OCI_GUARD_PRIVATE;
     if (out->threads > HLSNAP__OCI_MAX_THREADS)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: threads=%u, at most %u", out->threads,
@@ -4958,7 +6144,10 @@ static hlsnap_result hlsnap__oci_tag_check(const char *tag, hlsnap_error *err) {
 }
 
 static hlsnap_result hlsnap__oci_ref_check(const char *ref, hlsnap_error *err) {
-    return ref && hlsnap__sha256_text_ok(ref) ? HLSNAP_OK : hlsnap__oci_tag_check(ref, err);
+    char shown[200];
+    if (ref && (hlsnap__sha256_text_ok(ref) || hlsnap__oci_name_ok(ref))) return HLSNAP_OK;
+    hlsnap__printable(shown, sizeof(shown), ref ? ref : "NULL", ref ? strlen(ref) : 4, false);
+    return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "'%s' is neither a tag nor sha256:<64 lowercase hex>", shown);
 }
 
 static hlsnap_result hlsnap__oci_given(const void *p, const char *what, hlsnap_error *err) {
@@ -5097,6 +6286,16 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
     return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);
 }
 
+HLSNAP_API hlsnap_result hlsnap_oci_holders(const char *dir, const char *ref, hlsnap_oci_visit_holder visit, void *user,
+                                            hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load;
+    hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
+    if (!r) r = hlsnap__oci_holders_run(load, ref, visit, user, &e);
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_holders", &e, err);
+}
+
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
@@ -5109,7 +6308,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const 
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_tag_check(tag, &e);
+    if (!r) r = hlsnap__oci_ref_check(tag, &e);
     if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_untag", &e, err);
 }
@@ -5127,16 +6326,33 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64
     return hlsnap__oci_end(r, "hlsnap_oci_gc", &e, err);
 }
 
+/* Without locks, what is collected meanwhile looks like damage: then once more, as long as the index has changed. */
+static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, hlsnap_error *err) {
+    struct stat before, after;
+    char path[4200];
+    int i;
+    hlsnap_result r;
+    memset(&before, 0, sizeof(before));
+    memset(&after, 0, sizeof(after));
+    hlsnap__format(path, sizeof(path), "%.4096s/index.json", dir);
+    for (i = 0;; i++) {
+        hlsnap__oci_fsck *f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), err);
+        if (!f) return HLSNAP_ERR_MEMORY;
+        stat(path, &before);
+        f->repair = repair;
+        r = hlsnap__oci_fsck_run(dir, f, err);
+        hlsnap__free(f);
+        if (repair || !hlsnap__oci_collected(r, err) || i == 20 || stat(path, &after) != 0 ||
+            (before.st_ino == after.st_ino && before.st_ctim.tv_sec == after.st_ctim.tv_sec &&
+             before.st_ctim.tv_nsec == after.st_ctim.tv_nsec))
+            return r;
+    }
+}
+
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap__oci_fsck *f = NULL;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r && !(f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), &e))) r = HLSNAP_ERR_MEMORY;
-    if (!r) {
-        f->repair = repair;
-        r = hlsnap__oci_fsck_run(dir, f, &e);
-    }
-    hlsnap__free(f);
+    if (!r) r = hlsnap__oci_fsck_until(dir, repair, &e);
     return hlsnap__oci_end(r, "hlsnap_oci_fsck", &e, err);
 }
 

@@ -507,24 +507,44 @@ static bool visit_layer(const hlsnap_oci_layer *layer, void *user) {
     return ++visits < 5;
 }
 
+/* What was read of an index is what its JSON says. */
+static void index_agrees(const hlsnap__oci_index *index, const cJSON *root_value) {
+    const cJSON *e = hlsnap__json_get(root_value, "manifests") ? hlsnap__json_get(root_value, "manifests")->child : NULL;
+    uint32_t i;
+    for (i = 0; i < index->num; i++, e = e->next) {
+        const hlsnap__oci_entry *mine = &index->entries[i];
+        const cJSON *tag = hlsnap__json_get(hlsnap__json_get(e, "annotations"), HLSNAP__OCI_REF_NAME), *type = hlsnap__json_get(e, "mediaType");
+        MUST(strcmp(mine->digest, hlsnap__json_get(e, "digest")->valuestring) == 0 && (double)mine->size == hlsnap__json_get(e, "size")->valuedouble);
+        MUST(cJSON_IsString(type) ? strcmp(mine->type, type->valuestring) == 0 : !mine->type[0]);
+        MUST(cJSON_IsString(tag) ? mine->tag && strcmp(mine->tag, tag->valuestring) == 0 : !mine->tag);
+    }
+    MUST(!e);
+}
+
 /* An index that was edited: it is JSON, what had the tag has it no longer, all else stands as it stood. */
-static void index_edited(const hlsnap__json *old, uint64_t how) {
+static void index_edited(const hlsnap__oci_index *old, const cJSON *old_root, uint64_t how) {
     static const char *const tags[] = {"v1", "v0", "new", "foreign"};
     hlsnap__oci_edit edit = {tags[how % 4], how / 4 % 2 ? docs[DOC_MANIFEST + how / 8 % 3].digest : NULL, docs[DOC_MANIFEST + how / 8 % 3].size, NULL};
-    const cJSON *all = hlsnap__json_get(old->root, "manifests"), *e;
-    uint8_t *drop = (uint8_t *)calloc(1, (size_t)cJSON_GetArraySize(all) + 1);
+    uint8_t *drop = (uint8_t *)calloc(1, (size_t)old->num + 1);
     hlsnap__text t = {NULL, 0, 0};
+    hlsnap__oci_index edited;
     hlsnap__json d;
     hlsnap_result r;
-    uint32_t tagged = 0;
+    uint32_t tagged = 0, i;
     drop[0] = how / 32 % 2;
     if (how / 64 % 2) edit.drop = drop;
     if (how / 128 % 4 == 0) edit.tag = edit.digest = NULL;
     r = outcome(hlsnap__oci_index_make(&t, old, &edit, &err), R(OK) | R(ERR_AMBIGUOUS) | R(ERR_LIMIT));
     if (!r) {
         MUST(scanned((const uint8_t *)t.at, t.size, &d));
-        MUST(cJSON_GetArraySize(d.root) == cJSON_GetArraySize(old->root));
-        for (e = hlsnap__json_get(d.root, "manifests")->child; e && edit.tag; e = e->next) tagged += hlsnap__oci_has_tag(e, edit.tag);
+        MUST(cJSON_GetArraySize(d.root) == cJSON_GetArraySize(old_root));
+        memset(&edited, 0, sizeof(edited));
+        edited.doc.text = t.at, edited.doc.size = t.size, edited.doc.code = HLSNAP_ERR_INDEX;
+        MUST(hlsnap__oci_index_parse(&edited, &err) == HLSNAP_OK);
+        index_agrees(&edited, d.root);
+        for (i = 0; i < edited.num && edit.tag; i++) tagged += hlsnap__oci_has_tag(&edited.entries[i], edit.tag);
+        edited.doc.text = NULL;
+        hlsnap__oci_index_close(&edited);
         if (edit.tag) MUST(tagged == (edit.digest != NULL));
         hlsnap__json_close(&d);
     }
@@ -536,17 +556,18 @@ static void fuzz_index(const uint8_t *p, size_t size) {
     static slot index;
     const uint64_t how = hash_of(p, size);
     hlsnap__json d;
+    hlsnap__oci_index read;
     hlsnap_oci_info info;
     size_t n;
     const uint8_t *text = expand(p, size, &n);
-    scanned(text, n, &d);
-    hlsnap__json_close(&d);
-    memset(&d, 0, sizeof(d));
+    const bool object = scanned(text, n, &d);
+    memset(&read, 0, sizeof(read));
     slot_set(&index, root, "index.json", text, n);
     before.fd = lowest_fd();
-    if (!outcome(hlsnap__oci_entries_read(root, &d, &err), R(OK) | R(ERR_JSON) | R(ERR_INDEX) | R(ERR_LIMIT))) {
+    if (!outcome(hlsnap__oci_entries_read(root, &read, &err), R(OK) | R(ERR_JSON) | R(ERR_INDEX) | R(ERR_LIMIT))) {
         good_add(p, size);
-        index_edited(&d, how);
+        if (object) index_agrees(&read, d.root); /* else it has more values than a tree is made of */
+        if (object) index_edited(&read, d.root, how);
         visits = how / 16 % 5;
         switch (how % 8) {
         case 0: case 1: load_and_look("v1", how / 16 | 1ull << 15, MAY_LOAD & ~R(ERR_LAYOUT)); break;
@@ -562,6 +583,7 @@ static void fuzz_index(const uint8_t *p, size_t size) {
         }
     }
     hlsnap__json_close(&d);
+    hlsnap__oci_index_close(&read);
 }
 
 QUIET static uint32_t count_of(const uint8_t *p, size_t n, const char *what) {
@@ -582,7 +604,7 @@ static void fuzz_manifest(const uint8_t *p, size_t size) {
     const uint8_t *text = expand(p, size, &n);
     if (!n || n > HLSNAP__OCI_JSON_MAX) return;
     memset(&m, 0, sizeof(m));
-    r = scanned(text, n, &d) ? outcome(hlsnap__oci_manifest_read(&d, &m, &err), R(OK) | R(ERR_CONFIG) | R(ERR_MEDIA_TYPE)) : err.code;
+    r = scanned(text, n, &d) ? outcome(hlsnap__oci_manifest_read(&d, &m, &err), R(OK) | R(ERR_JSON) | R(ERR_CONFIG) | R(ERR_MEDIA_TYPE)) : err.code;
     MUST(r || (m.num_layers >= 1 && m.num_layers <= HLSNAP__MAX_LAYERS));
     hlsnap__json_close(&d);
     if (!r) good_add(p, size);

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 PAGE, CHUNK = 4096, 65536
-MAX_JSON, MAX_INT, MAX_DEPTH, MAX_VALUES = 1 << 20, 1 << 53, 16, 262144
+MAX_JSON, MAX_INDEX, MAX_INT, MAX_DEPTH, MAX_VALUES = 1 << 20, 1 << 26, 1 << 53, 16, 262144
 MAX_LAYERS, MAX_LAYER_BYTES, MAX_EXTENTS = 128, 1 << 35, 32768
 LOWEST, END_OF_ADDRESSES = 0x200000, 0x7F0000000000
 RUNTIME_TLS = 3072
@@ -63,7 +63,13 @@ MEMORY_TYPE = "application/vnd.hlsnap.snapshot.memory.v1"
 CHUNKS_TYPE = "application/vnd.hlsnap.snapshot.chunks.v1"
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
+CREATED = "org.opencontainers.image.created"
+RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
+NAME_OF_OTHERS = re.compile(r"(?=.*[:@+/])[A-Za-z0-9_][A-Za-z0-9._:@+/-]{0,254}")
+FOLDED = {name.lower(): name for name in (
+    "imageLayoutVersion", "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations",
+    "digest", "size", "urls", "data", "platform")}
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
@@ -105,6 +111,10 @@ def sha256(data: bytes) -> str:
 # ---- JSON: "JSON" ----
 
 
+class Odd(str):
+    """A number that is none of those which count."""
+
+
 class Json:
     """Strict, in one pass; `spans` says where each object stood in the text, for editing an index byte by byte."""
 
@@ -115,10 +125,14 @@ class Json:
     WHOLE = re.compile(r"0|-?[1-9][0-9]*")
     ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
-    def __init__(self, data: bytes, where: str):
+    FLOAT = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?")
+
+    def __init__(self, data: bytes, where: str, largest: int = MAX_JSON):
         self.where, self.at, self.values = where, 0, 0
+        self.loose = where in ("oci-layout", "index.json")
+        self.most = MAX_VALUES if where != "index.json" else largest
         self.spans: Dict[int, Tuple[int, int]] = {}
-        need(len(data) <= MAX_JSON, "LIMIT", f"{where}: {len(data)} bytes, more than {MAX_JSON}")
+        need(len(data) <= largest, "LIMIT", f"{where}: {len(data)} bytes, more than {largest}")
         try:
             self.text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -145,8 +159,8 @@ class Json:
     def value(self, depth: int) -> Any:
         first = self.peek()
         self.values += 1
-        if self.values > MAX_VALUES:
-            self.fail(f"more than {MAX_VALUES} values")
+        if self.values > self.most:
+            self.fail(f"more than {self.most} values")
         if first in ("{", "["):
             if depth == MAX_DEPTH:
                 self.fail(f"more than {MAX_DEPTH} levels")
@@ -202,10 +216,14 @@ class Json:
         except UnicodeDecodeError:
             self.fail("a lone surrogate")
 
-    def number(self) -> int:
+    def number(self) -> Any:
         match = self.NUMBER.match(self.text, self.at)
         if not match:
             self.fail("no value")
+        if self.loose and self.FLOAT.fullmatch(match[0]) and not (self.WHOLE.fullmatch(match[0]) and len(match[0]) <= 17
+                                                                  and abs(int(match[0])) <= MAX_INT):
+            self.at = match.end()
+            return Odd(match[0])
         if not self.WHOLE.fullmatch(match[0]) or len(match[0]) > 17 or abs(int(match[0])) > MAX_INT:
             self.fail(f"the number {match[0][:40]}")
         self.at = match.end()
@@ -227,6 +245,8 @@ class Layout:
         self.path = path
         try:
             self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            refuse("NOT_FOUND", f"{path}: no layout there")
         except OSError as error:
             refuse("FILE", f"{path}: {error.strerror}")
 
@@ -252,12 +272,26 @@ class Layout:
             refuse("FILE", f"{where}: not a regular file")
         return fd
 
+    def has_blobs(self) -> bool:
+        """Whether anything stands where blobs do: then an index that is missing is lost."""
+        try:
+            fd = os.open("blobs/sha256", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.root)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            return bool(os.listdir(fd))
+        finally:
+            os.close(fd)
+
     def read_json(self, name: str) -> Json:
         fd = self.open(name)
         try:
             size = os.fstat(fd).st_size
-            need(size <= MAX_JSON, "LIMIT", f"{name}: {size} bytes, more than {MAX_JSON}")
-            return Json(read_all(fd, 0, size), name)
+            largest = MAX_INDEX if name == "index.json" else MAX_JSON
+            need(size <= largest, "LIMIT", f"{name}: {size} bytes, more than {largest}")
+            return Json(read_all(fd, 0, size), name, largest)
         finally:
             os.close(fd)
 
@@ -297,10 +331,18 @@ def is_int(value: Any, low: int = -MAX_INT, high: int = MAX_INT) -> bool:
     return type(value) is int and low <= value <= high
 
 
-def check_descriptor(value: Any, where: str, result: str) -> None:
+def check_names(value: Dict[str, Any], where: str, result: str) -> None:
+    for name in value:
+        like = "".join(c.lower() if c < "\x80" else {"\u017f": "s", "\u212a": "k"}.get(c, c) for c in name)
+        need(like not in FOLDED or FOLDED[like] == name, result, f"{where}: {name!r}, which others take for {FOLDED.get(like)!r}")
+
+
+def check_descriptor(value: Any, where: str, result: str, listed: bool = False) -> None:
     need(isinstance(value, dict), result, f"{where}: a descriptor is an object")
+    check_names(value, where, result)
     media_type, digest = value.get("mediaType"), value.get("digest")
-    need(isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type), result, f"{where}.mediaType: type/subtype")
+    need(not isinstance(value.get("size"), Odd), "JSON", f"{where}.size: {value.get('size')}")
+    need((listed and media_type is None) or isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type), result, f"{where}.mediaType: type/subtype")
     need(isinstance(digest, str) and DIGEST.fullmatch(digest), result, f"{where}.digest: algorithm:encoded")
     need(not digest.startswith("sha256:") or SHA256.fullmatch(digest), result, f"{where}.digest: 64 lowercase hex digits")
     need(is_int(value.get("size"), 0), result, f"{where}.size: an integer from 0 to 2^53")
@@ -310,23 +352,31 @@ def check_opened(descriptor: Dict[str, Any], where: str, result: str) -> None:
     need(descriptor["digest"].startswith("sha256:"), result, f"{where}.digest: of a file that is opened, so sha256")
 
 
-def check_annotations(value: Dict[str, Any], where: str, result: str) -> None:
-    if "annotations" in value:
+def check_annotations(value: Dict[str, Any], where: str, result: str, loose: bool = False) -> None:
+    if "annotations" in value and not (loose and value["annotations"] is None):
         strings = value["annotations"]
-        need(isinstance(strings, dict) and all(isinstance(s, str) for s in strings.values()), result,
+        need(isinstance(strings, dict) and all(isinstance(s, str) and not isinstance(s, Odd) for s in strings.values()), result,
              f"{where}.annotations: an object of strings")
 
 
 def check_envelope(value: Any, media_type: str, where: str, result: str) -> None:
     """What index and manifest have in common."""
     need(isinstance(value, dict), result, f"{where}: an object")
+    check_names(value, where, result)
+    loose = media_type == INDEX_TYPE
+    need(not isinstance(value.get("schemaVersion"), Odd), "JSON", f"{where}.schemaVersion: {value.get('schemaVersion')}")
     need(is_int(value.get("schemaVersion"), 2, 2), result, f"{where}.schemaVersion: 2")
-    need(value.get("mediaType", media_type) == media_type, result, f"{where}.mediaType: absent or {media_type}")
-    check_annotations(value, where, result)
+    need(value.get("mediaType", media_type) in ([media_type, None] if loose else [media_type]), result,
+         f"{where}.mediaType: absent or {media_type}")
+    check_annotations(value, where, result, loose)
 
 
 def read_index(layout: Layout) -> Tuple[Json, Dict[str, Any]]:
+    if not os.path.lexists(os.path.join(layout.path, "index.json")) and not layout.has_blobs():
+        refuse("NOT_FOUND", f"{layout.path}: no layout there")
     version = layout.read_json("oci-layout").parse()
+    if isinstance(version, dict):
+        check_names(version, "oci-layout", "LAYOUT")
     need(isinstance(version, dict) and version.get("imageLayoutVersion") == "1.0.0", "LAYOUT",
          "oci-layout.imageLayoutVersion: 1.0.0")
     text = layout.read_json("index.json")
@@ -335,26 +385,27 @@ def read_index(layout: Layout) -> Tuple[Json, Dict[str, Any]]:
     manifests = index.get("manifests", 0)
     need(manifests is None or isinstance(manifests, list), "INDEX", "index.json.manifests: an array or null")
     for i, entry in enumerate(manifests or []):
-        check_descriptor(entry, f"index.json.manifests[{i}]", "INDEX")
-        check_annotations(entry, f"index.json.manifests[{i}]", "INDEX")
+        check_descriptor(entry, f"index.json.manifests[{i}]", "INDEX", listed=True)
+        check_annotations(entry, f"index.json.manifests[{i}]", "INDEX", loose=True)
     return text, index
 
 
 def tag_of(entry: Dict[str, Any]) -> Optional[str]:
-    return entry.get("annotations", {}).get(REF_NAME)
+    return (entry.get("annotations") or {}).get(REF_NAME)
 
 
 def find_entry(index: Dict[str, Any], ref: str) -> Dict[str, Any]:
     entries = index["manifests"] or []
-    if ":" in ref:
-        need(SHA256.fullmatch(ref), "ARG", f"{ref!r} is neither tag nor digest")
+    if ref.startswith("sha256:"):
+        need(SHA256.fullmatch(ref), "ARG", f"{ref!r} is no digest")
         found = [entry for entry in entries if entry["digest"] == ref][:1]
     else:
-        need(TAG.fullmatch(ref), "ARG", f"{ref!r} is neither tag nor digest")
+        need(TAG.fullmatch(ref) or NAME_OF_OTHERS.fullmatch(ref), "ARG", f"{ref!r} is neither tag nor digest")
         found = [entry for entry in entries if tag_of(entry) == ref]
     need(found, "NOT_FOUND", f"{ref}: not in the index")
     need(len(found) == 1, "AMBIGUOUS", f"{ref}: {len(found)} entries have this tag")
-    need(found[0]["mediaType"] == MANIFEST_TYPE, "MEDIA_TYPE", f"{ref}: its entry's mediaType is {found[0]['mediaType']}")
+    media_type = found[0].get("mediaType")
+    need(media_type == MANIFEST_TYPE, "MEDIA_TYPE" if media_type else "INDEX", f"{ref}: its entry's mediaType is {media_type}")
     check_opened(found[0], ref, "INDEX")
     need(1 <= found[0]["size"] <= MAX_JSON, "INDEX", f"{ref}: a manifest of {found[0]['size']} bytes")
     return found[0]
@@ -369,6 +420,8 @@ def check_manifest(manifest: Any) -> None:
     config, layers = manifest.get("config"), manifest.get("layers")
     check_descriptor(config, "manifest.config", "MANIFEST")
     need(config["mediaType"] == CONFIG_TYPE, "MEDIA_TYPE", f"manifest.config.mediaType: {config['mediaType']}")
+    version = manifest.get("annotations", {}).get("dev.hlsnap.version", "1")
+    need(version == "1", "VERSION", f"manifest.annotations: format version {version}")
     check_opened(config, "manifest.config", "MANIFEST")
     need(1 <= config["size"] <= MAX_JSON, "MANIFEST", f"manifest.config.size: {config['size']}")
     need(isinstance(layers, list) and 2 <= len(layers) <= 2 * MAX_LAYERS and len(layers) % 2 == 0, "MANIFEST",
@@ -441,7 +494,7 @@ class Config:
     def document(self) -> Dict[str, Any]:
         """The object that writers write, its fields in their order."""
         return {
-            "version": 0, "abi": 0, "arch": self.arch, "page_size": PAGE, "library": self.library,
+            "version": 1, "abi": 0, "arch": self.arch, "page_size": PAGE, "library": self.library,
             "guest": {"name": self.guest_name, "build_id": self.build_id, "elf_entry": hex(self.elf_entry),
                       "load_address": hex(self.load_address)},
             "entry": hex(self.entry), "module": hex(self.module), "tls_size": hex(self.tls_size),
@@ -505,7 +558,7 @@ def check_platform(value: Any, any_machine: bool) -> None:
     need(isinstance(value, dict), "CONFIG", "config: an object")
     for name in ("version", "abi"):
         need(is_int(value.get(name), 0), "CONFIG", f"config.{name}: an int from 0")
-        need(value[name] == 0, "VERSION", f"config.{name}: {value[name]}")
+        need(value[name] == (1 if name == "version" else 0), "VERSION", f"config.{name}: {value[name]}")
     need(isinstance(value.get("arch"), str), "CONFIG", "config.arch: a string")
     need(any_machine or value["arch"] == "x86_64", "ARCH", f"config.arch: {value['arch'][:60]!r}")
     need(is_int(value.get("page_size"), 0), "CONFIG", "config.page_size: an int from 0")
@@ -736,14 +789,14 @@ def descriptor(media_type: str, data: bytes, title: str = "") -> Dict[str, Any]:
 def manifest_document(config: Config, config_descriptor: Dict[str, Any], layers: List[Dict[str, Any]]) -> Dict[str, Any]:
     annotations = {"dev.hlsnap.abi": "0", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
                    "dev.hlsnap.cpu.vendor": config.cpu_vendor, "dev.hlsnap.hypervisor": config.hypervisor,
-                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "0"}
+                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "1"}
     return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "artifactType": ARTIFACT_TYPE, "config": config_descriptor,
             "layers": layers, "annotations": {key: text for key, text in annotations.items() if text}}
 
 
-def entry_document(manifest: bytes, tag: str) -> Dict[str, Any]:
-    return {"mediaType": MANIFEST_TYPE, "digest": sha256(manifest), "size": len(manifest), "annotations": {REF_NAME: tag},
-            "artifactType": ARTIFACT_TYPE}
+def entry_document(manifest: bytes, tag: str, created: Optional[str] = None) -> Dict[str, Any]:
+    return {"mediaType": MANIFEST_TYPE, "digest": sha256(manifest), "size": len(manifest),
+            "annotations": {**({CREATED: created} if created else {}), REF_NAME: tag}, "artifactType": ARTIFACT_TYPE}
 
 
 def chunk_list(memory: bytes) -> bytes:
@@ -842,7 +895,7 @@ def index_with(path: str, new: Dict[str, Any]) -> bytes:
             kept.append(text.text[start:end])
         elif entry["digest"] not in digests:
             digests.add(entry["digest"])
-            rest = {name: s for name, s in entry["annotations"].items() if name != REF_NAME}
+            rest = {name: s for name, s in (entry.get("annotations") or {}).items() if name != REF_NAME}
             kept.append(to_json({**entry, "annotations": rest}).decode())
     array = "[" + ",".join(kept + [to_json(new).decode()]) + "]"
     if index["manifests"] is None:
@@ -850,7 +903,7 @@ def index_with(path: str, new: Dict[str, Any]) -> bytes:
     else:
         start, end = text.spans[id(index["manifests"])]
         whole = text.text[:start] + array + text.text[end:]
-    need(len(whole.encode()) <= MAX_JSON, "LIMIT", "the index would pass 1 MiB")
+    need(len(whole.encode()) <= MAX_INDEX // 2, "LIMIT", "the index would pass 32 MiB")
     return whole.encode()
 
 
@@ -1430,14 +1483,14 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
         for i, value in enumerate(bad):
             yield f"{name}-bad{i}", result, put(value, *path.split("."))
 
-    yield from values("version", "version", [], [1, 1 << 53], "VERSION")
+    yield from values("version", "version", [], [0, 2, 1 << 53], "VERSION")
     yield from values("version-type", "version", [], ["0", None, [], False, -1])
     yield from values("abi", "abi", [], [1], "VERSION")
     yield from values("abi-type", "abi", [], ["0", None, -1])
     yield "arch-first", "ARCH", lambda m: m.config.update(arch="arm64", page_size=65536, entry="x", surplus=1)
     yield "abi-first", "VERSION", lambda m: m.config.update(abi=1, arch="arm64", surplus=1)
     yield "page_size-first", "ARCH", lambda m: m.config.update(page_size=65536, entry="x", surplus=1)
-    yield "version-first", "VERSION", lambda m: m.config.update(version=1, abi="x", surplus=1)
+    yield "version-first", "VERSION", lambda m: m.config.update(version=2, abi="x", surplus=1)
     yield from values("arch", "arch", [], ["aarch64", ""], "ARCH")
     yield from values("arch-type", "arch", [], [0, None])
     yield from values("page_size", "page_size", [], [16384, 0], "ARCH")
@@ -1599,13 +1652,15 @@ def json_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     for part in ("manifest", "index"):
         for i, raw in enumerate((b"9007199254740992", b"-9007199254740992", b"[true,false,null]", nested(15), b'"\\n\x7f"', b'{"a":1,"A":2}')):
             yield f"json-{part}-good{i}", "OK", unknown(part, raw)
-        for i, raw in enumerate((b"9007199254740993", b"-9007199254740993", b"0.5", b"1e3", nested(16), nested(300000), b'{"a":1,"\\u0061":2}',
-                                 b'"\\u0000"')):
+        for i, raw in enumerate((b"9007199254740993", b"-9007199254740993", b"0.5", b"1e3", b"-0")):
+            yield f"json-{part}-odd{i}", "JSON" if part == "manifest" else "OK", unknown(part, raw)
+        for i, raw in enumerate((nested(16), nested(300000), b'{"a":1,"\\u0061":2}', b'"\\u0000"', b"01", b"1.", b".5", b"1e", b"+1")):
             yield f"json-{part}-bad{i}", "JSON", unknown(part, raw)
     yield "json-values", "OK", values_of_manifest(MAX_VALUES)
     yield "json-values-over", "JSON", values_of_manifest(MAX_VALUES + 1)
     yield "json-manifest-over", "refused", unknown("manifest", b'"' + b"x" * MAX_JSON + b'"')
-    yield "json-index-over", "LIMIT", unknown("index", b'"' + b"x" * MAX_JSON + b'"')
+    yield "json-index-values", "OK", unknown("index", b"[" + b"0," * MAX_VALUES + b"0]")
+    yield "json-index-over", "LIMIT", unknown("index", b'"' + b"x" * MAX_INDEX + b'"')
 
 
 def manifest_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
@@ -1619,7 +1674,7 @@ def manifest_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield of("no-artifactType", "OK", lambda d: d.pop("artifactType"))
     yield of("no-annotations", "OK", lambda d: d.pop("annotations"))
     yield of("other-annotations", "OK", lambda d: d.update(annotations={"dev.hlsnap.abi": "7", "dev.hlsnap.arch": "vax"}))
-    yield of("subject", "OK", lambda d: d.update(subject=7, Layers=[]))
+    yield of("subject", "OK", lambda d: d.update(subject=7, Layer=[]))
     yield of("urls", "OK", lambda d: d["layers"][0].update(urls=7, data=[], platform=None))
     yield of("mediaType", "refused", lambda d: d.update(mediaType=INDEX_TYPE))
     yield of("mediaType-null", "refused", lambda d: d.update(mediaType=None))
@@ -1677,9 +1732,27 @@ def index_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield of("schema", "INDEX", lambda d: d.update(schemaVersion=1))
     yield of("no-mediaType", "OK", lambda d: d.pop("mediaType"))
     yield of("mediaType", "INDEX", lambda d: d.update(mediaType=MANIFEST_TYPE))
-    yield of("unknown", "OK", lambda d: d.update(subject=1, Manifests=0, artifactType=7))
+    yield of("unknown", "OK", lambda d: d.update(subject=1, Manifest=0, artifactType=7))
+    for name in ("Manifests", "MANIFESTS", "manife\u017ft\u017f", "schemaversion", "Annotations", "MediaType", "Digest", "\u017fize"):
+        yield of(f"fold-{name}", "INDEX", lambda d, name=name: d.update({name: 0}))
+        yield f"entry-fold-{name}", "INDEX", entry(name, 0)
+        yield f"other-fold-{name}", "INDEX", other_entry(**{name: 0})
+        yield f"manifest-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d.update({name: 0}) and None)
+        yield f"config-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d["config"].update({name: 0}) and None)
+        yield f"memory-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d["layers"][0].update({name: 0}) and None)
+        yield f"annotation-fold-{name}", "OK", on("index", lambda d, name=name: d["manifests"][0]["annotations"].update({name: "x"}) and None)
+    yield of("mediaType-null", "OK", lambda d: d.update(mediaType=None))
+    yield of("annotations-null", "OK", lambda d: d.update(annotations=None))
+    yield "entry-annotations-null", "NOT_FOUND", entry("annotations", None)
+    yield "other-annotations-null", "OK", other_entry(annotations=None, artifactType=None)
+    yield "other-type-null", "OK", other_entry(mediaType=None)
+    yield "entry-type-null", "INDEX", entry("mediaType", None)
+    yield of("fraction", "OK", lambda d: d.update(x=[0.5, 1e300, -0.0, 2**64]))
+    yield of("schema-fraction", "JSON", lambda d: d.update(schemaVersion=2.0))
+    yield "other-size-fraction", "JSON", other_entry(size=3.0)
+    yield "manifest-version", "VERSION", on("manifest", lambda d: d["annotations"].update({"dev.hlsnap.version": "0"}) and None)
     yield of("annotations-good", "OK", lambda d: d.update(annotations={"a": "b"}))
-    for i, value in enumerate((None, [], {"a": 1})):
+    for i, value in enumerate((7, [], {"a": 1}, {"a": None})):
         yield of(f"annotations{i}", "INDEX", lambda d, value=value: d.update(annotations=value))
         yield f"entry-annotations{i}", "INDEX", entry("annotations", value)
         yield f"other-entry-annotations{i}", "INDEX", other_entry(annotations=value)
@@ -1705,7 +1778,7 @@ def index_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "other-longest-type", "OK", other_entry(mediaType="a" * 127 + "/" + "0!#$&^_.+-" * 12)
     for i, digest in enumerate(("sha256:" + "A" * 64, "sha256:0", "x", "", "a:", ":a", "A:a", "a++b:c", "a:b:c", "a:ä", None, 0)):
         yield f"other-digest{i}", "INDEX", other_entry(digest=digest)
-    for i, media_type in enumerate(("a", "", "/b", "a/", "a/b/c", "a/b;c=d", "a/ b", ".a/b", "a/+b", "a" * 128 + "/b", "a/" + "b" * 128, "ä/b", None, 1)):
+    for i, media_type in enumerate(("a", "", "/b", "a/", "a/b/c", "a/b;c=d", "a/ b", ".a/b", "a/+b", "a" * 128 + "/b", "a/" + "b" * 128, "ä/b", 1)):
         yield f"other-type{i}", "INDEX", other_entry(mediaType=media_type)
     for i, size in enumerate((-1, "1", None, True)):
         yield f"other-size{i}", "INDEX", other_entry(size=size)
@@ -1850,7 +1923,7 @@ def address_of(config: Config, at: int) -> int:
 
 def command_exact(args: argparse.Namespace) -> int:
     layout = Layout(args.dir)
-    text_of_index = read_index(layout)[0]
+    text_of_index, index = read_index(layout)
     for ref in args.refs:
         s = load(layout, ref, args.any_machine)
         config = to_json(s.config.document())
@@ -1866,7 +1939,10 @@ def command_exact(args: argparse.Namespace) -> int:
                  f"{ref}: {name} differs at byte {at}: {bytes_[at:at + 40]!r}, not {expected[at:at + 40]!r}")
         need(all(c < 0x7F and c not in b"<>&" for c in manifest), "MANIFEST", f"{ref}: manifest: ASCII without <, > and &")
         if ":" not in ref:
-            need(to_json(entry_document(manifest, ref)).decode() in text_of_index.text, "INDEX", f"{ref}: its entry is written otherwise")
+            created = (find_entry(index, ref).get("annotations") or {}).get(CREATED)
+            need(created is None or RFC3339.fullmatch(created), "INDEX", f"{ref}: created {created!r}")
+            need(to_json(entry_document(manifest, ref, created)).decode() in text_of_index.text, "INDEX",
+                 f"{ref}: its entry is written otherwise")
         s.close()
     return 0
 

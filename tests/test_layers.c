@@ -61,8 +61,11 @@ static const char *fresh(void) {
 }
 
 static hlsnap_result save(const char *dir, const char *tag, hlsnap_snapshot *s, char digest[72]) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
     hlsnap_oci_digest d;
-    const hlsnap_result r = hlsnap_oci_save(dir, tag, s, NULL, &d, &err);
+    hlsnap_result r;
+    desc.created = -1; /* so that the index is known to the byte */
+    r = hlsnap_oci_save(dir, tag, s, &desc, &d, &err);
     if (r) printf("# %s\n", err.msg);
     else if (digest) memcpy(digest, d.text, sizeof(d.text));
     return r;
@@ -967,7 +970,7 @@ static void lists(void) {
     CHECK_EQ(hlsnap_oci_list(dir, note, &got, &err), HLSNAP_OK);
     snprintf(want, sizeof(want), " %.15s 0;v2 %.15s +;v1 %.15s +;", d1, d2, d2);
     CHECK_STR(got.text, want);
-    CHECK_EQ(hlsnap_oci_list("nowhere", note, &got, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_list("nowhere", note, &got, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_list(dir, NULL, NULL, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_oci_list(NULL, note, NULL, &err), HLSNAP_ERR_ARG);
     hlsnap_snapshot_release(s);
@@ -983,9 +986,9 @@ static void annotations(void) {
     CHECK_STR(got.text, "org.opencontainers.image.ref.name=v1;dev.hlsnap.abi=0;dev.hlsnap.arch=" HLSNAP__OCI_ARCH ";"
                         "dev.hlsnap.build-id=0123456789abcdef0123456789abcdef01234567;dev.hlsnap.cpu.vendor=AMDisbetter!;"
                         "dev.hlsnap.hypervisor=some_vm-1.0+x;dev.hlsnap.library=" HLSNAP_VERSION_STRING
-                        ";dev.hlsnap.version=0;");
+                        ";dev.hlsnap.version=1;");
     CHECK_EQ(hlsnap_oci_annotations(dir, "v2", note_text, &got, &err), HLSNAP_ERR_NOT_FOUND);
-    CHECK_EQ(hlsnap_oci_annotations(dir, "a/b", note_text, &got, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_annotations(dir, "a/b", note_text, &got, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_annotations(dir, "v1", NULL, &got, &err), HLSNAP_ERR_ARG);
     hlsnap_snapshot_release(s);
 }
@@ -1271,15 +1274,16 @@ static void tags(void) {
     CHECK_EQ(hlsnap_oci_untag(dir, "also", &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_tag(dir, "none", "x", &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_tag(dir, "v1", "a:b", &err), HLSNAP_ERR_ARG);
-    CHECK_EQ(hlsnap_oci_tag(dir, "a:b", "x", &err), HLSNAP_ERR_ARG);
-    CHECK_EQ(hlsnap_oci_untag(dir, d1, &err), HLSNAP_ERR_ARG); /* a digest is no tag */
-    CHECK_EQ(hlsnap_oci_tag("nowhere", "v1", "x", &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_tag(dir, "a:b", "x", &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_untag(dir, d1, &err), HLSNAP_ERR_NOT_FOUND); /* it has none any more */
+    CHECK_EQ(hlsnap_oci_untag(dir, d1, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_tag("nowhere", "v1", "x", &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(access("nowhere", F_OK), -1);
-    CHECK_EQ(hlsnap_oci_gc("nowhere", 0, NULL, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_gc("nowhere", 0, NULL, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(mkdir("l-empty", 0700) == 0 || errno == EEXIST, 1);
-    CHECK_EQ(hlsnap_oci_gc("l-empty", 0, NULL, &err), HLSNAP_ERR_FILE); /* no layout, and it does not become one */
-    CHECK_EQ(hlsnap_oci_fsck("l-empty", true, &err), HLSNAP_ERR_FILE);
-    CHECK_EQ(hlsnap_oci_untag("l-empty", "x", &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_gc("l-empty", 0, NULL, &err), HLSNAP_ERR_NOT_FOUND); /* no layout, and it does not become one */
+    CHECK_EQ(hlsnap_oci_fsck("l-empty", true, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_untag("l-empty", "x", &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(rmdir("l-empty"), 0);
     check_sound(dir);
     hlsnap_snapshot_release(s);
@@ -1345,11 +1349,11 @@ static void collects_around_others(void) {
     foreign(dir, "application/vnd.example", "anything");
     CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
     CHECK_EQ(num_blobs(dir), 4 + 3);
-    /* a manifest that cannot be understood: nothing goes */
+    /* a manifest that is no JSON leads nowhere; one that is damaged, who knows: nothing goes */
     CHECK_EQ(save(dir, "v2", s, NULL), 0);
     CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
     foreign(dir, "application/vnd.docker.distribution.manifest.v2+json", "no JSON");
-    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_JSON);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
     CHECK_EQ(num_blobs(dir), 4 + 4);
     CHECK_EQ(sh("sha256sum < %s/index.json > before", dir), 0);
     CHECK_EQ(sh("truncate -s 0 %s/blobs/sha256/$(printf 'no JSON' | sha256sum | cut -d' ' -f1)", dir), 0);
@@ -1377,7 +1381,6 @@ static void collects_nothing_unknown(void) {
         const char *dir = fresh();
         hlsnap_snapshot *s = large(20, 1);
         char document[300], name[65];
-        hlsnap_result want = HLSNAP_OK;
         CHECK_EQ(save(dir, "v1", s, NULL), 0);
         CHECK_EQ(sh("cd %s && printf layer > f && d=$(sha256sum < f | cut -d' ' -f1) && mv f blobs/sha256/$d && printf %%s $d > ../name", dir), 0);
         {
@@ -1388,16 +1391,14 @@ static void collects_nothing_unknown(void) {
         if (i < HLSNAP_COUNT(rows)) {
             snprintf(document, sizeof(document), rows[i].document, name);
             foreign(dir, "application/vnd.example", document);
-        } else if (i == HLSNAP_COUNT(rows)) { /* too large to be read */
+        } else if (i == HLSNAP_COUNT(rows)) { /* large */
             CHECK_EQ(sh("cd %s && { printf '{\"x\":\"%%*s\",\"d\":\"sha256:%s\"}' 5000000; } > f && d=$(sha256sum < f | cut -d' ' -f1) && n=$(wc -c < f) && "
                         "mv f blobs/sha256/$d && sed -i \"s|\\\"manifests\\\":\\[|&{\\\"mediaType\\\":\\\"a/b\\\",\\\"digest\\\":\\\"sha256:$d\\\",\\\"size\\\":$n},|\" index.json", dir, name), 0);
-            want = HLSNAP_ERR_UNSUPPORTED;
         } else { /* of another algorithm */
             CHECK_EQ(sh("cd %s && mkdir blobs/sha512 && echo '{\"digest\":\"sha256:%s\"}' > blobs/sha512/%0128d && "
                         "sed -i 's|\"manifests\":\\[|&{\"mediaType\":\"a/b\",\"digest\":\"sha512:%0128d\",\"size\":84},|' index.json", dir, name, 7, 7), 0);
-            want = HLSNAP_ERR_UNSUPPORTED;
         }
-        if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), want)) printf("# %s: %s\n", i < HLSNAP_COUNT(rows) ? rows[i].what : "too large, or sha512", err.msg);
+        if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK)) printf("# %s: %s\n", i < HLSNAP_COUNT(rows) ? rows[i].what : "too large, or sha512", err.msg);
         CHECK_EQ(sh("test -e %s/blobs/sha256/%s", dir, name), 0);
         CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
         hlsnap_snapshot_release(s);
@@ -1458,7 +1459,7 @@ static void collects_no_others_of_our_type(void) {
     CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
     CHECK_EQ(num_blobs(dir), 4 + 2);
-    CHECK_EQ(sh("test $(grep -o artifactType %s/index.json | wc -l) = 2", dir), 0);
+    CHECK_EQ(sh("test $(grep -o artifactType %s/index.json | wc -l) = 3", dir), 0); /* nor the snapshot's entry */
     hlsnap_snapshot_release(s);
 }
 
@@ -1547,8 +1548,7 @@ static void finds_what_does_not_load(void) {
     foreign(dir, "application/vnd.oci.image.manifest.v1+json", "{\"schemaVersion\":2,\"subject\":{\"digest\":\"sha256:"
             "00000000000000000000000000000000000000000000000000000000000000aa\"},\"layers\":[{\"urls\":[],\"digest\":\"sha256:"
             "00000000000000000000000000000000000000000000000000000000000000bb\"}]}");
-    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_MANIFEST); /* it has no config */
-    CHECK(strstr(err.msg, "config") != NULL && strstr(err.msg, "(and more)") == NULL);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK); /* that it has no config is its tool's business */
     /* what is no layout is left as it is */
     dir = fresh();
     CHECK_EQ(sh("mkdir -p %s/blobs/sha256 && echo '{}' > %s/index.json", dir, dir), 0);

@@ -282,8 +282,11 @@ static hlsnap_snapshot *snapshot_new(uint64_t seed) {
 static hlsnap_error err;
 
 static hlsnap_result save(const char *dir, const char *tag, hlsnap_snapshot *s, char digest[72]) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
     hlsnap_oci_digest d;
-    hlsnap_result r = hlsnap_oci_save(dir, tag, s, NULL, &d, &err);
+    hlsnap_result r;
+    desc.created = -1; /* so that the index is known to the byte */
+    r = hlsnap_oci_save(dir, tag, s, &desc, &d, &err);
     if (r == HLSNAP_OK && digest) memcpy(digest, d.text, sizeof(d.text));
     return r;
 }
@@ -407,6 +410,7 @@ static hlsnap_result json(const char *text, size_t size) {
     memcpy(d.text, text, size);
     d.size = size;
     r = hlsnap__json_parse(&d, &err);
+    if (!r) r = hlsnap__json_plain(&d, &err);
     hlsnap__json_close(&d);
     return r;
 }
@@ -690,7 +694,9 @@ static void arguments(void) {
     size_t i;
     for (i = 0; i < HLSNAP_COUNT(bad_tags); i++) {
         CHECK_EQ(save(dir, bad_tags[i], s, NULL), HLSNAP_ERR_ARG);
-        CHECK_EQ(hlsnap_oci_load(dir, bad_tags[i], NULL, &t, NULL, &err), HLSNAP_ERR_ARG);
+        /* other tools write names with : @ + /; what ls shows can be looked up */
+        CHECK_EQ(hlsnap_oci_load(dir, bad_tags[i], NULL, &t, NULL, &err), strpbrk(bad_tags[i], ":@+/") && strncmp(bad_tags[i], "sha256:", 7) &&
+                 bad_tags[i][0] != '.' ? HLSNAP_ERR_NOT_FOUND : HLSNAP_ERR_ARG);
         CHECK(t == NULL);
     }
     memset(tag, 'a', 129);
@@ -725,7 +731,7 @@ static void arguments(void) {
     CHECK_EQ(save(dir, "Az0_.-", s, NULL), 0);
     CHECK_EQ(loads(dir, "Az0_.-"), 0);
     CHECK_EQ(loads(dir, "az0_.-"), HLSNAP_ERR_NOT_FOUND);
-    CHECK(strstr(err.msg, "Az0_.-") != NULL);
+    CHECK(strstr(err.msg, "Az0_.-") == NULL); /* what else is listed is not told */
     CHECK(strncmp(err.msg, "hlsnap_oci_load: ", 17) == 0);
     CHECK_EQ(loads(dir, "sha256:0123456789012345678901234567890123456789012345678901234567890123"), HLSNAP_ERR_NOT_FOUND);
     hlsnap_snapshot_release(s);
@@ -1051,7 +1057,7 @@ static const hostile table[] = {
     {"no annotations in manifest", on_manifest, "\"annotations\":{\"dev.hlsnap.abi\"", "\"x\":{\"dev.hlsnap.abi\"", OK, BOTH},
     {"index annotations", on_index, "{\"schemaVersion\":2", "{\"annotations\":{\"k\":\"v\"},\"schemaVersion\":2", OK, BOTH},
     {"unknown fields in index", on_index, "{\"schemaVersion\":2", "{\"x\":[1,{}],\"schemaVersion\":2", OK, BOTH},
-    {"unknown fields in entry", on_index, "\"size\"", "\"Size\":\"x\",\"platform\":{\"os\":\"linux\"},\"size\"", OK, BOTH},
+    {"unknown fields in entry", on_index, "\"size\"", "\"sizes\":\"x\",\"platform\":{\"os\":\"linux\"},\"size\"", OK, BOTH},
     {"unknown fields in manifest", on_manifest, "{\"schemaVersion\":2", "{\"x\":null,\"subject\":7,\"schemaVersion\":2", OK, BOTH},
     {"unknown fields in descriptors", on_manifest, "\"config\":{", "\"config\":{\"urls\":[\"http://x/\"],\"data\":\"AAAA\",", OK, BOTH},
     {"pretty-printed", pretty, "", "", OK, BOTH},
@@ -1160,12 +1166,12 @@ static const hostile table[] = {
     {"JSON NUL in digest", on_index, "\"digest\":\"sha256:", "\"digest\":\"\\u0000sha256:", HLSNAP_ERR_JSON, BOTH},
     {"JSON raw control in tag", on_index, "\"v1\"", "\"v1\n\"", HLSNAP_ERR_JSON, BOTH},
     {"JSON digest twice", on_index, "\"digest\":", "\"digest\":\"sha256:" HEX0 "\",\"digest\":", HLSNAP_ERR_JSON, BOTH},
-    {"JSON key twice in config", on_config, "{\"version\":0,", "{\"version\":0,\"version\":0,", HLSNAP_ERR_JSON, BOTH},
+    {"JSON key twice in config", on_config, "{\"version\":1,", "{\"version\":1,\"version\":1,", HLSNAP_ERR_JSON, BOTH},
     {"JSON key twice in manifest", on_manifest, "{\"schemaVersion\":2,", "{\"schemaVersion\":2,\"schema\\u0056ersion\":2,", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 16 in an unknown field", deep, "16", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 1000", deep, "1000", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 100000", deep, "100000", "", HLSNAP_ERR_JSON, BOTH},
-    {"JSON string of 1 MiB", long_string, "1048576", "", HLSNAP_ERR_LIMIT, BOTH},
+    {"JSON string of 1 MiB", long_string, "1048576", "", OK, BOTH},
     {"JSON of 262144 values and one", crowd_config, "\"layers\":[", "262144:1,", HLSNAP_ERR_JSON, BOTH},
     {"JSON name twice among 20000", crowd_index, "{\"schemaVersion\":2,", "20000:\"k#\":0,\"K#\":0,\"schema\\u0056ersion\":2,", HLSNAP_ERR_JSON, BOTH},
     {"index is an array", whole_index, "", "[]", HLSNAP_ERR_INDEX, BOTH},
@@ -1199,7 +1205,7 @@ static const hostile table[] = {
     {"tag twice, two digests", on_index, MANIFESTS, MANIFESTS ENTRY0 "," TAGGED "},", HLSNAP_ERR_AMBIGUOUS, BOTH},
     {"tag twice, one digest", shell, "sed -i 's/\\[\\(.*\\)\\]/[\\1,\\1]/' index.json", "", HLSNAP_ERR_AMBIGUOUS, BOTH},
     {"tag with a newline", on_index, "\"v1\"", "\"v1\\n\"", HLSNAP_ERR_NOT_FOUND, BOTH},
-    {"annotation key in capitals", on_index, "\"annotations\":", "\"Annotations\":", HLSNAP_ERR_NOT_FOUND, BOTH},
+    {"annotation key in capitals", on_index, "\"annotations\":", "\"Annotations\":", HLSNAP_ERR_INDEX, BOTH},
     {"tag in capitals", on_index, "\"v1\"", "\"V1\"", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"tag with a blank", on_index, "\"v1\"", "\"v1 \"", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"ref.name in capitals", on_index, "image.ref.name", "image.ref.Name", HLSNAP_ERR_NOT_FOUND, BOTH},
@@ -1298,7 +1304,7 @@ static const hostile table[] = {
     {"two layers, both used", two_layers, "\"extents\":[" FIRST_EXTENT, "\"extents\":[[0,4,1,3]", OK, BOTH},
 
     /* config: form */
-    {"config unknown field", on_config, "{\"version\":0", "{\"x\":0,\"version\":0", HLSNAP_ERR_CONFIG, BOTH},
+    {"config unknown field", on_config, "{\"version\":1", "{\"x\":0,\"version\":1", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in guest", on_config, "\"guest\":{", "\"guest\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in window", on_config, "\"window\":{", "\"window\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in region", on_config, "{\"kind\":\"text\"", "{\"flags\":7,\"kind\":\"text\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1333,11 +1339,11 @@ static const hostile table[] = {
     {"config hex with a sign", on_config, "\"0x10000123\"", "\"0x-1\"", HLSNAP_ERR_CONFIG, BOTH},
 
     /* config: identity */
-    {"version newer, unknown fields", on_config, "{\"version\":0", "{\"new\":[],\"version\":1", HLSNAP_ERR_VERSION, BOTH},
-    {"version newer, no abi", on_config, "{\"version\":0,\"abi\":0", "{\"version\":1", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, unknown fields", on_config, "{\"version\":1", "{\"new\":[],\"version\":2", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, no abi", on_config, "{\"version\":1,\"abi\":0", "{\"version\":2", HLSNAP_ERR_VERSION, BOTH},
     {"abi newer, unknown fields, no arch", on_config, "\"abi\":0,\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"abi\":1,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
-    {"version a string", on_config, "{\"version\":0", "{\"version\":\"0\"", HLSNAP_ERR_CONFIG, BOTH},
-    {"version -1", on_config, "{\"version\":0", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
+    {"version a string", on_config, "{\"version\":1", "{\"version\":\"1\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"version -1", on_config, "{\"version\":1", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
     {"abi newer", on_config, "\"abi\":0", "\"abi\":1", HLSNAP_ERR_VERSION, BOTH},
     {"arch of another machine", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" OTHER_ARCH "\"", HLSNAP_ERR_ARCH, BOTH},
     {"arch unknown", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" HLSNAP__OCI_ARCH " \"", HLSNAP_ERR_ARCH, BOTH},
@@ -1636,13 +1642,13 @@ static void refuses_and_leaves_alone(void) { /* what is malformed is not written
         {"index a link", "cp -r good $D; mv $D/index.json $D/x; ln -s x $D/index.json", HLSNAP_ERR_FILE},
         {"index a directory", "cp -r good $D; rm $D/index.json; mkdir $D/index.json", HLSNAP_ERR_FILE},
         {"index a dangling link", "cp -r good $D; rm $D/index.json; ln -s x $D/index.json", HLSNAP_ERR_FILE},
-        {"index beyond 1 MiB", "cp -r good $D; truncate -s 1048577 $D/index.json", HLSNAP_ERR_LIMIT},
+        {"index beyond 64 MiB", "cp -r good $D; truncate -s 67108865 $D/index.json", HLSNAP_ERR_LIMIT},
         {"index of a malformed entry", "cp -r good $D; sed -i 's/sha256:/sha256:..\\//' $D/index.json", HLSNAP_ERR_INDEX},
         {"index with a name twice", "cp -r good $D; sed -i 's/{/{\"schemaVersion\":2,/' $D/index.json", HLSNAP_ERR_JSON},
         {"sha256 a FIFO", "cp -r good $D; rm -r $D/blobs/sha256; mkfifo $D/blobs/sha256", HLSNAP_ERR_FILE},
         {"lock file a directory", "cp -r good $D; rm $D/.hlsnap.lock; mkdir $D/.hlsnap.lock", HLSNAP_ERR_FILE},
         {"lock file a FIFO", "cp -r good $D; rm $D/.hlsnap.lock; mkfifo $D/.hlsnap.lock", HLSNAP_ERR_FILE},
-        {"index as full as it may be", "cp -r good $D; (printf '{\"schemaVersion\":2,\"x\":\"'; head -c 1048400 /dev/zero | tr '\\0' x;"
+        {"index as full as it may be", "cp -r good $D; (printf '{\"schemaVersion\":2,\"x\":\"'; head -c 33554240 /dev/zero | tr '\\0' x;"
          " printf '\",\"manifests\":[]}') > $D/index.json", HLSNAP_ERR_LIMIT}};
     hlsnap_snapshot *s = snapshot_new(1);
     size_t i;
@@ -1945,27 +1951,16 @@ static void opens_only_files(void) {
     hlsnap_snapshot_release(s);
 }
 
-/* An index that holds as many values as a reader takes: what would add to it is refused, and it stays as it is. */
-static void values_are_bounded(void) {
+/* An index of many values costs time that grows with it, and is as good as any. */
+static void many_values(void) {
     const char *dir = fresh();
-    hlsnap_snapshot *s = snapshot_new(1), *t = snapshot_new(2);
-    char tag[16] = "v1";
-    int i;
+    hlsnap_snapshot *s = snapshot_new(1);
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
-    CHECK_EQ(sh("{ python3 -c \"print('{\\\"x\\\":[' + '0,' * 262000 + '0],', end='')\"; sed 's/^{//' %s/index.json; } > x && mv x %s/index.json", dir, dir), 0);
-    for (i = 0; i < 60; i++) {
-        snprintf(tag, sizeof(tag), "t%d", i);
-        if (hlsnap_oci_tag(dir, "v1", tag, &err)) break;
-    }
-    CHECK(i > 0 && i < 60);
-    CHECK_EQ(err.code, HLSNAP_ERR_LIMIT);
-    CHECK_EQ(sh("cp %s/index.json before", dir), 0);
-    CHECK_EQ(save(dir, "v2", t, NULL), HLSNAP_ERR_LIMIT);
-    CHECK_EQ(sh("cmp before %s/index.json", dir), 0);
+    CHECK_EQ(sh("{ python3 -c \"print('{\\\"x\\\":[' + '0,' * 2000000 + '0],', end='')\"; sed 's/^{//' %s/index.json; } > x && mv x %s/index.json", dir, dir), 0);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "t0", &err), 0);
     CHECK_EQ(loads(dir, "v1"), 0);
     CHECK_EQ(loads(dir, "t0"), 0);
     hlsnap_snapshot_release(s);
-    hlsnap_snapshot_release(t);
 }
 
 /* To be looked at, a snapshot need not run here. */
@@ -2629,7 +2624,7 @@ static void manifest_form(void) {
              "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"0\",\"dev.hlsnap.arch\":"
              "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\","
              "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.2.0\","
-             "\"dev.hlsnap.version\":\"0\"}}",
+             "\"dev.hlsnap.version\":\"1\"}}",
              config_digest, strlen(config_text), memory_digest, chunks_digest);
     CHECK_STR(manifest_text, want);
     CHECK_STR(marker_text, "{\"imageLayoutVersion\":\"1.0.0\"}");
@@ -2654,7 +2649,7 @@ static const test_row tests[] = {
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
-    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(values_are_bounded), TEST(size_is_bounded), TEST(holes_are_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
+    TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(many_values), TEST(size_is_bounded), TEST(holes_are_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),
     TEST(concurrent_saves_named), TEST(concurrent_cancels), TEST(cleaning_savers_do_not_harm), TEST(readers_while_saving),

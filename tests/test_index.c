@@ -1,0 +1,791 @@
+/* test_index.c - a layout's index in other people's hands: two readers of one text, other tools' entries, signatures and what else is
+   about a snapshot, ten thousand tags, an index that is lost.
+
+   cc:  cc -I.. test_index.c -o test_index -lcjson -lcrypto
+   run: ./test_index [NAME]                         makes directories named i* where it runs */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <unistd.h>
+
+static void (*at_read)(int fd); /* called before each read of a file */
+static ssize_t t_pread(int fd, void *to, size_t n, off_t at) {
+    if (at_read) at_read(fd);
+    return pread(fd, to, n, at);
+}
+#define pread(...) t_pread(__VA_ARGS__)
+#define HLSNAP_IMPLEMENTATION
+#include "hlsnap.h"
+#include "hlsnap_kvm.h"
+#include "hlsnap_oci.h"
+
+#include "test.h"
+
+#include "oci_make.h"
+
+#include <openssl/evp.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+
+#define MANIFEST_TYPE HLSNAP__OCI_MANIFEST_TYPE
+#define INDEX_TYPE HLSNAP__OCI_INDEX_TYPE
+#define OTHER_TYPE "application/vnd.example.thing"
+
+static hlsnap_error err;
+
+__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
+    char command[1000];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    return system(command);
+}
+
+static const char *fresh(void) {
+    static char path[16][32];
+    static int n;
+    char *p = path[n % 16];
+    snprintf(p, 32, "i%d", n++);
+    CHECK_EQ(sh("rm -rf %s", p), 0);
+    return p;
+}
+
+/* ---- texts of a layout ---- */
+
+static char *text_read(const char *dir, const char *name) {
+    char path[200];
+    struct stat st;
+    char *text;
+    FILE *f;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    f = fopen(path, "r");
+    if (!f || fstat(fileno(f), &st)) return NULL;
+    text = (char *)calloc(1, (size_t)st.st_size + 1);
+    CHECK_EQ(fread(text, 1, (size_t)st.st_size, f), st.st_size);
+    fclose(f);
+    return text;
+}
+static void text_write(const char *dir, const char *name, const char *text, size_t size) {
+    char path[300];
+    FILE *f;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    f = fopen(path, "w");
+    if (!CHECK(f != NULL)) return;
+    CHECK_EQ(fwrite(text, 1, size, f), size);
+    fclose(f);
+}
+/* The text with the first `from` replaced; the caller frees it. */
+static char *replaced(const char *text, const char *from, const char *to) {
+    const char *at = strstr(text, from);
+    char *out = NULL;
+    if (!CHECK(at != NULL)) return strdup(text);
+    CHECK(asprintf(&out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+    return out;
+}
+static void edit(const char *dir, const char *name, const char *from, const char *to) {
+    char *text = text_read(dir, name), *now = replaced(text, from, to);
+    text_write(dir, name, now, strlen(now));
+    free(text), free(now);
+}
+static void digest_of(const char *algorithm, const void *p, size_t n, char digest[140]) {
+    unsigned char sum[64];
+    unsigned size, i;
+    EVP_Digest(p, n, sum, &size, EVP_get_digestbyname(algorithm), NULL);
+    snprintf(digest, 140, "%s:", algorithm);
+    for (i = 0; i < size; i++) sprintf(digest + strlen(digest), "%02x", sum[i]);
+}
+static void blob_put_as(const char *dir, const char *algorithm, const void *p, size_t n, char digest[140]) {
+    char name[200];
+    digest_of(algorithm, p, n, digest);
+    CHECK_EQ(sh("mkdir -p %s/blobs/%s", dir, algorithm), 0);
+    snprintf(name, sizeof(name), "blobs/%s/%s", algorithm, digest + strlen(algorithm) + 1);
+    text_write(dir, name, (const char *)p, n);
+}
+static void blob_put(const char *dir, const char *text, char digest[140]) { blob_put_as(dir, "sha256", text, strlen(text), digest); }
+
+/* An entry at the end of the index; more: further members. */
+static void entry_add(const char *dir, const char *type, const char *digest, size_t size, const char *tag, const char *more) {
+    char *text = text_read(dir, "index.json"), *now = NULL, tagged[400] = "";
+    char *end = strrchr(text, ']');
+    if (tag) snprintf(tagged, sizeof(tagged), ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"%s\"}", tag);
+    *end = 0;
+    CHECK(asprintf(&now, "%s%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu%s%s}]%s", text, end[-1] == '[' ? "" : ",", type, digest, size, tagged,
+                   more ? more : "", end + 1) > 0);
+    text_write(dir, "index.json", now, strlen(now));
+    free(text), free(now);
+}
+/* A document and its entry. */
+static void listed(const char *dir, const char *type, const char *document, const char *tag, const char *more, char digest[140]) {
+    blob_put(dir, document, digest);
+    entry_add(dir, type, digest, strlen(document), tag, more);
+}
+static bool blob_there(const char *dir, const char *digest) {
+    char path[300];
+    snprintf(path, sizeof(path), "%s/blobs/%.6s/%s", dir, digest, digest + 7);
+    return access(path, F_OK) == 0;
+}
+static bool index_has(const char *dir, const char *what) {
+    char *text = text_read(dir, "index.json");
+    const bool has = text && strstr(text, what);
+    free(text);
+    return has;
+}
+
+static hlsnap_result save(const char *dir, const char *tag, hlsnap_snapshot *s, char digest[72]) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_oci_digest d;
+    hlsnap_result r;
+    desc.created = -1;
+    r = hlsnap_oci_save(dir, tag, s, &desc, &d, &err);
+    if (!r && digest) memcpy(digest, d.text, sizeof(d.text));
+    return r;
+}
+static hlsnap_result loads(const char *dir, const char *ref) {
+    hlsnap_snapshot *s = NULL;
+    const hlsnap_result r = hlsnap_oci_load(dir, ref, NULL, &s, NULL, &err);
+    CHECK((s != NULL) == (r == HLSNAP_OK));
+    hlsnap_snapshot_release(s);
+    return r;
+}
+static hlsnap_result gc(const char *dir) {
+    const hlsnap_result r = hlsnap_oci_gc(dir, 0, NULL, &err);
+    if (r) printf("# gc: %s\n", err.msg);
+    return r;
+}
+static const char *manifest_name(const char *digest) {
+    static char name[100];
+    snprintf(name, sizeof(name), "blobs/sha256/%s", digest + 7);
+    return name;
+}
+/* The snapshot's manifest with a piece of it replaced, listed under a tag instead. */
+static void manifest_edit(const char *dir, const char *digest, const char *from, const char *to) {
+    char *old = text_read(dir, manifest_name(digest)), *now = replaced(old, from, to), d[140];
+    hlsnap_oci_untag(dir, "v1", &err);
+    listed(dir, MANIFEST_TYPE, now, "v1", NULL, d);
+    free(old), free(now);
+}
+
+/* ---- one text, two readers ---- */
+
+static void two_meanings(void) {
+    static const struct { const char *where, *from, *to; hlsnap_result want; } rows[] = {
+        {"index.json", "\"size\"", "\"Size\":1,\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"\xc5\xbfize\":1,\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"size\"", "\"SIZE\":1,\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"\\u017fize\":1,\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"size\"", "\"s\\u0049ze\":1,\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"siz\xc3\xa9\":1,\"size\"", HLSNAP_OK},
+        {"index.json", "\"digest\"", "\"Digest\":\"x\",\"digest\"", HLSNAP_ERR_INDEX}, {"index.json", "\"digest\"", "\"dige\xc5\xbft\":\"x\",\"digest\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"manifests\"", "\"Manifests\":[],\"manifests\"", HLSNAP_ERR_INDEX}, {"index.json", "\"manifests\"", "\"manife\xc5\xbft\xc5\xbf\":[],\"manifests\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"schemaVersion\"", "\"schemaversion\":1,\"schemaVersion\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"mediaType\"", "\"mediatype\":\"x\",\"mediaType\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"Annotations\":{},\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"size\"", "\"ArtifactType\":\"x\",\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"Platform\":{},\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"annotations\":{", "\"annotations\":{\"Size\":\"1\",\"DIGEST\":\"x\",", HLSNAP_OK}, /* a map of strings: nobody folds these */
+        {"index.json", "\"size\"", "\"x\":{\"Size\":1},\"size\"", HLSNAP_OK}, {"index.json", "\"size\"", "\"sizes\":1,\"siz\":1,\"size\"", HLSNAP_OK},
+        {"oci-layout", "{", "{\"imagelayoutversion\":\"2.0.0\",", HLSNAP_ERR_LAYOUT}, {"oci-layout", "{", "{\"imageLayoutVer\xc5\xbfion\":\"2.0.0\",", HLSNAP_ERR_LAYOUT},
+        {"manifest", "\"config\"", "\"Config\":{},\"config\"", HLSNAP_ERR_MANIFEST}, {"manifest", "\"layers\"", "\"layer\xc5\xbf\":[],\"layers\"", HLSNAP_ERR_MANIFEST},
+        {"manifest", "\"layers\"", "\"Subject\":{},\"layers\"", HLSNAP_ERR_MANIFEST}, {"manifest", "\"layers\":[{", "\"layers\":[{\"Size\":1,", HLSNAP_ERR_MANIFEST},
+        {"manifest", "\"config\":{", "\"config\":{\"DIGEST\":\"x\",", HLSNAP_ERR_MANIFEST}, {"manifest", "\"annotations\":{\"dev", "\"annotations\":{\"Size\":\"1\",\"dev", HLSNAP_OK}};
+    hlsnap_snapshot *s = snapshot_small(1);
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const char *dir = fresh();
+        char digest[72];
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        if (strcmp(rows[i].where, "manifest") == 0) manifest_edit(dir, digest, rows[i].from, rows[i].to);
+        else edit(dir, rows[i].where, rows[i].from, rows[i].to);
+        if (!CHECK_EQ(loads(dir, "v1"), rows[i].want)) printf("# %s: %s: %s\n", rows[i].where, rows[i].to, err.msg);
+        if (rows[i].want) CHECK(strstr(err.msg, "other readers take this for '") != NULL);
+        if (rows[i].want && strcmp(rows[i].where, "manifest") != 0) CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), rows[i].want);
+        sh("rm -rf %s", dir);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+/* What serializers of other tools write, in the index and in entries that are none of ours. */
+static void others_may_write(void) {
+    static const struct { const char *what, *from, *to; hlsnap_result want; const char *says; } rows[] = {
+        {"entry's annotations null", MANIFEST_TYPE "\"", MANIFEST_TYPE "\",\"platform\":null,\"urls\":null", HLSNAP_OK, NULL},
+        {"index's annotations null", "{\"schemaVersion\"", "{\"annotations\":null,\"schemaVersion\"", HLSNAP_OK, NULL},
+        {"index's mediaType null", "\"mediaType\":\"" INDEX_TYPE "\"", "\"mediaType\":null", HLSNAP_OK, NULL},
+        {"a fraction", "{\"schemaVersion\"", "{\"x\":0.5,\"y\":[1e3,-0,1E-2,9007199254740993],\"schemaVersion\"", HLSNAP_OK, NULL},
+        {"an entry that is all null", "\"manifests\":[", "\"manifests\":[{\"mediaType\":null,\"digest\":\"sha512:ab\",\"size\":0,\"annotations\":null,\"artifactType\":null},", HLSNAP_OK, NULL},
+        {"an entry without mediaType", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3},", HLSNAP_OK, NULL},
+        {"no number", "{\"schemaVersion\"", "{\"x\":1.e3,\"schemaVersion\"", HLSNAP_ERR_JSON, "not a number"},
+        {"a size with a fraction", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3.0},", HLSNAP_ERR_JSON, "not a plain integer"},
+        {"annotations true", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":true},", HLSNAP_ERR_INDEX, "manifests[0].annotations: expected an object, found true"},
+        {"an annotation null", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":{\"a\":null}},", HLSNAP_ERR_INDEX, "expected strings only, found null"},
+        {"no digest", "\"manifests\":[", "\"manifests\":[{\"size\":3},", HLSNAP_ERR_INDEX, "manifests[0].digest: expected sha256:"},
+        {"no size", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\"},", HLSNAP_ERR_INDEX, "manifests[0].size: expected an integer"},
+        {"no object", "\"manifests\":[", "\"manifests\":[[],", HLSNAP_ERR_INDEX, "manifests[0].: expected a descriptor, found an array"},
+        {"17 levels", "{\"schemaVersion\"", "{\"x\":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]],\"schemaVersion\"", HLSNAP_ERR_JSON, "nested too deep"}};
+    hlsnap_snapshot *s = snapshot_small(1);
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const char *dir = fresh();
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        edit(dir, "index.json", rows[i].from, rows[i].to);
+        if (!CHECK_EQ(loads(dir, "v1"), rows[i].want) || (rows[i].says && !CHECK(strstr(err.msg, rows[i].says) != NULL)))
+            printf("# %s: %s\n", rows[i].what, err.msg);
+        CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), rows[i].want);
+        if (!rows[i].want) CHECK(index_has(dir, rows[i].to + 1)); /* it stays as it was written */
+        sh("rm -rf %s", dir);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- names ---- */
+
+static bool count(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    (void)tag, (void)digest, (void)bytes;
+    ++*(int *)user;
+    return true;
+}
+
+/* Tags are written by the registries' grammar; what other tools call an entry finds it, and can be taken away, too. */
+static void names_of_other_tools(void) {
+    static const char *const names[] = {"myapp:v1", "reg.example/team/app:v1", "a@b", "x+y", "A/b_c--d", "host:5000/n@sha256:" "0123"};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72];
+    size_t i;
+    int n = 0;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    for (i = 0; i < HLSNAP_COUNT(names); i++) {
+        char *m = text_read(dir, manifest_name(digest));
+        entry_add(dir, MANIFEST_TYPE, digest, strlen(m), names[i], NULL);
+        free(m);
+        CHECK_EQ(loads(dir, names[i]), HLSNAP_OK);
+        CHECK_EQ(save(dir, names[i], s, NULL), HLSNAP_ERR_ARG);
+        CHECK_EQ(hlsnap_oci_tag(dir, names[i], "again", &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_oci_tag(dir, "again", names[i], &err), HLSNAP_ERR_ARG);
+        CHECK_EQ(hlsnap_oci_untag(dir, names[i], &err), HLSNAP_OK);
+        CHECK_EQ(loads(dir, names[i]), HLSNAP_ERR_NOT_FOUND);
+        CHECK(strstr(err.msg, "v1") == NULL || strstr(names[i], "v1") != NULL); /* what else is there is not told */
+    }
+    CHECK_EQ(hlsnap_oci_untag(dir, "../x", &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_untag(dir, "sha256:12", &err), HLSNAP_ERR_ARG);
+    /* a digest: all its tags */
+    CHECK_EQ(hlsnap_oci_tag(dir, digest, "v2", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, digest, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, digest, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK(strstr(err.msg, "has no tag") != NULL);
+    CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(loads(dir, "v2"), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(loads(dir, digest), HLSNAP_OK);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), 0);
+    CHECK_EQ(n, 0);
+    hlsnap_snapshot_release(s);
+}
+
+#define EMPTY "{\"mediaType\":\"application/vnd.oci.empty.v1+json\",\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2}"
+#define OTHER "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"artifactType\":\"" OTHER_TYPE "\",\"config\":" EMPTY ",\"layers\":[" EMPTY "]%s}"
+
+/* The tag of something else is not taken away, whatever cannot be read of it. */
+static void untags_no_others(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char *big = (char *)malloc(1200000), document[600], d[140];
+    size_t n;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    snprintf(document, sizeof(document), OTHER, "");
+    listed(dir, MANIFEST_TYPE, document, "plain", ",\"artifactType\":\"" OTHER_TYPE "\"", d);
+    snprintf(document, sizeof(document), OTHER, ",\"x\":0.5");
+    listed(dir, MANIFEST_TYPE, document, "float", NULL, d);
+    snprintf(document, sizeof(document), OTHER, ",\"x\":[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]");
+    listed(dir, MANIFEST_TYPE, document, "deep", NULL, d);
+    n = (size_t)sprintf(big, "{\"schemaVersion\":2,\"a\":\"%01100000d\"}", 1);
+    listed(dir, MANIFEST_TYPE, big, "big", NULL, d);
+    blob_put_as(dir, "sha512", document, strlen(document), d);
+    entry_add(dir, MANIFEST_TYPE, d, strlen(document), "sha512", NULL);
+    entry_add(dir, MANIFEST_TYPE, "sha256:00000000000000000000000000000000000000000000000000000000000000aa", 700, "gone", ",\"artifactType\":\"" OTHER_TYPE "\"");
+    listed(dir, MANIFEST_TYPE, "{\"schemaVersion\": 1}", "v2s1", NULL, d);
+    listed(dir, OTHER_TYPE, "anything", "blob", NULL, d);
+    {
+        static const char *const tags[] = {"plain", "float", "deep", "big", "sha512", "gone", "v2s1", "blob"};
+        size_t i;
+        for (i = 0; i < HLSNAP_COUNT(tags); i++) {
+            if (!CHECK_EQ(hlsnap_oci_untag(dir, tags[i], &err), HLSNAP_ERR_MEDIA_TYPE)) printf("# %s: %s\n", tags[i], err.msg);
+            CHECK(index_has(dir, tags[i]));
+        }
+    }
+    /* one that was a snapshot's, or says nothing of what it was, and is gone */
+    entry_add(dir, MANIFEST_TYPE, "sha256:00000000000000000000000000000000000000000000000000000000000000bb", 700, "ours", ",\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"");
+    entry_add(dir, MANIFEST_TYPE, "sha256:00000000000000000000000000000000000000000000000000000000000000cc", 700, "unknown", NULL);
+    CHECK_EQ(hlsnap_oci_untag(dir, "ours", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag(dir, "unknown", &err), HLSNAP_OK);
+    CHECK(n > 1 << 20);
+    free(big);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- what others have in a layout: none of it hinders gc, or hides what is shared ---- */
+
+static bool own_of(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    hlsnap_oci_info *out = (hlsnap_oci_info *)user;
+    CHECK_EQ(r, HLSNAP_OK);
+    if (strcmp(tag, "v1") == 0) *out = *info;
+    return true;
+}
+
+typedef struct other_document { const char *what, *type, *begin, *end; size_t fill; } other_document;
+static const other_document documents[] = {
+    {"a manifest of 3 MiB", MANIFEST_TYPE, "{\"schemaVersion\":2,\"a\":\"", "\",\"layers\":[{\"digest\":\"%s\"}]}", 3 << 20},
+    {"one of 9 MiB", MANIFEST_TYPE, "{\"schemaVersion\":2,\"a\":\"", "\",\"layers\":[{\"digest\":\"%s\"}]}", 9 << 20},
+    {"an SBOM of 5 MiB", "application/spdx+json", "{\"x\":\"", "\",\"of\":\"%s\"}", 5 << 20},
+    {"an SBOM that ends at a piece's edge", "application/spdx+json", "{\"x\":\"", "\",\"of\":\"%s\"}", (1 << 20) - 50},
+    {"a fraction", MANIFEST_TYPE, "{\"x\":0.5,\"y\":\"", "\",\"layers\":[{\"digest\":\"%s\"}]}", 1},
+    {"beyond 2^53", MANIFEST_TYPE, "{\"x\":9007199254740993,\"y\":\"", "\",\"layers\":[{\"digest\":\"%s\"}]}", 1},
+    {"deep", MANIFEST_TYPE, "[[[[[[[[[[[[[[[[[[[[[[[[{\"y\":\"", "\",\"d\":\"%s\"}]]]]]]]]]]]]]]]]]]]]]]]]", 1},
+    {"a name twice", MANIFEST_TYPE, "{\"y\":\"", "\",\"a\":\"%s\",\"a\":1}", 1},
+    {"no JSON", "text/plain", "y: ", " %s", 1},
+    {"lines of JSON", "application/jsonl", "{\"y\":\"", "\"}\n{\"d\":\"%s\"}\n", 1},
+    {"a byte order mark", "application/json", "\xef\xbb\xbf{\"y\":\"", "\",\"d\":\"%s\"}", 1},
+    {"in a longer word", "application/json", "{\"y\":\"", "\",\"d\":\"name@%s\"}", 1}};
+
+static void collects_around_anything(void) {
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(documents) + 3; i++) {
+        const other_document *doc = &documents[i < HLSNAP_COUNT(documents) ? i : 4];
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1);
+        char kept[140], lost[140], d[140], escaped[500], *text = (char *)malloc(doc->fill + 1000);
+        hlsnap_oci_info info;
+        uint64_t freed = 0;
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        blob_put(dir, "a blob that only a document names", kept);
+        blob_put(dir, "a blob that nothing names", lost);
+        strcpy(text, doc->begin);
+        memset(text + strlen(doc->begin), 'y', doc->fill);
+        text[strlen(doc->begin) + doc->fill] = 0;
+        snprintf(escaped, sizeof(escaped), "%s", kept);
+        if (i == HLSNAP_COUNT(documents)) snprintf(escaped, sizeof(escaped), "\\u0073ha25\\u0036\\u003A%.10s\\u00%02x%s", kept + 7, kept[17], kept + 18);
+        sprintf(text + strlen(text), doc->end, escaped);
+        if (i == HLSNAP_COUNT(documents) + 1) { /* named by sha512, and so is what names it */
+            char inner[140], outer[400];
+            blob_put_as(dir, "sha512", text, strlen(text), inner);
+            snprintf(outer, sizeof(outer), "{\"manifests\":[{\"digest\":\"%s\"}]}", inner);
+            blob_put_as(dir, "sha512", outer, strlen(outer), d);
+            entry_add(dir, INDEX_TYPE, d, strlen(outer), "other", NULL);
+        } else if (i == HLSNAP_COUNT(documents) + 2) { /* nine indexes around it */
+            char outer[400];
+            int k;
+            blob_put(dir, text, d);
+            for (k = 0; k < 9; k++) {
+                snprintf(outer, sizeof(outer), "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" INDEX_TYPE "\",\"digest\":\"%s\",\"size\":1}]}", d);
+                blob_put(dir, outer, d);
+            }
+            entry_add(dir, INDEX_TYPE, d, strlen(outer), "other", NULL);
+        } else
+            listed(dir, doc->type, text, "other", NULL, d);
+        memset(&info, 0, sizeof(info));
+        CHECK_EQ(hlsnap_oci_list_info(dir, own_of, &info, &err), 0);
+        CHECK(info.own_bytes > 0);
+        CHECK_EQ(info.pinned, false);
+        if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_OK) || !CHECK(blob_there(dir, kept)) || !CHECK(!blob_there(dir, lost)))
+            printf("# %s (%zu): %s\n", doc->what, i, err.msg);
+        CHECK_EQ(freed, strlen("a blob that nothing names"));
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+        CHECK_EQ(loads(dir, "v1"), 0);
+        CHECK_EQ(sh("rm -rf %s", dir), 0);
+        free(text);
+        hlsnap_snapshot_release(s);
+    }
+}
+
+/* What cannot be read may lead anywhere: nothing goes. */
+static void collects_nothing_around_damage(void) {
+    static const char *const ways[] = {"truncate -s 0", "truncate -s -1", "sed -i s/./x/", "head -c 300 /dev/zero | dd status=none conv=notrunc of="};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(ways); i++) {
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1);
+        char kept[140], d[140], document[400];
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        blob_put(dir, "named by what is damaged", kept);
+        snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"layers\":[{\"digest\":\"%s\"}]}", kept);
+        listed(dir, MANIFEST_TYPE, document, "other", NULL, d);
+        CHECK_EQ(sh("%s%s%s/%s", ways[i], ways[i][strlen(ways[i]) - 1] == '=' ? "" : " ", dir, manifest_name(d)), 0);
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_DIGEST);
+        CHECK(strstr(err.msg, "what it leads to is not known") != NULL);
+        CHECK(blob_there(dir, kept));
+        hlsnap_snapshot_release(s);
+    }
+}
+
+/* ---- signatures, SBOMs, attestations ---- */
+
+typedef struct held { char text[800]; } held;
+static bool note_holder(const hlsnap_oci_holder *h, void *user) {
+    held *out = (held *)user;
+    static const char *const kinds[] = {"tag", "by", "about"};
+    snprintf(out->text + strlen(out->text), sizeof(out->text) - strlen(out->text), "%s %s;", kinds[h->kind], h->tag[0] ? h->tag : "-");
+    return true;
+}
+static void holders(const char *dir, const char *ref, const char *want) {
+    held got = {""};
+    if (!CHECK_EQ(hlsnap_oci_holders(dir, ref, note_holder, &got, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    CHECK_STR(got.text, want);
+}
+static void referrer(const char *dir, const char *subject, int salt, const char *tag, char digest[140], char payload[140]) {
+    char text[200], document[900];
+    snprintf(text, sizeof(text), "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"%s\"}},\"salt\":%d}", subject, salt);
+    blob_put(dir, text, payload);
+    snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"artifactType\":\"" OTHER_TYPE "\",\"config\":" EMPTY
+             ",\"layers\":[{\"mediaType\":\"application/vnd.dev.cosign.simplesigning.v1+json\",\"digest\":\"%s\",\"size\":%zu}]%s%s%s}",
+             payload, strlen(text), tag ? "" : ",\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"", tag ? "" : subject, tag ? "" : "\"}");
+    listed(dir, MANIFEST_TYPE, document, tag, NULL, digest);
+}
+
+/* It stays as long as what it is about, and goes with it, in one collection; it does not keep it. */
+static void goes_with_its_subject(void) {
+    int way;
+    for (way = 0; way < 5; way++) { /* subject; cosign's .sig, .att, .sbom; a registry's fallback tag */
+        static const char *const suffix[] = {NULL, ".sig", ".att", ".sbom", ""};
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(9);
+        char digest[72], tag[100], d[140], payload[140], d2[140], payload2[140], want[200];
+        hlsnap_oci_info info, before;
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        CHECK_EQ(save(dir, "v2", o, NULL), 0);
+        CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &before, &err), 0);
+        snprintf(tag, sizeof(tag), "sha256-%s%s", digest + 7, way ? suffix[way] : "");
+        referrer(dir, digest, way, way ? tag : NULL, d, payload);
+        referrer(dir, d, 7, NULL, d2, payload2); /* about the signature */
+        CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+        CHECK_EQ(info.referrers, 1);
+        CHECK_EQ(info.pinned, false);
+        CHECK_EQ(info.own_bytes, before.own_bytes);
+        snprintf(want, sizeof(want), "tag v1;about %s;", way ? tag : "-");
+        holders(dir, "v1", want);
+        CHECK_EQ(gc(dir), 0);
+        CHECK(blob_there(dir, d) && blob_there(dir, payload) && blob_there(dir, d2) && blob_there(dir, payload2) && loads(dir, "v1") == HLSNAP_OK);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+        CHECK_EQ(hlsnap_oci_gc(dir, 3600, NULL, &err), 0); /* all of them are young */
+        CHECK(blob_there(dir, digest) && blob_there(dir, d) && blob_there(dir, payload2));
+        CHECK_EQ(gc(dir), 0);
+        CHECK(!blob_there(dir, digest) && !blob_there(dir, d) && !blob_there(dir, payload) && !blob_there(dir, d2) && !blob_there(dir, payload2));
+        CHECK(!index_has(dir, d) && !index_has(dir, d2) && !index_has(dir, digest + 7));
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+        CHECK_EQ(loads(dir, "v2"), 0);
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(o);
+    }
+}
+
+/* cosign save leaves no tag that says so: the payload does. */
+static void signature_by_its_payload(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], p[140], *m, *now, sig[140];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    referrer(dir, digest, 1, "sha256-x", d, p); /* a tag of no such form */
+    m = text_read(dir, manifest_name(d));
+    now = replaced(m, OTHER_TYPE, "a/b");
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    edit(dir, "index.json", ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"sha256-x\"}", "");
+    listed(dir, MANIFEST_TYPE, now, NULL, ",\"annotations\":{\"kind\":\"dev.cosignproject.cosign/sigs\"}", sig);
+    holders(dir, "v1", "tag v1;about -;about -;");
+    CHECK_EQ(gc(dir), 0);
+    CHECK(blob_there(dir, sig) && blob_there(dir, p));
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, sig) && !blob_there(dir, d) && !blob_there(dir, p));
+    free(m), free(now);
+    hlsnap_snapshot_release(s);
+}
+
+/* A young one keeps what it is about for that time; one that a user tagged stays alone; one of a stranger stays. */
+static void referrers_of_all_sorts(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    struct timeval old[2] = {{1000000000, 0}, {1000000000, 0}};
+    char digest[72], d[140], p[140], named[140], named_p[140], stranger[140], stranger_p[140], name[200];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    referrer(dir, digest, 1, NULL, d, p);
+    referrer(dir, digest, 2, NULL, named, named_p);
+    referrer(dir, "sha256:00000000000000000000000000000000000000000000000000000000000000dd", 3, NULL, stranger, stranger_p);
+    edit(dir, "index.json", named, named);
+    {
+        char from[300], to[400];
+        snprintf(from, sizeof(from), "\"digest\":\"%s\"", named);
+        snprintf(to, sizeof(to), "\"digest\":\"%s\",\"annotations\":{\"org.opencontainers.image.ref.name\":\"mine\"}", named);
+        edit(dir, "index.json", from, to);
+    }
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    snprintf(name, sizeof(name), "%s/%s", dir, manifest_name(digest));
+    CHECK_EQ(utimes(name, old), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, d) && !blob_there(dir, p));
+    CHECK(blob_there(dir, named) && blob_there(dir, named_p) && index_has(dir, "mine"));
+    CHECK(blob_there(dir, stranger) && blob_there(dir, stranger_p) && index_has(dir, stranger));
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+    hlsnap_snapshot_release(s);
+}
+
+/* An index of the user's that lists a snapshot keeps it, and its entry. */
+static void pinned_by_an_index(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], sig[140], payload[140], document[400];
+    hlsnap_oci_info info;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    referrer(dir, digest, 1, NULL, sig, payload);
+    snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":1}]}", digest);
+    listed(dir, INDEX_TYPE, document, "both", NULL, d);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+    CHECK_EQ(info.pinned, true);
+    CHECK_EQ(info.own_bytes, 0);
+    holders(dir, "v1", "tag v1;about -;by both;");
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, digest), 0); /* its entry stays, too */
+    CHECK(blob_there(dir, sig) && blob_there(dir, payload));
+    holders(dir, digest, "about -;by both;");
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- size ---- */
+
+/* An index of n tags of one snapshot, and as many other entries. */
+static void crowd(const char *dir, const char *digest, uint32_t n, uint32_t fill) {
+    char *text = (char *)malloc((size_t)n * (400 + fill) + 1000), *at = text, *m = text_read(dir, manifest_name(digest));
+    uint32_t i;
+    at += sprintf(at, "{\"schemaVersion\":2,\"manifests\":[");
+    for (i = 0; i < n; i++)
+        at += sprintf(at, "%s{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%zu,\"annotations\":{\"org.opencontainers.image.ref.name\":\"t%u\",\"x\":\"%0*d\"}}",
+                      i ? "," : "", digest, strlen(m), i, (int)fill + 1, 0);
+    at += sprintf(at, "]}");
+    text_write(dir, "index.json", text, (size_t)(at - text));
+    free(text), free(m);
+}
+
+static void many_entries(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], other[72];
+    int n = 0;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    crowd(dir, digest, 12000, 60);
+    CHECK_EQ(loads(dir, "t11999"), 0);
+    CHECK_EQ(loads(dir, "t12000"), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(loads(dir, digest), 0);
+    CHECK_EQ(save(dir, "v2", o, other), 0);
+    CHECK_EQ(hlsnap_oci_tag(dir, "t5", "v3", &err), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "t7", &err), 0);
+    CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), 0);
+    CHECK_EQ(n, 12000 + 2);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, digest, &err), 0); /* all of them */
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest));
+    CHECK_EQ(loads(dir, "v2"), 0);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* At the wall: saves and tags stop at half of what is read, removing goes on; beyond that nothing is read. */
+static void as_large_as_it_may_be(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], path[100];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    crowd(dir, digest, 1000, 34000); /* 34 MB */
+    CHECK_EQ(loads(dir, "t999"), 0);
+    CHECK_EQ(save(dir, "v2", o, NULL), HLSNAP_ERR_LIMIT);
+    CHECK(strstr(err.msg, "index.json: 1000 entries") != NULL);
+    CHECK_EQ(hlsnap_oci_tag(dir, "t1", "v3", &err), HLSNAP_ERR_LIMIT);
+    CHECK_EQ(hlsnap_oci_untag(dir, "t1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, "t1"), HLSNAP_ERR_NOT_FOUND);
+    snprintf(path, sizeof(path), "%s/index.json", dir);
+    CHECK_EQ(truncate(path, (64 << 20) + 1), 0);
+    CHECK_EQ(loads(dir, "t2"), HLSNAP_ERR_LIMIT);
+    CHECK(strstr(err.msg, "at most 67108864 are read") != NULL);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+static char counted[200];
+static int readings;
+static void count_reading(int fd) {
+    char link[64], path[400];
+    ssize_t n;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    n = readlink(link, path, sizeof(path) - 1);
+    path[n < 0 ? 0 : n] = 0;
+    readings += strstr(path, counted) != NULL;
+}
+
+/* Manifests that share one config: it is read once, also where it does not fit them. */
+static void one_config_many_manifests(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], *m, *at;
+    int i, n = 0;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    m = text_read(dir, manifest_name(digest));
+    at = strstr(m, "snapshot.config.v1+json\",\"digest\":\"sha256:");
+    snprintf(counted, sizeof(counted), "%.64s", at ? at + 42 : "none");
+    for (i = 0; i < 60; i++) {
+        char to[100], tag[20], *now;
+        snprintf(to, sizeof(to), i % 2 ? "\"x\":%d,\"layers\"" : "\"y\":%d,\"layers\"", i);
+        now = replaced(m, "\"layers\"", to);
+        if (i % 3 == 2) { /* of another chunk list: a manifest that its config contradicts */
+            char *other = strstr(now, "snapshot.chunks.v1\",\"digest\":\"sha256:");
+            CHECK(other != NULL);
+            memcpy(other + 37, "0123", 4);
+        }
+        snprintf(tag, sizeof(tag), "m%d", i);
+        listed(dir, MANIFEST_TYPE, now, tag, NULL, d);
+        free(now);
+    }
+    readings = 0;
+    at_read = count_reading;
+    CHECK_EQ(hlsnap_oci_list_info(dir, (hlsnap_oci_visit_info)NULL, NULL, &err), HLSNAP_ERR_ARG);
+    {
+        hlsnap_oci_info info;
+        memset(&info, 0, sizeof(info));
+        CHECK_EQ(hlsnap_oci_get_info(dir, "m1", &info, &err), 0);
+        readings = 0;
+        CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), 0);
+        CHECK_EQ(n, 61);
+    }
+    readings = 0;
+    hlsnap_oci_fsck(dir, false, &err);
+    at_read = NULL;
+    if (!CHECK(readings >= 1 && readings <= 6)) printf("# %d\n", readings);
+    free(m);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- lost, other versions, times ---- */
+
+static void lost_index(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], other[72], tag[80];
+    int locked, n;
+    for (locked = 0; locked < 2; locked++) {
+        CHECK_EQ(sh("rm -rf %s", dir), 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_NOT_FOUND); /* nothing there: start afresh */
+        CHECK(strstr(err.msg, "no layout there") != NULL);
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        CHECK_EQ(save(dir, "v2", o, other), 0);
+        CHECK_EQ(sh("rm %s/index.json %s%s", dir, locked ? "" : dir, locked ? "" : "/.hlsnap.lock"), 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE); /* not that: something is lost */
+        CHECK(strstr(err.msg, "index.json") != NULL && strstr(err.msg, "lost") != NULL);
+        CHECK_EQ(save(dir, "v3", s, NULL), HLSNAP_ERR_FILE);
+        CHECK(strstr(err.msg, "lost") != NULL);
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_tag(dir, digest, "v3", &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_FILE);
+        CHECK(!index_has(dir, ""));
+        CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_OK);
+        snprintf(tag, sizeof(tag), "recovered-%.12s", digest + 7);
+        CHECK_EQ(loads(dir, tag), 0);
+        CHECK_EQ(gc(dir), 0);
+        CHECK_EQ(loads(dir, digest), 0);
+        CHECK_EQ(loads(dir, other), 0);
+        CHECK_EQ(save(dir, "v3", s, NULL), 0);
+        CHECK_EQ(loads(dir, "v3"), 0);
+    }
+    /* blobs of others, and nothing of ours: a layout that another tool has just begun */
+    CHECK_EQ(sh("rm -rf %s; mkdir -p %s/blobs/sha256; echo x > %s/blobs/sha256/x", dir, dir, dir), 0);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    /* a save that was killed before it had an index: the lock file is empty */
+    CHECK_EQ(sh("rm %s/index.json; : > %s/.hlsnap.lock", dir, dir), 0);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    /* a blob that is lost is another thing than no layout */
+    CHECK_EQ(sh("rm %s/%s", dir, manifest_name(digest)), 0);
+    CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* A layout of another version says so, whatever else has changed in it. */
+static void other_versions(void) {
+    static const char *const forms[] = {"\"layers\":[]", "\"layers\":7", "\"config\":{\"mediaType\":\"" HLSNAP__OCI_CONFIG_TYPE "\",\"digest\":\"sha256:00\"},\"l\":[]"};
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], from[60], number[40];
+    size_t i;
+    for (i = 0; i < 1 + HLSNAP_COUNT(forms); i++) {
+        const char *dir = fresh();
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        snprintf(from, sizeof(from), "\"dev.hlsnap.version\":\"%d\"", HLSNAP_SNAPSHOT_VERSION);
+        manifest_edit(dir, digest, from, "\"dev.hlsnap.version\":\"0\"");
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_VERSION);
+        snprintf(number, sizeof(number), "format version 0, this is %d", HLSNAP_SNAPSHOT_VERSION);
+        CHECK(strstr(err.msg, number) != NULL);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0); /* it can be removed all the same */
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+static void times(void) {
+    static const struct { const char *text; int64_t t; } rows[] = {
+        {"1970-01-01T00:00:01Z", 1}, {"2026-11-29T08:15:30Z", 1795940130}, {"2026-11-29T09:15:30+01:00", 1795940130}, {"2026-11-29t08:15:30.123456789z", 1795940130},
+        {"2026-11-29T00:15:30-08:00", 1795940130}, {"2000-02-29T23:59:60Z", 951868800}, {"9999-12-31T23:59:59Z", 253402300799}, {"2026-11-29", 0}, {"", 0}, {"now", 0},
+        {"2026-13-01T00:00:00Z", 0}, {"2026-00-01T00:00:00Z", 0}, {"2026-11-29T24:00:00Z", 0}, {"2026-11-29T08:15:30", 0}, {"2026-11-29T08:15:30+1:00", 0}, {"1969-12-31T23:59:59Z", 0},
+        {"2026-11-29 08:15:30Z", 0}, {"2026-11-29T08:15:30Zx", 0}};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_oci_info info;
+    hlsnap_oci_digest a, b;
+    uint64_t seed = 5;
+    size_t i;
+    int64_t now = (int64_t)time(NULL);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        if (!CHECK_EQ(hlsnap__oci_created(rows[i].text), rows[i].t)) printf("# %s\n", rows[i].text);
+    for (i = 0; i < 20000; i++) {
+        const time_t t = (time_t)(lcg(&seed) % 253402300799ull + 1);
+        struct tm tm;
+        char mine[32], theirs[64];
+        hlsnap__oci_time_text((int64_t)t, mine);
+        gmtime_r(&t, &tm);
+        strftime(theirs, sizeof(theirs), "%Y-%m-%dT%H:%M:%SZ", &tm);
+        if (strncmp(theirs, "999", 3) && strlen(theirs) != 20) snprintf(theirs, sizeof(theirs), "%s", mine); /* libc does not pad years */
+        if (!CHECK(strcmp(mine, theirs) == 0 && hlsnap__oci_created(mine) == (int64_t)t)) break;
+    }
+    CHECK_EQ(hlsnap_oci_save(dir, "v1", s, NULL, &a, &err), 0);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+    CHECK(info.created >= now && info.created < now + 100);
+    now = info.created;
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), 0);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v2", &info, &err), 0);
+    CHECK_EQ(info.created, now); /* of the snapshot, not of the tag */
+    desc.created = 1000000000;
+    CHECK_EQ(hlsnap_oci_save(dir, "v3", s, &desc, &b, &err), 0);
+    CHECK(strcmp(a.text, b.text) != 0); /* it stands in the manifest, too */
+    CHECK(index_has(dir, "\"2001-09-09T01:46:40Z\""));
+    edit(dir, "index.json", "\"org.opencontainers.image.created\":\"2001-09-09T01:46:40Z\",", "");
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v3", &info, &err), 0);
+    CHECK_EQ(info.created, 1000000000);
+    desc.created = -1;
+    CHECK_EQ(hlsnap_oci_save(dir, "v4", s, &desc, &b, &err), 0);
+    CHECK_STR(a.text, b.text);
+    desc.created = -2;
+    CHECK_EQ(hlsnap_oci_save(dir, "v4", s, &desc, &b, &err), HLSNAP_ERR_ARG);
+    desc.created = 253402300800;
+    CHECK_EQ(hlsnap_oci_save(dir, "v4", s, &desc, &b, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+}
+
+static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
+    TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
+    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(lost_index),
+    TEST(other_versions), TEST(times)};
+
+int main(int argc, char **argv) {
+    char home[200];
+    const char *tmp = getenv("TMPDIR");
+    int r;
+    snprintf(home, sizeof(home), "%s/hlsnap-index-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(home) || chdir(home) != 0) return 1;
+    r = TEST_MAIN(tests, argc, argv);
+    if (chdir("/") == 0) sh("rm -rf %s", home);
+    return r;
+}
