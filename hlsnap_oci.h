@@ -5144,6 +5144,21 @@ static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_r
 
 /* ---- >>list ---- */
 
+/* Whether a blob was missing, as when its tag had moved and it was collected since the index was read, and the index does not
+   list the entry any more. */
+static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hlsnap_result r, const hlsnap_error *err) {
+    hlsnap__oci_index now;
+    hlsnap_error unused;
+    uint32_t number;
+    bool gone;
+    if (!hlsnap__oci_collected(r, err)) return false;
+    memset(&now, 0, sizeof(now));
+    gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
+           hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
+    hlsnap__oci_index_close(&now);
+    return gone;
+}
+
 static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
                                           hlsnap_error *err) {
     const hlsnap__oci_index *index = &load->index;
@@ -5156,7 +5171,7 @@ static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_vis
         const hlsnap__oci_entry *e = &index->entries[i];
         hlsnap_oci_digest digest;
         r = hlsnap__oci_about_one(load, &seen, all, i, err);
-        if (r || !all[i].ours) continue;
+        if (r || !all[i].ours || hlsnap__oci_unlisted(load, e->digest, all[i].why, err)) continue;
         memcpy(digest.text, e->digest, sizeof(digest.text));
         if (!visit(e->tag ? e->tag : "", &digest, all[i].bytes, user)) break;
     }
@@ -5352,21 +5367,6 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     hlsnap__oci_configs_free(&configs);
     hlsnap__oci_shares_free(&shares);
     return r;
-}
-
-/* Whether a blob was missing, as when its tag had moved and it was collected since the index was read, and the index does not
-   list the entry any more. */
-static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hlsnap_result r, const hlsnap_error *err) {
-    hlsnap__oci_index now;
-    hlsnap_error unused;
-    uint32_t number;
-    bool gone;
-    if (!hlsnap__oci_collected(r, err)) return false;
-    memset(&now, 0, sizeof(now));
-    gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
-           hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
-    hlsnap__oci_index_close(&now);
-    return gone;
 }
 
 /* What was found out about a manifest, however many entries name it. */

@@ -659,6 +659,57 @@ static void one_config_many_manifests(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- somebody collects meanwhile ---- */
+
+static const char *collected_dir;
+static void collect_once(int fd) {
+    count_reading(fd);
+    if (!readings) return;
+    at_read = NULL;
+    CHECK_EQ(hlsnap_oci_untag(collected_dir, "v2", &err), 0);
+    CHECK_EQ(gc(collected_dir), 0);
+}
+typedef struct rows_seen { int num, bad; } rows_seen;
+static bool see(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    rows_seen *n = (rows_seen *)user;
+    (void)tag, (void)info;
+    n->num++, n->bad += r != HLSNAP_OK;
+    return true;
+}
+static bool see_plain(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    hlsnap_oci_info unused;
+    (void)digest;
+    return see(tag, bytes ? HLSNAP_OK : HLSNAP_ERR_FILE, &unused, user);
+}
+
+/* What goes between the look at the index and the look at its blobs is no damage. */
+static void collected_meanwhile(void) {
+    int way;
+    for (way = 0; way < 4; way++) {
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+        char first[72], digest[72];
+        rows_seen rows = {0, 0};
+        hlsnap_oci_info info;
+        CHECK_EQ(save(dir, "v1", s, first), 0);
+        CHECK_EQ(save(dir, "v2", o, digest), 0);
+        snprintf(counted, sizeof(counted), "%s", first + 7); /* at the first entry's manifest the second one goes */
+        collected_dir = dir;
+        readings = 0;
+        at_read = collect_once;
+        if (way == 0) CHECK_EQ(hlsnap_oci_list(dir, see_plain, &rows, &err), 0);
+        if (way == 1) CHECK_EQ(hlsnap_oci_list_info(dir, see, &rows, &err), 0);
+        if (way == 2 && !CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0)) printf("# %s\n", err.msg);
+        if (way == 3) CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+        CHECK(at_read == NULL);
+        CHECK_EQ(rows.num, way < 2);
+        CHECK_EQ(rows.bad, 0);
+        CHECK(!blob_there(dir, digest));
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(o);
+    }
+}
+
 /* ---- lost, other versions, times ---- */
 
 static void lost_index(void) {
@@ -776,7 +827,7 @@ static void times(void) {
 
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
-    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(lost_index),
+    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(collected_meanwhile), TEST(lost_index),
     TEST(other_versions), TEST(times)};
 
 int main(int argc, char **argv) {
