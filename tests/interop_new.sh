@@ -220,6 +220,7 @@ check "oras: a layout that it emptied" oras_empties
 check "skopeo: by number, through a tar, told to compress" skopeo_copies
 if podman artifact ls >podman.log 2>&1; then
     check "podman: artifact pull, and its store is a layout" podman_pulls
+    check "podman: a snapshot in its store is found by the name it has there" means $pods $repo:v2 v2
     check "podman: artifact push and rm, and no image" podman_pushes
 else skip "podman" "$(tail -n 1 podman.log)"; fi
 
@@ -299,10 +300,20 @@ attached_taken_back() { # by the tool that attached it
 large_kept() { as t att_large && kept t && all_said t:v1 "$large"; }
 check "oras: attaches an SBOM, a signature, a signature of the SBOM" attached
 check "attached: fsck, verify and load" sound att v1 v2
+check "attached: ls shows the snapshots, and what they alone take" shown att
 check "attached: gc keeps it while the snapshot has its tag" attached_kept
 check "attached: hlsnap saves, tags and untags beside it" attached_neighbours
 check "attached: it travels, and the signature is good" attached_travels
+check "attached: the index in another order" attached_backwards
+check "attached: goes with its snapshot" freed att
+check "attached: goes with its snapshot, after the grace time" attached_young
+check "attached: goes with its snapshot's last tag" attached_two_tags
+check "attached: an SBOM with a tag of its own stays, and keeps no memory" attached_tagged
+check "attached: taken back by oras" attached_taken_back
 check "attached: an SBOM of 6 MB: fsck, verify and load" sound att_large v1 v2
+check "attached: an SBOM of 6 MB: ls" shown att_large
+check "attached: an SBOM of 6 MB: gc keeps it" large_kept
+check "attached: an SBOM of 6 MB: goes with its snapshot" freed att_large
 
 # ---- cosign: a signature, an attestation and an SBOM, as tags sha256-<hex>.sig, .att and .sbom ----
 cosigned() {
@@ -350,8 +361,15 @@ saved_freed() { # no more than what is said of it is left
 check "cosign: sign, verify, attest, verify-attestation" cosigned
 check "cosign: its tags in a layout" to_layout
 check "cosign: fsck, verify and load" sound cos v1 v2
+check "cosign: ls shows the snapshots, and what they alone take" shown cos
 check "cosign: gc keeps what is signed, and that is good elsewhere" cosign_kept
+check "cosign: signatures go with their snapshot" freed cos
+check "cosign: signatures go with their snapshot's last tag, whoever took it" cosign_two_tags
 check "cosign: save" saved
+check "cosign: save, then gc" saved_kept
+check "cosign: save, then rm and gc" saved_freed
+check "referrers by tag: an index that lists them" fallback
+check "referrers by tag: keep no memory" fallback_freed
 
 # ---- an index in the index that lists a snapshot ----
 bundle() { # bundle DIR FROM
@@ -373,7 +391,10 @@ nested_freed() { # nested_freed FROM
     bundle t "$1" && pinned t && umoci rm --image /w/t:bundle && collect t && cleared t
 }
 check "a nested index: what it lists stays" nested
+check "a nested index: what it lists is found by its digest" nested_found
 check "a nested index: when it goes, so does that" nested_freed layout
+check "a nested index: what is said of what it lists stays, too" nested_said
+check "a nested index: when it goes, so does that, with all that is said of it" nested_freed att
 ended() { p=$pid && stop && ! kill -0 "$p" 2>/dev/null && ! look http 5000 GET /v2/ body; }
 check "registry: ends" ended
 finish
