@@ -13,6 +13,8 @@ mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 . "$top/tests/need.sh"
 # shellcheck source=tests/tap.sh
 . "$top/tests/tap.sh"
+# shellcheck source=tests/layouts.sh
+. "$top/tests/layouts.sh"
 pid=
 stop() {
     [ -z "$pid" ] || { kill "$pid" && wait "$pid"; } 2>/dev/null
@@ -58,56 +60,6 @@ tool() { timeout -k 5 60 "$build/work/examples/hlsnap_tool" "$@"; }
 copy() { skopeo copy -q --src-tls-verify=false --dest-tls-verify=false "$1" "$2"; }
 
 rm -rf "$build/work" && mkdir -p "$build/work/home" && cd "$build/work" || exit 1
-cat >look.py <<'END'
-import http.client, json, sys
-
-def index(path):
-    with open(path + "/index.json") as f:
-        return f.read()
-
-def entries(text):  # each with its own text
-    decoder, at = json.JSONDecoder(), text.index("[", text.index('"manifests"')) + 1
-    while text[at] != "]":
-        value, end = decoder.raw_decode(text, at)
-        yield value, text[at:end]
-        at = end + (text[end] == ",")
-
-def entry(path, tag):
-    found = [e for e in entries(index(path)) if e[0].get("annotations", {}).get("org.opencontainers.image.ref.name") == tag]
-    if len(found) != 1:
-        sys.exit(f"{path}: {len(found)} entries for {tag}")
-    return found[0]
-
-command, *args = sys.argv[1:]
-if command == "entry":  # DIR TAG
-    print(entry(*args)[1])
-elif command == "tags":  # DIR, also of untagged ones
-    print(*sorted(e.get("annotations", {}).get("org.opencontainers.image.ref.name", "-") for e, _ in entries(index(args[0]))))
-elif command == "blobs":  # DIR TAG: the manifest, then what it leads to
-    digest = entry(*args)[0]["digest"].split(":")[1]
-    with open(f"{args[0]}/blobs/sha256/{digest}") as f:
-        manifest = json.load(f)
-    for d in [digest] + [d["digest"].split(":")[1] for d in [manifest["config"]] + manifest["layers"]]:
-        print(d)
-elif command == "http":  # PORT METHOD PATH FILE: no proxy comes between
-    http_ = http.client.HTTPConnection("127.0.0.1", int(args[0]), timeout=20)
-    http_.request(args[1], args[2], headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
-    answer = http_.getresponse()
-    with open(args[3], "wb") as f:
-        f.write(answer.read())
-    print(answer.status, answer.getheader("Docker-Content-Digest", "-"))
-elif command == "base":  # TESTS DIR: v1 and, over its blobs, v2
-    sys.path.insert(0, args[0])
-    import snapshot_format as s
-    v1, v2 = (s.flatten(s.Maker(1, 1, 200, []).make()) for _ in "12")
-    page, pages, layer, at = v2.config.extents[0]
-    v2.layers.append(bytes(range(256)) * 16)
-    v2.config.layers.append(s.layer_info(v2.layers[1]))
-    v2.config.extents[:1] = [(page, 1, 1, 0)] + [(page + 1, pages - 1, layer, at + 1)] * (pages > 1)
-    s.save(args[1], "v1", v1)
-    s.save(args[1], "v2", v2)
-END
-look() { python3 -B look.py "$@"; }
 
 # ---- the snapshots: v1, and v2 that shares its layer ----
 words="hlsnap_sandbox static x HLSNAP_API 4096 nosuchword_ zebra_ interop_word"
@@ -140,11 +92,6 @@ made() {
         look blobs layout v1 >blobs.v1 && look blobs layout v2 >blobs.v2 &&
         sed 1d blobs.v2 | grep -vxFf blobs.v1 | sort >blobs.new && [ "$(wc -l <blobs.new)" = 3 ] # config, memory, chunk list
 }
-named() { (cd "$1/blobs/sha256" && for b in *; do [ "$(sha256sum <"$b")" = "$b  -" ] || exit 1; done); } # by their sha256
-identical() { # identical DIR TAG [TAG]: as in layout, blob by blob
-    look blobs layout "$2" >ours && look blobs "$1" "${3:-$2}" >theirs && diff ours theirs && named "$1" || return 1
-    while read -r b; do cmp "layout/blobs/sha256/$b" "$1/blobs/sha256/$b" || return 1; done <ours
-}
 loaded() { if [ -n "$novm" ]; then dump load "$@"; else hlsnap load "$@"; fi; } # with all of memory where no guest shows it
 means() { # means DIR REF TAG: the same manifest and memory as TAG had first
     loaded "$1" "$2" | sed 's/^[^ ]* //' >line && sed 's/^[^ ]* //' "line.$3" | diff - line
@@ -154,13 +101,6 @@ sound() { # sound DIR TAG...: all is sound, and these mean what they meant
     shift
     hlsnap fsck "$dir" || return 1
     for tag; do means "$dir" "$tag" "$tag" || return 1; done
-}
-is() { [ "$1" = "$2" ] || { echo "'$1', not '$2'"; return 1; }; }
-held() { find "$1/blobs/sha256" -type f | sed 's,.*/,,' | sort; }
-holds() { # holds DIR LISTS...: these blobs and no others
-    held "$1" >there
-    shift
-    sort -u "$@" | diff - there
 }
 answers() { # answers DIR REF TAG: in a fresh process, as the text is counted that TAG was made of
     # shellcheck disable=SC2086

@@ -68,6 +68,22 @@ private_apt() { # private_apt get|cache ...
     "$tool" -c "$build/apt/conf" "$@"
 }
 
+# The same, for another release than this machine's: from the mirrors that its apt knows, with that suite's name put in. One of them
+# may lack it.
+private_apt_suite() { # private_apt_suite SUITE ARCH; as private_apt_make
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e $keyring ] || { echo "no $keyring (package debian-archive-keyring)"; return 1; }
+    { cat && cat <<CONF; } | private_apt_make || return 1
+Dir::Etc::sourcelist "$build/apt/sources";
+Dir::Etc::sourceparts "-";
+Acquire::Languages "none";
+CONF
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Component: main' | sort -u |
+        sed -n "s,^\([^ ]*\) [^ -]*\(-security\)\{0\,1\}\$,deb [arch=$2 signed-by=$keyring] \1 $1\2 main,p" >"$build/apt/sources"
+    private_apt get update || :
+}
+
 # Why /dev/kvm cannot be used here, or nothing.
 kvm_problem() {
     if [ ! -e /dev/kvm ]; then echo "no /dev/kvm: modprobe kvm_intel or kvm_amd, or enable virtualization"

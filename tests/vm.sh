@@ -37,16 +37,7 @@ busybox=$(command -v busybox)
 
 # From the machine's own mirrors, with that suite's name put in. The oldest that is to be had: it has least of what came later.
 kernel_get() (
-    private_apt_make <<CONF || exit 1
-Dir::Etc::sourcelist "$build/apt/sources";
-Dir::Etc::sourceparts "-";
-Acquire::Languages "none";
-CONF
-    # shellcheck disable=SC2016
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Component: main' | sort -u |
-        sed -n "s,^\([^ ]*\) [^ -]*\(-security\)\{0\,1\}\$,deb [arch=amd64 signed-by=$keyring] \1 $suite\2 main,p" \
-            >"$build/apt/sources"
-    private_apt get update || : # a mirror may lack one of them
+    private_apt_suite "$suite" amd64 </dev/null || exit 1
     private_apt cache pkgnames linux-image- | grep -E '^linux-image-[0-9][0-9.]*-[0-9]+-cloud-amd64$' | sort -V \
         >"$build/apt/kernels"
     cd "$build/apt"
