@@ -2364,11 +2364,18 @@ static bool hlsnap__oci_has_blobs(int root) {
     return any;
 }
 
-/* There is no index.json: beside blobs it is lost. */
-static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err) {
-    if (!hlsnap__oci_has_blobs(root)) return hlsnap__oci_no_layout(err);
+static hlsnap_result hlsnap__oci_index_lost(hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_FILE, ENOENT,
-                        "index.json: there is none, though blobs are there: lost? put it back, or let fsck repair");
+                        "index.json: lost: there is none, though blobs are there: put it back, or let fsck repair");
+}
+
+/* There is no index.json. Beside blobs it is lost, but where a lock file says that there was none yet: a first save was killed. */
+static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err) {
+    struct stat st;
+    if (!hlsnap__oci_has_blobs(root) ||
+        (fstatat(root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && !st.st_size))
+        return hlsnap__oci_no_layout(err);
+    return hlsnap__oci_index_lost(err);
 }
 
 /* Reads oci-layout and index.json, which must be there. */
@@ -3819,18 +3826,15 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     return r;
 }
 
-/* A layout without an index that had one: a new one would make garbage of all that it listed. The lock file says whether there
-   was one; where that was made just now, snapshots that lie there do. */
+/* A layout without an index that had one: a new one would make garbage of all that it listed. */
 static hlsnap_result hlsnap__oci_lost_check(const hlsnap__oci_store *store, hlsnap_error *err) {
     bool indexed = false;
-    uint32_t found = 1;
-    struct stat st;
+    uint32_t found = 0;
     hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
     if (r || indexed || store->made_sha256) return r;
-    if (fstat(store->lock, &st) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
-    if (!st.st_size && !store->made_lock) return HLSNAP_OK; /* another save was killed before it had made one */
-    if (!st.st_size) r = hlsnap__oci_strays(store, NULL, &found, err);
-    return !r && found && hlsnap__oci_has_blobs(store->root) ? hlsnap__oci_index_missing(store->root, err) : r;
+    if (!store->made_lock) return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? r : err->code;
+    r = hlsnap__oci_strays(store, NULL, &found, err); /* nothing says so but what lies there */
+    return r || !found ? r : hlsnap__oci_index_lost(err);
 }
 
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
