@@ -9,22 +9,25 @@
 #include "hlsnap_oci.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096u
 #define MAX_LAYERS 128u   /* of a snapshot, by the format */
 #define MAX_REGIONS 32u   /* likewise */
+#define MANY 1000000
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
 
 typedef struct options {
-    const char *args[HLSNAP_MAX_ARGS + 3];
+    const char **args;
     int num_args, status; /* to exit with when all went well */
     bool json, full, all, repair, raw, verify, any_cpu, help;
     const char *output;
@@ -32,7 +35,7 @@ typedef struct options {
 } options;
 
 typedef struct command {
-    const char *name, *args;
+    const char *name, *args, *pairs; /* pairs: numbers of the args that may be DIR:REF, which is DIR and REF; !: DIR may be new */
     int min_args, max_args;
     const char *options, *help, *more;
     hlsnap_result (*run)(options *o, hlsnap_error *err);
@@ -62,6 +65,13 @@ static void *grow(void *p, size_t size) {
     if (p) return p;
     fprintf(stderr, "hlsnap_tool: %s: %s: %zu bytes\n", current->name, hlsnap_result_name(HLSNAP_ERR_MEMORY), size);
     exit(HLSNAP_ERR_MEMORY);
+}
+
+static char *copy_of(const char *text, size_t n) {
+    char *to = (char *)grow(NULL, n + 1);
+    memcpy(to, text, n);
+    to[n] = 0;
+    return to;
 }
 
 /* ---- text: a layout may come from anywhere, and what stands in it may be meant for the terminal, not for the reader ---- */
@@ -334,6 +344,42 @@ static void bar_end(void) {
 }
 
 /* ---- refs ---- */
+
+static bool is_directory(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The colon of DIR:REF, or NULL: the longest part in front of one that is a directory is DIR. A word that is a directory itself has
+   none; one of which no part is a directory has one where the words are too few otherwise: then DIR is not there. */
+static const char *colon_of(const char *word, bool must) {
+    const char *name = strrchr(word, '/'), *at, *found = NULL;
+    if (is_directory(word)) return NULL;
+    for (at = word; (at = strchr(at, ':')); at++) {
+        char *dir = copy_of(word, (size_t)(at - word));
+        if (at > word && at[1] && is_directory(dir)) found = at;
+        free(dir);
+    }
+    if (!found && must) found = strchr(name ? name : word, ':');
+    return found && found > word && found[1] ? found : NULL;
+}
+
+/* Makes two args of each that is DIR:REF. A digest is no REF in a directory called sha256. */
+static void split_pairs(options *o) {
+    const char *pair = current->pairs;
+    int i;
+    for (; *pair; pair++) {
+        const int at = *pair - '0';
+        const bool must = pair[1] == '!' || (at + 1 < current->min_args && o->num_args < current->min_args);
+        const char *word = at < o->num_args ? o->args[at] : NULL, *colon;
+        pair += pair[1] == '!';
+        if (!word || (at && at + 1 < o->num_args) || (at && strncmp(word, "sha256:", 7) == 0)) continue;
+        if (!(colon = colon_of(word, must))) continue;
+        for (i = o->num_args++; i > at + 1; i--) o->args[i] = o->args[i - 1];
+        o->args[at] = copy_of(word, (size_t)(colon - word));
+        o->args[at + 1] = colon + 1;
+    }
+}
 
 typedef struct prefix {
     const char *text;
@@ -633,9 +679,62 @@ static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     return r ? r : in(o->args[0], hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err));
 }
 
+/* Tags, each once; what a word of rm means. */
+typedef struct tag_set {
+    char **tags;
+    size_t num, found; /* found: for the word at hand, those that are there already, too */
+    const char *word;
+    bool digest;
+} tag_set;
+
+static void add_tag(tag_set *set, const char *tag) {
+    size_t i = 0;
+    set->found++;
+    while (i < set->num && strcmp(set->tags[i], tag) != 0) i++;
+    if (i < set->num) return;
+    if ((set->num & (set->num - 1)) == 0) set->tags = (char **)grow(set->tags, (2 * set->num + 1) * sizeof(char *));
+    set->tags[set->num++] = copy_of(tag, strlen(tag));
+}
+
+static bool add_if_meant(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    tag_set *set = (tag_set *)user;
+    (void)bytes;
+    if (tag[0] && (set->digest ? strcmp(digest->text, set->word) : fnmatch(set->word, tag, 0)) == 0) add_tag(set, tag);
+    return true;
+}
+
+/* A tag means itself, whatever it leads to; a glob, which no tag can be, all that match; a digest all tags of its snapshot. */
+static hlsnap_result add_tags_of(const char *dir, const char *word, tag_set *set, hlsnap_error *err) {
+    hlsnap_oci_digest whole;
+    hlsnap_result r;
+    set->word = word;
+    set->digest = strncmp(word, "sha256:", 7) == 0;
+    set->found = 0;
+    if (!set->digest && !strpbrk(word, "*?[")) return add_tag(set, word), HLSNAP_OK;
+    r = whole_ref(dir, &set->word, &whole, err);
+    if (!r) r = in(dir, hlsnap_oci_list(dir, add_if_meant, set, err));
+    if (r || set->found) return r;
+    return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, set->digest ? "no tag leads to '%s'" : "no tag matches '%s'", word));
+}
+
+static hlsnap_result untag_all(const char *dir, const tag_set *set, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    for (i = 0; i < set->num && !r; i++) {
+        r = in(dir, hlsnap_oci_untag(dir, set->tags[i], err));
+        if (!r) printf("untagged %s\n", show("%s", set->tags[i]));
+    }
+    return r;
+}
+
+/* What each word means is found out first: where one means nothing, no tag goes. */
 static hlsnap_result run_rm(options *o, hlsnap_error *err) {
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_untag(o->args[0], o->args[1], err));
-    if (!r) printf("untagged; `hlsnap_tool gc` frees what no other snapshot needs\n");
+    tag_set set = {NULL, 0, 0, NULL, false};
+    hlsnap_result r = HLSNAP_OK;
+    int i;
+    for (i = 1; i < o->num_args && !r; i++) r = add_tags_of(o->args[0], o->args[i], &set, err);
+    if (!r) r = untag_all(o->args[0], &set, err);
+    if (!r) printf("`hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
 }
 
@@ -1305,30 +1404,31 @@ static const struct option_row { const char *name, *value, *help; size_t at; uin
 };
 
 static const command commands[] = {
-    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout",
+    {"ls", "DIR", "", 1, 1, "--json --long", "list the snapshots of a layout",
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
-    {"inspect", "DIR REF", 2, 2, "--json", "identity, regions, layers, contract, features",
+    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
-    {"verify", "DIR REF", 2, 2, "--any-cpu --threads", "check every byte that a load would use; prints ok",
+    {"verify", "DIR REF", "0", 2, 2, "--any-cpu --threads", "check every byte that a load would use; prints ok",
      "Prints ok, or the error's name.", run_verify},
-    {"run", "DIR REF FUNC ARG...", 3, HLSNAP_MAX_ARGS + 3, "--raw --timeout --threads",
+    {"run", "DIR REF FUNC ARG...", "0", 3, HLSNAP_MAX_ARGS + 3, "--raw --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
      "Functions that it needs of its host are there, but fail.",
      run_run},
-    {"diff", "DIR REF [DIR2] REF2", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
+    {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
      "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
-    {"map", "DIR REF", 2, 2, "-o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
+    {"map", "DIR REF", "0", 2, 2, "-o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
-    {"tag", "DIR REF TAG", 3, 3, "", "give a snapshot a tag, or another one", NULL, run_tag},
-    {"rm", "DIR TAG", 2, 2, "", "take a tag away; gc frees the space", NULL, run_rm},
-    {"gc", "DIR", 1, 1, "--grace", "remove what no tag leads to", NULL, run_gc},
-    {"fsck", "DIR", 1, 1, "--repair", "check all entries and hash all blobs",
+    {"tag", "DIR REF TAG", "0", 3, 3, "", "give a snapshot a tag, or another one", NULL, run_tag},
+    {"rm", "DIR TAG...", "0", 2, MANY, "", "take tags away; gc frees the space",
+     "TAG may be a glob, such as 'v1.*', or a digest: then all tags of it go.", run_rm},
+    {"gc", "DIR", "", 1, 1, "--grace", "remove what no tag leads to", NULL, run_gc},
+    {"fsck", "DIR", "", 1, 1, "--repair", "check all entries and hash all blobs",
      "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
-    {"flatten", "DIR REF TAG", 3, 3, "--threads", "write a snapshot again, as one layer",
+    {"flatten", "DIR REF TAG", "0", 3, 3, "--threads", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
 };
 
@@ -1338,6 +1438,7 @@ static int help(void) {
     for (i = 0; i < HLSNAP_COUNT(commands); i++)
         printf("  %-7s %-20s %s\n", commands[i].name, commands[i].args, commands[i].help);
     puts("\nDIR is an OCI Image Layout, REF a tag, or sha256: and 8 digits or more.\n"
+         "DIR:REF is DIR REF, too.\n"
          "hlsnap_tool COMMAND --help says more, hlsnap_tool --version what this is.\n"
          "Exit status: 0; 1 diff found differences; 2 usage; else the error's number, as\ndocs/tool.md lists them. Error texts "
          "go to standard error.");
@@ -1400,15 +1501,18 @@ static int set_option(options *o, char **argv, int *i) {
 static int read_options(options *o, int argc, char **argv) {
     bool more = true;
     int i, status = 0;
+    o->args = (const char **)grow(NULL, ((size_t)argc + 2) * sizeof(char *)); /* split_pairs makes two more */
     for (i = 2; i < argc && !status; i++) {
         if (current->run == run_run && o->num_args) more = false;
         if (more && strcmp(argv[i], "--") == 0) more = false;
         else if (more && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) o->help = true;
         else if (more && argv[i][0] == '-' && argv[i][1]) status = set_option(o, argv, &i);
-        else if (o->num_args == current->max_args) status = usage("too many arguments");
         else o->args[o->num_args++] = argv[i];
     }
-    if (!status && !o->help && o->num_args < current->min_args) status = usage("too few arguments");
+    if (status || o->help) return status;
+    split_pairs(o);
+    if (o->num_args > current->max_args) status = usage("too many arguments");
+    if (o->num_args < current->min_args) status = usage("too few arguments");
     return status;
 }
 

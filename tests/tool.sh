@@ -177,6 +177,33 @@ check "a digest with two tags" twice
 alike() { expect alike two && exits 42 HLSNAP_ERR_AMBIGUOUS tool verify two "$short" && says ok tool verify two "$a" && tool ls two | grep -q "^- .* HLSNAP_ERR_FILE$"; }
 check "two digests that begin alike" alike
 
+pairs() { # DIR:REF; in whatever stands in front of the colon that is a directory, the longest of them
+    says ok tool verify made:a && says ok tool verify ./made:"$a" && says ok tool verify "made:$short" && says ok tool verify "$PWD/made:a" || return 1
+    rm -rf colons && mkdir colons && cp -r made colons/x:y && cp -r syn colons/x && says ok tool verify colons/x:y:a && says ok tool verify colons/x:s1 &&
+        says ok tool verify colons/x:y a && exits 3 "colons/x:y: hlsnap_oci_load: index.json: no tag 's1'" tool verify colons/x:y:s1 && exits 2 "too few" tool verify colons/x:y || return 1
+    differs_by 1 made:a b && differs_by 1 made:a made:b && differs_by 1 made:a made b && differs_by 1 made a made:b && differs_by 0 made:a "$a" && inspects made a &&
+        tool inspect made:a | grep -qx "digest      $a" && tool map made:a -o m.svg && expect svg made a m.svg || return 1
+    mkdir -p sha256 && exits 3 "no snapshot's digest starts with 'sha256:00000000'" tool diff made:a sha256:00000000 || return 1
+    rm -rf sha256 two && cp -r made two && exits 2 HLSNAP_ERR_ARG tool tag two:a c:d && says "" tool tag two:a c2 && tool rm two:c2 && exits 3 "no tag 'c2'" tool inspect two:c2 && tool flatten two:a one && says ok tool verify two one || return 1
+    exits 47 "HLSNAP_ERR_FILE: nowhere: hlsnap_oci_load" tool verify nowhere:a && exits 47 "HLSNAP_ERR_FILE: x:y/nowhere: hlsnap" tool verify x:y/nowhere:sha256:0123456789 && exits 2 "too few" tool verify made:
+}
+differs_by() { # differs_by STATUS WORD...
+    want=$1
+    shift
+    tool diff "$@" >out
+    [ $? = "$want" ] || { echo "$*"; return 1; }
+}
+check "DIR:REF" pairs
+tags_of() { tool ls --json "$1" | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | sort | xargs; }
+several() { # tags, globs, digests; one that means nothing: none goes
+    rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a $t || return 1; done
+    exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' && exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000
+    [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two 'v?' 'v1*' w1 >out && cat out && [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
+        [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] && says ok tool verify two "$a" &&
+        exits 3 "no tag leads to" tool rm two "$a" && exits 3 "no tag 'nope'" tool rm two nope && tool rm two '[bc]' && [ "$(tags_of two)" = "" ]
+}
+check "rm: several, globs, digests" several
+
 # ---- errors: the exit status is the number ----
 check "no such directory" exits 47 "nowhere" tool ls nowhere
 check "not a layout" exits 47 "oci-layout" tool ls "$build/work/examples"
