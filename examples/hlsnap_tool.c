@@ -25,13 +25,14 @@
 #define MAX_REGIONS 32u   /* likewise */
 #define MANY 1000000
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
+#define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
 
 typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
     bool json, full, all, repair, raw, verify, any_cpu, help;
     const char *output;
-    uint64_t threads, grace_s, timeout_ms;
+    uint64_t threads, grace_ms, timeout_ms;
 } options;
 
 typedef struct command {
@@ -48,6 +49,8 @@ static const char *layout;     /* that the error is about, or NULL; likewise */
 
 __attribute__((format(printf, 3, 4))) static hlsnap_result fails(hlsnap_error *err, hlsnap_result r, const char *fmt, ...) {
     va_list list;
+    err->code = r;
+    err->os_errno = r == HLSNAP_ERR_OS ? errno : 0;
     va_start(list, fmt);
     vsnprintf(err->msg, sizeof(err->msg), fmt, list);
     va_end(list);
@@ -64,7 +67,7 @@ static void *grow(void *p, size_t size) {
     p = realloc(p, size ? size : 1);
     if (p) return p;
     fprintf(stderr, "hlsnap_tool: %s: %s: %zu bytes\n", current->name, hlsnap_result_name(HLSNAP_ERR_MEMORY), size);
-    exit(HLSNAP_ERR_MEMORY);
+    exit(TRY_AGAIN);
 }
 
 static char *copy_of(const char *text, size_t n) {
@@ -657,6 +660,24 @@ static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
     return r;
 }
 
+/* ---- what waits for others that change the layout: here is the place for a bound of that time ---- */
+
+static hlsnap_result change_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_tag(dir, ref, tag, err));
+}
+
+static hlsnap_result change_untag(const char *dir, const char *tag, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_untag(dir, tag, err));
+}
+
+static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *freed, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_gc(dir, (o->grace_ms + 999) / 1000, freed, err));
+}
+
+static hlsnap_result change_fsck(const options *o, const char *dir, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_fsck(dir, o->repair, err));
+}
+
 /* ---- verify, tag, rm, gc, fsck, flatten ---- */
 
 static hlsnap_result run_verify(options *o, hlsnap_error *err) {
@@ -676,7 +697,7 @@ static hlsnap_result run_verify(options *o, hlsnap_error *err) {
 static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
     const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    return r ? r : in(o->args[0], hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err));
+    return r ? r : change_tag(o->args[0], o->args[1], o->args[2], err);
 }
 
 /* Tags, each once; what a word of rm means. */
@@ -721,7 +742,7 @@ static hlsnap_result untag_all(const char *dir, const tag_set *set, hlsnap_error
     hlsnap_result r = HLSNAP_OK;
     size_t i;
     for (i = 0; i < set->num && !r; i++) {
-        r = in(dir, hlsnap_oci_untag(dir, set->tags[i], err));
+        r = change_untag(dir, set->tags[i], err);
         if (!r) printf("untagged %s\n", show("%s", set->tags[i]));
     }
     return r;
@@ -740,13 +761,13 @@ static hlsnap_result run_rm(options *o, hlsnap_error *err) {
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
     uint64_t freed = 0;
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err));
+    const hlsnap_result r = change_gc(o, o->args[0], &freed, err);
     if (!r) printf("%llu bytes freed\n", llu(freed));
     return r;
 }
 
 static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_fsck(o->args[0], o->repair, err));
+    const hlsnap_result r = change_fsck(o, o->args[0], err);
     puts(r ? hlsnap_result_name(r) : "ok");
     return r;
 }
@@ -1389,18 +1410,26 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
 
 /* ---- the command line ---- */
 
-static const struct option_row { const char *name, *value, *help; size_t at; uint64_t from, to; } option_rows[] = {
-    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json), 0, 0},
-    {"--long", NULL, "digests in full", offsetof(options, full), 0, 0},
-    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all), 0, 0},
-    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify), 0, 0},
-    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu), 0, 0},
-    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair), 0, 0},
-    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw), 0, 0},
-    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads), 1, 64},
-    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms), 0, 1000000000000},
-    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s), 0, 1000000000000},
-    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output), 0, 0},
+typedef enum option_kind { FLAG, TEXT, NUMBER, SECONDS, MILLISECONDS /* units of a plain number */ } option_kind;
+
+#define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
+#define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
+#define TRILLION 1000000000000u
+
+static const struct option_row { const char *name, *value, *help; option_kind kind; size_t at; uint64_t from, to; } option_rows[] = {
+    {"--json", NULL, "one JSON value instead of text for people", FLAG_AT(json)},
+    {"--long", NULL, "digests in full", FLAG_AT(full)},
+    {"--all", NULL, "all ranges of pages, not the first 10 of a region", FLAG_AT(all)},
+    {"--verify", NULL, "hash all that is shown first: believe no digest", FLAG_AT(verify)},
+    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", FLAG_AT(any_cpu)},
+    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", FLAG_AT(repair)},
+    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", FLAG_AT(raw)},
+    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", NUMBER, offsetof(options, threads), 1, 64},
+    {"--timeout", "TIME", "time limit: 500ms, 10s; plain: milliseconds; 0: none (10s)", MILLISECONDS,
+     offsetof(options, timeout_ms), 0, TRILLION},
+    {"--grace", "TIME", "what is younger stays: 90s, 30m, 2d; plain: seconds;\n                      0 = nobody else writes (1h)",
+     SECONDS, offsetof(options, grace_ms), 0, TRILLION},
+    {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
 };
 
 static const command commands[] = {
@@ -1434,14 +1463,12 @@ static const command commands[] = {
 
 static int help(void) {
     size_t i;
-    puts("hlsnap_tool - snapshots of micro VMs in OCI Image Layouts\n\nusage: hlsnap_tool COMMAND [OPTION...] ARG...\n");
+    puts("usage: hlsnap_tool COMMAND [OPTION...] ARG...      snapshots in OCI Image Layouts\n");
     for (i = 0; i < HLSNAP_COUNT(commands); i++)
-        printf("  %-7s %-20s %s\n", commands[i].name, commands[i].args, commands[i].help);
-    puts("\nDIR is an OCI Image Layout, REF a tag, or sha256: and 8 digits or more.\n"
-         "DIR:REF is DIR REF, too.\n"
-         "hlsnap_tool COMMAND --help says more, hlsnap_tool --version what this is.\n"
-         "Exit status: 0; 1 diff found differences; 2 usage; else the error's number, as\ndocs/tool.md lists them. Error texts "
-         "go to standard error.");
+        printf("  %-24s  %s\n", show("%s %s", commands[i].name, commands[i].args), commands[i].help);
+    puts("\nREF is a tag, or sha256: and 8 digits or more; DIR:REF is DIR REF, too.\n"
+         "COMMAND --help says more, --version what this is. Exit status: 0; 1 different;\n"
+         "2 usage; 75 try again; else the error's number, 40 to 49 is damage: docs/tool.md.");
     return 0;
 }
 
@@ -1459,7 +1486,7 @@ static int help_on(const command *c) {
            c->more ? "\n" : "", c->more ? c->more : "");
     for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
         if (takes(c, option_rows[i].name))
-            printf("  %-9s %-7s  %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
+            printf("  %-12s %-4s   %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
                    option_rows[i].help);
     return 0;
 }
@@ -1477,6 +1504,35 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
     return USAGE;
 }
 
+/* A number and perhaps a unit of time; in milliseconds. */
+static bool parse_time(const char *s, uint64_t plain, uint64_t *ms) {
+    static const struct { const char *name; uint64_t ms; } units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {"w", 604800000}};
+    const size_t digits = strspn(s, "0123456789");
+    char *number = copy_of(s, digits);
+    const bool ok = parse_number(number, false, 64, ms);
+    size_t i;
+    free(number);
+    for (i = 0; s[digits] && i < HLSNAP_COUNT(units) && strcmp(units[i].name, s + digits) != 0; i++) {}
+    if (!ok || i == HLSNAP_COUNT(units)) return false;
+    if (s[digits]) plain = units[i].ms;
+    if (*ms > UINT64_MAX / plain) return false;
+    *ms *= plain;
+    return true;
+}
+
+static bool parse_option(const struct option_row *row, const char *s, uint64_t *n) {
+    const uint64_t unit = row->kind == SECONDS ? 1000 : 1;
+    const bool ok = row->kind == NUMBER ? parse_number(s, false, 64, n) : parse_time(s, unit, n);
+    return ok && *n >= row->from * unit && *n <= row->to * unit;
+}
+
+static int wrong_value(const struct option_row *row, const char *s) {
+    static const char *const what[] = {"", "", "number", "number of seconds", "number of milliseconds"};
+    return usage("%s %.40s: not a %s from %llu to %llu%s", row->name, s, what[row->kind], llu(row->from), llu(row->to),
+                 row->kind == NUMBER ? "" : ", nor with a unit: ms s m h d w");
+}
+
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
 static int set_option(options *o, char **argv, int *i) {
     const struct option_row *row = option_rows, *end = option_rows + HLSNAP_COUNT(option_rows);
@@ -1490,9 +1546,8 @@ static int set_option(options *o, char **argv, int *i) {
     }
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
-    if (row->at == offsetof(options, output)) o->output = argv[*i];
-    else if (!parse_number(argv[*i], false, 64, &n) || n < row->from || n > row->to)
-        return usage("%s %.40s: not a number from %llu to %llu", row->name, argv[*i], llu(row->from), llu(row->to));
+    if (row->kind == TEXT) memcpy(at + row->at, &argv[*i], sizeof(argv[*i]));
+    else if (!parse_option(row, argv[*i], &n)) return wrong_value(row, argv[*i]);
     else memcpy(at + row->at, &n, sizeof(n));
     return 0;
 }
@@ -1523,7 +1578,11 @@ static void print_error(hlsnap_result r, const hlsnap_error *err) {
     fputs(show("%s", err->msg), stderr);
     if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
     if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
-    fputc('\n', stderr);
+    fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
+}
+
+static int status_of(hlsnap_result r, const hlsnap_error *err) {
+    return r == HLSNAP_ERR_ARG ? USAGE : hlsnap_result_transient(err) ? TRY_AGAIN : (int)r;
 }
 
 static int run_command(int argc, char **argv) {
@@ -1531,7 +1590,7 @@ static int run_command(int argc, char **argv) {
     hlsnap_error err = HLSNAP_ZERO;
     hlsnap_result r;
     int status;
-    o.grace_s = 3600;
+    o.grace_ms = 3600000;
     o.timeout_ms = 10000;
     status = read_options(&o, argc, argv);
     if (status || o.help) return status ? status : help_on(current);
@@ -1539,7 +1598,7 @@ static int run_command(int argc, char **argv) {
     if (!r) return o.status;
     fflush(stdout);
     print_error(r, &err);
-    return r == HLSNAP_ERR_ARG ? USAGE : (int)r;
+    return status_of(r, &err);
 }
 
 /* Without them, files of the layout would get their numbers, and what is printed. */

@@ -74,10 +74,13 @@ check "too many arguments" exits 2 "too many" tool ls d e
 check "an option without its value" exits 2 "--threads needs N" tool verify d r --threads
 check "a number that is none" exits 2 "--threads 4x" tool verify --threads 4x d r
 ranges() { # what is wrong, and what is right
-    for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 1000000000000" "--timeout -5 run 0 1000000000000" "--timeout 1000000000001 run 0 1000000000000"; do
+    for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 1000000000000" "--grace 1h30m gc 0 1000000000000" "--grace h gc 0 1000000000000" \
+        "--grace 11574075d gc 0 1000000000000" "--grace 1H gc 0 1000000000000" "--timeout -5 run 0 1000000000000" "--timeout 1000000000001 run 0 1000000000000" \
+        "--timeout 1.5s run 0 1000000000000" "--timeout 99999999999999999999s run 0 1000000000000" "--grace 18446744073709551615w gc 0 1000000000000"; do
         # shellcheck disable=SC2086
         set -- $row
-        exits 2 "$1 $2: not a number from $4 to $5" tool "$3" "$1" "$2" d r f && grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
+        unit=$(case $1 in --grace) echo " of seconds" ;; --timeout) echo " of milliseconds" ;; esac)
+        exits 2 "$1 $2: not a number$unit from $4 to $5" tool "$3" "$1" "$2" d r f && grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
     done
     exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag DIR REF TAG" err
 }
@@ -221,6 +224,11 @@ check "which layout it is" which
 check "a number of the system's has words" exits 11 "(errno 36): File name too long" tool ls "$(printf %0300d 1)"
 version2() { rm -rf bad && cp -r made bad && echo '{"imageLayoutVersion":"2.0.0"}' >bad/oci-layout && exits 40 HLSNAP_ERR_LAYOUT tool ls bad; }
 check "a layout of another version" version2
+transient() { # what passes by itself is 75, whatever its number, and says so
+    exits 75 "Too many open files; trying again may help" sh -c 'ulimit -n 5; exec ./hlsnap_tool verify syn l' || return 1
+    exits 3 "" tool verify syn nope && ! grep -q "trying again" err
+}
+check "what is transient is 75" transient
 check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool inspect made nope
 check "not a tag" exits 2 HLSNAP_ERR_ARG tool tag made a 'a b'
 flipped() { # one bit: verify says so on both ways out; what is not asked to verify does not
@@ -327,6 +335,13 @@ changes() {
         says ok tool verify store a && says ok tool fsck store && [ "$(tool ls store | wc -l)" = 3 ]
 }
 check "tag, rm, gc, fsck" changes
+graces() { # what is younger stays
+    rm -rf store && cp -r made store && tool rm store b >out && sleep 2.1 || return 1
+    for t in 1h 2m 120 1d 1w 3600000ms 3s; do says "0 bytes freed" tool gc --grace $t store || { echo $t; return 1; }; done
+    freed=$(tool gc --grace 1001ms store) && [ "${freed% bytes freed}" -gt 280000 ] || return 1
+    for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace $t store || { echo $t; return 1; }; done
+}
+check "gc --grace, with units" graces
 repaired() { # a blob that nobody needs, and whose name is not its sha256
     rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
         says ok tool fsck --repair store && says ok tool fsck store
