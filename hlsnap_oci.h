@@ -165,6 +165,8 @@ typedef struct hlsnap_oci_info {
     uint64_t pages;            /* of guest memory, 4 KiB each */
     uint64_t stored_pages;     /* that are stored: not those that are known to be zero */
     uint32_t layers;
+    int64_t created;           /* seconds since 1970, as annotation org.opencontainers.image.created of the entry, or else of the
+                                  manifest, says it by RFC 3339; 0 = not known */
 } hlsnap_oci_info;
 
 /* Called for an entry: as hlsnap_oci_visit, with all of hlsnap_oci_get_info, and what that would return; where it is not
@@ -298,6 +300,7 @@ extern "C" {
 #define HLSNAP__OCI_MEMORY_TYPE "application/vnd.hlsnap.snapshot.memory.v1"
 #define HLSNAP__OCI_CHUNKS_TYPE "application/vnd.hlsnap.snapshot.chunks.v1"
 #define HLSNAP__OCI_REF_NAME "org.opencontainers.image.ref.name"
+#define HLSNAP__OCI_CREATED "org.opencontainers.image.created"
 #define HLSNAP__OCI_TITLE "org.opencontainers.image.title"
 #if defined(__x86_64__)
 #define HLSNAP__OCI_ARCH "x86_64"
@@ -4313,6 +4316,63 @@ static uint64_t hlsnap__oci_own(const hlsnap__oci_shares *shares, uint32_t numbe
     return row && row->digest[0] && row->entry == shares->same[number] ? size : 0;
 }
 
+/* Reads n digits. */
+static bool hlsnap__oci_digits(const char **s, int n, int64_t *out) {
+    for (*out = 0; n; n--, ++*s) {
+        if (**s < '0' || **s > '9') return false;
+        *out = *out * 10 + (**s - '0');
+    }
+    return true;
+}
+
+/* What stands behind the time in RFC 3339: fraction, which is left out, and zone; seconds to be taken off. */
+static bool hlsnap__oci_zone_read(const char *s, int64_t *offset) {
+    const bool east = *s == '+';
+    int64_t hours, minutes;
+    if (*s == '.') {
+        const size_t n = strspn(s + 1, "0123456789");
+        if (!n) return false;
+        s += n + 1;
+        return *s != '.' && hlsnap__oci_zone_read(s, offset);
+    }
+    *offset = 0;
+    if (*s == 'Z' || *s == 'z') return !s[1];
+    if (*s != '+' && *s != '-') return false;
+    s++;
+    if (!hlsnap__oci_digits(&s, 2, &hours) || *s++ != ':' || !hlsnap__oci_digits(&s, 2, &minutes) || *s) return false;
+    *offset = (hours * 60 + minutes) * (east ? 60 : -60);
+    return hours < 24 && minutes < 60;
+}
+
+/* Days from 1970-01-01 to a day of the Gregorian calendar; years begin in March here, so that February ends them. */
+static int64_t hlsnap__oci_days(int64_t year, int64_t month, int64_t day) {
+    const int64_t y = month > 2 ? year : year - 1, m = (month + 9) % 12;
+    return 365 * y + y / 4 - y / 100 + y / 400 + (m * 306 + 5) / 10 + day - 1 - 719468;
+}
+
+/* "2026-11-29T08:00:00.5+01:00" by RFC 3339, in seconds since 1970; 0: it is something else, or from before. */
+static int64_t hlsnap__oci_time_read(const char *s) {
+    int64_t year, month, day, hour, minute, second, offset, t;
+    if (!hlsnap__oci_digits(&s, 4, &year) || *s++ != '-' || !hlsnap__oci_digits(&s, 2, &month) || *s++ != '-' ||
+        !hlsnap__oci_digits(&s, 2, &day) || (*s != 'T' && *s != 't'))
+        return 0;
+    s++;
+    if (!hlsnap__oci_digits(&s, 2, &hour) || *s++ != ':' || !hlsnap__oci_digits(&s, 2, &minute) || *s++ != ':' ||
+        !hlsnap__oci_digits(&s, 2, &second) || !hlsnap__oci_zone_read(s, &offset))
+        return 0;
+    if (year < 1 || month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 60) return 0;
+    if (day > hlsnap__oci_days(month == 12 ? year + 1 : year, month % 12 + 1, 1) - hlsnap__oci_days(year, month, 1))
+        return 0;
+    t = hlsnap__oci_days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
+    return t > 0 ? t : 0;
+}
+
+/* When an entry or a manifest says that it was created; 0 where it does not. */
+static int64_t hlsnap__oci_created(const cJSON *of) {
+    const cJSON *t = hlsnap__json_get(hlsnap__json_get(of, "annotations"), HLSNAP__OCI_CREATED);
+    return cJSON_IsString(t) ? hlsnap__oci_time_read(t->valuestring) : 0;
+}
+
 /* Fills out from the manifest at hand, which is entry number `number`'s, and its config. */
 static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap__oci_shares *shares, const cJSON *entry,
                                            uint32_t number, hlsnap_oci_info *out, hlsnap_error *err) {
@@ -4332,6 +4392,7 @@ static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap_
     for (i = 0; i < c->guest->layout.num_regions; i++) out->pages += c->guest->layout.regions[i].pages;
     for (i = 0; i < c->num_extents; i++) out->stored_pages += c->extents[i].pages;
     out->layers = c->num_layers;
+    out->created = hlsnap__oci_created(load->manifest_json.root);
     return HLSNAP_OK;
 }
 
@@ -4346,6 +4407,7 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     if (!r) memcpy(out->digest.text, hlsnap__oci_digest_of(entry), sizeof(out->digest.text));
     if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
     if (!r) r = hlsnap__oci_info_fill(load, &shares, entry, number, out, err);
+    if (!r && hlsnap__oci_created(entry)) out->created = hlsnap__oci_created(entry);
     hlsnap__oci_shares_free(&shares);
     return r;
 }
@@ -4393,6 +4455,7 @@ static hlsnap_result hlsnap__oci_list_info_run(hlsnap__oci_load *load, hlsnap_oc
             if (!hlsnap__oci_size_misfits(now.found)) *first = now;
         } else
             now = *first;
+        if (!now.found && hlsnap__oci_created(e)) now.info.created = hlsnap__oci_created(e); /* of each entry its own */
         if (!r && (now.found || now.ours)) more = visit(tag ? tag : "", now.found, &now.info, user);
     }
     hlsnap__oci_shares_free(&shares);

@@ -24,15 +24,16 @@
 #define MAX_LAYERS 128u   /* of a snapshot, by the format */
 #define MAX_REGIONS 32u   /* likewise */
 #define MANY 1000000
+#define NO_TIME UINT64_MAX
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
 #define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
 
 typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
-    bool json, full, all, repair, raw, verify, any_cpu, help;
-    const char *output;
-    uint64_t threads, grace_ms, timeout_ms;
+    bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, help;
+    const char *output, *match, *sort;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit;
 } options;
 
 typedef struct command {
@@ -181,7 +182,7 @@ __attribute__((format(printf, 2, 3))) static void row(table *t, const char *fmt,
     va_start(list, fmt);
     vsnprintf(text, sizeof(text), fmt, list);
     va_end(list);
-    t->rows = (char **)grow(t->rows, (t->num + 1) * sizeof(t->rows[0]));
+    if ((t->num & (t->num - 1)) == 0) t->rows = (char **)grow(t->rows, (2 * t->num + 1) * sizeof(t->rows[0]));
     t->rows[t->num++] = strcpy((char *)grow(NULL, strlen(text) + 1), text);
 }
 
@@ -475,17 +476,121 @@ static uint64_t stored_in(const hlsnap_snapshot *s, const hlsnap_region *g) {
 
 static const char *rights(const hlsnap_region *g) { return show("r%c%c", g->writable ? 'w' : '-', g->executable ? 'x' : '-'); }
 
-/* ---- ls ---- */
+/* ---- the entries of a layout, chosen and put in order: for ls, du, prune and verify --all ---- */
+
+typedef struct listed {
+    char *tag; /* "" = none */
+    hlsnap_result r;
+    hlsnap_oci_info info; /* where r is an error the digest only */
+    size_t number;        /* in the order of the index */
+} listed;
 
 typedef struct listing {
     const options *o;
-    table t;
+    listed *of;
     size_t num;
+    int64_t now; /* seconds since 1970 */
 } listing;
+
+/* What is not known to be older or younger is neither. */
+static bool is_wanted(const options *o, int64_t now, const char *tag, const hlsnap_oci_info *i) {
+    const int64_t age = now - i->created;
+    if ((o->tagged && !tag[0]) || (o->untagged && tag[0])) return false;
+    if (o->match && (!tag[0] || fnmatch(o->match, tag, 0) != 0)) return false;
+    if (o->older_ms == NO_TIME && o->newer_ms == NO_TIME) return true;
+    if (!i->created) return false;
+    return (o->older_ms == NO_TIME || age > (int64_t)(o->older_ms / 1000)) &&
+           (o->newer_ms == NO_TIME || age < (int64_t)(o->newer_ms / 1000));
+}
+
+static bool keep_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    listing *all = (listing *)user;
+    listed e = {NULL, r, *info, all->num};
+    if (!is_wanted(all->o, all->now, tag, info)) return true;
+    e.tag = copy_of(tag, strlen(tag));
+    if ((all->num & (all->num - 1)) == 0) all->of = (listed *)grow(all->of, (2 * all->num + 1) * sizeof(listed));
+    all->of[all->num++] = e;
+    return true;
+}
+
+static int compare_u64(uint64_t a, uint64_t b) { return a < b ? -1 : a > b; }
+
+static int by_number(const void *a, const void *b) { return compare_u64(((const listed *)a)->number, ((const listed *)b)->number); }
+
+static int by_name(const void *a, const void *b) {
+    const listed *x = (const listed *)a, *y = (const listed *)b;
+    const int order = strcmp(x->tag, y->tag);
+    return order ? order : by_number(a, b);
+}
+
+/* Largest first, and newest; what is not known, last. */
+static int by_size(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)b)->info.bytes, ((const listed *)a)->info.bytes);
+    return order ? order : by_number(a, b);
+}
+
+static int by_own(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)b)->info.own_bytes, ((const listed *)a)->info.own_bytes);
+    return order ? order : by_number(a, b);
+}
+
+static int by_created(const void *a, const void *b) {
+    const int order = compare_u64((uint64_t)((const listed *)b)->info.created, (uint64_t)((const listed *)a)->info.created);
+    return order ? order : by_number(a, b);
+}
+
+static const struct sort_row { const char *name; int (*order)(const void *a, const void *b); } sort_rows[] = {
+    {"name", by_name}, {"size", by_size}, {"own", by_own}, {"created", by_created}};
+
+static const struct sort_row *find_sort(const char *name) {
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(sort_rows); i++)
+        if (strcmp(sort_rows[i].name, name) == 0) return &sort_rows[i];
+    return NULL;
+}
+
+static void sort_entries(listing *all, int (*order)(const void *a, const void *b)) {
+    if (all->num) qsort(all->of, all->num, sizeof(listed), order);
+}
+
+static void reverse_entries(listing *all) {
+    size_t i;
+    for (i = 0; i < all->num / 2; i++) {
+        const listed e = all->of[i];
+        all->of[i] = all->of[all->num - 1 - i];
+        all->of[all->num - 1 - i] = e;
+    }
+}
+
+/* Those that the options choose. The caller frees, whatever comes of it. */
+static hlsnap_result read_entries(const options *o, const char *dir, listing *all, hlsnap_error *err) {
+    memset(all, 0, sizeof(*all));
+    all->o = o;
+    all->now = (int64_t)time(NULL);
+    return in(dir, hlsnap_oci_list_info(dir, keep_entry, all, err));
+}
+
+static void free_entries(listing *all) {
+    size_t i;
+    for (i = 0; i < all->num; i++) free(all->of[i].tag);
+    free(all->of);
+}
+
+/* As people and RFC 3339 have it, in UTC; "-" where it is not known. */
+static const char *date(int64_t created) {
+    const time_t t = (time_t)created;
+    struct tm parts;
+    char text[40];
+    if (!created || !gmtime_r(&t, &parts) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts)) return "-";
+    return show("%s", text);
+}
+
+/* ---- ls ---- */
 
 static void sizes_json(const hlsnap_oci_info *i) {
     json("'bytes':%u,'own_bytes':", i->bytes);
     json(i->own_bytes ? "%u" : "null", i->own_bytes);
+    json(i->created ? ",'created':%u" : ",'created':null", (uint64_t)i->created);
 }
 
 static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
@@ -494,30 +599,75 @@ static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) 
     else sizes_json(i), json(",'pages':%u,'stored_pages':%u,'layers':%u}", i->pages, i->stored_pages, (uint64_t)i->layers);
 }
 
-static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const hlsnap_oci_info *i) {
+static void ls_row(table *t, const listed *e, bool full, bool dated) {
+    const hlsnap_oci_info *i = &e->info;
+    const char *tag = e->tag[0] ? show("%s", e->tag) : "-";
     const int digits = full ? 71 : 19;
-    tag = tag[0] ? show("%s", tag) : "-";
-    if (r) row(t, "%s\t%.*s\t?\t?\t?\t%s", tag, digits, i->digest.text, hlsnap_result_name(r));
+    const char *created = dated ? date(i->created) : "";
+    if (e->r) row(t, "%s\t%.*s\t?\t?\t?\t%s\t%s", tag, digits, i->digest.text, dated ? "?" : hlsnap_result_name(e->r),
+                  hlsnap_result_name(e->r));
     else
-        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes), llu(i->pages),
-            i->layers);
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u\t%s", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes),
+            llu(i->pages), i->layers, created);
 }
 
-static bool ls_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
-    listing *l = (listing *)user;
-    if (l->o->json) json(l->num++ ? ",\n" : ""), ls_json(tag, r, info);
-    else ls_row(&l->t, tag, l->o->full, r, info);
+static void ls_table(const options *o, const listing *all) {
+    table t = {"llrrrl", NULL, 0};
+    bool dated = o->full;
+    size_t i;
+    for (i = 0; i < all->num; i++) dated = dated || all->of[i].info.created;
+    if (dated) t.align = "llrrrll";
+    row(&t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS\tCREATED");
+    for (i = 0; i < all->num; i++) ls_row(&t, &all->of[i], o->full, dated);
+    table_print(&t);
+}
+
+static bool ls_line(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    listing *all = (listing *)user;
+    if (!is_wanted(all->o, all->now, tag, info)) return true;
+    if (all->o->limit && all->num == all->o->limit) return false;
+    all->num++;
+    ls_json(tag, r, info);
+    putchar('\n');
     return !ferror(stdout);
 }
 
-static hlsnap_result run_ls(options *o, hlsnap_error *err) {
-    listing l = {o, {"llrrrl", NULL, 0}, 0};
-    hlsnap_result r;
+/* Lines in the index's order need not wait for the last one. */
+static hlsnap_result ls_stream(const options *o, hlsnap_error *err) {
+    listing all = {o, NULL, 0, (int64_t)time(NULL)};
+    return in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_line, &all, err));
+}
+
+static void ls_print(const options *o, const listing *all) {
+    size_t i;
+    if (!o->json && !o->json_lines) {
+        ls_table(o, all);
+        return;
+    }
     if (o->json) json("[");
-    else row(&l.t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS");
-    r = in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_entry, &l, err));
+    for (i = 0; i < all->num; i++) {
+        if (o->json && i) json(",\n");
+        ls_json(all->of[i].tag, all->of[i].r, &all->of[i].info);
+        if (!o->json) putchar('\n');
+    }
     if (o->json) json("]\n");
-    else if (!r) table_print(&l.t);
+}
+
+static hlsnap_result run_ls(options *o, hlsnap_error *err) {
+    const struct sort_row *sort = o->sort ? find_sort(o->sort) : NULL;
+    listing all;
+    hlsnap_result r;
+    if (o->sort && !sort) return fails(err, HLSNAP_ERR_ARG, "--sort %s: not name, size, own or created", o->sort);
+    if (o->json && o->json_lines) return fails(err, HLSNAP_ERR_ARG, "--json and --json-lines");
+    if (o->json_lines && !sort && !o->reverse) return ls_stream(o, err);
+    r = read_entries(o, o->args[0], &all, err);
+    if (!r && sort) sort_entries(&all, sort->order);
+    if (!r && o->reverse) reverse_entries(&all);
+    if (!r) {
+        const listing some = {o, all.of, o->limit && o->limit < all.num ? (size_t)o->limit : all.num, 0};
+        ls_print(o, &some);
+    }
+    free_entries(&all);
     return r;
 }
 
@@ -1418,7 +1568,16 @@ typedef enum option_kind { FLAG, TEXT, NUMBER, SECONDS, MILLISECONDS /* units of
 
 static const struct option_row { const char *name, *value, *help; option_kind kind; size_t at; uint64_t from, to; } option_rows[] = {
     {"--json", NULL, "one JSON value instead of text for people", FLAG_AT(json)},
+    {"--json-lines", NULL, "one JSON object for each snapshot, a line each", FLAG_AT(json_lines)},
     {"--long", NULL, "digests in full", FLAG_AT(full)},
+    {"--match", "GLOB", "tags that match", TEXT_AT(match)},
+    {"--tagged", NULL, "entries with a tag", FLAG_AT(tagged)},
+    {"--untagged", NULL, "entries without one", FLAG_AT(untagged)},
+    {"--older-than", "TIME", "created longer ago than 90m, 12h, 2d; plain: seconds", SECONDS, offsetof(options, older_ms), 0, TRILLION},
+    {"--newer-than", "TIME", "created less long ago", SECONDS, offsetof(options, newer_ms), 0, TRILLION},
+    {"--sort", "KEY", "name, size, own, created; largest and newest first", TEXT_AT(sort)},
+    {"--reverse", NULL, "the other way round", FLAG_AT(reverse)},
+    {"--limit", "N", "the first N", NUMBER, offsetof(options, limit), 1, TRILLION},
     {"--all", NULL, "all ranges of pages, not the first 10 of a region", FLAG_AT(all)},
     {"--verify", NULL, "hash all that is shown first: believe no digest", FLAG_AT(verify)},
     {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", FLAG_AT(any_cpu)},
@@ -1433,7 +1592,8 @@ static const struct option_row { const char *name, *value, *help; option_kind ki
 };
 
 static const command commands[] = {
-    {"ls", "DIR", "", 1, 1, "--json --long", "list the snapshots of a layout",
+    {"ls", "DIR", "", 1, 1,
+     "--json --json-lines --long --match --tagged --untagged --older-than --newer-than --sort --reverse --limit", "list the snapshots of a layout",
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
@@ -1463,12 +1623,12 @@ static const command commands[] = {
 
 static int help(void) {
     size_t i;
-    puts("usage: hlsnap_tool COMMAND [OPTION...] ARG...      snapshots in OCI Image Layouts\n");
+    puts("usage: hlsnap_tool COMMAND [OPTION...] ARG...    snapshots in OCI Image Layouts\n");
     for (i = 0; i < HLSNAP_COUNT(commands); i++)
         printf("  %-24s  %s\n", show("%s %s", commands[i].name, commands[i].args), commands[i].help);
     puts("\nREF is a tag, or sha256: and 8 digits or more; DIR:REF is DIR REF, too.\n"
          "COMMAND --help says more, --version what this is. Exit status: 0; 1 different;\n"
-         "2 usage; 75 try again; else the error's number, 40 to 49 is damage: docs/tool.md.");
+         "2 usage; 75 try again; else the error's number, 40 to 49 damage: docs/tool.md.");
     return 0;
 }
 
@@ -1592,6 +1752,7 @@ static int run_command(int argc, char **argv) {
     int status;
     o.grace_ms = 3600000;
     o.timeout_ms = 10000;
+    o.older_ms = o.newer_ms = NO_TIME;
     status = read_options(&o, argc, argv);
     if (status || o.help) return status ? status : help_on(current);
     r = current->run(&o, &err);

@@ -156,6 +156,43 @@ check "ls --json of many" lists syn
 check "ls shows what cannot be read" lists holes
 check "ls says what ails it" sh -c './hlsnap_tool ls holes | grep -q "^bad .* HLSNAP_ERR_FILE$"'
 check "ls: bytes of its own" owns
+dated="manifest overruled min10 h1 day1 week1 ahead none date local space tail feb30 dot old month13 h24 zone24"
+tags() { # tags WANT OPTION...: in this order
+    want=$1
+    shift
+    tool ls dated --json-lines "$@" >out && got=$(sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' out | sed 's/^$/-/' | xargs) && [ "$got" = "$want" ] || { echo "$*: $got, not $want"; return 1; }
+}
+chosen() { # by tag and by time; what says no time is neither older nor newer than any
+    tags "$dated -" && tags "$dated" --tagged && tags - --untagged && tags "" --tagged --untagged && tags "h1 h24" --match 'h*' && tags "" --match nope && tags "$dated" --match '*' &&
+        tags "manifest h1 day1 week1" --older-than 1h && tags "manifest h1 day1" --older-than 3600 --newer-than 2d && tags "min10 ahead" --newer-than 900 && tags "week1" --older-than 1w --newer-than 8d &&
+        tags "manifest overruled min10 h1 day1 week1" --older-than 0 && tags "overruled min10 ahead" --newer-than 59m --tagged && exits 2 "--older-than x: not a number of seconds" tool ls dated --older-than x
+}
+sorted() {
+    tags "- ahead date day1 dot feb30 h1 h24 local manifest min10 month13 none old overruled space tail week1 zone24" --sort name && tags "zone24 week1 tail" --reverse --sort name --limit 3 &&
+        tags "ahead min10 overruled h1 manifest day1 week1 none" --sort created --limit 8 && tags "min10" --limit 1 --sort size && tags "overruled manifest -" --sort size --reverse --limit 3 &&
+        tags "min10 day1 date dot old month13 manifest overruled" --sort own --match '[mod]*' && tags "- zone24" --reverse --limit 2 && tags "manifest overruled" --limit 2 && exits 2 "--sort age: not name, size" tool ls dated --sort age &&
+        exits 2 "--limit 0: not a number" tool ls dated --limit 0 && exits 2 "--json and --json-lines" tool ls dated --json --json-lines
+}
+lines() { # of --json-lines are those of --json; so is what people see
+    tool ls "$1" --json-lines >lines && tool ls "$1" --json | sed 's/^\[//; s/,$//; s/\]$//' | cmp - lines && python3 -c 'import json, sys; [json.loads(x) for x in sys.stdin]' <lines && [ "$(tool ls "$1" | wc -l)" = $(($(wc -l <lines) + 1)) ]
+}
+when() { # as people see it, where any says one
+    tool ls dated >out && cat out && head -n 1 out | grep -q "LAYERS  CREATED$" && grep -qE "^h1 .* 20[0-9-]{8}T[0-9:]{8}Z$" out && grep -q "^feb30 .* -$" out && ! tool ls made | grep -q CREATED && tool ls --long made | grep -q "CREATED$" &&
+        tool ls dated --json | grep -q '"tag":"feb30".*"created":null' && tool inspect dated h1 --json | python3 -c 'import json, sys, time; sys.exit(not 3600 <= time.time() - json.load(sys.stdin)["created"] < 3720)'
+}
+many() { # columns fit the widest of them, not the last
+    rm -rf lots && cp -r made lots && python3 -B -c '
+import json
+index = json.load(open("made/index.json"))
+index["manifests"] = [dict(index["manifests"][i % 2], annotations={"org.opencontainers.image.ref.name": "t" * (1 + i % 7) + str(i)}) for i in range(3000)]
+json.dump(index, open("lots/index.json", "w"), separators=(",", ":"))' && tool ls lots >out && [ "$(wc -l <out)" = 3001 ] && [ "$(grep -ob sha256 out | wc -l)" = 3000 ] && awk '!/^TAG/ { at[index($0, "sha256")] } END { n = 0; for (i in at) n++; exit n != 1 }' out
+}
+dates() { expect dated dated && lines dated && lines holes && lines evil; }
+check "ls --json-lines" dates
+check "ls: which" chosen
+check "ls --sort, --reverse, --limit" sorted
+check "ls: when it was created" when
+check "ls: many" many
 check "inspect" inspected
 check "inspect --json" inspects_all
 check "inspect: features that this machine lacks" features

@@ -7,6 +7,7 @@ tests/snapshot_format.py, which shares no line with the tool.
                                         with the same bytes, and that are stored but zero
     missing DIR                         tags `good` and `bad`; bad's config is not there
     alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
+    dated DIR                           tags that say when they were created: their names tell how long ago
     flip DIR REF                        one bit of a page that the snapshot shows
     damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
                                         bit), short (one byte); prints its path
@@ -142,6 +143,31 @@ def alike(path):
     index = sf.read_index(sf.Layout(path))[1]
     first = index["manifests"][0]
     index["manifests"].append({"mediaType": sf.MANIFEST_TYPE, "digest": first["digest"][:-12] + "0" * 12, "size": first["size"]})
+    with open(path + "/index.json", "wb") as file:
+        file.write(sf.to_json(index))
+
+
+def dated(path):
+    """Entries say it, but `manifest` and `overruled`; what is no time of RFC 3339 counts for nothing."""
+    def ago(seconds, form="%Y-%m-%dT%H:%M:%SZ", zone=0):
+        return time.strftime(form, time.gmtime(time.time() - seconds + zone))
+    created = "org.opencontainers.image.created"
+    made = sf.Maker(5, 1, 60, []).make()
+    small, large = sf.Maker(6, 1, 20, []).make(), sf.Maker(7, 1, 400, []).make()
+    save_with(path, made, lambda manifest: manifest["annotations"].update({created: ago(4 * 3600)}), "manifest")
+    save_with(path, small, lambda manifest: manifest["annotations"].update({created: ago(30 * 86400)}), "overruled")
+    save_with(path, large, lambda manifest: None, "large")
+    index = json.loads(open(path + "/index.json", "rb").read())
+    entry = index["manifests"].pop()
+    times = {"min10": ago(600), "h1": ago(3600 + 60, "%Y-%m-%dT%H:%M:%S.25+02:00", 7200), "day1": ago(86400 + 60, "%Y-%m-%dt%H:%M:%S-11:30", -41400),
+             "week1": ago(7 * 86400 + 60), "ahead": ago(-86400), "none": None, "date": ago(600, "%Y-%m-%d"), "local": ago(600, "%Y-%m-%dT%H:%M:%S"),
+             "space": ago(600, "%Y-%m-%d %H:%M:%SZ"), "tail": ago(600) + "x", "feb30": "2024-02-30T00:00:00Z", "dot": "2024-02-03T00:00:00.Z",
+             "old": "1969-12-31T23:59:59Z", "month13": "2024-13-01T00:00:00Z", "h24": "2024-01-01T24:00:00Z", "zone24": "2024-01-01T01:00:00+24:00"}
+    for tag, text in times.items():
+        index["manifests"].append(copy.deepcopy(entry))
+        index["manifests"][-1]["annotations"] = {sf.REF_NAME: tag, **({created: text} if text else {})}
+    index["manifests"][1]["annotations"][created] = ago(1200)
+    index["manifests"].append({k: v for k, v in entry.items() if k != "annotations"})
     with open(path + "/index.json", "wb") as file:
         file.write(sf.to_json(index))
 
@@ -397,7 +423,7 @@ def rising(*words):
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect,
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect,
            "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
            "interrupted": interrupted, "rising": rising}
     sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
