@@ -7,6 +7,7 @@
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
 #include "hlsnap_oci.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -31,9 +32,9 @@
 typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
-    bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, help;
+    bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
     const char *output, *match, *sort;
-    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last;
 } options;
 
 typedef struct command {
@@ -166,6 +167,22 @@ static const char *own(uint64_t bytes) { return bytes ? human(bytes) : "?"; }
 static const char *brief(const hlsnap_oci_digest *d) { return show("%.19s", d->text); }
 
 static unsigned long long llu(uint64_t v) { return v; } /* for %llu */
+
+/* ---- the end of a command ---- */
+
+static void print_error(hlsnap_result r, const hlsnap_error *err) {
+    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
+    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
+    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
+    fputs(show("%s", err->msg), stderr);
+    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
+    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
+    fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
+}
+
+static int status_of(hlsnap_result r, const hlsnap_error *err) {
+    return r == HLSNAP_ERR_ARG ? USAGE : hlsnap_result_transient(err) ? TRY_AGAIN : (int)r;
+}
 
 /* ---- tables ---- */
 
@@ -482,7 +499,8 @@ typedef struct listed {
     char *tag; /* "" = none */
     hlsnap_result r;
     hlsnap_oci_info info; /* where r is an error the digest only */
-    size_t number;        /* in the order of the index */
+    size_t number, first; /* in the order of the index; and of the first entry of the same snapshot: group_entries */
+    bool goes;            /* prune */
 } listed;
 
 typedef struct listing {
@@ -505,7 +523,7 @@ static bool is_wanted(const options *o, int64_t now, const char *tag, const hlsn
 
 static bool keep_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
     listing *all = (listing *)user;
-    listed e = {NULL, r, *info, all->num};
+    listed e = {NULL, r, *info, all->num, all->num, false};
     if (!is_wanted(all->o, all->now, tag, info)) return true;
     e.tag = copy_of(tag, strlen(tag));
     if ((all->num & (all->num - 1)) == 0) all->of = (listed *)grow(all->of, (2 * all->num + 1) * sizeof(listed));
@@ -520,6 +538,17 @@ static int by_number(const void *a, const void *b) { return compare_u64(((const 
 static int by_name(const void *a, const void *b) {
     const listed *x = (const listed *)a, *y = (const listed *)b;
     const int order = strcmp(x->tag, y->tag);
+    return order ? order : by_number(a, b);
+}
+
+static int by_digest(const void *a, const void *b) {
+    const listed *x = (const listed *)a, *y = (const listed *)b;
+    const int order = strcmp(x->info.digest.text, y->info.digest.text);
+    return order ? order : by_number(a, b);
+}
+
+static int by_first(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)a)->first, ((const listed *)b)->first);
     return order ? order : by_number(a, b);
 }
 
@@ -574,6 +603,42 @@ static void free_entries(listing *all) {
     size_t i;
     for (i = 0; i < all->num; i++) free(all->of[i].tag);
     free(all->of);
+}
+
+/* Entries from number i on that are of one snapshot, in a listing whose entries are grouped. */
+static size_t same_snapshot(const listing *all, size_t i) {
+    size_t n = 1;
+    while (i + n < all->num && strcmp(all->of[i].info.digest.text, all->of[i + n].info.digest.text) == 0) n++;
+    return n;
+}
+
+/* Puts the entries of one snapshot side by side. Returns how many snapshots there are. */
+static unsigned group_entries(listing *all) {
+    unsigned groups = 0;
+    size_t i, k, n;
+    sort_entries(all, by_digest);
+    for (i = 0; i < all->num; i += n, groups++)
+        for (k = 0, n = same_snapshot(all, i); k < n; k++) all->of[i + k].first = all->of[i].number;
+    sort_entries(all, by_first);
+    return groups;
+}
+
+/* All tags of n entries from number i on: v1, v2; "-" for none. Good until the 8th show after it. */
+static const char *tags_text(const listing *all, size_t i, size_t n) {
+    char text[400] = "";
+    size_t at = 0, end = i + n;
+    for (; i < end && at < sizeof(text); i++)
+        if (all->of[i].tag[0]) at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%s", at ? ", " : "", all->of[i].tag);
+    return at ? show("%s", text) : "-";
+}
+
+static void tags_json(const listing *all, size_t i, size_t n) {
+    const char *comma = "";
+    size_t end = i + n;
+    json("'tags':[");
+    for (; i < end; i++)
+        if (all->of[i].tag[0]) json(comma), json("%s", all->of[i].tag), comma = ",";
+    json("],'digest':%s", all->of[end - 1].info.digest.text);
 }
 
 /* As people and RFC 3339 have it, in UTC; "-" where it is not known. */
@@ -828,26 +893,112 @@ static hlsnap_result change_fsck(const options *o, const char *dir, hlsnap_error
     return in(dir, hlsnap_oci_fsck(dir, o->repair, err));
 }
 
-/* ---- verify, tag, rm, gc, fsck, flatten ---- */
+/* ---- verify, fsck ---- */
 
-static hlsnap_result run_verify(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+/* What a check found. */
+static void problem_json(hlsnap_result r, const hlsnap_error *err) {
+    json("'ok':%b,'error':", !r);
+    if (r) json("%s,'status':%u,'message':%s", hlsnap_result_name(r), (uint64_t)status_of(r, err), err->msg);
+    else json("null,'status':0,'message':null");
+}
+
+static hlsnap_result verify(const char *dir, const char *ref, const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_snapshot *s = NULL;
-    hlsnap_oci_digest whole;
-    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    desc.guard = HLSNAP_OCI_GUARD_NONE;
-    desc.any_cpu = o->any_cpu;
-    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
-    bar_end();
-    puts(r ? hlsnap_result_name(r) : "ok");
+    const hlsnap_result r = in(dir, hlsnap_oci_load(dir, ref, desc, &s, NULL, err));
     hlsnap_snapshot_release(s);
     return r;
 }
 
+/* Damage is worse than what is not for this machine or a bad disk, and that worse than what may pass. */
+static int badness(hlsnap_result r, const hlsnap_error *err) {
+    return !r ? 0 : hlsnap_result_transient(err) ? 1 : r >= HLSNAP_ERR_LAYOUT && r <= HLSNAP_ERR_DIGEST ? 3 : 2;
+}
+
+static void verified(const options *o, const listing *all, size_t i, size_t n, hlsnap_result r, const hlsnap_error *err) {
+    bar_clear();
+    if (o->json) json(i ? ",\n{" : "{"), tags_json(all, i, n), json(","), problem_json(r, err), json("}");
+    else printf("%s  %s  %s\n", r ? hlsnap_result_name(r) : "ok", brief(&all->of[i].info.digest), tags_text(all, i, n));
+    fflush(stdout);
+    if (r) print_error(r, err);
+}
+
+/* Goes on after an error: what is right is worth knowing, too. The status is the worst one's. */
+static hlsnap_result verify_each(options *o, const hlsnap_oci_desc *desc, listing *all, hlsnap_error *err) {
+    int worst = 0;
+    size_t i, n;
+    bar.num = group_entries(all);
+    for (i = 0; i < all->num; i += n) {
+        hlsnap_result r = verify(o->args[0], all->of[i].info.digest.text, desc, err);
+        if (r == HLSNAP_ERR_CANCELLED) return r;
+        n = same_snapshot(all, i);
+        verified(o, all, i, n, r, err);
+        if (badness(r, err) > worst) o->status = status_of(r, err), worst = badness(r, err);
+        bar_pass(bar.pass + 1, seconds());
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result verify_all(options *o, const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    listing all;
+    hlsnap_result r = read_entries(o, o->args[0], &all, err);
+    if (o->json) json("[");
+    if (!r) r = verify_each(o, desc, &all, err);
+    if (o->json) json("]\n");
+    bar_end();
+    free_entries(&all);
+    return r;
+}
+
+static hlsnap_result run_verify(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    hlsnap_oci_digest whole;
+    hlsnap_result r;
+    desc.guard = HLSNAP_OCI_GUARD_NONE;
+    desc.any_cpu = o->any_cpu;
+    if (o->all) return verify_all(o, &desc, err);
+    r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = verify(o->args[0], o->args[1], &desc, err);
+    bar_end();
+    if (o->json) json("{'ref':%s,", o->args[1]), problem_json(r, err), json("}\n");
+    else puts(r ? hlsnap_result_name(r) : "ok");
+    return r;
+}
+
+/* Names the first problem: here is the place for all of them. */
+static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
+    const hlsnap_result r = change_fsck(o, o->args[0], err);
+    if (o->json) json("{"), problem_json(r, err), json("}\n");
+    else puts(r ? hlsnap_result_name(r) : "ok");
+    return r;
+}
+
+/* ---- tag, rm, gc, flatten ---- */
+
+typedef struct lookup {
+    const char *tag;
+    hlsnap_oci_digest digest; /* "" = none has the tag */
+} lookup;
+
+static bool look_up(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    lookup *l = (lookup *)user;
+    (void)bytes;
+    if (strcmp(tag, l->tag) == 0) l->digest = *digest;
+    return !l->digest.text[0];
+}
+
+static void tagged_json(const char *tag, const hlsnap_oci_digest *digest) {
+    json("{'tag':%s,'digest':%s}\n", tag, digest->text);
+}
+
 static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
-    const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    return r ? r : change_tag(o->args[0], o->args[1], o->args[2], err);
+    lookup l = {o->args[2], {""}};
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = change_tag(o->args[0], o->args[1], o->args[2], err);
+    if (r || !o->json) return r;
+    r = in(o->args[0], hlsnap_oci_list(o->args[0], look_up, &l, err));
+    if (!r) tagged_json(l.tag, &l.digest);
+    return r;
 }
 
 /* Tags, each once; what a word of rm means. */
@@ -888,13 +1039,17 @@ static hlsnap_result add_tags_of(const char *dir, const char *word, tag_set *set
     return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, set->digest ? "no tag leads to '%s'" : "no tag matches '%s'", word));
 }
 
-static hlsnap_result untag_all(const char *dir, const tag_set *set, hlsnap_error *err) {
+static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
     size_t i;
     for (i = 0; i < set->num && !r; i++) {
-        r = change_untag(dir, set->tags[i], err);
-        if (!r) printf("untagged %s\n", show("%s", set->tags[i]));
+        r = change_untag(o->args[0], set->tags[i], err);
+        if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i]));
     }
+    if (r || !o->json) return r;
+    json("{'untagged':[");
+    for (i = 0; i < set->num; i++) json(i ? ",%s" : "%s", set->tags[i]);
+    json("]}\n");
     return r;
 }
 
@@ -904,21 +1059,16 @@ static hlsnap_result run_rm(options *o, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
     int i;
     for (i = 1; i < o->num_args && !r; i++) r = add_tags_of(o->args[0], o->args[i], &set, err);
-    if (!r) r = untag_all(o->args[0], &set, err);
-    if (!r) printf("`hlsnap_tool gc` frees what no other snapshot needs\n");
+    if (!r) r = untag_all(o, &set, err);
+    if (!r && !o->json) printf("`hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
     uint64_t freed = 0;
     const hlsnap_result r = change_gc(o, o->args[0], &freed, err);
-    if (!r) printf("%llu bytes freed\n", llu(freed));
-    return r;
-}
-
-static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = change_fsck(o, o->args[0], err);
-    puts(r ? hlsnap_result_name(r) : "ok");
+    if (!r && o->json) json("{'freed_bytes':%u}\n", freed);
+    else if (!r) printf("%llu bytes freed\n", llu(freed));
     return r;
 }
 
@@ -926,9 +1076,152 @@ static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
     hlsnap_oci_desc desc = bar_begin(o, flatten_passes, HLSNAP_COUNT(flatten_passes));
     hlsnap_oci_digest whole, digest;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    desc.any_cpu = o->any_cpu;
     if (!r) r = in(o->args[0], hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err));
     bar_end();
-    if (!r) puts(digest.text);
+    if (!r && o->json) tagged_json(o->args[2], &digest);
+    else if (!r) puts(digest.text);
+    return r;
+}
+
+/* ---- du ---- */
+
+typedef struct usage_of { uint64_t own, disk, blobs; } usage_of; /* of all; bytes, but for the number of blobs */
+
+/* What lies in blobs/sha256, whoever's it is. */
+static hlsnap_result count_blobs(const char *dir, usage_of *u, hlsnap_error *err) {
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int blobs = root < 0 ? -1 : openat(root, "blobs", flags), sha256 = blobs < 0 ? -1 : openat(blobs, "sha256", flags);
+    DIR *d = sha256 < 0 ? NULL : fdopendir(sha256);
+    hlsnap_result r = d ? HLSNAP_OK : fails(err, HLSNAP_ERR_OS, "blobs/sha256: %s", strerror(errno));
+    const struct dirent *e;
+    struct stat st;
+    while (d && (e = readdir(d)))
+        if (fstatat(sha256, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            u->blobs++, u->disk += (uint64_t)st.st_size;
+    if (d) closedir(d);
+    else if (sha256 >= 0) close(sha256);
+    if (blobs >= 0) close(blobs);
+    if (root >= 0) close(root);
+    return in(dir, r);
+}
+
+/* own_bytes 0: none, or not known; so is then what is shared. */
+static void du_json(const listing *all, size_t i, size_t n) {
+    const hlsnap_oci_info *of = &all->of[i].info;
+    json(i ? ",\n{" : "{"), tags_json(all, i, n);
+    if (all->of[i].r) json(",'error':%s}", hlsnap_result_name(all->of[i].r));
+    else if (!of->own_bytes) json(",'bytes':%u,'shared_bytes':null,'own_bytes':null}", of->bytes);
+    else json(",'bytes':%u,'shared_bytes':%u,'own_bytes':%u}", of->bytes, of->bytes - of->own_bytes, of->own_bytes);
+}
+
+static void du_row(table *t, const listing *all, size_t i, size_t n) {
+    const hlsnap_oci_info *of = &all->of[i].info;
+    if (all->of[i].r) row(t, "?\t?\t?\t%s\t%s: %s", brief(&of->digest), hlsnap_result_name(all->of[i].r), tags_text(all, i, n));
+    else
+        row(t, "%s\t%s\t%s\t%s\t%s", human(of->bytes), of->own_bytes ? human(of->bytes - of->own_bytes) : "?",
+            own(of->own_bytes), brief(&of->digest), tags_text(all, i, n));
+}
+
+static void du_print(const options *o, const listing *all, const usage_of *u) {
+    table t = {"rrrll", NULL, 0};
+    size_t i, n;
+    if (o->json) json("{'snapshots':[");
+    else row(&t, "SIZE\tSHARED\tOWN\tDIGEST\tTAGS");
+    for (i = 0; i < all->num; i += n) {
+        n = same_snapshot(all, i);
+        if (o->json) du_json(all, i, n);
+        else du_row(&t, all, i, n);
+    }
+    if (o->json) json("],\n'own_bytes':%u,'disk_bytes':%u,'blobs':%u}\n", u->own, u->disk, u->blobs);
+    table_print(&t);
+    if (!o->json)
+        printf("\n%s in %llu blobs; %s of it some snapshot's own\n", human(u->disk), llu(u->blobs), human(u->own));
+}
+
+static hlsnap_result run_du(options *o, hlsnap_error *err) {
+    usage_of u = {0, 0, 0};
+    listing all;
+    size_t i;
+    hlsnap_result r = read_entries(o, o->args[0], &all, err);
+    if (!r) r = count_blobs(o->args[0], &u, err);
+    group_entries(&all);
+    for (i = 0; i < all.num; i += same_snapshot(&all, i)) u.own += all.of[i].info.own_bytes;
+    if (!r) du_print(o, &all, &u);
+    free_entries(&all);
+    return r;
+}
+
+/* ---- prune ---- */
+
+/* Oldest first. What does not say when it was created counts as older than all that does; among its like, the index's order counts. */
+static int by_age(const void *a, const void *b) {
+    const int order = compare_u64((uint64_t)((const listed *)a)->info.created, (uint64_t)((const listed *)b)->info.created);
+    return order ? order : by_number(a, b);
+}
+
+/* Marks the tags that go. One of what cannot be read stays: it may be the one that somebody needs. */
+static void prune_choose(const options *o, listing *all) {
+    const uint64_t keep = o->keep_last == NO_TIME ? 0 : o->keep_last;
+    uint64_t seen = 0;
+    size_t i;
+    sort_entries(all, by_age);
+    for (i = all->num; i-- > 0;) {
+        listed *e = &all->of[i];
+        const int64_t age = all->now - e->info.created;
+        if (!e->tag[0] || e->r || (o->match && fnmatch(o->match, e->tag, 0) != 0) || seen++ < keep) continue;
+        e->goes = o->older_ms == NO_TIME || (e->info.created && age > (int64_t)(o->older_ms / 1000));
+    }
+}
+
+/* Bytes of snapshots that lose their last tag, and that no other one needs: what they share with each other comes to it. */
+static uint64_t prune_frees(listing *all) {
+    uint64_t bytes = 0;
+    size_t i, k, n;
+    group_entries(all);
+    for (i = 0; i < all->num; i += n) {
+        bool tagged = false, stays = false;
+        n = same_snapshot(all, i);
+        for (k = i; k < i + n; k++) tagged = tagged || all->of[k].goes, stays = stays || (all->of[k].tag[0] && !all->of[k].goes);
+        if (tagged && !stays) bytes += all->of[i].info.own_bytes;
+    }
+    return bytes;
+}
+
+static hlsnap_result prune_untag(const options *o, const listing *all, hlsnap_error *err) {
+    const char *comma = "";
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    for (i = 0; i < all->num && !r; i++) {
+        const listed *e = &all->of[i];
+        if (e->goes && !o->dry_run) r = change_untag(o->args[0], e->tag, err);
+        if (e->goes && !r && !o->json)
+            printf("%s %s  %s\n", o->dry_run ? "would untag" : "untagged", show("%s", e->tag), date(e->info.created));
+    }
+    if (r || !o->json) return r;
+    json("{'dry_run':%b,'untagged':[", o->dry_run);
+    for (i = 0; i < all->num; i++)
+        if (all->of[i].goes) json(comma), json("{'tag':%s,'digest':%s}", all->of[i].tag, all->of[i].info.digest.text), comma = ",\n";
+    json("]");
+    return r;
+}
+
+static hlsnap_result run_prune(options *o, hlsnap_error *err) {
+    const options none = {.older_ms = NO_TIME, .newer_ms = NO_TIME};
+    const bool collect = o->gc && !o->dry_run;
+    uint64_t frees = 0, freed = 0;
+    listing all;
+    hlsnap_result r;
+    if (o->keep_last == NO_TIME && o->older_ms == NO_TIME)
+        return fails(err, HLSNAP_ERR_ARG, "--keep-last or --older-than must say which");
+    r = read_entries(&none, o->args[0], &all, err);
+    if (!r) prune_choose(o, &all), r = prune_untag(o, &all, err);
+    if (!r) frees = prune_frees(&all);
+    if (!r && collect) r = change_gc(o, o->args[0], &freed, err);
+    if (!r && o->json) json(collect ? ",\n'freed_bytes':%u}\n" : ",\n'frees_bytes':%u}\n", collect ? freed : frees);
+    else if (!r && collect) printf("%llu bytes freed\n", llu(freed));
+    else if (!r) printf("gc %s at least %llu bytes\n", o->dry_run ? "would free" : "frees", llu(frees));
+    free_entries(&all);
     return r;
 }
 
@@ -1058,8 +1351,31 @@ static hlsnap_result parse_args(const options *o, const hlsnap_function *f, hlsn
     return fails(err, HLSNAP_ERR_SIGNATURE, "%d arguments for %s %s", given, f->name, f->signature);
 }
 
+/* 64 bits are more than a JSON number surely holds, and it has neither infinity nor NaN: these are strings. */
+static void result_json(const hlsnap_value *v) {
+    const double f = v->type == HLSNAP_F32 ? (double)v->as.f32 : v->as.f64;
+    size_t i;
+    json("{'type':%s,'result':", type_names[v->type]);
+    switch (v->type) {
+    case HLSNAP_BOOL: json("%b", v->as.b); break;
+    case HLSNAP_I32: printf("%d", v->as.i32); break;
+    case HLSNAP_U32: printf("%u", v->as.u32); break;
+    case HLSNAP_I64: printf("\"%lld\"", (long long)v->as.i64); break;
+    case HLSNAP_U64: printf("\"%llu\"", llu(v->as.u64)); break;
+    case HLSNAP_F32: case HLSNAP_F64: printf(f - f == 0 ? "%.*g" : "\"%.*g\"", v->type == HLSNAP_F32 ? 9 : 17, f); break;
+    case HLSNAP_STR: json("%s", v->str); break;
+    case HLSNAP_BYTES: putchar('"'); for (i = 0; i < v->size; i++) printf("%02x", v->bytes[i]); putchar('"'); break;
+    case HLSNAP_VOID: case HLSNAP_TYPE_FORCE32: json("null"); break;
+    }
+    json("}\n");
+}
+
 static void print_result(const options *o, const hlsnap_value *v) {
     size_t i;
+    if (o->json) {
+        result_json(v);
+        return;
+    }
     if (o->raw && (v->type == HLSNAP_STR || v->type == HLSNAP_BYTES)) {
         fwrite(v->type == HLSNAP_STR ? (const void *)v->str : (const void *)v->bytes, 1, v->size, stdout);
         return;
@@ -1550,10 +1866,13 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
     const hlsnap_oci_desc desc = looking();
     FILE *f = stdout;
     view v;
-    hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
+    hlsnap_result r;
+    if (o->json && !o->output) return fails(err, HLSNAP_ERR_ARG, "--json needs -o FILE");
+    r = view_open(&v, o->args[0], o->args[1], &desc, err);
     if (!r && o->output && !(f = fopen(o->output, "w"))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     if (!r) map_write(f, &v);
     if (!r && o->output && !close_written(f)) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    if (!r && o->json) json("{'file':%s,'digest':%s}\n", o->output, v.oci.digest.text);
     hlsnap_snapshot_release(v.s);
     return r;
 }
@@ -1578,9 +1897,12 @@ static const struct option_row { const char *name, *value, *help; option_kind ki
     {"--sort", "KEY", "name, size, own, created; largest and newest first", TEXT_AT(sort)},
     {"--reverse", NULL, "the other way round", FLAG_AT(reverse)},
     {"--limit", "N", "the first N", NUMBER, offsetof(options, limit), 1, TRILLION},
-    {"--all", NULL, "all ranges of pages, not the first 10 of a region", FLAG_AT(all)},
+    {"--all", NULL, "verify: all snapshots; diff: all ranges of pages, not 10", FLAG_AT(all)},
     {"--verify", NULL, "hash all that is shown first: believe no digest", FLAG_AT(verify)},
     {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", FLAG_AT(any_cpu)},
+    {"--keep-last", "N", "the N newest tags stay", NUMBER, offsetof(options, keep_last), 0, TRILLION},
+    {"--dry-run", NULL, "say what would be done, and do nothing", FLAG_AT(dry_run)},
+    {"--gc", NULL, "then free what no tag leads to", FLAG_AT(gc)},
     {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", FLAG_AT(repair)},
     {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", FLAG_AT(raw)},
     {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", NUMBER, offsetof(options, threads), 1, 64},
@@ -1599,9 +1921,10 @@ static const command commands[] = {
      run_ls},
     {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
-    {"verify", "DIR REF", "0", 2, 2, "--any-cpu --threads", "check every byte that a load would use; prints ok",
-     "Prints ok, or the error's name.", run_verify},
-    {"run", "DIR REF FUNC ARG...", "0", 3, HLSNAP_MAX_ARGS + 3, "--raw --timeout --threads",
+    {"verify", "DIR REF", "0", 2, 2, "--json --all --any-cpu --threads",
+     "check every byte that a load would use; prints ok",
+     "Prints ok, or the error's name. --all DIR: a line for each snapshot, and the\nworst one's exit status.", run_verify},
+    {"run", "DIR REF FUNC ARG...", "0", 3, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
@@ -1609,15 +1932,19 @@ static const command commands[] = {
      run_run},
     {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
      "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
-    {"map", "DIR REF", "0", 2, 2, "-o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
+    {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
-    {"tag", "DIR REF TAG", "0", 3, 3, "", "give a snapshot a tag, or another one", NULL, run_tag},
-    {"rm", "DIR TAG...", "0", 2, MANY, "", "take tags away; gc frees the space",
+    {"tag", "DIR REF TAG", "0", 3, 3, "--json", "give a snapshot a tag, or another one", NULL, run_tag},
+    {"rm", "DIR TAG...", "0", 2, MANY, "--json", "take tags away; gc frees the space",
      "TAG may be a glob, such as 'v1.*', or a digest: then all tags of it go.", run_rm},
-    {"gc", "DIR", "", 1, 1, "--grace", "remove what no tag leads to", NULL, run_gc},
-    {"fsck", "DIR", "", 1, 1, "--repair", "check all entries and hash all blobs",
+    {"prune", "DIR", "", 1, 1, "--json --keep-last --older-than --match --dry-run --gc --grace",
+     "take tags away by age and number, oldest first",
+     "Tags that --match go, but for those that --keep-last keeps, and where\n--older-than is given only those that are.", run_prune},
+    {"du", "DIR", "", 1, 1, "--json", "what snapshots share, and have of their own", NULL, run_du},
+    {"gc", "DIR", "", 1, 1, "--json --grace", "remove what no tag leads to", NULL, run_gc},
+    {"fsck", "DIR", "", 1, 1, "--json --repair", "check all entries and hash all blobs",
      "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
-    {"flatten", "DIR REF TAG", "0", 3, 3, "--threads", "write a snapshot again, as one layer",
+    {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
 };
 
@@ -1715,7 +2042,7 @@ static int set_option(options *o, char **argv, int *i) {
 /* 0, or the exit status. Of run, what follows DIR is no option: -5 is an argument. */
 static int read_options(options *o, int argc, char **argv) {
     bool more = true;
-    int i, status = 0;
+    int i, fewer, status = 0;
     o->args = (const char **)grow(NULL, ((size_t)argc + 2) * sizeof(char *)); /* split_pairs makes two more */
     for (i = 2; i < argc && !status; i++) {
         if (current->run == run_run && o->num_args) more = false;
@@ -1726,23 +2053,10 @@ static int read_options(options *o, int argc, char **argv) {
     }
     if (status || o->help) return status;
     split_pairs(o);
-    if (o->num_args > current->max_args) status = usage("too many arguments");
-    if (o->num_args < current->min_args) status = usage("too few arguments");
+    fewer = current->run == run_verify && o->all; /* no REF, then */
+    if (o->num_args > current->max_args - fewer) status = usage("too many arguments");
+    if (o->num_args < current->min_args - fewer) status = usage("too few arguments");
     return status;
-}
-
-static void print_error(hlsnap_result r, const hlsnap_error *err) {
-    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
-    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
-    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
-    fputs(show("%s", err->msg), stderr);
-    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
-    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
-    fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
-}
-
-static int status_of(hlsnap_result r, const hlsnap_error *err) {
-    return r == HLSNAP_ERR_ARG ? USAGE : hlsnap_result_transient(err) ? TRY_AGAIN : (int)r;
 }
 
 static int run_command(int argc, char **argv) {
@@ -1752,7 +2066,7 @@ static int run_command(int argc, char **argv) {
     int status;
     o.grace_ms = 3600000;
     o.timeout_ms = 10000;
-    o.older_ms = o.newer_ms = NO_TIME;
+    o.older_ms = o.newer_ms = o.keep_last = NO_TIME;
     status = read_options(&o, argc, argv);
     if (status || o.help) return status ? status : help_on(current);
     r = current->run(&o, &err);

@@ -60,7 +60,7 @@ fits() { # a screen of 24 lines and 80 columns
 
 # ---- the command line ----
 check "--help fits a screen" fits tool --help
-for c in ls inspect verify run diff map tag rm gc fsck flatten; do
+for c in ls inspect verify run diff map tag rm prune du gc fsck flatten; do
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
@@ -384,6 +384,71 @@ repaired() { # a blob that nobody needs, and whose name is not its sha256
         says ok tool fsck --repair store && says ok tool fsck store
 }
 check "fsck --repair" repaired
+same_json() { # same_json STATUS WANT COMMAND...: one JSON value on standard output, with these members
+    want=$1 members=$2
+    shift 2
+    "$@" >out 2>err
+    got=$?
+    cat out err
+    [ "$got" = "$want" ] && expect json "$members" <out
+}
+verifies_all() { # a line for each snapshot, whatever its tags; the worst one's status
+    rm -rf two && cp -r made two && tool tag two a again && tool verify --all two >out 2>err && cat out err && [ ! -s err ] &&
+        [ "$(cat out)" = "$(printf 'ok  %s  a, again\nok  %s  b\nok  %s  c' "$(echo "$a" | cut -c1-19)" "$(sed -n 2p digests | cut -c1-19)" "$(sed -n 3p digests | cut -c1-19)")" ] || return 1
+    format write two odd --features zz_unknown && rm -f two/blobs/sha256/x && exits 52 "two: hlsnap_oci_load" tool verify --all two && [ "$(grep -c ^ok out)" = 3 ] && grep -q "^HLSNAP_ERR_CPU  sha256:[0-9a-f]*  odd$" out &&
+        tool verify --all --any-cpu two >/dev/null && expect damage two c config bad && exits 49 "" tool verify --all two && [ "$(grep -c ^ok out)" = 2 ] && grep -q "^HLSNAP_ERR_DIGEST .*  c$" out && grep -q "^HLSNAP_ERR_CPU" out || return 1
+    same_json 49 '[{"ok":true,"tags":["a","again"],"error":null},{"ok":true,"tags":["b"]},{"ok":false,"tags":["c"],"error":"HLSNAP_ERR_DIGEST","status":49},{"ok":false,"status":52}]' tool verify --all --json two &&
+        exits 2 "too many" tool verify --all two a && exits 2 "too few" tool verify two && exits 47 "HLSNAP_ERR_FILE: nowhere" tool verify --all nowhere
+}
+check "verify --all" verifies_all
+usage() { tool du "$1" --json >out && expect du "$1" <out; }
+usages() {
+    rm -rf two && cp -r made two && tool tag two a again && tool rm two c >out && echo x >two/blobs/sha256/stray && usage two && usage syn && usage made || return 1
+    tool du two >out && cat out && grep -qE "^ *[0-9.]+ KiB  *[0-9.]+ KiB  *[0-9.]+ KiB  sha256:[0-9a-f]{12}  a, again$" out && grep -qE "^[0-9.]+ MiB in [0-9]+ blobs; [0-9.]+ [KMGi]*B of it some snapshot's own$" out && tool du holes >out && grep -q "^ *?  *?  *?  sha256:3d350e82db59  HLSNAP_ERR_FILE: bad$" out
+}
+check "du" usages
+pruned() { # pruned LEFT OPTION...: of `dated`, and --dry-run says the same and does nothing
+    left=$1
+    shift
+    rm -rf two && cp -r dated two && before=$(tags_of two) && tool prune --dry-run "$@" two >would && [ "$(tags_of two)" = "$before" ] && tool prune "$@" two >out && cat out &&
+        [ "$(sed -n 's/^would untag /untagged /p' would)" = "$(sed -n '/^untagged/p' out)" ] || return 1
+    got=$(tool ls two --json-lines --tagged | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | xargs)
+    [ "$got" = "$left" ] || { echo "$*: $got left, not $left"; return 1; }
+}
+prunes() { # oldest first; what does not say when is older than what does, but --older-than leaves it alone; nothing but tags goes
+    pruned "" --keep-last 0 && pruned "manifest overruled min10 h1 day1 ahead" --keep-last 6 && pruned "$dated" --keep-last 18 && pruned "$dated" --keep-last 99 &&
+        pruned "overruled min10 ahead none date local space tail feb30 dot old month13 h24 zone24" --older-than 30m &&
+        pruned "manifest overruled min10 h1 day1 ahead none date local space tail feb30 dot old month13 h24 zone24" --older-than 2d --keep-last 3 && pruned "$dated" --older-than 30m --keep-last 7 &&
+        pruned "manifest overruled min10 h1 week1 ahead none local space tail feb30 old month13 h24 zone24" --match 'd*' --keep-last 0 && [ "$(sed -n 's/^untagged \([a-z0-9]*\) .*/\1/p' out | xargs)" = "date dot day1" ] || return 1
+    exits 2 "--keep-last or --older-than must say which" tool prune two && exits 2 "" tool prune --match 'x*' two && [ "$(wc -l <two/index.json)" = "$(wc -l <dated/index.json)" ]
+}
+frees() { # at least what gc then frees, and all of it where nothing is shared by those that go alone; of what cannot be read the tag stays
+    rm -rf two && cp -r made two && tool tag two a again && least=$(tool prune --keep-last 1 --match '[abc]' two | sed -n 's/^gc frees at least \(.*\) bytes$/\1/p') && freed=$(tool gc --grace 0 two) && [ "$least" -gt 0 ] &&
+        [ "${freed% bytes freed}" -ge "$least" ] && [ "$(tags_of two)" = "again c" ] || return 1
+    rm -rf two && cp -r made two && least=$(tool prune --keep-last 0 --match b --dry-run two | sed -n 's/^gc would free at least \(.*\) bytes$/\1/p') &&
+        [ "$(tool prune --keep-last 0 --match b --gc --grace 0 two | tail -n 1)" = "$least bytes freed" ] && says ok tool fsck two || return 1
+    rm -rf two && cp -r made two && same_json 0 '{"dry_run":true,"untagged":[{"tag":"a","digest":"'"$a"'"}]}' tool prune --json --dry-run --keep-last 2 two && same_json 0 '{"dry_run":false,"freed_bytes":0}' tool prune --json --gc --keep-last 2 two &&
+        [ "$(tags_of two)" = "b c" ] && rm -rf two && cp -r holes two && tool prune --keep-last 0 two && [ "$(tags_of two)" = bad ]
+}
+check "prune" prunes
+check "prune: what gc frees" frees
+in_json() { # what all other commands say
+    rm -rf store && cp -r made store && d='"digest":"'$a'"'
+    same_json 0 '{"ref":"a","ok":true,"error":null,"status":0}' tool verify --json store a && same_json 3 '{"ok":false,"error":"HLSNAP_ERR_NOT_FOUND","status":3}' tool verify --json store x && same_json 0 '{"ok":true}' tool fsck --json store &&
+        same_json 0 "{\"tag\":\"n\",$d}" tool tag --json store a n && same_json 0 '{"untagged":["n","b"]}' tool rm --json store n b && same_json 0 '{"freed_bytes":0}' tool gc --json store && same_json 0 "{\"file\":\"m.svg\",$d}" tool map --json -o m.svg store a &&
+        exits 2 "--json needs -o FILE" tool map --json store a && same_json 0 '{"tag":"f"}' tool flatten --json store a f && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && same_json 49 '{"ok":false,"error":"HLSNAP_ERR_DIGEST","status":49}' tool fsck --json store
+}
+check "--json of the others" in_json
+lacking() { # the name of a feature that this CPU has not
+    for f in $(expect features); do
+        rm -rf odd && format write odd f --layers 3 --features "$f" >/dev/null && ! tool verify odd f >out 2>&1 && echo "$f" && return
+    done
+    return 1
+}
+flattens_any() {
+    exits 52 HLSNAP_ERR_CPU tool flatten odd f one && tool flatten --any-cpu odd f one && tool inspect odd one --json | grep -q '"cpu_has_features":false' && says ok tool verify --any-cpu odd one && tool diff odd f one >out
+}
+if lacking >/dev/null; then check "flatten --any-cpu" flattens_any; else skip "flatten --any-cpu" "this CPU has all features"; fi
 # ---- docs/tool.md "When something is damaged": what it says mends it, mends it ----
 damages() { # damages COMMAND...: with each kind of damage to `one` in store, by $b, $part and $how
     for part in manifest config memory chunks; do
@@ -503,6 +568,12 @@ memory() { # of base and delta; tests/tool_make.c says what it changed
     differs 1 kvm base kvm delta >said && cat said && grep -q "differ 7 only" said && inspects kvm delta && maps kvm delta && lists kvm && says ok tool verify kvm delta &&
         tool flatten kvm delta flat >/dev/null && differs 0 kvm delta kvm flat && says 5 tool run kvm flat echo_i32 5
 }
+in_json_too() { # values as JSON has them; what it has not is a string
+    same_json 0 '{"type":"bool","result":true}' tool run --json kvm delta echo_bool true && same_json 0 '{"type":"i32","result":-5}' tool run --json kvm delta echo_i32 -5 && same_json 0 '{"type":"u64","result":"18446744073709551615"}' tool run --json kvm delta echo_u64 18446744073709551615 &&
+        same_json 0 '{"type":"i64","result":"-9"}' tool run --json kvm delta echo_i64 -9 && same_json 0 '{"type":"f64","result":0.1}' tool run --json kvm delta echo_f64 0.1 && same_json 0 '{"type":"f64","result":"inf"}' tool run --json kvm delta echo_f64 inf && same_json 0 '{"type":"f32","result":"nan"}' tool run --json kvm delta echo_f32 nan &&
+        same_json 0 '{"type":"str","result":"a\"\u001b"}' tool run --json kvm delta echo_str "$(printf 'a"\033')" && same_json 0 '{"type":"bytes","result":"00ff"}' tool run --json kvm delta echo_bytes 00ff && same_json 0 '{"type":"void","result":null}' tool run --json kvm delta nop && same_json 0 '{"type":"u32","result":4294967295}' tool run --json kvm:delta echo_u32 4294967295
+}
+check "run --json" in_json_too
 damaged() { rm -rf bad && cp -r kvm bad && expect flip bad base && exits 49 HLSNAP_ERR_DIGEST tool run bad base nop; }
 check "run: values of all types" values
 check "run: bytes of files" files

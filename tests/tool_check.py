@@ -12,6 +12,9 @@ tests/snapshot_format.py, which shares no line with the tool.
     damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
                                         bit), short (one byte); prints its path
     ls DIR                              does standard input, the tool's JSON, say what the layout holds?
+    du DIR                              likewise, what du says
+    features                            prints the names of the format's CPU features, a line each
+    json WANT                           is standard input one JSON value, with the members of WANT, which is JSON, too?
     inspect DIR REF                     likewise, of a snapshot
     diff DIR REF DIR2 REF2              likewise, of two: every page of both is compared here
     svg DIR REF FILE                    is FILE well-formed, with each region's cells and each layer's pages?
@@ -236,6 +239,36 @@ def check_ls(path):
         s.close()
 
 
+def check_du(path):
+    """Blobs counted by themselves: those that one snapshot leads to, and those that several do."""
+    layout, got, leads = sf.Layout(path), json.load(sys.stdin), {}
+    for entry in sf.read_index(layout)[1]["manifests"]:
+        manifest = json.loads(layout.read_blob(entry))
+        leads[entry["digest"]] = {entry["digest"]: entry["size"], **blobs_of(manifest)}
+    tags = {d: [sf.tag_of(e) for e in sf.read_index(layout)[1]["manifests"] if e["digest"] == d and sf.tag_of(e)] for d in leads}
+    same("snapshots", {s["digest"]: s["tags"] for s in got["snapshots"]}, tags)
+    total = 0
+    for s in got["snapshots"]:
+        mine = leads[s["digest"]]
+        shared = sum(size for d, size in mine.items() if any(d in other for name, other in leads.items() if name != s["digest"]))
+        same(s["tags"], (s["bytes"], s["shared_bytes"], s["own_bytes"]), (sum(mine.values()), shared, sum(mine.values()) - shared))
+        total += s["own_bytes"]
+    sizes_there = [os.lstat(f"{path}/blobs/sha256/{name}").st_size for name in os.listdir(path + "/blobs/sha256")]
+    same("all", (got["own_bytes"], got["disk_bytes"], got["blobs"]), (total, sum(sizes_there), len(sizes_there)))
+
+
+def check_json(want):
+    got = json.load(sys.stdin)
+    if isinstance(got, list):
+        same("length", len(got), len(json.loads(want)))
+        pairs = zip(got, json.loads(want))
+    else:
+        pairs = [(got, json.loads(want))]
+    for one, other in pairs:
+        for name, value in other.items():
+            same(name, one[name], value)
+
+
 def stored_in(config, r):
     first = (r.gva - config.base) // PAGE
     return sum(e[1] for e in config.extents if first <= e[0] < first + r.pages)
@@ -423,7 +456,8 @@ def rising(*words):
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect,
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
+           "features": lambda: print("\n".join(sorted(sf.FEATURES))),
            "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
            "interrupted": interrupted, "rising": rising}
     sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
