@@ -11,13 +11,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +29,7 @@
 #define MAX_REGIONS 32u   /* likewise */
 #define MANY 1000000
 #define NO_TIME UINT64_MAX
+#define IMPORT_BYTES (16ull << 30) /* of an archive, where --max-bytes says nothing */
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
 #define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
 
@@ -33,8 +37,8 @@ typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
     bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
-    const char *output, *match, *sort;
-    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last;
+    const char *output, *match, *sort, *ref;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes;
 } options;
 
 typedef struct command {
@@ -1154,7 +1158,8 @@ static hlsnap_result run_du(options *o, hlsnap_error *err) {
 
 /* ---- prune ---- */
 
-/* Oldest first. What does not say when it was created counts as older than all that does; among its like, the index's order counts. */
+/* Oldest first. What does not say when it was created counts as older than all that does; among its like the index's order
+   counts. */
 static int by_age(const void *a, const void *b) {
     const int order = compare_u64((uint64_t)((const listed *)a)->info.created, (uint64_t)((const listed *)b)->info.created);
     return order ? order : by_number(a, b);
@@ -1201,7 +1206,10 @@ static hlsnap_result prune_untag(const options *o, const listing *all, hlsnap_er
     if (r || !o->json) return r;
     json("{'dry_run':%b,'untagged':[", o->dry_run);
     for (i = 0; i < all->num; i++)
-        if (all->of[i].goes) json(comma), json("{'tag':%s,'digest':%s}", all->of[i].tag, all->of[i].info.digest.text), comma = ",\n";
+        if (all->of[i].goes) {
+            json(comma), json("{'tag':%s,'digest':%s}", all->of[i].tag, all->of[i].info.digest.text);
+            comma = ",\n";
+        }
     json("]");
     return r;
 }
@@ -1222,6 +1230,320 @@ static hlsnap_result run_prune(options *o, hlsnap_error *err) {
     else if (!r && collect) printf("%llu bytes freed\n", llu(freed));
     else if (!r) printf("gc %s at least %llu bytes\n", o->dry_run ? "would free" : "frees", llu(frees));
     free_entries(&all);
+    return r;
+}
+
+/* ---- a place for what lives as long as a command, which also ends by SIGTERM and SIGHUP then, and ^C ---- */
+
+static struct {
+    char *path; /* NULL: none */
+    bool beside; /* what it was made for, and not in TMPDIR */
+    bool caught; /* the signals */
+    struct sigaction term, hangup;
+} scratch;
+
+static void catch_signal(int number, struct sigaction *before) {
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = interrupt;
+    sigaction(number, NULL, before);
+    if (before->sa_handler != SIG_IGN) sigaction(number, &action, NULL);
+}
+
+/* Name and what stands in front of it; "." where there is nothing. */
+static char *directory_of(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    while (n && path[n - 1] != '/') n--;
+    return n ? copy_of(path, n) : copy_of(".", 1);
+}
+
+static char *join(const char *dir, const char *name) {
+    const size_t n = strlen(dir);
+    char *to = (char *)grow(NULL, n + strlen(name) + 2);
+    sprintf(to, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+    return to;
+}
+
+static bool scratch_in(const char *dir) {
+    scratch.path = join(dir, ".hlsnap-XXXXXX");
+    if (mkdtemp(scratch.path)) return true;
+    free(scratch.path);
+    scratch.path = NULL;
+    return false;
+}
+
+/* A directory beside a file or directory, so that bytes need not move (NULL: anywhere), or else in TMPDIR. */
+static hlsnap_result scratch_make(const char *beside, hlsnap_error *err) {
+    const char *tmp = getenv("TMPDIR");
+    char *dir = beside ? directory_of(beside) : NULL;
+    scratch.caught = true;
+    catch_signal(SIGTERM, &scratch.term);
+    catch_signal(SIGHUP, &scratch.hangup);
+    scratch.beside = dir && scratch_in(dir);
+    free(dir);
+    if (scratch.beside || scratch_in(tmp && tmp[0] ? tmp : "/tmp")) return HLSNAP_OK;
+    return fails(err, HLSNAP_ERR_OS, "a temporary directory: %s", strerror(errno));
+}
+
+/* Whatever an archive made there: no link is followed, and nothing is so deep that this does not end. */
+static void remove_tree(int at, const char *name, int depth) {
+    struct stat st;
+    const bool is_dir = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    const int fd = is_dir && depth && fchmodat(at, name, 0700, 0) == 0
+                       ? openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+    while (d && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) remove_tree(fd, e->d_name, depth - 1);
+    if (d) closedir(d);
+    unlinkat(at, name, is_dir ? AT_REMOVEDIR : 0);
+}
+
+static void scratch_end(void) {
+    if (scratch.path) remove_tree(AT_FDCWD, scratch.path, 12);
+    free(scratch.path);
+    scratch.path = NULL;
+    if (!scratch.caught) return;
+    sigaction(SIGTERM, &scratch.term, NULL);
+    sigaction(SIGHUP, &scratch.hangup, NULL);
+}
+
+/* ---- tar, the program ---- */
+
+/* The environment, but for what would change what tar does. */
+static char **tar_environment(void) {
+    extern char **environ;
+    static char locale[] = "LC_ALL=C";
+    size_t n = 0, i;
+    char **to;
+    while (environ[n]) n++;
+    to = (char **)grow(NULL, (n + 2) * sizeof(char *));
+    for (i = n = 0; environ[i]; i++)
+        if (strncmp(environ[i], "TAR_OPTIONS=", 12) != 0 && strncmp(environ[i], "POSIXLY_CORRECT", 15) != 0 &&
+            strncmp(environ[i], "LC_ALL=", 7) != 0)
+            to[n++] = environ[i];
+    to[n++] = locale;
+    to[n] = NULL;
+    return to;
+}
+
+/* Starts it with these as its standard input and output, which are closed then but for our own. */
+static hlsnap_result tar_start(const char *const *args, int in_fd, int out_fd, pid_t *pid, hlsnap_error *err) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char **environment = tar_environment(), **argv;
+    sigset_t defaults;
+    size_t n = 0;
+    int e;
+    while (args[n]) n++;
+    argv = (char **)grow(NULL, (n + 1) * sizeof(char *));
+    for (argv[n] = NULL; n-- > 0;) argv[n] = copy_of(args[n], strlen(args[n]));
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in_fd, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    e = posix_spawnp(pid, "tar", &actions, &attributes, argv, environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    for (n = 0; argv[n]; n++) free(argv[n]);
+    free(argv);
+    free(environment);
+    errno = e;
+    if (!e) return HLSNAP_OK;
+    return fails(err, e == ENOENT ? HLSNAP_ERR_UNSUPPORTED : HLSNAP_ERR_OS, "the program tar: %s", strerror(e));
+}
+
+/* Waits for its end, or brings it about when somebody interrupts us; code is what its failure means. */
+static hlsnap_result tar_end(pid_t pid, hlsnap_result code, hlsnap_error *err) {
+    const struct timespec moment = {0, 5000000};
+    int status = 0;
+    pid_t done;
+    bool told = false;
+    while ((done = waitpid(pid, &status, WNOHANG)) == 0 || (done < 0 && errno == EINTR)) {
+        if (interrupted && !told) kill(pid, SIGTERM), told = true;
+        nanosleep(&moment, NULL);
+    }
+    if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+    if (done == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0) return HLSNAP_OK;
+    return fails(err, code, "the program tar failed, %s %d", WIFSIGNALED(status) ? "by signal" : "with status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* ---- copy, export, import ---- */
+
+static void copied(const options *o, const char *tag, const hlsnap_oci_digest *digest) {
+    if (!o->json) puts(digest->text);
+    else if (tag) tagged_json(tag, digest);
+    else json("{'tag':null,'digest':%s}\n", digest->text);
+}
+
+static const char *tag_or_null(const char *ref) { return strchr(ref, ':') ? NULL : ref; }
+
+static hlsnap_result run_copy(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    const char *tag = o->num_args > 3 ? o->args[3] : NULL;
+    hlsnap_oci_digest whole, digest;
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    desc.max_bytes = o->max_bytes;
+    if (!tag) tag = tag_or_null(o->args[1]);
+    if (!r) r = hlsnap_oci_copy(o->args[0], o->args[1], o->args[2], tag, &desc, &digest, err);
+    bar_end();
+    if (!r) copied(o, tag, &digest);
+    return r;
+}
+
+/* The archive of a layout in the temporary directory; the same bytes for the same snapshot and tag. */
+static hlsnap_result archive(const char *from, int out_fd, hlsnap_error *err) {
+    const char *const args[] = {"tar", "--create", "--file=-", "--format=gnu", "--sort=name", "--owner=0", "--group=0",
+                                "--numeric-owner", "--mtime=@0", "--mode=u=rwX,go=", "--directory", from, "--", "blobs",
+                                "index.json", "oci-layout", NULL};
+    pid_t pid;
+    hlsnap_result r = tar_start(args, STDIN_FILENO, out_fd, &pid, err);
+    return r ? r : tar_end(pid, HLSNAP_ERR_OS, err);
+}
+
+/* Whether a file can be made anew, and take the place of this one in one step. */
+static bool is_replaceable(const char *path) {
+    struct stat st;
+    return scratch.beside && (lstat(path, &st) != 0 || S_ISREG(st.st_mode));
+}
+
+static hlsnap_result archive_to(const char *from, const char *path, hlsnap_error *err) {
+    char *made = is_replaceable(path) ? join(scratch.path, "archive.tar") : NULL;
+    const int fd = open(made ? made : path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    hlsnap_result r = fd < 0 ? fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno)) : archive(from, fd, err);
+    if (!r && made && fsync(fd) != 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    if (fd >= 0 && close(fd) != 0 && !r) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    if (!r && made && rename(made, path) != 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    free(made);
+    return r;
+}
+
+static hlsnap_result run_export(options *o, hlsnap_error *err) {
+    const char *path = strcmp(o->args[2], "-") == 0 ? NULL : o->args[2];
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    hlsnap_oci_digest whole, digest;
+    char *from = NULL;
+    hlsnap_result r = HLSNAP_OK;
+    if (!path && (o->json || isatty(STDOUT_FILENO))) r = fails(err, HLSNAP_ERR_ARG, "the archive is what standard output gets");
+    if (!r) r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = scratch_make(path, err);
+    if (!r) from = join(scratch.path, "layout");
+    desc.max_bytes = o->max_bytes;
+    if (!r) r = hlsnap_oci_copy(o->args[0], o->args[1], from, tag_or_null(o->args[1]), &desc, &digest, err);
+    bar_clear();
+    if (!r) r = path ? archive_to(from, path, err) : archive(from, STDOUT_FILENO, err);
+    free(from);
+    scratch_end();
+    bar_end();
+    if (!r && path) copied(o, tag_or_null(o->args[1]), &digest);
+    return r;
+}
+
+/* All of an archive, but no more than so many bytes, into the pipe that tar reads. What tar does not want any more is no error. */
+static hlsnap_result feed(int from, int to, uint64_t most, hlsnap_error *err) {
+    struct pollfd ready = {from, POLLIN, 0};
+    static char buffer[65536];
+    uint64_t all = 0;
+    ssize_t n, done, k;
+    for (;;) {
+        n = poll(&ready, 1, 100) > 0 ? read(from, buffer, sizeof(buffer)) : -1;
+        if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+        if (n == 0) return HLSNAP_OK;
+        if (n < 0 && ready.revents && errno != EINTR && errno != EAGAIN) return fails(err, HLSNAP_ERR_OS, "%s", strerror(errno));
+        if (n < 0) continue;
+        all += (uint64_t)n;
+        if (all > most) return fails(err, HLSNAP_ERR_LIMIT, "more than %llu bytes (--max-bytes)", llu(most));
+        for (done = 0; done < n; done += k > 0 ? k : 0) {
+            k = write(to, buffer + done, (size_t)(n - done));
+            if (k < 0 && errno != EINTR) return errno == EPIPE ? HLSNAP_OK : fails(err, HLSNAP_ERR_OS, "%s", strerror(errno));
+            if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+        }
+    }
+}
+
+/* Unpacks an archive, of which nothing is believed: owners and rights are ours, paths stay below, and are not deep; links and what
+   is no file may come of it, and are what the library refuses to read. Not of a compressed one: that may be far more than it is. */
+static hlsnap_result unpack(const options *o, int from, const char *to, hlsnap_error *err) {
+    const char *const args[] = {"tar", "--extract", "--file=-", "--no-same-owner", "--no-same-permissions", "--no-xattrs",
+                                "--no-acls", "--no-selinux", "--anchored", "--exclude=*/*/*/*/*", "--directory", to, NULL};
+    int pipes[2];
+    pid_t pid;
+    hlsnap_result r, fed;
+    if (mkdir(to, 0700) != 0 || pipe(pipes) != 0) return fails(err, HLSNAP_ERR_OS, "%s: %s", to, strerror(errno));
+    fcntl(pipes[1], F_SETFD, FD_CLOEXEC);
+    r = tar_start(args, pipes[0], STDERR_FILENO, &pid, err);
+    close(pipes[0]);
+    fed = r ? r : feed(from, pipes[1], o->max_bytes ? o->max_bytes : IMPORT_BYTES, err);
+    if (!r && fed) kill(pid, SIGTERM);
+    close(pipes[1]);
+    if (!r) {
+        hlsnap_error other = HLSNAP_ZERO;
+        r = tar_end(pid, HLSNAP_ERR_LAYOUT, fed ? &other : err);
+    }
+    return fed ? fed : r;
+}
+
+typedef struct only { /* the one snapshot of an archive */
+    hlsnap_oci_digest digest;
+    char tag[130]; /* one that it has, and may have here; "" = none */
+    bool several;
+} only;
+
+static bool find_only(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+    only *found = (only *)user;
+    const size_t n = strspn(tag, letters);
+    (void)bytes;
+    if (found->digest.text[0] && strcmp(found->digest.text, digest->text) != 0) found->several = true;
+    found->digest = *digest;
+    if (!found->tag[0] && n && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-') strcpy(found->tag, tag);
+    return !found->several;
+}
+
+/* What is meant of an archive: --ref, or all that there is. */
+static hlsnap_result only_ref(const options *o, const char *dir, const char **ref, hlsnap_oci_digest *whole, hlsnap_error *err) {
+    static only found;
+    hlsnap_result r;
+    *ref = o->ref;
+    if (o->ref) return whole_ref(dir, ref, whole, err);
+    r = hlsnap_oci_list(dir, find_only, &found, err);
+    if (!r && found.several) return fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots: --ref says which");
+    if (!r && !found.digest.text[0]) return fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot");
+    *ref = found.tag[0] ? found.tag : found.digest.text;
+    return r;
+}
+
+static hlsnap_result import_from(const options *o, int fd, const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    char *from = join(scratch.path, "layout");
+    const char *ref = NULL, *tag = o->num_args > 2 ? o->args[2] : NULL;
+    hlsnap_oci_digest whole, digest;
+    hlsnap_result r = unpack(o, fd, from, err);
+    if (!r) r = only_ref(o, from, &ref, &whole, err);
+    if (r) layout = strcmp(o->args[0], "-") == 0 ? "standard input" : o->args[0];
+    if (!r && !tag) tag = tag_or_null(ref);
+    if (!r) r = hlsnap_oci_copy(from, ref, o->args[1], tag, desc, &digest, err);
+    bar_clear();
+    if (!r) copied(o, tag, &digest);
+    free(from);
+    return r;
+}
+
+static hlsnap_result run_import(options *o, hlsnap_error *err) {
+    const bool piped = strcmp(o->args[0], "-") == 0;
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    const int fd = piped ? STDIN_FILENO : open(o->args[0], O_RDONLY | O_CLOEXEC);
+    hlsnap_result r = fd < 0 ? fails(err, HLSNAP_ERR_OS, "%s: %s", o->args[0], strerror(errno)) : scratch_make(o->args[1], err);
+    desc.max_bytes = o->max_bytes ? o->max_bytes : IMPORT_BYTES;
+    if (!r) r = import_from(o, fd, &desc, err);
+    if (fd > STDIN_FILENO) close(fd);
+    scratch_end();
+    bar_end();
     return r;
 }
 
@@ -1879,20 +2201,26 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
 
 /* ---- the command line ---- */
 
-typedef enum option_kind { FLAG, TEXT, NUMBER, SECONDS, MILLISECONDS /* units of a plain number */ } option_kind;
+typedef enum option_kind { FLAG, TEXT, NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */ } option_kind;
 
 #define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
 #define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
 #define TRILLION 1000000000000u
 
-static const struct option_row { const char *name, *value, *help; option_kind kind; size_t at; uint64_t from, to; } option_rows[] = {
+static const struct option_row {
+    const char *name, *value, *help;
+    option_kind kind;
+    size_t at; /* in options */
+    uint64_t from, to;
+} option_rows[] = {
     {"--json", NULL, "one JSON value instead of text for people", FLAG_AT(json)},
     {"--json-lines", NULL, "one JSON object for each snapshot, a line each", FLAG_AT(json_lines)},
     {"--long", NULL, "digests in full", FLAG_AT(full)},
     {"--match", "GLOB", "tags that match", TEXT_AT(match)},
     {"--tagged", NULL, "entries with a tag", FLAG_AT(tagged)},
     {"--untagged", NULL, "entries without one", FLAG_AT(untagged)},
-    {"--older-than", "TIME", "created longer ago than 90m, 12h, 2d; plain: seconds", SECONDS, offsetof(options, older_ms), 0, TRILLION},
+    {"--older-than", "TIME", "created longer ago than 90m, 12h, 2d; plain: seconds", SECONDS, offsetof(options, older_ms), 0,
+     TRILLION},
     {"--newer-than", "TIME", "created less long ago", SECONDS, offsetof(options, newer_ms), 0, TRILLION},
     {"--sort", "KEY", "name, size, own, created; largest and newest first", TEXT_AT(sort)},
     {"--reverse", NULL, "the other way round", FLAG_AT(reverse)},
@@ -1910,12 +2238,15 @@ static const struct option_row { const char *name, *value, *help; option_kind ki
      offsetof(options, timeout_ms), 0, TRILLION},
     {"--grace", "TIME", "what is younger stays: 90s, 30m, 2d; plain: seconds;\n                      0 = nobody else writes (1h)",
      SECONDS, offsetof(options, grace_ms), 0, TRILLION},
+    {"--ref", "REF", "the snapshot that is meant, where there are several", TEXT_AT(ref)},
+    {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
     {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
 };
 
 static const command commands[] = {
     {"ls", "DIR", "", 1, 1,
-     "--json --json-lines --long --match --tagged --untagged --older-than --newer-than --sort --reverse --limit", "list the snapshots of a layout",
+     "--json --json-lines --long --match --tagged --untagged --older-than --newer-than --sort --reverse --limit",
+     "list the snapshots of a layout",
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
@@ -1930,7 +2261,8 @@ static const command commands[] = {
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
      "Functions that it needs of its host are there, but fail.",
      run_run},
-    {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
+    {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads",
+     "regions and pages that differ; exit 1 if any do",
      "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
     {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
@@ -1939,13 +2271,20 @@ static const command commands[] = {
      "TAG may be a glob, such as 'v1.*', or a digest: then all tags of it go.", run_rm},
     {"prune", "DIR", "", 1, 1, "--json --keep-last --older-than --match --dry-run --gc --grace",
      "take tags away by age and number, oldest first",
-     "Tags that --match go, but for those that --keep-last keeps, and where\n--older-than is given only those that are.", run_prune},
+     "Tags that --match go, but for those that --keep-last keeps, and where\n--older-than is given only those that are.",
+     run_prune},
     {"du", "DIR", "", 1, 1, "--json", "what snapshots share, and have of their own", NULL, run_du},
     {"gc", "DIR", "", 1, 1, "--json --grace", "remove what no tag leads to", NULL, run_gc},
     {"fsck", "DIR", "", 1, 1, "--json --repair", "check all entries and hash all blobs",
      "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
     {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
+    {"copy", "DIR REF DIR2 [TAG]", "02!", 3, 4, "--json --max-bytes", "copy a snapshot to another layout, with its digest",
+     "DIR2 is made when it is missing. Without TAG: REF, where that is a tag.", run_copy},
+    {"export", "DIR REF FILE", "0", 3, 3, "--json --max-bytes", "write a snapshot as an oci-archive (tar)",
+     "FILE may be -. The same snapshot and tag make the same bytes.", run_export},
+    {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes", "take a snapshot in from an oci-archive (tar)",
+     "FILE may be -. It is not compressed. Without TAG: one that it has.", run_import},
 };
 
 static int help(void) {
@@ -1991,33 +2330,34 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
     return USAGE;
 }
 
-/* A number and perhaps a unit of time; in milliseconds. */
-static bool parse_time(const char *s, uint64_t plain, uint64_t *ms) {
-    static const struct { const char *name; uint64_t ms; } units[] = {
-        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {"w", 604800000}};
-    const size_t digits = strspn(s, "0123456789");
+/* A number and perhaps a unit, else the plain one. */
+static bool parse_units(const char *s, bool of_time, uint64_t plain, uint64_t *n) {
+    static const struct { const char *name; uint64_t n; } units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {"w", 604800000},
+        {"K", 1ull << 10}, {"M", 1ull << 20}, {"G", 1ull << 30}, {"T", 1ull << 40}};
+    const size_t first = of_time ? 0 : 6, end = of_time ? 6 : HLSNAP_COUNT(units), digits = strspn(s, "0123456789");
     char *number = copy_of(s, digits);
-    const bool ok = parse_number(number, false, 64, ms);
+    const bool ok = parse_number(number, false, 64, n);
     size_t i;
     free(number);
-    for (i = 0; s[digits] && i < HLSNAP_COUNT(units) && strcmp(units[i].name, s + digits) != 0; i++) {}
-    if (!ok || i == HLSNAP_COUNT(units)) return false;
-    if (s[digits]) plain = units[i].ms;
-    if (*ms > UINT64_MAX / plain) return false;
-    *ms *= plain;
+    for (i = first; s[digits] && i < end && strcmp(units[i].name, s + digits) != 0; i++) {}
+    if (!ok || i == end) return false;
+    if (s[digits]) plain = units[i].n;
+    if (*n > UINT64_MAX / plain) return false;
+    *n *= plain;
     return true;
 }
 
 static bool parse_option(const struct option_row *row, const char *s, uint64_t *n) {
     const uint64_t unit = row->kind == SECONDS ? 1000 : 1;
-    const bool ok = row->kind == NUMBER ? parse_number(s, false, 64, n) : parse_time(s, unit, n);
+    const bool ok = row->kind == NUMBER ? parse_number(s, false, 64, n) : parse_units(s, row->kind != BYTES, unit, n);
     return ok && *n >= row->from * unit && *n <= row->to * unit;
 }
 
 static int wrong_value(const struct option_row *row, const char *s) {
-    static const char *const what[] = {"", "", "number", "number of seconds", "number of milliseconds"};
+    static const char *const what[] = {"", "", "number", "number of bytes", "number of seconds", "number of milliseconds"};
     return usage("%s %.40s: not a %s from %llu to %llu%s", row->name, s, what[row->kind], llu(row->from), llu(row->to),
-                 row->kind == NUMBER ? "" : ", nor with a unit: ms s m h d w");
+                 row->kind == NUMBER ? "" : row->kind == BYTES ? ", nor with a unit: K M G T" : ", nor with a unit: ms s m h d w");
 }
 
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */

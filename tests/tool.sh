@@ -60,7 +60,7 @@ fits() { # a screen of 24 lines and 80 columns
 
 # ---- the command line ----
 check "--help fits a screen" fits tool --help
-for c in ls inspect verify run diff map tag rm prune du gc fsck flatten; do
+for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy export import; do
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
@@ -449,6 +449,67 @@ flattens_any() {
     exits 52 HLSNAP_ERR_CPU tool flatten odd f one && tool flatten --any-cpu odd f one && tool inspect odd one --json | grep -q '"cpu_has_features":false' && says ok tool verify --any-cpu odd one && tool diff odd f one >out
 }
 if lacking >/dev/null; then check "flatten --any-cpu" flattens_any; else skip "flatten --any-cpu" "this CPU has all features"; fi
+# ---- to other layouts, and archives ----
+b=$(sed -n 2p digests)
+whole_copy() { # whole_copy DIR REF DIGEST: it is there, sound, and what it was
+    says ok tool fsck "$1" && says ok tool verify "$1" "$2" && [ "$(tool inspect --json "$1" "$2" | sed -n 's/^{"digest":"\([^"]*\)",/\1/p')" = "$3" ] && [ -z "$(find . -maxdepth 2 -name '.hlsnap-*')" ]
+}
+copies() {
+    rm -rf new && says "$b" tool copy made b new && whole_copy new b "$b" && says "$a" tool copy made a new other && whole_copy new other "$a" && [ "$(tags_of new)" = "b other" ] || return 1
+    rm -rf new && says "$b" tool copy "made:$b" new:x && whole_copy new x "$b" && says "$a" tool copy made "$short" new && tool ls new | grep -q "^-  *$(echo "$a" | cut -c1-19)" && same_json 0 '{"tag":null,"digest":"'"$a"'"}' tool copy --json made "$short" new &&
+        same_json 0 '{"tag":"y","digest":"'"$a"'"}' tool copy --json made:a new:y && exits 3 "HLSNAP_ERR_NOT_FOUND: hlsnap_oci_copy: made: index.json: no tag 'n'" tool copy made n there && exits 7 HLSNAP_ERR_LIMIT tool copy --max-bytes 4K made a there && [ ! -e there ] &&
+        exits 49 "hlsnap_oci_copy: flip: " tool copy flip a there && [ ! -e there ] && exits 2 "--max-bytes 1X: not a number of bytes" tool copy --max-bytes 1X made a there || return 1
+    format write odd2 f --features zz_unknown >/dev/null && rm -rf new && tool copy odd2 f new && says ok tool verify --any-cpu new f && bar copy syn big new
+}
+check "copy" copies
+archives() { # the same bytes each time; other tools read it
+    rm -rf new x.tar y.tar && says "$b" tool export made b x.tar && tool export made:b - >y.tar && cmp x.tar y.tar && tool copy made a new z && tool copy made b new && sleep 1.1 && (umask 077 && tool export new b y.tar) && cmp x.tar y.tar &&
+        [ "$(stat -c %a x.tar)" = 600 ] && [ "$(tar tf x.tar | grep -cv ^blobs)" = 2 ] && (TAR_OPTIONS=--wrong tool export made b y.tar) && cmp x.tar y.tar && says "$b" tool import x.tar there && whole_copy there b "$b" || return 1
+    exits 3 "no tag 'n'" tool export made n x.tar && cmp x.tar y.tar && exits 11 "nowhere/x.tar: No such file" tool export made a nowhere/x.tar && exits 11 "" tool export made a /dev/full && [ -c /dev/full ] && exits 2 "standard output" tool export --json made a - &&
+        same_json 0 '{"tag":"a","digest":"'"$a"'"}' tool export --json made a z.tar && ln -sf y.tar link.tar && tool export made a link.tar && [ -L link.tar ] && cmp y.tar z.tar && tool export made "$a" untagged.tar && rm -rf there && says "$a" tool import untagged.tar there &&
+        tool ls there | grep -q '^- ' && [ -z "$(find . -maxdepth 1 -name '.hlsnap-*')" ]
+}
+imports() { # what is asked for of several; what is too much; from a pipe
+    rm -rf there many.tar && tar cf many.tar -C made blobs index.json oci-layout && exits 42 "many.tar: several snapshots" tool import many.tar there && [ ! -e there ] && says "$b" tool import --ref b many.tar there && whole_copy there b "$b" &&
+        says "$a" tool import --ref "$short" many.tar there:t && exits 3 "no tag 'n'" tool import --ref n many.tar there && exits 7 "more than 4096 bytes" tool import --max-bytes 4K x.tar there && rm -rf there && says "$b" tool import - there <x.tar &&
+        says "$b" tool import - there n <x.tar && [ "$(tags_of there)" = "b n" ] && exits 11 "nofile: No such" tool import nofile there && exits 47 "nowhere/there" tool import x.tar nowhere/there
+}
+hostile_archives() { # each with the status that tests/tool_check.py gives it; nothing lands elsewhere, nothing stays
+    rm -rf one arch && tool copy made b one >/dev/null && expect archives one arch >list || return 1
+    while read -r name status; do
+        rm -rf there && timeout 20 ./hlsnap_tool import "arch/$name" there >out 2>err
+        got=$?
+        [ "$name" != above ] || [ "$got" != 0 ] || status=0 # tar may leave it out, or refuse all
+        [ "$got" = "$status" ] || { echo "$name: exit $got, not $status" && cat err; return 1; }
+        if [ "$got" = 0 ]; then whole_copy there b "$b" || { echo "$name"; return 1; }; elif [ -e there ]; then echo "$name: there" && return 1; fi
+        [ -z "$(find . .. /tmp -maxdepth 1 \( -name 'hlsnap-tool-outside' -o -path './.hlsnap-*' \))" ] || { echo "$name left something"; return 1; }
+    done <list
+    [ "$(wc -l <list)" -ge 20 ]
+}
+no_leftovers() { [ -z "$(find . -maxdepth 1 -name '.hlsnap-*')" ] && [ ! -e "$1" ]; }
+interrupts() { # by ^C and by SIGTERM, while bytes are copied and while tar waits for more: no file, no directory stays
+    rm -rf there e.tar big.tar fifo && exits 23 "" expect interrupted default ./hlsnap_tool export syn big e.tar && no_leftovers e.tar && tool export syn big big.tar && exits 23 "" expect interrupted default ./hlsnap_tool import big.tar there && no_leftovers there || return 1
+    for signal in TERM INT HUP; do
+        rm -f fifo && mkfifo fifo && { (head -c 200000 big.tar; exec sleep 5) >fifo & writer=$!; } && expect started "$signal" ./hlsnap_tool import - there <fifo >out 2>err
+        got=$?
+        kill $writer
+        cat err
+        [ $got = 23 ] && no_leftovers there || { echo "$signal: exit $got"; return 1; }
+    done
+}
+if tar --version 2>/dev/null | grep -q GNU; then
+    check "export" archives
+    check "import" imports
+    check "import: hostile archives" hostile_archives
+    check "export and import end by signals" interrupts
+    no_tar() { exits 6 "the program tar: No such file" env PATH=/nowhere ./hlsnap_tool export made a n.tar && no_leftovers n.tar; }
+    check "export without tar" no_tar
+else skip "export and import" "no GNU tar"; fi
+by_skopeo() { # both ways
+    rm -rf sk.tar there sk && skopeo copy -q oci-archive:x.tar:b oci:sk:b && whole_copy sk b "$b" && skopeo copy -q oci:made:b oci-archive:sk.tar:b && says "$b" tool import sk.tar there && whole_copy there b "$b"
+}
+if command -v skopeo >/dev/null; then check "an archive that skopeo reads, and one of its own" by_skopeo; else skip "archives and skopeo" "no skopeo"; fi
+
 # ---- docs/tool.md "When something is damaged": what it says mends it, mends it ----
 damages() { # damages COMMAND...: with each kind of damage to `one` in store, by $b, $part and $how
     for part in manifest config memory chunks; do

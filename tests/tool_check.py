@@ -8,6 +8,7 @@ tests/snapshot_format.py, which shares no line with the tool.
     missing DIR                         tags `good` and `bad`; bad's config is not there
     alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
     dated DIR                           tags that say when they were created: their names tell how long ago
+    archives DIR TO                     tar files of a layout, hostile and odd ones, in TO; prints the name of each and the exit status of its import
     flip DIR REF                        one bit of a page that the snapshot shows
     damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
                                         bit), short (one byte); prints its path
@@ -23,12 +24,14 @@ tests/snapshot_format.py, which shares no line with the tool.
     resized WIDTHS COMMAND...           likewise, on one of that width, or of two: 80,40 is one that becomes narrower after the first bar;
                                         is no row of it full?
     interrupted HOW COMMAND...          likewise; SIGINT comes while the first bar is drawn. HOW: default, or ignored, as nohup does it
+    started SIGNAL COMMAND...           runs it, and gives it that signal a little later; exits as it does
     rising WORD...                      standard input is what a terminal got: do the percentages never fall, and the words come in turn?
 
 Exit 0: yes. 1: no, and why. Standard library only.
 """
 import copy
 import fcntl
+import io
 import json
 import os
 import pty
@@ -36,6 +39,7 @@ import re
 import signal
 import struct
 import sys
+import tarfile
 import termios
 import time
 import unicodedata
@@ -173,6 +177,48 @@ def dated(path):
     index["manifests"].append({k: v for k, v in entry.items() if k != "annotations"})
     with open(path + "/index.json", "wb") as file:
         file.write(sf.to_json(index))
+
+
+def archives(path, to):
+    """Each is the layout, and then something: what is not a file is no layout's, what leads outside is cut to what is below."""
+    files = sorted(os.path.relpath(os.path.join(root, name), path) for root, _, names in os.walk(path) for name in names)
+    files = [name for name in files if not name.startswith(".")]
+    large = max((n for n in files if n.startswith("blobs")), key=lambda n: os.path.getsize(f"{path}/{n}"))
+
+    def entry(name, kind=tarfile.REGTYPE, link="", data=b"", mode=0o644):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size, info.mode = kind, link, len(data), mode
+        return info, io.BytesIO(data)
+
+    def make(name, status, extra=(), without=(), prefix="", form=tarfile.GNU_FORMAT, mode="w", first=False):
+        rows = [entry(prefix + n, data=open(f"{path}/{n}", "rb").read()) for n in files if n not in without]
+        with tarfile.open(f"{to}/{name}", mode, format=form) as tar:
+            for info, data in list(extra) + rows if first else rows + list(extra):
+                tar.addfile(info, data)
+        print(name, status)
+    os.makedirs(to)
+    make("plain", 0)
+    make("dotted", 0, prefix="./")
+    make("pax", 0, form=tarfile.PAX_FORMAT)
+    make("absolute", 0, [entry("/tmp/hlsnap-tool-outside", data=b"x")])
+    make("above", 2 * 20, [entry("../../hlsnap-tool-outside", data=b"x")])
+    make("setuid", 0, [entry("x", data=b"x", mode=0o6777), entry("sub", tarfile.DIRTYPE, mode=0)])
+    make("deep", 0, [entry("d/" * 500 + "x", data=b"x")])
+    make("linked", 47, [entry(large, tarfile.SYMTYPE, "/etc/passwd")], [large])
+    make("inside", 47, [entry(large + "x", data=open(f"{path}/{large}", "rb").read()), entry(large, tarfile.SYMTYPE, os.path.basename(large) + "x")], [large])
+    make("through", 47, [entry("blobs", tarfile.SYMTYPE, "there"), entry("there", tarfile.DIRTYPE, mode=0o755)], first=True)
+    make("fifo", 47, [entry("index.json", tarfile.FIFOTYPE)], ["index.json"])
+    make("device", 47, [entry("oci-layout", tarfile.CHRTYPE)], ["oci-layout"])
+    make("directory", 47, [entry("index.json", tarfile.DIRTYPE)], ["index.json"])
+    make("missing", 47, without=[large])
+    make("flipped", 49, [entry(large, data=b"x" * os.path.getsize(f"{path}/{large}"))], [large])
+    make("sub", 47, prefix="store/")
+    make("gzip", 40, mode="w:gz")
+    whole = open(f"{to}/plain", "rb").read()
+    for name, data, status in (("empty", b"", 40), ("garbage", b"\xff" * 3000, 40), ("cut", whole[:len(whole) // 2], 40), ("trailing", whole + b"x" * 300000, 0)):
+        with open(f"{to}/{name}", "wb") as file:
+            file.write(data)
+        print(name, status)
 
 
 def flip(path, ref):
@@ -446,6 +492,15 @@ def interrupted(how, *command):
     return written(*on_terminal(command, ignored=how == "ignored", while_drawn=lambda pid, _side: os.kill(pid, signal.SIGINT)))
 
 
+def started(name, *command):
+    pid = os.fork()
+    if pid == 0:
+        os.execvp(command[0], command)
+    time.sleep(0.4)
+    os.kill(pid, getattr(signal, "SIG" + name))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def rising(*words):
     text = sys.stdin.read()
     parts = [int(p) for p in re.findall(r"([0-9]+)%", text)]
@@ -456,8 +511,8 @@ def rising(*words):
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "archives": archives, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
            "features": lambda: print("\n".join(sorted(sf.FEATURES))),
            "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
-           "interrupted": interrupted, "rising": rising}
+           "interrupted": interrupted, "started": started, "rising": rising}
     sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
