@@ -1489,6 +1489,12 @@ static hlsnap_result unpack(const options *o, int from, const char *to, hlsnap_e
     return fed ? fed : r;
 }
 
+/* Whether it is one that the library would give. */
+static bool is_plain_tag(const char *tag) {
+    const size_t n = strspn(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+    return n && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-';
+}
+
 typedef struct only { /* the one snapshot of an archive */
     hlsnap_oci_digest digest;
     char tag[130]; /* one that it has, and may have here; "" = none */
@@ -1496,13 +1502,11 @@ typedef struct only { /* the one snapshot of an archive */
 } only;
 
 static bool find_only(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
     only *found = (only *)user;
-    const size_t n = strspn(tag, letters);
     (void)bytes;
     if (found->digest.text[0] && strcmp(found->digest.text, digest->text) != 0) found->several = true;
     found->digest = *digest;
-    if (!found->tag[0] && n && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-') strcpy(found->tag, tag);
+    if (!found->tag[0] && is_plain_tag(tag)) strcpy(found->tag, tag);
     return !found->several;
 }
 
@@ -2243,6 +2247,8 @@ static const struct option_row {
     {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
 };
 
+static hlsnap_result run_completion(options *o, hlsnap_error *err);
+
 static const command commands[] = {
     {"ls", "DIR", "", 1, 1,
      "--json --json-lines --long --match --tagged --untagged --older-than --newer-than --sort --reverse --limit",
@@ -2285,7 +2291,96 @@ static const command commands[] = {
      "FILE may be -. The same snapshot and tag make the same bytes.", run_export},
     {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes", "take a snapshot in from an oci-archive (tar)",
      "FILE may be -. It is not compressed. Without TAG: one that it has.", run_import},
+    {"completion", "bash", "", 1, 2, "", "print a script by which bash completes",
+     "In ~/.bashrc: . <(hlsnap_tool completion bash)\ncompletion tags DIR: prints the tags of a layout.", run_completion},
 };
+static const size_t num_commands = HLSNAP_COUNT(commands);
+
+/* ---- completion ---- */
+
+/* What of the script does not come from the tables. Tags come from the tool, which names none but those that bash takes for words:
+   it would run what stands in others. A colon parts words for bash, but not for us. */
+static const char completion_start[] =
+    "# bash completion for hlsnap_tool: . <(hlsnap_tool completion bash)\n"
+    "_hlsnap_tool_tags() { [[ -d $1 ]] && \"$tool\" completion tags \"$1\" 2>/dev/null; }\n"
+    "_hlsnap_tool_words() { mapfile -t COMPREPLY < <(compgen -W \"$1\" -- \"$cur\"); }\n"
+    "_hlsnap_tool_dirs() {\n"
+    "    local dir=${cur%:*}\n"
+    "    if [[ $cur == *:* && -d $dir ]]; then\n"
+    "        mapfile -t COMPREPLY < <(compgen -P \"$dir:\" -W \"$(_hlsnap_tool_tags \"$dir\")\" -- \"${cur##*:}\")\n"
+    "    else\n"
+    "        mapfile -t COMPREPLY < <(compgen -d -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
+    "    fi\n"
+    "}\n"
+    "_hlsnap_tool() {\n"
+    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' n=0 i more\n"
+    "    read -ra words <<<\"$line\"\n"
+    "    [[ $line == *[[:space:]] ]] && words+=('')\n"
+    "    tool=${words[0]} cur=${words[-1]} COMPREPLY=()\n";
+
+static const char completion_end[] =
+    "    for ((i = 2; i < ${#words[@]} - 1; i++)); do\n"
+    "        if [[ \" $values \" == *\" ${words[i]} \"* ]]; then ((i++))\n"
+    "        elif [[ ${words[i]} == -* ]]; then :\n"
+    "        elif [[ ! -d ${words[i]} && ${words[i]} == *:* && -d ${words[i]%%:*} ]]; then dir=${words[i]%%:*} && ((n += 2))\n"
+    "        else [[ $dir && ! -d ${words[i]} ]] || dir=${words[i]}; ((n++)); fi\n"
+    "    done\n"
+    "    read -ra args <<<\"$args\"\n"
+    "    more=${args[-1]}\n"
+    "    ((n < ${#args[@]})) && more=${args[n]}\n"
+    "    if [[ \" $values \" == *\" ${words[-2]} \"* ]]; then\n"
+    "        case ${words[-2]} in\n"
+    "        --sort) _hlsnap_tool_words 'name size own created' ;;\n"
+    "        -o) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
+    "        esac\n"
+    "    elif [[ $cur == -* ]]; then _hlsnap_tool_words \"$options --help\"\n"
+    "    elif [[ $more == DIR2 && $n == 2 && ${words[1]} == diff ]]; then\n"
+    "        _hlsnap_tool_dirs\n"
+    "        [[ $cur == *[:/]* ]] ||\n"
+    "            mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W \"$(_hlsnap_tool_tags \"$dir\")\" -- \"$cur\")\n"
+    "    elif [[ $more == DIR* ]]; then _hlsnap_tool_dirs\n"
+    "    elif [[ $more == REF* || $more == TAG* ]]; then _hlsnap_tool_words \"$(_hlsnap_tool_tags \"$dir\")\"\n"
+    "    elif [[ $more == bash ]]; then _hlsnap_tool_words 'bash tags'\n"
+    "    elif [[ $more == FILE ]]; then mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
+    "    fi\n"
+    "    [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=(\"${COMPREPLY[@]#\"${cur%\"${cur##*:}\"}\"}\")\n"
+    "    return 0\n"
+    "}\n"
+    "complete -F _hlsnap_tool hlsnap_tool\n";
+
+static void completion_rows(void) {
+    const char *c;
+    size_t i;
+    printf("    local values='");
+    for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
+        if (option_rows[i].value) printf(" %s", option_rows[i].name);
+    printf("'\n    if ((${#words[@]} == 2)); then\n        _hlsnap_tool_words '");
+    for (i = 0; i < num_commands; i++) printf("%s ", commands[i].name);
+    puts("--help --version'\n        return\n    fi\n    case ${words[1]} in");
+    for (i = 0; i < num_commands; i++) {
+        printf("    %s) options='%s' args='", commands[i].name, commands[i].options);
+        for (c = commands[i].args; *c; c++)
+            if (!strchr("[].", *c)) putchar(*c);
+        puts("' ;;");
+    }
+    puts("    *) return ;;\n    esac");
+}
+
+static bool print_word(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    (void)digest, (void)bytes, (void)user;
+    if (is_plain_tag(tag)) puts(tag);
+    return !ferror(stdout);
+}
+
+static hlsnap_result run_completion(options *o, hlsnap_error *err) {
+    if (o->num_args == 2 && strcmp(o->args[0], "tags") == 0)
+        return in(o->args[1], hlsnap_oci_list(o->args[1], print_word, NULL, err));
+    if (o->num_args != 1 || strcmp(o->args[0], "bash") != 0) return fails(err, HLSNAP_ERR_ARG, "bash, or tags DIR");
+    fputs(completion_start, stdout);
+    completion_rows();
+    fputs(completion_end, stdout);
+    return HLSNAP_OK;
+}
 
 static int help(void) {
     size_t i;

@@ -60,7 +60,7 @@ fits() { # a screen of 24 lines and 80 columns
 
 # ---- the command line ----
 check "--help fits a screen" fits tool --help
-for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy export import; do
+for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy export import completion; do
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
@@ -243,6 +243,29 @@ several() { # tags, globs, digests; one that means nothing: none goes
         exits 3 "no tag leads to" tool rm two "$a" && exits 3 "no tag 'nope'" tool rm two nope && tool rm two '[bc]' && [ "$(tags_of two)" = "" ]
 }
 check "rm: several, globs, digests" several
+
+# ---- completion ----
+completes() { # completes BREAKS WANT LINE: what bash would offer at its end
+    got=$(bash -c '. ./completion.bash; COMP_WORDBREAKS=$1 COMP_LINE=$2 COMP_POINT=${#2}; _hlsnap_tool; printf "%s\n" "${COMPREPLY[@]}"' - "$1" "$3" | xargs)
+    [ "$got" = "$2" ] || { echo "$3: $got, not $2"; return 1; }
+}
+completion() { # commands, options, directories, tags; with a colon that parts words, as it does by default, and without
+    rm -rf comp && mkdir comp && cp -r made comp/made && cp -r evil comp/evil && cp hlsnap_tool comp && ./hlsnap_tool completion bash >comp/completion.bash && bash -n comp/completion.bash && cd comp || return 1
+    sed -i 's/\("org.opencontainers.image.ref.name":"\)evil"/\1plain"/' evil/index.json && tool tag made a '2.x-y_z' && python3 -B -c '
+import json
+index = json.load(open("made/index.json"))
+for tag in ("$(touch owned)", "`touch owned`", "x y", ";touch owned", "-rf"):
+    index["manifests"].append(dict(index["manifests"][0], annotations={"org.opencontainers.image.ref.name": tag}))
+json.dump(index, open("made/index.json", "w"))'
+    completes : verify "./hlsnap_tool ve" && completes : "--all --any-cpu" "./hlsnap_tool verify --a" && completes : made "./hlsnap_tool verify m" && completes : "a b c 2.x-y_z" "./hlsnap_tool verify made " && completes : "a b c 2.x-y_z" "./hlsnap_tool verify made:" &&
+        completes : b "./hlsnap_tool verify made:b" && completes "" made:b "./hlsnap_tool verify made:b" && completes : b "./hlsnap_tool verify --threads 3 made b" && completes : 2.x-y_z "./hlsnap_tool rm made a 2" && completes : size "./hlsnap_tool ls --sort s" && completes : "" "./hlsnap_tool ls --limit " &&
+        completes : plain "./hlsnap_tool verify evil " && completes : made "./hlsnap_tool copy evil plain m" && completes : c "./hlsnap_tool copy evil plain made c" && completes : "b" "./hlsnap_tool diff made a b" && completes : b "./hlsnap_tool diff made:a b" && completes : completion.bash "./hlsnap_tool export made a com" &&
+        completes : "b" "./hlsnap_tool import completion.bash made b" && completes : "" "./hlsnap_tool nope " && completes : "bash tags" "./hlsnap_tool completion " && completes : "" "./hlsnap_tool verify nowhere " && [ ! -e owned ]
+    status=$?
+    cd ..
+    [ $status = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 47 nowhere tool completion tags nowhere
+}
+if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
 
 # ---- errors: the exit status is the number ----
 check "no such directory" exits 47 "nowhere" tool ls nowhere
