@@ -82,7 +82,7 @@ ranges() { # what is wrong, and what is right
         unit=$(case $1 in --grace) echo " of seconds" ;; --timeout) echo " of milliseconds" ;; esac)
         exits 2 "$1 $2: not a number$unit from $4 to $5" tool "$3" "$1" "$2" d r f && grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
     done
-    exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag DIR REF TAG" err
+    exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag \[OPTION...\] DIR REF TAG" err && exits 2 "" tool completion && grep -qx "usage: hlsnap_tool completion bash" err
 }
 check "a number beyond its range" ranges
 documented() { # docs/tool.md has each result's number
@@ -160,7 +160,9 @@ dated="manifest overruled min10 h1 day1 week1 ahead none date local space tail f
 tags() { # tags WANT OPTION...: in this order
     want=$1
     shift
-    tool ls dated --json-lines "$@" >out && got=$(sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' out | sed 's/^$/-/' | xargs) && [ "$got" = "$want" ] || { echo "$*: $got, not $want"; return 1; }
+    tool ls dated --json-lines "$@" >out || return 1
+    got=$(sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' out | sed 's/^$/-/' | xargs)
+    [ "$got" = "$want" ] || { echo "$*: $got, not $want"; return 1; }
 }
 chosen() { # by tag and by time; what says no time is neither older nor newer than any
     tags "$dated -" && tags "$dated" --tagged && tags - --untagged && tags "" --tagged --untagged && tags "h1 h24" --match 'h*' && tags "" --match nope && tags "$dated" --match '*' &&
@@ -236,7 +238,7 @@ differs_by() { # differs_by STATUS WORD...
 check "DIR:REF" pairs
 tags_of() { tool ls --json "$1" | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | sort | xargs; }
 several() { # tags, globs, digests; one that means nothing: none goes
-    rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a $t || return 1; done
+    rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a "$t" || return 1; done
     exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' && exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000
     [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two 'v?' 'v1*' w1 >out && cat out && [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
         [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] && says ok tool verify two "$a" &&
@@ -263,7 +265,7 @@ json.dump(index, open("made/index.json", "w"))'
         completes : "b" "./hlsnap_tool import completion.bash made b" && completes : "" "./hlsnap_tool nope " && completes : "bash tags" "./hlsnap_tool completion " && completes : "" "./hlsnap_tool verify nowhere " && [ ! -e owned ]
     status=$?
     cd ..
-    [ $status = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 47 nowhere tool completion tags nowhere
+    [ "$status" = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 47 nowhere tool completion tags nowhere
 }
 if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
 
@@ -397,9 +399,9 @@ changes() {
 check "tag, rm, gc, fsck" changes
 graces() { # what is younger stays
     rm -rf store && cp -r made store && tool rm store b >out && sleep 2.1 || return 1
-    for t in 1h 2m 120 1d 1w 3600000ms 3s; do says "0 bytes freed" tool gc --grace $t store || { echo $t; return 1; }; done
+    for t in 1h 2m 120 1d 1w 3600000ms 3s; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
     freed=$(tool gc --grace 1001ms store) && [ "${freed% bytes freed}" -gt 280000 ] || return 1
-    for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace $t store || { echo $t; return 1; }; done
+    for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
 }
 check "gc --grace, with units" graces
 repaired() { # a blob that nobody needs, and whose name is not its sha256
