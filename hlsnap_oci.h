@@ -5015,6 +5015,7 @@ typedef struct hlsnap__oci_copying {
     hlsnap__oci_blob *blobs;           /* memory and chunks of each layer, config, manifest */
     uint32_t num;
     uint64_t done, total; /* bytes of memory layers */
+    uint64_t told; /* progress: never less than before, also where a damaged blob is looked at and then replaced */
     hlsnap__text text;
     bool listed; /* the target's index names the blobs, so they must stay */
     bool again;  /* a blob that was there already went or changed: once more may do */
@@ -5036,6 +5037,7 @@ static hlsnap_result hlsnap__oci_copy_find(hlsnap__oci_copying *copy, hlsnap_err
     if (load->manifest.num_layers && (r == HLSNAP_ERR_ARCH || r == HLSNAP_ERR_VERSION)) r = HLSNAP_OK;
     copy->done = copy->total = 0;
     for (i = 0; !r && i < load->manifest.num_layers; i++) copy->total += load->manifest.memory[i].size;
+    if (copy->told > copy->total) copy->told = copy->total;
     if (r || !load->desc.max_bytes || copy->total <= load->desc.max_bytes) return r;
     return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%llu bytes of memory layers, desc.max_bytes is %llu",
                         (unsigned long long)copy->total, (unsigned long long)load->desc.max_bytes);
@@ -5087,7 +5089,8 @@ static hlsnap_result hlsnap__oci_copy_bytes(hlsnap__oci_copying *copy, uint32_t 
         if (!chunks) continue;
         hlsnap__sha256_chunks(sha, buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
         hlsnap__sha256_update(&list, sums, (size_t)((n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32));
-        r = hlsnap__oci_report(&copy->load->desc, copy->done + at + n, copy->total, err);
+        if (copy->told < copy->done + at + n) copy->told = copy->done + at + n;
+        r = hlsnap__oci_report(&copy->load->desc, copy->told, copy->total, err);
     }
     hlsnap__sha256_final(&whole, sum);
     hlsnap__sha256_text(sum, text);
