@@ -5130,11 +5130,13 @@ static hlsnap_result hlsnap__oci_copy_write(hlsnap__oci_copying *copy, uint32_t 
     r = hlsnap__file_room(b->size, "a blob", err);
     if (!r) r = hlsnap__oci_blob_create(&copy->store, copy->store.sha256, b, err);
     if (r) return r;
-    if (hlsnap__file_clone(b->fd, from, b->size) && fstat(b->fd, &st) == 0 && (uint64_t)st.st_size == b->size) {
+    if (hlsnap__file_clone(b->fd, from, b->size)) {
         copy->at = copy->from;
+        if (fstat(b->fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", "a new blob");
+        if ((uint64_t)st.st_size != b->size)
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: its size changed", b->digest + 7);
         return hlsnap__oci_copy_bytes(copy, i, b->fd, -1, err);
     }
-    if (ftruncate(b->fd, 0) != 0) return hlsnap__oci_os(err, errno, "truncate", "a new blob");
     r = hlsnap__file_reserve(b->fd, b->size, err);
     if (r) return r;
     r = hlsnap__oci_copy_bytes(copy, i, from, b->fd, err);
