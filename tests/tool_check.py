@@ -24,7 +24,8 @@ tests/snapshot_format.py, which shares no line with the tool.
     resized WIDTHS COMMAND...           likewise, on one of that width, or of two: 80,40 is one that becomes narrower after the first bar;
                                         is no row of it full?
     interrupted HOW COMMAND...          likewise; SIGINT comes while the first bar is drawn. HOW: default, or ignored, as nohup does it
-    started SIGNAL COMMAND...           runs it, and gives it that signal a little later; exits as it does
+    started SIGNAL COMMAND...           runs it, and gives it that signal once its temporary directory is there; exits as it
+                                        does
     rising WORD...                      standard input is what a terminal got: do the percentages never fall, and the words come in turn?
 
 Exit 0: yes. 1: no, and why. Standard library only.
@@ -496,7 +497,11 @@ def started(name, *command):
     pid = os.fork()
     if pid == 0:
         os.execvp(command[0], command)
-    time.sleep(0.4)
+    for _ in range(2000):  # it catches signals before it makes its directory
+        if any(entry.startswith(".hlsnap-") for entry in os.listdir(".")):
+            break
+        time.sleep(0.01)
+    time.sleep(0.1)  # tar runs by now, or is about to
     os.kill(pid, getattr(signal, "SIG" + name))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
