@@ -250,7 +250,9 @@ static void refused_for_whatever_reason(void) {
     refusal = EOPNOTSUPP;
 }
 
-static void flip_hooked(void) { CHECK_EQ(sh("chmod 600 %s && printf x | dd of=%s conv=notrunc bs=1 seek=77 2>/dev/null", blob[0], blob[0]), 0); }
+static void flip_hooked(void) {
+    CHECK_EQ(sh("chmod 600 %s && printf x | dd of=%s conv=notrunc bs=1 seek=77 2>/dev/null", blob[0], blob[0]), 0);
+}
 
 /* Each extent of a file of the large layer is shared with another file. */
 static void check_shared(int fd) {
@@ -663,7 +665,8 @@ static void file_size_limit_one(void) {
 }
 static void file_size_limit(void) { each_way(file_size_limit_one); }
 
-static const test_row tests[] = {TEST(of_its_own), TEST(refused_for_whatever_reason), TEST(shares_blocks), TEST(copy_shares_blocks), TEST(copied), TEST(out_of_reach),
+static const test_row tests[] = {TEST(of_its_own), TEST(refused_for_whatever_reason), TEST(shares_blocks),
+                                 TEST(copy_shares_blocks), TEST(copied), TEST(out_of_reach),
                                  TEST(files_change), TEST(changes_amid), TEST(cut_amid_unverified), TEST(verified_later),
                                  TEST(watchers_see_nothing), TEST(instead_of_a_lease), TEST(file_size_limit)};
 

@@ -8,7 +8,8 @@ tests/snapshot_format.py, which shares no line with the tool.
     missing DIR                         tags `good` and `bad`; bad's config is not there
     alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
     dated DIR                           tags that say when they were created: their names tell how long ago
-    archives DIR TO                     tar files of a layout, hostile and odd ones, in TO; prints the name of each and the exit status of its import
+    archives DIR TO                     tar files of a layout, hostile and odd ones, in TO; prints each one's name and the
+                                        exit status of its import
     flip DIR REF                        one bit of a page that the snapshot shows
     damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
                                         bit), short (one byte); prints its path
@@ -167,10 +168,12 @@ def dated(path):
     save_with(path, large, lambda manifest: None, "large")
     index = json.loads(open(path + "/index.json", "rb").read())
     entry = index["manifests"].pop()
-    times = {"min10": ago(600), "h1": ago(3600 + 60, "%Y-%m-%dT%H:%M:%S.25+02:00", 7200), "day1": ago(86400 + 60, "%Y-%m-%dt%H:%M:%S-11:30", -41400),
-             "week1": ago(7 * 86400 + 60), "ahead": ago(-86400), "none": None, "date": ago(600, "%Y-%m-%d"), "local": ago(600, "%Y-%m-%dT%H:%M:%S"),
-             "space": ago(600, "%Y-%m-%d %H:%M:%SZ"), "tail": ago(600) + "x", "feb30": "2024-02-30T00:00:00Z", "dot": "2024-02-03T00:00:00.Z",
-             "old": "1969-12-31T23:59:59Z", "month13": "2024-13-01T00:00:00Z", "h24": "2024-01-01T24:00:00Z", "zone24": "2024-01-01T01:00:00+24:00"}
+    times = {"min10": ago(600), "h1": ago(3600 + 60, "%Y-%m-%dT%H:%M:%S.25+02:00", 7200),
+             "day1": ago(86400 + 60, "%Y-%m-%dt%H:%M:%S-11:30", -41400), "week1": ago(7 * 86400 + 60), "ahead": ago(-86400),
+             "none": None, "date": ago(600, "%Y-%m-%d"), "local": ago(600, "%Y-%m-%dT%H:%M:%S"),
+             "space": ago(600, "%Y-%m-%d %H:%M:%SZ"), "tail": ago(600) + "x", "feb30": "2024-02-30T00:00:00Z",
+             "dot": "2024-02-03T00:00:00.Z", "old": "1969-12-31T23:59:59Z", "month13": "2024-13-01T00:00:00Z",
+             "h24": "2024-01-01T24:00:00Z", "zone24": "2024-01-01T01:00:00+24:00"}
     for tag, text in times.items():
         index["manifests"].append(copy.deepcopy(entry))
         index["manifests"][-1]["annotations"] = {sf.REF_NAME: tag, **({created: text} if text else {})}
@@ -206,7 +209,8 @@ def archives(path, to):
     make("setuid", 0, [entry("x", data=b"x", mode=0o6777), entry("sub", tarfile.DIRTYPE, mode=0)])
     make("deep", 0, [entry("d/" * 500 + "x", data=b"x")])
     make("linked", 47, [entry(large, tarfile.SYMTYPE, "/etc/passwd")], [large])
-    make("inside", 47, [entry(large + "x", data=open(f"{path}/{large}", "rb").read()), entry(large, tarfile.SYMTYPE, os.path.basename(large) + "x")], [large])
+    other = entry(large + "x", data=open(f"{path}/{large}", "rb").read())
+    make("inside", 47, [other, entry(large, tarfile.SYMTYPE, os.path.basename(large) + "x")], [large])
     make("through", 47, [entry("blobs", tarfile.SYMTYPE, "there"), entry("there", tarfile.DIRTYPE, mode=0o755)], first=True)
     make("fifo", 47, [entry("index.json", tarfile.FIFOTYPE)], ["index.json"])
     make("device", 47, [entry("oci-layout", tarfile.CHRTYPE)], ["oci-layout"])
@@ -216,7 +220,8 @@ def archives(path, to):
     make("sub", 47, prefix="store/")
     make("gzip", 40, mode="w:gz")
     whole = open(f"{to}/plain", "rb").read()
-    for name, data, status in (("empty", b"", 40), ("garbage", b"\xff" * 3000, 40), ("cut", whole[:len(whole) // 2], 40), ("trailing", whole + b"x" * 300000, 0)):
+    for name, data, status in (("empty", b"", 40), ("garbage", b"\xff" * 3000, 40), ("cut", whole[:len(whole) // 2], 40),
+                               ("trailing", whole + b"x" * 300000, 0)):
         with open(f"{to}/{name}", "wb") as file:
             file.write(data)
         print(name, status)
@@ -516,7 +521,8 @@ def rising(*words):
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "archives": archives, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "archives": archives,
+           "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
            "features": lambda: print("\n".join(sorted(sf.FEATURES))),
            "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
            "interrupted": interrupted, "started": started, "rising": rising}
