@@ -2337,18 +2337,21 @@ static void killed_savers(void) {
 
 /* The order that survives a power loss: content, names, directories, then the index, then its directory. */
 static void order_of_syncs(void) {
-    const char *dir = fresh();
+    const char *dir = fresh(), *from = fresh();
     hlsnap_snapshot *s = snapshot_new(1);
     struct stat root, blobs, sha256, parent;
     char path[100], want[200], *rename_at, *link_at;
-    int i;
-    for (i = 0; i < 3; i++) {
+    int n, i;
+    CHECK_EQ(save(from, "v1", s, NULL), 0);
+    for (n = 0; n < 6; n++) { /* copies, and then saves */
+        i = n % 3;
+        if (n == 3) sh("rm -r %s", dir);
         no_tmpfile = i == 2;
         if (i == 1) sh("rm -r %s", dir);
         if (i == 2) sh("rm %s/blobs/sha256/*", dir);
         events[0] = 0;
         recording = true;
-        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        CHECK_EQ(n < 3 ? hlsnap_oci_copy(from, "v1", dir, NULL, NULL, NULL, &err) : save(dir, "v1", s, NULL), 0);
         recording = no_tmpfile = false;
         CHECK_EQ(stat(dir, &root), 0);
         CHECK_EQ(stat(".", &parent), 0);
