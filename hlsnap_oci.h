@@ -306,6 +306,23 @@ HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_er
 HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
                                             hlsnap_oci_digest *out, hlsnap_error *err);
 
+/* hlsnap_oci_copy -- copy one snapshot into another layout, byte for byte: its digest stays.
+   from_dir  in     the layout to copy from; only read, as by hlsnap_oci_load, whatever stands in it
+   ref       in     as for hlsnap_oci_load
+   to_dir    in     as hlsnap_oci_save's dir, made when it is missing; may be from_dir
+   tag       in     as for hlsnap_oci_save; NULL = ref, where that is a tag, else none: to_dir lists it by its digest, until
+                    hlsnap_oci_gc. Annotations of the entry in from_dir's index do not come along, those of the manifest do
+   desc      in     max_bytes, progress; nothing else is looked at: all blobs are verified, of whatever CPU, architecture and
+                    version the snapshot is; NULL = defaults
+   out       out    digest of the manifest; may be NULL
+   err       out    may be NULL; its text names the layout that it is about
+   returns   HLSNAP_OK: on stable storage, complete; as hlsnap_oci_load, but for _CPU, _ARCH and _VERSION, and as hlsnap_oci_save
+   threads   any; as for hlsnap_oci_save
+   cost      blobs that to_dir has already are read and hashed, and replaced where they are damaged; others are clones where
+                    the file system can, which are hashed, else they are hashed while they are copied; fsync  */
+HLSNAP_API hlsnap_result hlsnap_oci_copy(const char *from_dir, const char *ref, const char *to_dir, const char *tag,
+                                         const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err);
+
 #ifdef __cplusplus
 }
 #endif
@@ -2467,7 +2484,9 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__oci_index *index, cons
 
 /* A change of the index. */
 typedef struct hlsnap__oci_edit {
-    const char *tag;     /* that moves, or NULL; where digest is NULL, a digest: all its tags go */
+    const char
+        *tag; /* that moves; NULL: with a digest, an entry without one is added. Without, it may be a digest: all its
+                            tags go */
     const char *digest;  /* of the manifest that it moves to; NULL: it goes */
     uint64_t size;       /* of the manifest */
     const uint8_t *drop; /* one byte an entry: it goes; or NULL */
@@ -2496,37 +2515,58 @@ static hlsnap__oci_fate hlsnap__oci_entry_fate(const hlsnap__oci_index *index, c
     return HLSNAP__OCI_UNTAG;
 }
 
-static bool hlsnap__oci_digits(const char *s, size_t n, int64_t *out) {
-    size_t i;
-    *out = 0;
-    for (i = 0; i < n && s[i] >= '0' && s[i] <= '9'; i++) *out = *out * 10 + (s[i] - '0');
-    return i == n;
+/* Reads n digits. */
+static bool hlsnap__oci_digits(const char **s, int n, int64_t *out) {
+    for (*out = 0; n; n--, ++*s) {
+        if (**s < '0' || **s > '9') return false;
+        *out = *out * 10 + (**s - '0');
+    }
+    return true;
 }
 
-/* Seconds since 1970 of a time as RFC 3339 has it; 0: it is none, or before. */
-static int64_t hlsnap__oci_created(const char *s) {
-    static const int days[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
-    int64_t year, month, day, hour, minute, second, zone_h = 0, zone_m = 0, years, t;
-    const char *zone;
-    if (!s || strlen(s) < 20 || strlen(s) > 64 || !hlsnap__oci_digits(s, 4, &year) || s[4] != '-' ||
-        !hlsnap__oci_digits(s + 5, 2, &month) || s[7] != '-' || !hlsnap__oci_digits(s + 8, 2, &day) ||
-        (s[10] != 'T' && s[10] != 't') || !hlsnap__oci_digits(s + 11, 2, &hour) || s[13] != ':' ||
-        !hlsnap__oci_digits(s + 14, 2, &minute) || s[16] != ':' || !hlsnap__oci_digits(s + 17, 2, &second))
+/* What stands behind the time in RFC 3339: fraction, which is left out, and zone; seconds to be taken off. */
+static bool hlsnap__oci_zone_read(const char *s, int64_t *offset) {
+    const bool east = *s == '+';
+    int64_t hours, minutes;
+    if (*s == '.') {
+        const size_t n = strspn(s + 1, "0123456789");
+        if (!n) return false;
+        s += n + 1;
+        return *s != '.' && hlsnap__oci_zone_read(s, offset);
+    }
+    *offset = 0;
+    if (*s == 'Z' || *s == 'z') return !s[1];
+    if (*s != '+' && *s != '-') return false;
+    s++;
+    if (!hlsnap__oci_digits(&s, 2, &hours) || *s++ != ':' || !hlsnap__oci_digits(&s, 2, &minutes) || *s) return false;
+    *offset = (hours * 60 + minutes) * (east ? 60 : -60);
+    return hours < 24 && minutes < 60;
+}
+
+/* Days from 1970-01-01 to a day of the Gregorian calendar; years begin in March here, so that February ends them. */
+static int64_t hlsnap__oci_days(int64_t year, int64_t month, int64_t day) {
+    const int64_t y = month > 2 ? year : year - 1, m = (month + 9) % 12;
+    return 365 * y + y / 4 - y / 100 + y / 400 + (m * 306 + 5) / 10 + day - 1 - 719468;
+}
+
+/* "2026-11-29T08:00:00.5+01:00" by RFC 3339, in seconds since 1970; 0: it is something else, or from before. */
+static int64_t hlsnap__oci_time_read(const char *s) {
+    int64_t year, month, day, hour, minute, second, offset, t;
+    if (!hlsnap__oci_digits(&s, 4, &year) || *s++ != '-' || !hlsnap__oci_digits(&s, 2, &month) || *s++ != '-' ||
+        !hlsnap__oci_digits(&s, 2, &day) || (*s != 'T' && *s != 't'))
         return 0;
-    zone = s + 19;
-    if (*zone == '.') zone += 1 + strspn(zone + 1, "0123456789");
-    if (strcmp(zone, "Z") != 0 && strcmp(zone, "z") != 0 &&
-        (strlen(zone) != 6 || (*zone != '+' && *zone != '-') || !hlsnap__oci_digits(zone + 1, 2, &zone_h) ||
-         zone[3] != ':' || !hlsnap__oci_digits(zone + 4, 2, &zone_m)))
+    s++;
+    if (!hlsnap__oci_digits(&s, 2, &hour) || *s++ != ':' || !hlsnap__oci_digits(&s, 2, &minute) || *s++ != ':' ||
+        !hlsnap__oci_digits(&s, 2, &second) || !hlsnap__oci_zone_read(s, &offset))
         return 0;
-    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
+    if (year < 1 || month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 60) return 0;
+    if (day > hlsnap__oci_days(month == 12 ? year + 1 : year, month % 12 + 1, 1) - hlsnap__oci_days(year, month, 1))
         return 0;
-    years = year - (month <= 2); /* leap days are those of whole years before, counted from March on */
-    t = (year - 1970) * 365 + days[month - 1] + day - 1 + (years / 4 - years / 100 + years / 400) - 477;
-    t = ((t * 24 + hour) * 60 + minute) * 60 + second;
-    t -= (*zone == '-' ? -1 : 1) * (zone_h * 60 + zone_m) * 60;
+    t = hlsnap__oci_days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
     return t > 0 ? t : 0;
 }
+
+static int64_t hlsnap__oci_created(const char *text) { return text ? hlsnap__oci_time_read(text) : 0; }
 
 /* A time as RFC 3339 has it. */
 static void hlsnap__oci_time_text(int64_t t, char text[32]) {
@@ -2545,16 +2585,15 @@ static void hlsnap__oci_time_text(int64_t t, char text[32]) {
 }
 
 static void hlsnap__oci_entry_add(hlsnap__text *t, bool first, const hlsnap__oci_edit *edit) {
+    const bool dated = edit->created > 0 && edit->created <= HLSNAP__OCI_LAST_TIME;
     char created[32];
-    hlsnap__text_add(
-        t, "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{",
-        first ? "" : ",", edit->digest, (unsigned long long)edit->size);
-    if (edit->created > 0 && edit->created <= HLSNAP__OCI_LAST_TIME) {
-        hlsnap__oci_time_text(edit->created, created);
-        hlsnap__text_add(t, "\"" HLSNAP__OCI_CREATED "\":\"%s\",", created);
-    }
-    hlsnap__text_add(t, "\"" HLSNAP__OCI_REF_NAME "\":\"%s\"},\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}",
-                     edit->tag);
+    hlsnap__text_add(t, "%s{\"mediaType\":\"" HLSNAP__OCI_MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%llu",
+                     first ? "" : ",", edit->digest, (unsigned long long)edit->size);
+    hlsnap__oci_time_text(dated ? edit->created : 0, created);
+    if (dated || edit->tag) hlsnap__text_add(t, ",\"annotations\":{");
+    if (dated) hlsnap__text_add(t, "\"" HLSNAP__OCI_CREATED "\":\"%s\"%s", created, edit->tag ? "," : "");
+    if (edit->tag) hlsnap__text_add(t, "\"" HLSNAP__OCI_REF_NAME "\":\"%s\"", edit->tag);
+    hlsnap__text_add(t, "%s,\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"}", dated || edit->tag ? "}" : "");
 }
 
 /* Writes the array of entries; those that stay do so byte by byte. */
@@ -6112,6 +6151,296 @@ static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, 
     return r;
 }
 
+/* ---- >>copy: one snapshot from a layout to another, byte for byte ---- */
+
+typedef struct hlsnap__oci_copying {
+    const char *from, *ref, *to, *tag; /* tag NULL: none */
+    const char *at;                    /* the layout that an error would be about */
+    hlsnap__oci_load *load;            /* of the source */
+    hlsnap__oci_store store;           /* the target */
+    hlsnap__oci_blob *blobs;           /* memory and chunks of each layer, config, manifest */
+    uint32_t num;
+    int64_t created;      /* as the source's entry says */
+    uint64_t done, total; /* bytes of memory layers */
+    uint64_t told; /* progress: never less than before, also where a damaged blob is looked at and then replaced */
+    hlsnap__text text;
+    bool listed; /* the target's index names the blobs, so they must stay */
+    bool again;  /* a blob that was there already went or changed: once more may do */
+} hlsnap__oci_copying;
+
+/* The chunk list that blob number i must have, where it is a memory layer; else NULL. */
+static const char *hlsnap__oci_copy_chunks(const hlsnap__oci_copying *copy, uint32_t i) {
+    return i % 2 == 0 && i / 2 < copy->load->manifest.num_layers ? copy->load->manifest.chunks[i / 2].digest : NULL;
+}
+
+/* Reads the source's manifest and config, as a load does. What is another machine's, or version's, is copied all the same. */
+static hlsnap_result hlsnap__oci_copy_find(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    hlsnap__oci_load *load = copy->load;
+    uint32_t i;
+    hlsnap_result r;
+    copy->at = copy->from;
+    hlsnap__oci_load_clear(load);
+    r = hlsnap__oci_resolve(load, err);
+    if (load->manifest.num_layers && (r == HLSNAP_ERR_ARCH || r == HLSNAP_ERR_VERSION)) r = HLSNAP_OK;
+    copy->done = copy->total = 0;
+    if (!r && !hlsnap__oci_index_find(&load->index, copy->ref, &i, err))
+        copy->created = hlsnap__oci_created(load->index.entries[i].created);
+    for (i = 0; !r && i < load->manifest.num_layers; i++) copy->total += load->manifest.memory[i].size;
+    if (copy->told > copy->total) copy->told = copy->total;
+    if (r || !load->desc.max_bytes || copy->total <= load->desc.max_bytes) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%llu bytes of memory layers, desc.max_bytes is %llu",
+                        (unsigned long long)copy->total, (unsigned long long)load->desc.max_bytes);
+}
+
+static void hlsnap__oci_copy_add(hlsnap__oci_copying *copy, const char *digest, uint64_t size) {
+    hlsnap__oci_blob *b = &copy->blobs[copy->num++];
+    hlsnap__oci_blob_none(b);
+    memcpy(b->digest, digest, sizeof(b->digest));
+    b->size = size;
+}
+
+/* Lists the blobs, in the order in which they get their names: the manifest is the last. */
+static hlsnap_result hlsnap__oci_copy_plan(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    const hlsnap__oci_manifest *m = &copy->load->manifest;
+    uint32_t i;
+    hlsnap__free(copy->blobs);
+    copy->num = 0;
+    copy->blobs = (hlsnap__oci_blob *)hlsnap__alloc(2 * (size_t)m->num_layers + 2, sizeof(copy->blobs[0]), err);
+    if (!copy->blobs) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < m->num_layers; i++) {
+        hlsnap__oci_copy_add(copy, m->memory[i].digest, m->memory[i].size);
+        hlsnap__oci_copy_add(copy, m->chunks[i].digest, m->chunks[i].size);
+    }
+    hlsnap__oci_copy_add(copy, m->config.digest, m->config.size);
+    hlsnap__oci_copy_add(copy, copy->load->digest, copy->load->manifest_json.size);
+    return HLSNAP_OK;
+}
+
+/* Hashes an open file that must be blob number i, and writes it to another, or nowhere (-1): what is written is what was
+   hashed. */
+static hlsnap_result hlsnap__oci_copy_bytes(hlsnap__oci_copying *copy, uint32_t i, int fd, int to, hlsnap_error *err) {
+    const hlsnap__oci_blob *b = &copy->blobs[i];
+    const char *chunks = hlsnap__oci_copy_chunks(copy, i);
+    const hlsnap__sha256_ways *sha = copy->load->sha;
+    uint8_t *buffer = copy->load->buffer, sum[32], sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
+    hlsnap__sha256 whole, list;
+    char text[72];
+    uint64_t at, n;
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap__sha256_init(&whole, sha->one);
+    hlsnap__sha256_init(&list, sha->one);
+    for (at = 0; !r && at < b->size; at += n) {
+        n = b->size - at < HLSNAP__OCI_BATCH ? b->size - at : HLSNAP__OCI_BATCH;
+        r = hlsnap__pread(fd, buffer, (size_t)n, at, err);
+        if (!r && to >= 0) r = hlsnap__pwrite(to, buffer, (size_t)n, at, err);
+        if (r) return r;
+        hlsnap__sha256_update(&whole, buffer, (size_t)n);
+        if (!chunks) continue;
+        hlsnap__sha256_chunks(sha, buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
+        hlsnap__sha256_update(&list, sums, (size_t)((n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32));
+        if (copy->told < copy->done + at + n) copy->told = copy->done + at + n;
+        r = hlsnap__oci_report(&copy->load->desc, copy->told, copy->total, err);
+    }
+    hlsnap__sha256_final(&whole, sum);
+    hlsnap__sha256_text(sum, text);
+    if (!r && strcmp(text, b->digest) != 0)
+        return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its content is %s", b->digest + 7, text);
+    hlsnap__sha256_final(&list, sum);
+    hlsnap__sha256_text(sum, text);
+    if (r || !chunks || strcmp(text, chunks) == 0) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its chunk list is %s, not %s", b->digest + 7, text,
+                        chunks);
+}
+
+/* Looks whether the target has blob number i already, and sound: then it is shared. Anything else will be replaced. */
+static hlsnap_result hlsnap__oci_copy_look(hlsnap__oci_copying *copy, uint32_t i, hlsnap_error *err) {
+    hlsnap__oci_blob *b = &copy->blobs[i];
+    struct stat st;
+    uint64_t size;
+    int fd;
+    hlsnap_result r;
+    if (hlsnap__oci_open(copy->store.sha256, b->digest + 7, &fd, &size, err) != HLSNAP_OK) return HLSNAP_OK;
+    r = size == b->size && fstat(fd, &st) == 0 ? hlsnap__oci_copy_bytes(copy, i, fd, -1, err) : HLSNAP_ERR_SIZE;
+    if (!r) { /* who wrote it may not have brought it to the disk */
+        hlsnap__oci_blob_stat(b, &st);
+        b->unsynced = hlsnap__oci_fsync(fd, b->digest, err) != HLSNAP_OK;
+        b->shared = !b->unsynced;
+    }
+    close(fd);
+    return r == HLSNAP_ERR_CANCELLED ? r : HLSNAP_OK;
+}
+
+/* Makes a file without a name of an open blob of the source: a clone, which is hashed as nobody else can change it, or a copy. */
+static hlsnap_result hlsnap__oci_copy_write(hlsnap__oci_copying *copy, uint32_t i, int from, hlsnap_error *err) {
+    hlsnap__oci_blob *b = &copy->blobs[i];
+    struct stat st;
+    hlsnap_result r;
+    copy->at = copy->to;
+    r = hlsnap__file_room(b->size, "a blob", err);
+    if (!r) r = hlsnap__oci_blob_create(&copy->store, copy->store.sha256, b, err);
+    if (r) return r;
+    if (hlsnap__file_clone(b->fd, from, b->size)) {
+        copy->at = copy->from;
+        if (fstat(b->fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", "a new blob");
+        if ((uint64_t)st.st_size != b->size)
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: its size changed", b->digest + 7);
+        return hlsnap__oci_copy_bytes(copy, i, b->fd, -1, err);
+    }
+    r = hlsnap__file_reserve(b->fd, b->size, err);
+    if (r) return r;
+    r = hlsnap__oci_copy_bytes(copy, i, from, b->fd, err);
+    if (r != HLSNAP_ERR_OS || err->os_errno == EIO) copy->at = copy->from;
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_copy_blob(hlsnap__oci_copying *copy, uint32_t i, hlsnap_error *err) {
+    const hlsnap__oci_blob *b = &copy->blobs[i];
+    int from;
+    hlsnap_result r;
+    copy->at = copy->to;
+    r = hlsnap__oci_copy_look(copy, i, err);
+    if (!r && !b->shared) {
+        copy->at = copy->from;
+        r = hlsnap__oci_open_blob(copy->load->root, b->digest, b->size, &from, err);
+        if (r) return r;
+        r = hlsnap__oci_copy_write(copy, i, from, err);
+        close(from);
+    }
+    if (hlsnap__oci_copy_chunks(copy, i)) copy->done += b->size;
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_copy_blobs(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_copy_plan(copy, err);
+    for (i = 0; !r && i < copy->num; i++) r = hlsnap__oci_copy_blob(copy, i, err);
+    copy->at = r ? copy->at : copy->to;
+    for (i = 0; !r && i < copy->num; i++)
+        if (copy->blobs[i].fd >= 0) r = hlsnap__oci_fsync(copy->blobs[i].fd, "a new blob", err);
+    return r;
+}
+
+/* A blob that was there must still be the file that was looked at. */
+static hlsnap_result hlsnap__oci_copy_check(hlsnap__oci_copying *copy, const hlsnap__oci_blob *b, hlsnap_error *err) {
+    struct stat st;
+    const bool there = fstatat(copy->store.sha256, b->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (there && hlsnap__oci_blob_same(b, &st)) return HLSNAP_OK;
+    if (!there && errno != ENOENT) return hlsnap__oci_os(err, errno, "stat", b->digest + 7);
+    copy->again = true;
+    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: gone or changed while it was in use",
+                        b->digest + 7);
+}
+
+/* Makes the names of all blobs stand for their content. Under the index lock. */
+static hlsnap_result hlsnap__oci_copy_name(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; !r && i < copy->num; i++) {
+        hlsnap__oci_blob *b = &copy->blobs[i];
+        if (b->fd < 0)
+            r = hlsnap__oci_copy_check(copy, b, err);
+        else
+            r = hlsnap__oci_blob_commit(&copy->store, b, copy->load->sha, copy->load->buffer, err);
+    }
+    return r;
+}
+
+/* Whether the index lists the manifest rightly already, under whatever tag: without a tag there is nothing to add then. */
+static bool hlsnap__oci_copy_is_listed(const hlsnap__oci_index *index, const hlsnap__oci_edit *edit) {
+    uint32_t i;
+    for (i = 0; i < index->num; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        if (strcmp(e->digest, edit->digest) == 0 && strcmp(e->type, HLSNAP__OCI_MANIFEST_TYPE) == 0 &&
+            e->size == edit->size)
+            return true;
+    }
+    return false;
+}
+
+/* Names the blobs and lists the manifest, in the order of hlsnap__oci_publish. */
+static hlsnap_result hlsnap__oci_copy_publish(hlsnap__oci_copying *copy, hlsnap__oci_index *index,
+                                              hlsnap__oci_blob *file, bool *marking, hlsnap_error *err) {
+    const hlsnap__oci_blob *manifest = &copy->blobs[copy->num - 1];
+    hlsnap__oci_store *store = &copy->store;
+    hlsnap__oci_edit edit;
+    bool marked = false, keep;
+    hlsnap_result r = hlsnap__oci_index_read(store->root, index, &marked, err);
+    if (r) return r;
+    edit.tag = copy->tag;
+    edit.digest = manifest->digest;
+    edit.size = manifest->size;
+    edit.drop = NULL;
+    edit.created = copy->created;
+    keep = !copy->tag && hlsnap__oci_copy_is_listed(index, &edit);
+    if (!keep) r = hlsnap__oci_index_make(&copy->text, index, &edit, err);
+    if (!r) r = hlsnap__oci_copy_name(copy, err);
+    if (!r && !keep) r = hlsnap__oci_root_write(store, file, "index.json", copy->text.at, copy->text.size, err);
+    if (!r && !marked) {
+        r = hlsnap__oci_marker_write(store, err);
+        *marking = !r;
+    }
+    if (!r) r = hlsnap__oci_fsync_dirs(store, err);
+    if (!r && !index->there) r = hlsnap__oci_fsync_parent(store, err);
+    if (!r) r = keep ? hlsnap__oci_index_sync(store, err) : hlsnap__oci_root_name(store, file, "index.json", err);
+    if (r) return r;
+    copy->listed = true;
+    hlsnap__oci_index_noted(store);
+    return hlsnap__oci_fsync(store->root, "the layout", err);
+}
+
+static hlsnap_result hlsnap__oci_copy_commit(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    hlsnap__oci_index index;
+    hlsnap__oci_blob file;
+    bool marking = false;
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_lock(&copy->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    if (r) return r;
+    memset(&index, 0, sizeof(index));
+    hlsnap__oci_blob_none(&file);
+    r = hlsnap__oci_copy_publish(copy, &index, &file, &marking, err);
+    hlsnap__oci_blob_close(&copy->store, &file, false);
+    if (marking && !copy->listed) unlinkat(copy->store.root, "oci-layout", 0);
+    for (i = 0; i < copy->num; i++) hlsnap__oci_blob_close(&copy->store, &copy->blobs[i], !copy->listed);
+    hlsnap__oci_index_close(&index);
+    hlsnap__oci_unlock(&copy->store, HLSNAP__OCI_LOCK_INDEX);
+    return r;
+}
+
+/* One attempt in an open store. */
+static hlsnap_result hlsnap__oci_copy_once(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_copy_blobs(copy, err);
+    if (!r) r = hlsnap__oci_copy_commit(copy, err);
+    for (i = 0; i < copy->num; i++) hlsnap__oci_blob_close(&copy->store, &copy->blobs[i], false);
+    return r;
+}
+
+/* The source is looked at first: what it has not makes no target. */
+static hlsnap_result hlsnap__oci_copy_run(hlsnap__oci_copying *copy, hlsnap_error *err) {
+    hlsnap_result r;
+    hlsnap__oci_store_none(&copy->store);
+    copy->at = copy->from;
+    copy->load->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
+    if (!copy->load->buffer) return HLSNAP_ERR_MEMORY;
+    r = hlsnap__oci_open_root(copy->from, &copy->load->root, err);
+    if (!r && copy->load->root < 0) r = hlsnap__oci_no_layout(err);
+    if (!r) r = hlsnap__oci_copy_find(copy, err);
+    if (copy->load->root >= 0 && hlsnap__oci_collected(r, err)) r = hlsnap__oci_copy_find(copy, err);
+    if (r) return r;
+    copy->at = copy->to;
+    r = hlsnap__oci_store_open(copy->to, &copy->store, F_RDLCK, true, err);
+    if (!r) r = hlsnap__oci_lost_check(&copy->store, err);
+    if (!r) {
+        r = hlsnap__oci_copy_once(copy, err);
+        if (r && !copy->listed && (copy->again || hlsnap__oci_collected(r, err))) {
+            r = hlsnap__oci_copy_find(copy, err);
+            if (!r) r = hlsnap__oci_copy_once(copy, err);
+        }
+    }
+    hlsnap__oci_store_close(copy->to, &copy->store, r && !copy->listed);
+    return r;
+}
+
 /* ---- >>public ---- */
 
 /* Ends a public function: a failure's text starts with its name. */
@@ -6375,6 +6704,54 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
     if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, true, out, &e);
     hlsnap_snapshot_release(s);
     return hlsnap__oci_end(r, "hlsnap_oci_flatten", &e, err);
+}
+
+/* A failure's text says which layout it is about. */
+static hlsnap_result hlsnap__oci_copy_fail(hlsnap_result r, const hlsnap__oci_copying *copy, hlsnap_error *err) {
+    char shown[160], text[sizeof(err->msg)];
+    if (!r) return r;
+    hlsnap__printable(shown, sizeof(shown), copy->at, strlen(copy->at), false);
+    memcpy(text, err->msg, sizeof(text));
+    hlsnap__format(err->msg, sizeof(err->msg), "%s: %.340s", shown, text);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_copy_snapshot(const char *from_dir, const char *ref, const char *to_dir,
+                                               const char *tag, const hlsnap_oci_desc *desc, hlsnap_oci_digest *out,
+                                               hlsnap_error *err) {
+    hlsnap__oci_copying copy;
+    hlsnap_result r;
+    memset(&copy, 0, sizeof(copy));
+    copy.from = from_dir;
+    copy.ref = ref;
+    copy.to = to_dir;
+    copy.tag = tag;
+    copy.load = hlsnap__oci_load_new(err);
+    if (!copy.load) return HLSNAP_ERR_MEMORY;
+    copy.load->ref = ref;
+    copy.load->desc = *desc;
+    copy.load->desc.any_cpu = true;
+    copy.load->desc.disable_verify = copy.load->desc.verify_later = false;
+    r = hlsnap__oci_copy_fail(hlsnap__oci_copy_run(&copy, err), &copy, err);
+    if (!r && out) memcpy(out->text, copy.load->digest, sizeof(out->text));
+    hlsnap__free(copy.text.at);
+    hlsnap__free(copy.blobs);
+    hlsnap__oci_load_free(copy.load);
+    return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_copy(const char *from_dir, const char *ref, const char *to_dir, const char *tag,
+                                         const hlsnap_oci_desc *desc, hlsnap_oci_digest *out, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_read(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(from_dir, "from_dir", &e);
+    if (!r) r = hlsnap__oci_given(to_dir, "to_dir", &e);
+    if (!r) r = hlsnap__oci_ref_check(ref, &e);
+    if (!r && !tag && !(strchr)(ref, ':')) tag = ref;
+    if (!r && tag) r = hlsnap__oci_tag_check(tag, &e);
+    if (!r) r = hlsnap__oci_copy_snapshot(from_dir, ref, to_dir, tag, &d, out, &e);
+    return hlsnap__oci_end(r, "hlsnap_oci_copy", &e, err);
 }
 
 #ifdef __cplusplus

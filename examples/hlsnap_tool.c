@@ -7,32 +7,42 @@
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
 #include "hlsnap_oci.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
+#include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096u
 #define MAX_LAYERS 128u   /* of a snapshot, by the format */
 #define MAX_REGIONS 32u   /* likewise */
+#define MANY 1000000
+#define NO_TIME UINT64_MAX
+#define IMPORT_BYTES (16ull << 30) /* of an archive, where --max-bytes says nothing */
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
+#define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
 
 typedef struct options {
-    const char *args[HLSNAP_MAX_ARGS + 3];
+    const char **args;
     int num_args, status; /* to exit with when all went well */
-    bool json, full, all, repair, raw, verify, any_cpu, help;
-    const char *output;
-    uint64_t threads, grace_s, timeout_ms;
+    bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
+    const char *output, *match, *sort, *ref;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes;
 } options;
 
 typedef struct command {
-    const char *name, *args;
+    const char *name, *args, *pairs; /* pairs: numbers of the args that may be DIR:REF, which is DIR and REF; !: DIR may be new */
     int min_args, max_args;
     const char *options, *help, *more;
     hlsnap_result (*run)(options *o, hlsnap_error *err);
@@ -45,6 +55,8 @@ static const char *layout;     /* that the error is about, or NULL; likewise */
 
 __attribute__((format(printf, 3, 4))) static hlsnap_result fails(hlsnap_error *err, hlsnap_result r, const char *fmt, ...) {
     va_list list;
+    err->code = r;
+    err->os_errno = r == HLSNAP_ERR_OS ? errno : 0;
     va_start(list, fmt);
     vsnprintf(err->msg, sizeof(err->msg), fmt, list);
     va_end(list);
@@ -61,7 +73,14 @@ static void *grow(void *p, size_t size) {
     p = realloc(p, size ? size : 1);
     if (p) return p;
     fprintf(stderr, "hlsnap_tool: %s: %s: %zu bytes\n", current->name, hlsnap_result_name(HLSNAP_ERR_MEMORY), size);
-    exit(HLSNAP_ERR_MEMORY);
+    exit(TRY_AGAIN);
+}
+
+static char *copy_of(const char *text, size_t n) {
+    char *to = (char *)grow(NULL, n + 1);
+    memcpy(to, text, n);
+    to[n] = 0;
+    return to;
 }
 
 /* ---- text: a layout may come from anywhere, and what stands in it may be meant for the terminal, not for the reader ---- */
@@ -153,6 +172,22 @@ static const char *brief(const hlsnap_oci_digest *d) { return show("%.19s", d->t
 
 static unsigned long long llu(uint64_t v) { return v; } /* for %llu */
 
+/* ---- the end of a command ---- */
+
+static void print_error(hlsnap_result r, const hlsnap_error *err) {
+    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
+    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
+    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
+    fputs(show("%s", err->msg), stderr);
+    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
+    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
+    fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
+}
+
+static int status_of(hlsnap_result r, const hlsnap_error *err) {
+    return r == HLSNAP_ERR_ARG ? USAGE : hlsnap_result_transient(err) ? TRY_AGAIN : (int)r;
+}
+
 /* ---- tables ---- */
 
 typedef struct table {
@@ -168,7 +203,7 @@ __attribute__((format(printf, 2, 3))) static void row(table *t, const char *fmt,
     va_start(list, fmt);
     vsnprintf(text, sizeof(text), fmt, list);
     va_end(list);
-    t->rows = (char **)grow(t->rows, (t->num + 1) * sizeof(t->rows[0]));
+    if ((t->num & (t->num - 1)) == 0) t->rows = (char **)grow(t->rows, (2 * t->num + 1) * sizeof(t->rows[0]));
     t->rows[t->num++] = strcpy((char *)grow(NULL, strlen(text) + 1), text);
 }
 
@@ -335,6 +370,42 @@ static void bar_end(void) {
 
 /* ---- refs ---- */
 
+static bool is_directory(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The colon of DIR:REF, or NULL: the longest part in front of one that is a directory is DIR. A word that is a directory itself has
+   none; one of which no part is a directory has one where the words are too few otherwise: then DIR is not there. */
+static const char *colon_of(const char *word, bool must) {
+    const char *name = strrchr(word, '/'), *at, *found = NULL;
+    if (is_directory(word)) return NULL;
+    for (at = word; (at = strchr(at, ':')); at++) {
+        char *dir = copy_of(word, (size_t)(at - word));
+        if (at > word && at[1] && is_directory(dir)) found = at;
+        free(dir);
+    }
+    if (!found && must) found = strchr(name ? name : word, ':');
+    return found && found > word && found[1] ? found : NULL;
+}
+
+/* Makes two args of each that is DIR:REF. A digest is no REF in a directory called sha256. */
+static void split_pairs(options *o) {
+    const char *pair = current->pairs;
+    int i;
+    for (; *pair; pair++) {
+        const int at = *pair - '0';
+        const bool must = pair[1] == '!' || (at + 1 < current->min_args && o->num_args < current->min_args);
+        const char *word = at < o->num_args ? o->args[at] : NULL, *colon;
+        pair += pair[1] == '!';
+        if (!word || (at && at + 1 < o->num_args) || (at && strncmp(word, "sha256:", 7) == 0)) continue;
+        if (!(colon = colon_of(word, must))) continue;
+        for (i = o->num_args++; i > at + 1; i--) o->args[i] = o->args[i - 1];
+        o->args[at] = copy_of(word, (size_t)(colon - word));
+        o->args[at + 1] = colon + 1;
+    }
+}
+
 typedef struct prefix {
     const char *text;
     hlsnap_oci_digest *found;
@@ -426,17 +497,169 @@ static uint64_t stored_in(const hlsnap_snapshot *s, const hlsnap_region *g) {
 
 static const char *rights(const hlsnap_region *g) { return show("r%c%c", g->writable ? 'w' : '-', g->executable ? 'x' : '-'); }
 
-/* ---- ls ---- */
+/* ---- the entries of a layout, chosen and put in order: for ls, du, prune and verify --all ---- */
+
+typedef struct listed {
+    char *tag; /* "" = none */
+    hlsnap_result r;
+    hlsnap_oci_info info; /* where r is an error the digest only */
+    size_t number, first; /* in the order of the index; and of the first entry of the same snapshot: group_entries */
+    bool goes;            /* prune */
+} listed;
 
 typedef struct listing {
     const options *o;
-    table t;
+    listed *of;
     size_t num;
+    int64_t now; /* seconds since 1970 */
 } listing;
+
+/* What is not known to be older or younger is neither. */
+static bool is_wanted(const options *o, int64_t now, const char *tag, const hlsnap_oci_info *i) {
+    const int64_t age = now - i->created;
+    if ((o->tagged && !tag[0]) || (o->untagged && tag[0])) return false;
+    if (o->match && (!tag[0] || fnmatch(o->match, tag, 0) != 0)) return false;
+    if (o->older_ms == NO_TIME && o->newer_ms == NO_TIME) return true;
+    if (!i->created) return false;
+    return (o->older_ms == NO_TIME || age > (int64_t)(o->older_ms / 1000)) &&
+           (o->newer_ms == NO_TIME || age < (int64_t)(o->newer_ms / 1000));
+}
+
+static bool keep_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    listing *all = (listing *)user;
+    listed e = {NULL, r, *info, all->num, all->num, false};
+    if (!is_wanted(all->o, all->now, tag, info)) return true;
+    e.tag = copy_of(tag, strlen(tag));
+    if ((all->num & (all->num - 1)) == 0) all->of = (listed *)grow(all->of, (2 * all->num + 1) * sizeof(listed));
+    all->of[all->num++] = e;
+    return true;
+}
+
+static int compare_u64(uint64_t a, uint64_t b) { return a < b ? -1 : a > b; }
+
+static int by_number(const void *a, const void *b) { return compare_u64(((const listed *)a)->number, ((const listed *)b)->number); }
+
+static int by_name(const void *a, const void *b) {
+    const listed *x = (const listed *)a, *y = (const listed *)b;
+    const int order = strcmp(x->tag, y->tag);
+    return order ? order : by_number(a, b);
+}
+
+static int by_digest(const void *a, const void *b) {
+    const listed *x = (const listed *)a, *y = (const listed *)b;
+    const int order = strcmp(x->info.digest.text, y->info.digest.text);
+    return order ? order : by_number(a, b);
+}
+
+static int by_first(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)a)->first, ((const listed *)b)->first);
+    return order ? order : by_number(a, b);
+}
+
+/* Largest first, and newest; what is not known, last. */
+static int by_size(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)b)->info.bytes, ((const listed *)a)->info.bytes);
+    return order ? order : by_number(a, b);
+}
+
+static int by_own(const void *a, const void *b) {
+    const int order = compare_u64(((const listed *)b)->info.own_bytes, ((const listed *)a)->info.own_bytes);
+    return order ? order : by_number(a, b);
+}
+
+static int by_created(const void *a, const void *b) {
+    const int order = compare_u64((uint64_t)((const listed *)b)->info.created, (uint64_t)((const listed *)a)->info.created);
+    return order ? order : by_number(a, b);
+}
+
+static const struct sort_row { const char *name; int (*order)(const void *a, const void *b); } sort_rows[] = {
+    {"name", by_name}, {"size", by_size}, {"own", by_own}, {"created", by_created}};
+
+static const struct sort_row *find_sort(const char *name) {
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(sort_rows); i++)
+        if (strcmp(sort_rows[i].name, name) == 0) return &sort_rows[i];
+    return NULL;
+}
+
+static void sort_entries(listing *all, int (*order)(const void *a, const void *b)) {
+    if (all->num) qsort(all->of, all->num, sizeof(listed), order);
+}
+
+static void reverse_entries(listing *all) {
+    size_t i;
+    for (i = 0; i < all->num / 2; i++) {
+        const listed e = all->of[i];
+        all->of[i] = all->of[all->num - 1 - i];
+        all->of[all->num - 1 - i] = e;
+    }
+}
+
+/* Those that the options choose. The caller frees, whatever comes of it. */
+static hlsnap_result read_entries(const options *o, const char *dir, listing *all, hlsnap_error *err) {
+    memset(all, 0, sizeof(*all));
+    all->o = o;
+    all->now = (int64_t)time(NULL);
+    return in(dir, hlsnap_oci_list_info(dir, keep_entry, all, err));
+}
+
+static void free_entries(listing *all) {
+    size_t i;
+    for (i = 0; i < all->num; i++) free(all->of[i].tag);
+    free(all->of);
+}
+
+/* Entries from number i on that are of one snapshot, in a listing whose entries are grouped. */
+static size_t same_snapshot(const listing *all, size_t i) {
+    size_t n = 1;
+    while (i + n < all->num && strcmp(all->of[i].info.digest.text, all->of[i + n].info.digest.text) == 0) n++;
+    return n;
+}
+
+/* Puts the entries of one snapshot side by side. Returns how many snapshots there are. */
+static unsigned group_entries(listing *all) {
+    unsigned groups = 0;
+    size_t i, k, n;
+    sort_entries(all, by_digest);
+    for (i = 0; i < all->num; i += n, groups++)
+        for (k = 0, n = same_snapshot(all, i); k < n; k++) all->of[i + k].first = all->of[i].number;
+    sort_entries(all, by_first);
+    return groups;
+}
+
+/* All tags of n entries from number i on: v1, v2; "-" for none. Good until the 8th show after it. */
+static const char *tags_text(const listing *all, size_t i, size_t n) {
+    char text[400] = "";
+    size_t at = 0, end = i + n;
+    for (; i < end && at < sizeof(text); i++)
+        if (all->of[i].tag[0]) at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%s", at ? ", " : "", all->of[i].tag);
+    return at ? show("%s", text) : "-";
+}
+
+static void tags_json(const listing *all, size_t i, size_t n) {
+    const char *comma = "";
+    size_t end = i + n;
+    json("'tags':[");
+    for (; i < end; i++)
+        if (all->of[i].tag[0]) json(comma), json("%s", all->of[i].tag), comma = ",";
+    json("],'digest':%s", all->of[end - 1].info.digest.text);
+}
+
+/* As people and RFC 3339 have it, in UTC; "-" where it is not known. */
+static const char *date(int64_t created) {
+    const time_t t = (time_t)created;
+    struct tm parts;
+    char text[40];
+    if (!created || !gmtime_r(&t, &parts) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts)) return "-";
+    return show("%s", text);
+}
+
+/* ---- ls ---- */
 
 static void sizes_json(const hlsnap_oci_info *i) {
     json("'bytes':%u,'own_bytes':", i->bytes);
     json(i->own_bytes ? "%u" : "null", i->own_bytes);
+    json(i->created ? ",'created':%u" : ",'created':null", (uint64_t)i->created);
 }
 
 static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
@@ -445,30 +668,75 @@ static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) 
     else sizes_json(i), json(",'pages':%u,'stored_pages':%u,'layers':%u}", i->pages, i->stored_pages, (uint64_t)i->layers);
 }
 
-static void ls_row(table *t, const char *tag, bool full, hlsnap_result r, const hlsnap_oci_info *i) {
+static void ls_row(table *t, const listed *e, bool full, bool dated) {
+    const hlsnap_oci_info *i = &e->info;
+    const char *tag = e->tag[0] ? show("%s", e->tag) : "-";
     const int digits = full ? 71 : 19;
-    tag = tag[0] ? show("%s", tag) : "-";
-    if (r) row(t, "%s\t%.*s\t?\t?\t?\t%s", tag, digits, i->digest.text, hlsnap_result_name(r));
+    const char *created = dated ? date(i->created) : "";
+    if (e->r) row(t, "%s\t%.*s\t?\t?\t?\t%s\t%s", tag, digits, i->digest.text, dated ? "?" : hlsnap_result_name(e->r),
+                  hlsnap_result_name(e->r));
     else
-        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes), llu(i->pages),
-            i->layers);
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u\t%s", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes),
+            llu(i->pages), i->layers, created);
 }
 
-static bool ls_entry(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
-    listing *l = (listing *)user;
-    if (l->o->json) json(l->num++ ? ",\n" : ""), ls_json(tag, r, info);
-    else ls_row(&l->t, tag, l->o->full, r, info);
+static void ls_table(const options *o, const listing *all) {
+    table t = {"llrrrl", NULL, 0};
+    bool dated = o->full;
+    size_t i;
+    for (i = 0; i < all->num; i++) dated = dated || all->of[i].info.created;
+    if (dated) t.align = "llrrrll";
+    row(&t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS\tCREATED");
+    for (i = 0; i < all->num; i++) ls_row(&t, &all->of[i], o->full, dated);
+    table_print(&t);
+}
+
+static bool ls_line(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    listing *all = (listing *)user;
+    if (!is_wanted(all->o, all->now, tag, info)) return true;
+    if (all->o->limit && all->num == all->o->limit) return false;
+    all->num++;
+    ls_json(tag, r, info);
+    putchar('\n');
     return !ferror(stdout);
 }
 
-static hlsnap_result run_ls(options *o, hlsnap_error *err) {
-    listing l = {o, {"llrrrl", NULL, 0}, 0};
-    hlsnap_result r;
+/* Lines in the index's order need not wait for the last one. */
+static hlsnap_result ls_stream(const options *o, hlsnap_error *err) {
+    listing all = {o, NULL, 0, (int64_t)time(NULL)};
+    return in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_line, &all, err));
+}
+
+static void ls_print(const options *o, const listing *all) {
+    size_t i;
+    if (!o->json && !o->json_lines) {
+        ls_table(o, all);
+        return;
+    }
     if (o->json) json("[");
-    else row(&l.t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS");
-    r = in(o->args[0], hlsnap_oci_list_info(o->args[0], ls_entry, &l, err));
+    for (i = 0; i < all->num; i++) {
+        if (o->json && i) json(",\n");
+        ls_json(all->of[i].tag, all->of[i].r, &all->of[i].info);
+        if (!o->json) putchar('\n');
+    }
     if (o->json) json("]\n");
-    else if (!r) table_print(&l.t);
+}
+
+static hlsnap_result run_ls(options *o, hlsnap_error *err) {
+    const struct sort_row *sort = o->sort ? find_sort(o->sort) : NULL;
+    listing all;
+    hlsnap_result r;
+    if (o->sort && !sort) return fails(err, HLSNAP_ERR_ARG, "--sort %s: not name, size, own or created", o->sort);
+    if (o->json && o->json_lines) return fails(err, HLSNAP_ERR_ARG, "--json and --json-lines");
+    if (o->json_lines && !sort && !o->reverse) return ls_stream(o, err);
+    r = read_entries(o, o->args[0], &all, err);
+    if (!r && sort) sort_entries(&all, sort->order);
+    if (!r && o->reverse) reverse_entries(&all);
+    if (!r) {
+        const listing some = {o, all.of, o->limit && o->limit < all.num ? (size_t)o->limit : all.num, 0};
+        ls_print(o, &some);
+    }
+    free_entries(&all);
     return r;
 }
 
@@ -611,44 +879,200 @@ static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
     return r;
 }
 
-/* ---- verify, tag, rm, gc, fsck, flatten ---- */
+/* ---- what waits for others that change the layout: here is the place for a bound of that time ---- */
 
-static hlsnap_result run_verify(options *o, hlsnap_error *err) {
-    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+static hlsnap_result change_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_tag(dir, ref, tag, err));
+}
+
+static hlsnap_result change_untag(const char *dir, const char *tag, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_untag(dir, tag, err));
+}
+
+static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *freed, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_gc(dir, (o->grace_ms + 999) / 1000, freed, err));
+}
+
+static hlsnap_result change_fsck(const options *o, const char *dir, hlsnap_error *err) {
+    return in(dir, hlsnap_oci_fsck(dir, o->repair, err));
+}
+
+/* ---- verify, fsck ---- */
+
+/* What a check found. */
+static void problem_json(hlsnap_result r, const hlsnap_error *err) {
+    json("'ok':%b,'error':", !r);
+    if (r) json("%s,'status':%u,'message':%s", hlsnap_result_name(r), (uint64_t)status_of(r, err), err->msg);
+    else json("null,'status':0,'message':null");
+}
+
+static hlsnap_result verify(const char *dir, const char *ref, const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_snapshot *s = NULL;
-    hlsnap_oci_digest whole;
-    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    desc.guard = HLSNAP_OCI_GUARD_NONE;
-    desc.any_cpu = o->any_cpu;
-    if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
-    bar_end();
-    puts(r ? hlsnap_result_name(r) : "ok");
+    const hlsnap_result r = in(dir, hlsnap_oci_load(dir, ref, desc, &s, NULL, err));
     hlsnap_snapshot_release(s);
     return r;
 }
 
-static hlsnap_result run_tag(options *o, hlsnap_error *err) {
-    hlsnap_oci_digest whole;
-    const hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    return r ? r : in(o->args[0], hlsnap_oci_tag(o->args[0], o->args[1], o->args[2], err));
+/* Damage is worse than what is not for this machine or a bad disk, and that worse than what may pass. */
+static int badness(hlsnap_result r, const hlsnap_error *err) {
+    return !r ? 0 : hlsnap_result_transient(err) ? 1 : r >= HLSNAP_ERR_LAYOUT && r <= HLSNAP_ERR_DIGEST ? 3 : 2;
 }
 
+static void verified(const options *o, const listing *all, size_t i, size_t n, hlsnap_result r, const hlsnap_error *err) {
+    bar_clear();
+    if (o->json) json(i ? ",\n{" : "{"), tags_json(all, i, n), json(","), problem_json(r, err), json("}");
+    else printf("%s  %s  %s\n", r ? hlsnap_result_name(r) : "ok", brief(&all->of[i].info.digest), tags_text(all, i, n));
+    fflush(stdout);
+    if (r) print_error(r, err);
+}
+
+/* Goes on after an error: what is right is worth knowing, too. The status is the worst one's. */
+static hlsnap_result verify_each(options *o, const hlsnap_oci_desc *desc, listing *all, hlsnap_error *err) {
+    int worst = 0;
+    size_t i, n;
+    bar.num = group_entries(all);
+    for (i = 0; i < all->num; i += n) {
+        hlsnap_result r = verify(o->args[0], all->of[i].info.digest.text, desc, err);
+        if (r == HLSNAP_ERR_CANCELLED) return r;
+        n = same_snapshot(all, i);
+        verified(o, all, i, n, r, err);
+        if (badness(r, err) > worst) o->status = status_of(r, err), worst = badness(r, err);
+        bar_pass(bar.pass + 1, seconds());
+    }
+    return HLSNAP_OK;
+}
+
+static hlsnap_result verify_all(options *o, const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    listing all;
+    hlsnap_result r = read_entries(o, o->args[0], &all, err);
+    if (o->json) json("[");
+    if (!r) r = verify_each(o, desc, &all, err);
+    if (o->json) json("]\n");
+    bar_end();
+    free_entries(&all);
+    return r;
+}
+
+static hlsnap_result run_verify(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    hlsnap_oci_digest whole;
+    hlsnap_result r;
+    desc.guard = HLSNAP_OCI_GUARD_NONE;
+    desc.any_cpu = o->any_cpu;
+    if (o->all) return verify_all(o, &desc, err);
+    r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = verify(o->args[0], o->args[1], &desc, err);
+    bar_end();
+    if (o->json) json("{'ref':%s,", o->args[1]), problem_json(r, err), json("}\n");
+    else puts(r ? hlsnap_result_name(r) : "ok");
+    return r;
+}
+
+/* Names the first problem: here is the place for all of them. */
+static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
+    const hlsnap_result r = change_fsck(o, o->args[0], err);
+    if (o->json) json("{"), problem_json(r, err), json("}\n");
+    else puts(r ? hlsnap_result_name(r) : "ok");
+    return r;
+}
+
+/* ---- tag, rm, gc, flatten ---- */
+
+typedef struct lookup {
+    const char *tag;
+    hlsnap_oci_digest digest; /* "" = none has the tag */
+} lookup;
+
+static bool look_up(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    lookup *l = (lookup *)user;
+    (void)bytes;
+    if (strcmp(tag, l->tag) == 0) l->digest = *digest;
+    return !l->digest.text[0];
+}
+
+static void tagged_json(const char *tag, const hlsnap_oci_digest *digest) {
+    json("{'tag':%s,'digest':%s}\n", tag, digest->text);
+}
+
+static hlsnap_result run_tag(options *o, hlsnap_error *err) {
+    hlsnap_oci_digest whole;
+    lookup l = {o->args[2], {""}};
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = change_tag(o->args[0], o->args[1], o->args[2], err);
+    if (r || !o->json) return r;
+    r = in(o->args[0], hlsnap_oci_list(o->args[0], look_up, &l, err));
+    if (!r) tagged_json(l.tag, &l.digest);
+    return r;
+}
+
+/* Tags, each once; what a word of rm means. */
+typedef struct tag_set {
+    char **tags;
+    size_t num, found; /* found: for the word at hand, those that are there already, too */
+    const char *word;
+    bool digest;
+} tag_set;
+
+static void add_tag(tag_set *set, const char *tag) {
+    size_t i = 0;
+    set->found++;
+    while (i < set->num && strcmp(set->tags[i], tag) != 0) i++;
+    if (i < set->num) return;
+    if ((set->num & (set->num - 1)) == 0) set->tags = (char **)grow(set->tags, (2 * set->num + 1) * sizeof(char *));
+    set->tags[set->num++] = copy_of(tag, strlen(tag));
+}
+
+static bool add_if_meant(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    tag_set *set = (tag_set *)user;
+    (void)bytes;
+    if (tag[0] && (set->digest ? strcmp(digest->text, set->word) : fnmatch(set->word, tag, 0)) == 0) add_tag(set, tag);
+    return true;
+}
+
+/* A tag means itself, whatever it leads to; a glob, which no tag can be, all that match; a digest all tags of its snapshot. */
+static hlsnap_result add_tags_of(const char *dir, const char *word, tag_set *set, hlsnap_error *err) {
+    hlsnap_oci_digest whole;
+    hlsnap_result r;
+    set->word = word;
+    set->digest = strncmp(word, "sha256:", 7) == 0;
+    set->found = 0;
+    if (!set->digest && !strpbrk(word, "*?[")) return add_tag(set, word), HLSNAP_OK;
+    r = whole_ref(dir, &set->word, &whole, err);
+    if (!r) r = in(dir, hlsnap_oci_list(dir, add_if_meant, set, err));
+    if (r || set->found) return r;
+    return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, set->digest ? "no tag leads to '%s'" : "no tag matches '%s'", word));
+}
+
+static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    for (i = 0; i < set->num && !r; i++) {
+        r = change_untag(o->args[0], set->tags[i], err);
+        if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i]));
+    }
+    if (r || !o->json) return r;
+    json("{'untagged':[");
+    for (i = 0; i < set->num; i++) json(i ? ",%s" : "%s", set->tags[i]);
+    json("]}\n");
+    return r;
+}
+
+/* What each word means is found out first: where one means nothing, no tag goes. */
 static hlsnap_result run_rm(options *o, hlsnap_error *err) {
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_untag(o->args[0], o->args[1], err));
-    if (!r) printf("untagged; `hlsnap_tool gc` frees what no other snapshot needs\n");
+    tag_set set = {NULL, 0, 0, NULL, false};
+    hlsnap_result r = HLSNAP_OK;
+    int i;
+    for (i = 1; i < o->num_args && !r; i++) r = add_tags_of(o->args[0], o->args[i], &set, err);
+    if (!r) r = untag_all(o, &set, err);
+    if (!r && !o->json) printf("`hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
     uint64_t freed = 0;
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_gc(o->args[0], o->grace_s, &freed, err));
-    if (!r) printf("%llu bytes freed\n", llu(freed));
-    return r;
-}
-
-static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = in(o->args[0], hlsnap_oci_fsck(o->args[0], o->repair, err));
-    puts(r ? hlsnap_result_name(r) : "ok");
+    const hlsnap_result r = change_gc(o, o->args[0], &freed, err);
+    if (!r && o->json) json("{'freed_bytes':%u}\n", freed);
+    else if (!r) printf("%llu bytes freed\n", llu(freed));
     return r;
 }
 
@@ -656,9 +1080,474 @@ static hlsnap_result run_flatten(options *o, hlsnap_error *err) {
     hlsnap_oci_desc desc = bar_begin(o, flatten_passes, HLSNAP_COUNT(flatten_passes));
     hlsnap_oci_digest whole, digest;
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    desc.any_cpu = o->any_cpu;
     if (!r) r = in(o->args[0], hlsnap_oci_flatten(o->args[0], o->args[1], o->args[2], &desc, &digest, err));
     bar_end();
-    if (!r) puts(digest.text);
+    if (!r && o->json) tagged_json(o->args[2], &digest);
+    else if (!r) puts(digest.text);
+    return r;
+}
+
+/* ---- du ---- */
+
+typedef struct usage_of { uint64_t own, disk, blobs; } usage_of; /* of all; bytes, but for the number of blobs */
+
+/* What lies in blobs/sha256, whoever's it is. */
+static hlsnap_result count_blobs(const char *dir, usage_of *u, hlsnap_error *err) {
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int blobs = root < 0 ? -1 : openat(root, "blobs", flags), sha256 = blobs < 0 ? -1 : openat(blobs, "sha256", flags);
+    DIR *d = sha256 < 0 ? NULL : fdopendir(sha256);
+    hlsnap_result r = d ? HLSNAP_OK : fails(err, HLSNAP_ERR_OS, "blobs/sha256: %s", strerror(errno));
+    const struct dirent *e;
+    struct stat st;
+    while (d && (e = readdir(d)))
+        if (fstatat(sha256, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            u->blobs++, u->disk += (uint64_t)st.st_size;
+    if (d) closedir(d);
+    else if (sha256 >= 0) close(sha256);
+    if (blobs >= 0) close(blobs);
+    if (root >= 0) close(root);
+    return in(dir, r);
+}
+
+/* own_bytes 0: none, or not known; so is then what is shared. */
+static void du_json(const listing *all, size_t i, size_t n) {
+    const hlsnap_oci_info *of = &all->of[i].info;
+    json(i ? ",\n{" : "{"), tags_json(all, i, n);
+    if (all->of[i].r) json(",'error':%s}", hlsnap_result_name(all->of[i].r));
+    else if (!of->own_bytes) json(",'bytes':%u,'shared_bytes':null,'own_bytes':null}", of->bytes);
+    else json(",'bytes':%u,'shared_bytes':%u,'own_bytes':%u}", of->bytes, of->bytes - of->own_bytes, of->own_bytes);
+}
+
+static void du_row(table *t, const listing *all, size_t i, size_t n) {
+    const hlsnap_oci_info *of = &all->of[i].info;
+    if (all->of[i].r) row(t, "?\t?\t?\t%s\t%s: %s", brief(&of->digest), hlsnap_result_name(all->of[i].r), tags_text(all, i, n));
+    else
+        row(t, "%s\t%s\t%s\t%s\t%s", human(of->bytes), of->own_bytes ? human(of->bytes - of->own_bytes) : "?",
+            own(of->own_bytes), brief(&of->digest), tags_text(all, i, n));
+}
+
+static void du_print(const options *o, const listing *all, const usage_of *u) {
+    table t = {"rrrll", NULL, 0};
+    size_t i, n;
+    if (o->json) json("{'snapshots':[");
+    else row(&t, "SIZE\tSHARED\tOWN\tDIGEST\tTAGS");
+    for (i = 0; i < all->num; i += n) {
+        n = same_snapshot(all, i);
+        if (o->json) du_json(all, i, n);
+        else du_row(&t, all, i, n);
+    }
+    if (o->json) json("],\n'own_bytes':%u,'disk_bytes':%u,'blobs':%u}\n", u->own, u->disk, u->blobs);
+    table_print(&t);
+    if (!o->json)
+        printf("\n%s in %llu blobs; %s of it some snapshot's own\n", human(u->disk), llu(u->blobs), human(u->own));
+}
+
+static hlsnap_result run_du(options *o, hlsnap_error *err) {
+    usage_of u = {0, 0, 0};
+    listing all;
+    size_t i;
+    hlsnap_result r = read_entries(o, o->args[0], &all, err);
+    if (!r) r = count_blobs(o->args[0], &u, err);
+    group_entries(&all);
+    for (i = 0; i < all.num; i += same_snapshot(&all, i)) u.own += all.of[i].info.own_bytes;
+    if (!r) du_print(o, &all, &u);
+    free_entries(&all);
+    return r;
+}
+
+/* ---- prune ---- */
+
+/* Oldest first. What does not say when it was created counts as older than all that does; among its like the index's order
+   counts. */
+static int by_age(const void *a, const void *b) {
+    const int order = compare_u64((uint64_t)((const listed *)a)->info.created, (uint64_t)((const listed *)b)->info.created);
+    return order ? order : by_number(a, b);
+}
+
+/* Marks the tags that go. One of what cannot be read stays: it may be the one that somebody needs. */
+static void prune_choose(const options *o, listing *all) {
+    const uint64_t keep = o->keep_last == NO_TIME ? 0 : o->keep_last;
+    uint64_t seen = 0;
+    size_t i;
+    sort_entries(all, by_age);
+    for (i = all->num; i-- > 0;) {
+        listed *e = &all->of[i];
+        const int64_t age = all->now - e->info.created;
+        if (!e->tag[0] || e->r || (o->match && fnmatch(o->match, e->tag, 0) != 0) || seen++ < keep) continue;
+        e->goes = o->older_ms == NO_TIME || (e->info.created && age > (int64_t)(o->older_ms / 1000));
+    }
+}
+
+/* Bytes of snapshots that lose their last tag, and that no other one needs: what they share with each other comes to it. */
+static uint64_t prune_frees(listing *all) {
+    uint64_t bytes = 0;
+    size_t i, k, n;
+    group_entries(all);
+    for (i = 0; i < all->num; i += n) {
+        bool tagged = false, stays = false;
+        n = same_snapshot(all, i);
+        for (k = i; k < i + n; k++) tagged = tagged || all->of[k].goes, stays = stays || (all->of[k].tag[0] && !all->of[k].goes);
+        if (tagged && !stays) bytes += all->of[i].info.own_bytes;
+    }
+    return bytes;
+}
+
+static hlsnap_result prune_untag(const options *o, const listing *all, hlsnap_error *err) {
+    const char *comma = "";
+    hlsnap_result r = HLSNAP_OK;
+    size_t i;
+    for (i = 0; i < all->num && !r; i++) {
+        const listed *e = &all->of[i];
+        if (e->goes && !o->dry_run) r = change_untag(o->args[0], e->tag, err);
+        if (e->goes && !r && !o->json)
+            printf("%s %s  %s\n", o->dry_run ? "would untag" : "untagged", show("%s", e->tag), date(e->info.created));
+    }
+    if (r || !o->json) return r;
+    json("{'dry_run':%b,'untagged':[", o->dry_run);
+    for (i = 0; i < all->num; i++)
+        if (all->of[i].goes) {
+            json(comma), json("{'tag':%s,'digest':%s}", all->of[i].tag, all->of[i].info.digest.text);
+            comma = ",\n";
+        }
+    json("]");
+    return r;
+}
+
+static hlsnap_result run_prune(options *o, hlsnap_error *err) {
+    const options none = {.older_ms = NO_TIME, .newer_ms = NO_TIME};
+    const bool collect = o->gc && !o->dry_run;
+    uint64_t frees = 0, freed = 0;
+    listing all;
+    hlsnap_result r;
+    if (o->keep_last == NO_TIME && o->older_ms == NO_TIME)
+        return fails(err, HLSNAP_ERR_ARG, "--keep-last or --older-than must say which");
+    r = read_entries(&none, o->args[0], &all, err);
+    if (!r) prune_choose(o, &all), r = prune_untag(o, &all, err);
+    if (!r) frees = prune_frees(&all);
+    if (!r && collect) r = change_gc(o, o->args[0], &freed, err);
+    if (!r && o->json) json(collect ? ",\n'freed_bytes':%u}\n" : ",\n'frees_bytes':%u}\n", collect ? freed : frees);
+    else if (!r && collect) printf("%llu bytes freed\n", llu(freed));
+    else if (!r) printf("gc %s at least %llu bytes\n", o->dry_run ? "would free" : "frees", llu(frees));
+    free_entries(&all);
+    return r;
+}
+
+/* ---- a place for what lives as long as a command, which also ends by SIGTERM and SIGHUP then, and ^C ---- */
+
+static struct {
+    char *path; /* NULL: none */
+    bool beside; /* what it was made for, and not in TMPDIR */
+    bool caught; /* the signals */
+    struct sigaction term, hangup;
+} scratch;
+
+static void catch_signal(int number, struct sigaction *before) {
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = interrupt;
+    sigaction(number, NULL, before);
+    if (before->sa_handler != SIG_IGN) sigaction(number, &action, NULL);
+}
+
+/* Name and what stands in front of it; "." where there is nothing. */
+static char *directory_of(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    while (n && path[n - 1] != '/') n--;
+    return n ? copy_of(path, n) : copy_of(".", 1);
+}
+
+static char *join(const char *dir, const char *name) {
+    const size_t n = strlen(dir);
+    char *to = (char *)grow(NULL, n + strlen(name) + 2);
+    sprintf(to, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+    return to;
+}
+
+static bool scratch_in(const char *dir) {
+    scratch.path = join(dir, ".hlsnap-XXXXXX");
+    if (mkdtemp(scratch.path)) return true;
+    free(scratch.path);
+    scratch.path = NULL;
+    return false;
+}
+
+/* A directory beside a file or directory, so that bytes need not move (NULL: anywhere), or else in TMPDIR. */
+static hlsnap_result scratch_make(const char *beside, hlsnap_error *err) {
+    const char *tmp = getenv("TMPDIR");
+    char *dir = beside ? directory_of(beside) : NULL;
+    scratch.caught = true;
+    catch_signal(SIGTERM, &scratch.term);
+    catch_signal(SIGHUP, &scratch.hangup);
+    scratch.beside = dir && scratch_in(dir);
+    free(dir);
+    if (scratch.beside || scratch_in(tmp && tmp[0] ? tmp : "/tmp")) return HLSNAP_OK;
+    return fails(err, HLSNAP_ERR_OS, "a temporary directory: %s", strerror(errno));
+}
+
+/* Whatever an archive made there: no link is followed, and nothing is so deep that this does not end. */
+static void remove_tree(int at, const char *name, int depth) {
+    struct stat st;
+    const bool is_dir = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    const int fd = is_dir && depth && fchmodat(at, name, 0700, 0) == 0
+                       ? openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+    while (d && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) remove_tree(fd, e->d_name, depth - 1);
+    if (d) closedir(d);
+    unlinkat(at, name, is_dir ? AT_REMOVEDIR : 0);
+}
+
+static void scratch_end(void) {
+    if (scratch.path) remove_tree(AT_FDCWD, scratch.path, 12);
+    free(scratch.path);
+    scratch.path = NULL;
+    if (!scratch.caught) return;
+    sigaction(SIGTERM, &scratch.term, NULL);
+    sigaction(SIGHUP, &scratch.hangup, NULL);
+}
+
+/* ---- tar, the program ---- */
+
+/* The environment, but for what would change what tar does. */
+static char **tar_environment(void) {
+    extern char **environ;
+    static char locale[] = "LC_ALL=C";
+    size_t n = 0, i;
+    char **to;
+    while (environ[n]) n++;
+    to = (char **)grow(NULL, (n + 2) * sizeof(char *));
+    for (i = n = 0; environ[i]; i++)
+        if (strncmp(environ[i], "TAR_OPTIONS=", 12) != 0 && strncmp(environ[i], "POSIXLY_CORRECT", 15) != 0 &&
+            strncmp(environ[i], "LC_ALL=", 7) != 0)
+            to[n++] = environ[i];
+    to[n++] = locale;
+    to[n] = NULL;
+    return to;
+}
+
+/* Starts it with these as its standard input and output, which are closed then but for our own. */
+static hlsnap_result tar_start(const char *const *args, int in_fd, int out_fd, pid_t *pid, hlsnap_error *err) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char **environment = tar_environment(), **argv;
+    sigset_t defaults;
+    size_t n = 0;
+    int e;
+    while (args[n]) n++;
+    argv = (char **)grow(NULL, (n + 1) * sizeof(char *));
+    for (argv[n] = NULL; n-- > 0;) argv[n] = copy_of(args[n], strlen(args[n]));
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in_fd, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, out_fd, STDOUT_FILENO);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    e = posix_spawnp(pid, "tar", &actions, &attributes, argv, environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    for (n = 0; argv[n]; n++) free(argv[n]);
+    free(argv);
+    free(environment);
+    errno = e;
+    if (!e) return HLSNAP_OK;
+    return fails(err, e == ENOENT ? HLSNAP_ERR_UNSUPPORTED : HLSNAP_ERR_OS, "the program tar: %s", strerror(e));
+}
+
+/* Waits for its end, or brings it about when somebody interrupts us; code is what its failure means. */
+static hlsnap_result tar_end(pid_t pid, hlsnap_result code, hlsnap_error *err) {
+    const struct timespec moment = {0, 5000000};
+    int status = 0;
+    pid_t done;
+    bool told = false;
+    while ((done = waitpid(pid, &status, WNOHANG)) == 0 || (done < 0 && errno == EINTR)) {
+        if (interrupted && !told) kill(pid, SIGTERM), told = true;
+        nanosleep(&moment, NULL);
+    }
+    if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+    if (done == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0) return HLSNAP_OK;
+    return fails(err, code, "the program tar failed, %s %d", WIFSIGNALED(status) ? "by signal" : "with status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* ---- copy, export, import ---- */
+
+static void copied(const options *o, const char *tag, const hlsnap_oci_digest *digest) {
+    if (!o->json) puts(digest->text);
+    else if (tag) tagged_json(tag, digest);
+    else json("{'tag':null,'digest':%s}\n", digest->text);
+}
+
+static const char *tag_or_null(const char *ref) { return strchr(ref, ':') ? NULL : ref; }
+
+static hlsnap_result run_copy(options *o, hlsnap_error *err) {
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    const char *tag = o->num_args > 3 ? o->args[3] : NULL;
+    hlsnap_oci_digest whole, digest;
+    hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    desc.max_bytes = o->max_bytes;
+    if (!tag) tag = tag_or_null(o->args[1]);
+    if (!r) r = hlsnap_oci_copy(o->args[0], o->args[1], o->args[2], tag, &desc, &digest, err);
+    bar_end();
+    if (!r) copied(o, tag, &digest);
+    return r;
+}
+
+/* The archive of a layout in the temporary directory; the same bytes for the same snapshot and tag. */
+static hlsnap_result archive(const char *from, int out_fd, hlsnap_error *err) {
+    const char *const args[] = {"tar", "--create", "--file=-", "--format=gnu", "--sort=name", "--owner=0", "--group=0",
+                                "--numeric-owner", "--mtime=@0", "--mode=u=rwX,go=", "--directory", from, "--", "blobs",
+                                "index.json", "oci-layout", NULL};
+    pid_t pid;
+    hlsnap_result r = tar_start(args, STDIN_FILENO, out_fd, &pid, err);
+    return r ? r : tar_end(pid, HLSNAP_ERR_OS, err);
+}
+
+/* Whether a file can be made anew, and take the place of this one in one step. */
+static bool is_replaceable(const char *path) {
+    struct stat st;
+    return scratch.beside && (lstat(path, &st) != 0 || S_ISREG(st.st_mode));
+}
+
+static hlsnap_result archive_to(const char *from, const char *path, hlsnap_error *err) {
+    char *made = is_replaceable(path) ? join(scratch.path, "archive.tar") : NULL;
+    const int fd = open(made ? made : path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    hlsnap_result r = fd < 0 ? fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno)) : archive(from, fd, err);
+    if (!r && made && fsync(fd) != 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    if (fd >= 0 && close(fd) != 0 && !r) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    if (!r && made && rename(made, path) != 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", path, strerror(errno));
+    free(made);
+    return r;
+}
+
+static hlsnap_result run_export(options *o, hlsnap_error *err) {
+    const char *path = strcmp(o->args[2], "-") == 0 ? NULL : o->args[2];
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    hlsnap_oci_digest whole, digest;
+    char *from = NULL;
+    hlsnap_result r = HLSNAP_OK;
+    if (!path && (o->json || isatty(STDOUT_FILENO))) r = fails(err, HLSNAP_ERR_ARG, "the archive is what standard output gets");
+    if (!r) r = whole_ref(o->args[0], &o->args[1], &whole, err);
+    if (!r) r = scratch_make(path, err);
+    if (!r) from = join(scratch.path, "layout");
+    desc.max_bytes = o->max_bytes;
+    if (!r) r = hlsnap_oci_copy(o->args[0], o->args[1], from, tag_or_null(o->args[1]), &desc, &digest, err);
+    bar_clear();
+    if (!r) r = path ? archive_to(from, path, err) : archive(from, STDOUT_FILENO, err);
+    free(from);
+    scratch_end();
+    bar_end();
+    if (!r && path) copied(o, tag_or_null(o->args[1]), &digest);
+    return r;
+}
+
+/* All of an archive, but no more than so many bytes, into the pipe that tar reads. What tar does not want any more is no error. */
+static hlsnap_result feed(int from, int to, uint64_t most, hlsnap_error *err) {
+    struct pollfd ready = {from, POLLIN, 0};
+    static char buffer[65536];
+    uint64_t all = 0;
+    ssize_t n, done, k;
+    for (;;) {
+        n = poll(&ready, 1, 100) > 0 ? read(from, buffer, sizeof(buffer)) : -1;
+        if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+        if (n == 0) return HLSNAP_OK;
+        if (n < 0 && ready.revents && errno != EINTR && errno != EAGAIN) return fails(err, HLSNAP_ERR_OS, "%s", strerror(errno));
+        if (n < 0) continue;
+        all += (uint64_t)n;
+        if (all > most) return fails(err, HLSNAP_ERR_LIMIT, "more than %llu bytes (--max-bytes)", llu(most));
+        for (done = 0; done < n; done += k > 0 ? k : 0) {
+            k = write(to, buffer + done, (size_t)(n - done));
+            if (k < 0 && errno != EINTR) return errno == EPIPE ? HLSNAP_OK : fails(err, HLSNAP_ERR_OS, "%s", strerror(errno));
+            if (interrupted) return fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
+        }
+    }
+}
+
+/* Unpacks an archive, of which nothing is believed: owners and rights are ours, paths stay below, and are not deep; links and what
+   is no file may come of it, and are what the library refuses to read. Not of a compressed one: that may be far more than it is. */
+static hlsnap_result unpack(const options *o, int from, const char *to, hlsnap_error *err) {
+    const char *const args[] = {"tar", "--extract", "--file=-", "--no-same-owner", "--no-same-permissions", "--no-xattrs",
+                                "--no-acls", "--no-selinux", "--anchored", "--exclude=*/*/*/*/*", "--directory", to, NULL};
+    int pipes[2];
+    pid_t pid;
+    hlsnap_result r, fed;
+    if (mkdir(to, 0700) != 0 || pipe(pipes) != 0) return fails(err, HLSNAP_ERR_OS, "%s: %s", to, strerror(errno));
+    fcntl(pipes[1], F_SETFD, FD_CLOEXEC);
+    r = tar_start(args, pipes[0], STDERR_FILENO, &pid, err);
+    close(pipes[0]);
+    fed = r ? r : feed(from, pipes[1], o->max_bytes ? o->max_bytes : IMPORT_BYTES, err);
+    if (!r && fed) kill(pid, SIGTERM);
+    close(pipes[1]);
+    if (!r) {
+        hlsnap_error other = HLSNAP_ZERO;
+        r = tar_end(pid, HLSNAP_ERR_LAYOUT, fed ? &other : err);
+    }
+    return fed ? fed : r;
+}
+
+/* Whether it is one that the library would give. */
+static bool is_plain_tag(const char *tag) {
+    const size_t n = strspn(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+    return n && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-';
+}
+
+typedef struct only { /* the one snapshot of an archive */
+    hlsnap_oci_digest digest;
+    char tag[130]; /* one that it has, and may have here; "" = none */
+    bool several;
+} only;
+
+static bool find_only(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    only *found = (only *)user;
+    (void)bytes;
+    if (found->digest.text[0] && strcmp(found->digest.text, digest->text) != 0) found->several = true;
+    found->digest = *digest;
+    if (!found->tag[0] && is_plain_tag(tag)) strcpy(found->tag, tag);
+    return !found->several;
+}
+
+/* What is meant of an archive: --ref, or all that there is. */
+static hlsnap_result only_ref(const options *o, const char *dir, const char **ref, hlsnap_oci_digest *whole, hlsnap_error *err) {
+    static only found;
+    hlsnap_result r;
+    *ref = o->ref;
+    if (o->ref) return whole_ref(dir, ref, whole, err);
+    r = hlsnap_oci_list(dir, find_only, &found, err);
+    if (!r && found.several) return fails(err, HLSNAP_ERR_AMBIGUOUS, "several snapshots: --ref says which");
+    if (!r && !found.digest.text[0]) return fails(err, HLSNAP_ERR_NOT_FOUND, "no snapshot");
+    *ref = found.tag[0] ? found.tag : found.digest.text;
+    return r;
+}
+
+static hlsnap_result import_from(const options *o, int fd, const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    char *from = join(scratch.path, "layout");
+    const char *ref = NULL, *tag = o->num_args > 2 ? o->args[2] : NULL;
+    hlsnap_oci_digest whole, digest;
+    hlsnap_result r = unpack(o, fd, from, err);
+    if (!r) r = only_ref(o, from, &ref, &whole, err);
+    if (r) layout = strcmp(o->args[0], "-") == 0 ? "standard input" : o->args[0];
+    if (!r && !tag) tag = tag_or_null(ref);
+    if (!r) r = hlsnap_oci_copy(from, ref, o->args[1], tag, desc, &digest, err);
+    bar_clear();
+    if (!r) copied(o, tag, &digest);
+    free(from);
+    return r;
+}
+
+static hlsnap_result run_import(options *o, hlsnap_error *err) {
+    const bool piped = strcmp(o->args[0], "-") == 0;
+    hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
+    const int fd = piped ? STDIN_FILENO : open(o->args[0], O_RDONLY | O_CLOEXEC);
+    hlsnap_result r = fd < 0 ? fails(err, HLSNAP_ERR_OS, "%s: %s", o->args[0], strerror(errno)) : scratch_make(o->args[1], err);
+    desc.max_bytes = o->max_bytes ? o->max_bytes : IMPORT_BYTES;
+    if (!r) r = import_from(o, fd, &desc, err);
+    if (fd > STDIN_FILENO) close(fd);
+    scratch_end();
+    bar_end();
     return r;
 }
 
@@ -788,8 +1677,31 @@ static hlsnap_result parse_args(const options *o, const hlsnap_function *f, hlsn
     return fails(err, HLSNAP_ERR_SIGNATURE, "%d arguments for %s %s", given, f->name, f->signature);
 }
 
+/* 64 bits are more than a JSON number surely holds, and it has neither infinity nor NaN: these are strings. */
+static void result_json(const hlsnap_value *v) {
+    const double f = v->type == HLSNAP_F32 ? (double)v->as.f32 : v->as.f64;
+    size_t i;
+    json("{'type':%s,'result':", type_names[v->type]);
+    switch (v->type) {
+    case HLSNAP_BOOL: json("%b", v->as.b); break;
+    case HLSNAP_I32: printf("%d", v->as.i32); break;
+    case HLSNAP_U32: printf("%u", v->as.u32); break;
+    case HLSNAP_I64: printf("\"%lld\"", (long long)v->as.i64); break;
+    case HLSNAP_U64: printf("\"%llu\"", llu(v->as.u64)); break;
+    case HLSNAP_F32: case HLSNAP_F64: printf(f - f == 0 ? "%.*g" : "\"%.*g\"", v->type == HLSNAP_F32 ? 9 : 17, f); break;
+    case HLSNAP_STR: json("%s", v->str); break;
+    case HLSNAP_BYTES: putchar('"'); for (i = 0; i < v->size; i++) printf("%02x", v->bytes[i]); putchar('"'); break;
+    case HLSNAP_VOID: case HLSNAP_TYPE_FORCE32: json("null"); break;
+    }
+    json("}\n");
+}
+
 static void print_result(const options *o, const hlsnap_value *v) {
     size_t i;
+    if (o->json) {
+        result_json(v);
+        return;
+    }
     if (o->raw && (v->type == HLSNAP_STR || v->type == HLSNAP_BYTES)) {
         fwrite(v->type == HLSNAP_STR ? (const void *)v->str : (const void *)v->bytes, 1, v->size, stdout);
         return;
@@ -1280,67 +2192,204 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
     const hlsnap_oci_desc desc = looking();
     FILE *f = stdout;
     view v;
-    hlsnap_result r = view_open(&v, o->args[0], o->args[1], &desc, err);
+    hlsnap_result r;
+    if (o->json && !o->output) return fails(err, HLSNAP_ERR_ARG, "--json needs -o FILE");
+    r = view_open(&v, o->args[0], o->args[1], &desc, err);
     if (!r && o->output && !(f = fopen(o->output, "w"))) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
     if (!r) map_write(f, &v);
     if (!r && o->output && !close_written(f)) r = fails(err, HLSNAP_ERR_OS, "%s: %s", o->output, strerror(errno));
+    if (!r && o->json) json("{'file':%s,'digest':%s}\n", o->output, v.oci.digest.text);
     hlsnap_snapshot_release(v.s);
     return r;
 }
 
 /* ---- the command line ---- */
 
-static const struct option_row { const char *name, *value, *help; size_t at; uint64_t from, to; } option_rows[] = {
-    {"--json", NULL, "one JSON value instead of text for people", offsetof(options, json), 0, 0},
-    {"--long", NULL, "digests in full", offsetof(options, full), 0, 0},
-    {"--all", NULL, "all ranges of pages, not the first 10 of a region", offsetof(options, all), 0, 0},
-    {"--verify", NULL, "hash all that is shown first: believe no digest", offsetof(options, verify), 0, 0},
-    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", offsetof(options, any_cpu), 0, 0},
-    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", offsetof(options, repair), 0, 0},
-    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", offsetof(options, raw), 0, 0},
-    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", offsetof(options, threads), 1, 64},
-    {"--timeout", "MS", "time limit in milliseconds; 0 = none (10000)", offsetof(options, timeout_ms), 0, 1000000000000},
-    {"--grace", "SECONDS", "what is younger stays; 0 = nobody else writes (3600)", offsetof(options, grace_s), 0, 1000000000000},
-    {"-o", "FILE", "write there instead of to standard output", offsetof(options, output), 0, 0},
+typedef enum option_kind { FLAG, TEXT, NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */ } option_kind;
+
+#define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
+#define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
+#define TRILLION 1000000000000u
+
+static const struct option_row {
+    const char *name, *value, *help;
+    option_kind kind;
+    size_t at; /* in options */
+    uint64_t from, to;
+} option_rows[] = {
+    {"--json", NULL, "one JSON value instead of text for people", FLAG_AT(json)},
+    {"--json-lines", NULL, "one JSON object for each snapshot, a line each", FLAG_AT(json_lines)},
+    {"--long", NULL, "digests in full", FLAG_AT(full)},
+    {"--match", "GLOB", "tags that match", TEXT_AT(match)},
+    {"--tagged", NULL, "entries with a tag", FLAG_AT(tagged)},
+    {"--untagged", NULL, "entries without one", FLAG_AT(untagged)},
+    {"--older-than", "TIME", "created longer ago than 90m, 12h, 2d; plain: seconds", SECONDS, offsetof(options, older_ms), 0,
+     TRILLION},
+    {"--newer-than", "TIME", "created less long ago", SECONDS, offsetof(options, newer_ms), 0, TRILLION},
+    {"--sort", "KEY", "name, size, own, created; largest and newest first", TEXT_AT(sort)},
+    {"--reverse", NULL, "the other way round", FLAG_AT(reverse)},
+    {"--limit", "N", "the first N", NUMBER, offsetof(options, limit), 1, TRILLION},
+    {"--all", NULL, "verify: all snapshots; diff: all ranges of pages, not 10", FLAG_AT(all)},
+    {"--verify", NULL, "hash all that is shown first: believe no digest", FLAG_AT(verify)},
+    {"--any-cpu", NULL, "also a snapshot that this CPU cannot run", FLAG_AT(any_cpu)},
+    {"--keep-last", "N", "the N newest tags stay", NUMBER, offsetof(options, keep_last), 0, TRILLION},
+    {"--dry-run", NULL, "say what would be done, and do nothing", FLAG_AT(dry_run)},
+    {"--gc", NULL, "then free what no tag leads to", FLAG_AT(gc)},
+    {"--repair", NULL, "remove damaged blobs that nobody needs, and the like", FLAG_AT(repair)},
+    {"--raw", NULL, "str and bytes as they are: no escapes, no hex, no line end", FLAG_AT(raw)},
+    {"--threads", "N", "threads that hash, 1 to 64 (one for each CPU, at most 8)", NUMBER, offsetof(options, threads), 1, 64},
+    {"--timeout", "TIME", "time limit: 500ms, 10s; plain: milliseconds; 0: none (10s)", MILLISECONDS,
+     offsetof(options, timeout_ms), 0, TRILLION},
+    {"--grace", "TIME", "what is younger stays: 90s, 30m, 2d; plain: seconds;\n                      0 = nobody else writes (1h)",
+     SECONDS, offsetof(options, grace_ms), 0, TRILLION},
+    {"--ref", "REF", "the snapshot that is meant, where there are several", TEXT_AT(ref)},
+    {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
+    {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
 };
 
+static hlsnap_result run_completion(options *o, hlsnap_error *err);
+
 static const command commands[] = {
-    {"ls", "DIR", 1, 1, "--json --long", "list the snapshots of a layout",
+    {"ls", "DIR", "", 1, 1,
+     "--json --json-lines --long --match --tagged --untagged --older-than --newer-than --sort --reverse --limit",
+     "list the snapshots of a layout",
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
-    {"inspect", "DIR REF", 2, 2, "--json", "identity, regions, layers, contract, features",
+    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
-    {"verify", "DIR REF", 2, 2, "--any-cpu --threads", "check every byte that a load would use; prints ok",
-     "Prints ok, or the error's name.", run_verify},
-    {"run", "DIR REF FUNC ARG...", 3, HLSNAP_MAX_ARGS + 3, "--raw --timeout --threads",
+    {"verify", "DIR REF", "0", 2, 2, "--json --all --any-cpu --threads",
+     "check every byte that a load would use; prints ok",
+     "Prints ok, or the error's name. --all DIR: a line for each snapshot, and the\nworst one's exit status.", run_verify},
+    {"run", "DIR REF FUNC ARG...", "0", 3, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
      "Functions that it needs of its host are there, but fail.",
      run_run},
-    {"diff", "DIR REF [DIR2] REF2", 3, 4, "--json --all --verify --threads", "regions and pages that differ; exit 1 if any do",
+    {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads",
+     "regions and pages that differ; exit 1 if any do",
      "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
-    {"map", "DIR REF", 2, 2, "-o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
+    {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
-    {"tag", "DIR REF TAG", 3, 3, "", "give a snapshot a tag, or another one", NULL, run_tag},
-    {"rm", "DIR TAG", 2, 2, "", "take a tag away; gc frees the space", NULL, run_rm},
-    {"gc", "DIR", 1, 1, "--grace", "remove what no tag leads to", NULL, run_gc},
-    {"fsck", "DIR", 1, 1, "--repair", "check all entries and hash all blobs",
+    {"tag", "DIR REF TAG", "0", 3, 3, "--json", "give a snapshot a tag, or another one", NULL, run_tag},
+    {"rm", "DIR TAG...", "0", 2, MANY, "--json", "take tags away; gc frees the space",
+     "TAG may be a glob, such as 'v1.*', or a digest: then all tags of it go.", run_rm},
+    {"prune", "DIR", "", 1, 1, "--json --keep-last --older-than --match --dry-run --gc --grace",
+     "take tags away by age and number, oldest first",
+     "Tags that --match go, but for those that --keep-last keeps, and where\n--older-than is given only those that are.",
+     run_prune},
+    {"du", "DIR", "", 1, 1, "--json", "what snapshots share, and have of their own", NULL, run_du},
+    {"gc", "DIR", "", 1, 1, "--json --grace", "remove what no tag leads to", NULL, run_gc},
+    {"fsck", "DIR", "", 1, 1, "--json --repair", "check all entries and hash all blobs",
      "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
-    {"flatten", "DIR REF TAG", 3, 3, "--threads", "write a snapshot again, as one layer",
+    {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
+    {"copy", "DIR REF DIR2 [TAG]", "02!", 3, 4, "--json --max-bytes", "copy a snapshot to another layout, with its digest",
+     "DIR2 is made when it is missing. Without TAG: REF, where that is a tag.", run_copy},
+    {"export", "DIR REF FILE", "0", 3, 3, "--json --max-bytes", "write a snapshot as an oci-archive (tar)",
+     "FILE may be -. The same snapshot and tag make the same bytes.", run_export},
+    {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes", "take a snapshot in from an oci-archive (tar)",
+     "FILE may be -. It is not compressed. Without TAG: one that it has.", run_import},
+    {"completion", "bash", "", 1, 2, "", "print a script by which bash completes",
+     "In ~/.bashrc: . <(hlsnap_tool completion bash)\ncompletion tags DIR: prints the tags of a layout.", run_completion},
 };
+static const size_t num_commands = HLSNAP_COUNT(commands);
+
+/* ---- completion ---- */
+
+/* What of the script does not come from the tables. Tags come from the tool, which names none but those that bash takes for words:
+   it would run what stands in others. A colon parts words for bash, but not for us. */
+static const char completion_start[] =
+    "# bash completion for hlsnap_tool: . <(hlsnap_tool completion bash)\n"
+    "_hlsnap_tool_tags() { [[ -d $1 ]] && \"$tool\" completion tags \"$1\" 2>/dev/null; }\n"
+    "_hlsnap_tool_words() { mapfile -t COMPREPLY < <(compgen -W \"$1\" -- \"$cur\"); }\n"
+    "_hlsnap_tool_dirs() {\n"
+    "    local dir=${cur%:*}\n"
+    "    if [[ $cur == *:* && -d $dir ]]; then\n"
+    "        mapfile -t COMPREPLY < <(compgen -P \"$dir:\" -W \"$(_hlsnap_tool_tags \"$dir\")\" -- \"${cur##*:}\")\n"
+    "    else\n"
+    "        mapfile -t COMPREPLY < <(compgen -d -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
+    "    fi\n"
+    "}\n"
+    "_hlsnap_tool() {\n"
+    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' n=0 i more\n"
+    "    read -ra words <<<\"$line\"\n"
+    "    [[ $line == *[[:space:]] ]] && words+=('')\n"
+    "    tool=${words[0]} cur=${words[-1]} COMPREPLY=()\n";
+
+static const char completion_end[] =
+    "    for ((i = 2; i < ${#words[@]} - 1; i++)); do\n"
+    "        if [[ \" $values \" == *\" ${words[i]} \"* ]]; then ((i++))\n"
+    "        elif [[ ${words[i]} == -* ]]; then :\n"
+    "        elif [[ ! -d ${words[i]} && ${words[i]} == *:* && -d ${words[i]%%:*} ]]; then dir=${words[i]%%:*} && ((n += 2))\n"
+    "        else [[ $dir && ! -d ${words[i]} ]] || dir=${words[i]}; ((n++)); fi\n"
+    "    done\n"
+    "    read -ra args <<<\"$args\"\n"
+    "    more=${args[-1]}\n"
+    "    ((n < ${#args[@]})) && more=${args[n]}\n"
+    "    if [[ \" $values \" == *\" ${words[-2]} \"* ]]; then\n"
+    "        case ${words[-2]} in\n"
+    "        --sort) _hlsnap_tool_words 'name size own created' ;;\n"
+    "        -o) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
+    "        esac\n"
+    "    elif [[ $cur == -* ]]; then _hlsnap_tool_words \"$options --help\"\n"
+    "    elif [[ $more == DIR2 && $n == 2 && ${words[1]} == diff ]]; then\n"
+    "        _hlsnap_tool_dirs\n"
+    "        [[ $cur == *[:/]* ]] ||\n"
+    "            mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W \"$(_hlsnap_tool_tags \"$dir\")\" -- \"$cur\")\n"
+    "    elif [[ $more == DIR* ]]; then _hlsnap_tool_dirs\n"
+    "    elif [[ $more == REF* || $more == TAG* ]]; then _hlsnap_tool_words \"$(_hlsnap_tool_tags \"$dir\")\"\n"
+    "    elif [[ $more == bash ]]; then _hlsnap_tool_words 'bash tags'\n"
+    "    elif [[ $more == FILE ]]; then mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
+    "    fi\n"
+    "    [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=(\"${COMPREPLY[@]#\"${cur%\"${cur##*:}\"}\"}\")\n"
+    "    return 0\n"
+    "}\n"
+    "complete -F _hlsnap_tool hlsnap_tool\n";
+
+static void completion_rows(void) {
+    const char *c;
+    size_t i;
+    printf("    local values='");
+    for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
+        if (option_rows[i].value) printf(" %s", option_rows[i].name);
+    printf("'\n    if ((${#words[@]} == 2)); then\n        _hlsnap_tool_words '");
+    for (i = 0; i < num_commands; i++) printf("%s ", commands[i].name);
+    puts("--help --version'\n        return\n    fi\n    case ${words[1]} in");
+    for (i = 0; i < num_commands; i++) {
+        printf("    %s) options='%s' args='", commands[i].name, commands[i].options);
+        for (c = commands[i].args; *c; c++)
+            if (!strchr("[].", *c)) putchar(*c);
+        puts("' ;;");
+    }
+    puts("    *) return ;;\n    esac");
+}
+
+static bool print_word(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    (void)digest, (void)bytes, (void)user;
+    if (is_plain_tag(tag)) puts(tag);
+    return !ferror(stdout);
+}
+
+static hlsnap_result run_completion(options *o, hlsnap_error *err) {
+    if (o->num_args == 2 && strcmp(o->args[0], "tags") == 0)
+        return in(o->args[1], hlsnap_oci_list(o->args[1], print_word, NULL, err));
+    if (o->num_args != 1 || strcmp(o->args[0], "bash") != 0) return fails(err, HLSNAP_ERR_ARG, "bash, or tags DIR");
+    fputs(completion_start, stdout);
+    completion_rows();
+    fputs(completion_end, stdout);
+    return HLSNAP_OK;
+}
 
 static int help(void) {
     size_t i;
-    puts("hlsnap_tool - snapshots of micro VMs in OCI Image Layouts\n\nusage: hlsnap_tool COMMAND [OPTION...] ARG...\n");
+    puts("usage: hlsnap_tool COMMAND [OPTION...] ARG...    snapshots in OCI Image Layouts\n");
     for (i = 0; i < HLSNAP_COUNT(commands); i++)
-        printf("  %-7s %-20s %s\n", commands[i].name, commands[i].args, commands[i].help);
-    puts("\nDIR is an OCI Image Layout, REF a tag, or sha256: and 8 digits or more.\n"
-         "hlsnap_tool COMMAND --help says more, hlsnap_tool --version what this is.\n"
-         "Exit status: 0; 1 diff found differences; 2 usage; else the error's number, as\ndocs/tool.md lists them. Error texts "
-         "go to standard error.");
+        printf("  %-24s  %s\n", show("%s %s", commands[i].name, commands[i].args), commands[i].help);
+    puts("\nREF is a tag, or sha256: and 8 digits or more; DIR:REF is DIR REF, too.\n"
+         "COMMAND --help says more, --version what this is. Exit status: 0; 1 different;\n"
+         "2 usage; 75 try again; else the error's number, 40 to 49 damage: docs/tool.md.");
     return 0;
 }
 
@@ -1358,7 +2407,7 @@ static int help_on(const command *c) {
            c->more ? "\n" : "", c->more ? c->more : "");
     for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
         if (takes(c, option_rows[i].name))
-            printf("  %-9s %-7s  %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
+            printf("  %-12s %-4s   %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
                    option_rows[i].help);
     return 0;
 }
@@ -1376,6 +2425,36 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
     return USAGE;
 }
 
+/* A number and perhaps a unit, else the plain one. */
+static bool parse_units(const char *s, bool of_time, uint64_t plain, uint64_t *n) {
+    static const struct { const char *name; uint64_t n; } units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {"w", 604800000},
+        {"K", 1ull << 10}, {"M", 1ull << 20}, {"G", 1ull << 30}, {"T", 1ull << 40}};
+    const size_t first = of_time ? 0 : 6, end = of_time ? 6 : HLSNAP_COUNT(units), digits = strspn(s, "0123456789");
+    char *number = copy_of(s, digits);
+    const bool ok = parse_number(number, false, 64, n);
+    size_t i;
+    free(number);
+    for (i = first; s[digits] && i < end && strcmp(units[i].name, s + digits) != 0; i++) {}
+    if (!ok || i == end) return false;
+    if (s[digits]) plain = units[i].n;
+    if (*n > UINT64_MAX / plain) return false;
+    *n *= plain;
+    return true;
+}
+
+static bool parse_option(const struct option_row *row, const char *s, uint64_t *n) {
+    const uint64_t unit = row->kind == SECONDS ? 1000 : 1;
+    const bool ok = row->kind == NUMBER ? parse_number(s, false, 64, n) : parse_units(s, row->kind != BYTES, unit, n);
+    return ok && *n >= row->from * unit && *n <= row->to * unit;
+}
+
+static int wrong_value(const struct option_row *row, const char *s) {
+    static const char *const what[] = {"", "", "number", "number of bytes", "number of seconds", "number of milliseconds"};
+    return usage("%s %.40s: not a %s from %llu to %llu%s", row->name, s, what[row->kind], llu(row->from), llu(row->to),
+                 row->kind == NUMBER ? "" : row->kind == BYTES ? ", nor with a unit: K M G T" : ", nor with a unit: ms s m h d w");
+}
+
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
 static int set_option(options *o, char **argv, int *i) {
     const struct option_row *row = option_rows, *end = option_rows + HLSNAP_COUNT(option_rows);
@@ -1389,9 +2468,8 @@ static int set_option(options *o, char **argv, int *i) {
     }
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
-    if (row->at == offsetof(options, output)) o->output = argv[*i];
-    else if (!parse_number(argv[*i], false, 64, &n) || n < row->from || n > row->to)
-        return usage("%s %.40s: not a number from %llu to %llu", row->name, argv[*i], llu(row->from), llu(row->to));
+    if (row->kind == TEXT) memcpy(at + row->at, &argv[*i], sizeof(argv[*i]));
+    else if (!parse_option(row, argv[*i], &n)) return wrong_value(row, argv[*i]);
     else memcpy(at + row->at, &n, sizeof(n));
     return 0;
 }
@@ -1399,27 +2477,21 @@ static int set_option(options *o, char **argv, int *i) {
 /* 0, or the exit status. Of run, what follows DIR is no option: -5 is an argument. */
 static int read_options(options *o, int argc, char **argv) {
     bool more = true;
-    int i, status = 0;
+    int i, fewer, status = 0;
+    o->args = (const char **)grow(NULL, ((size_t)argc + 2) * sizeof(char *)); /* split_pairs makes two more */
     for (i = 2; i < argc && !status; i++) {
         if (current->run == run_run && o->num_args) more = false;
         if (more && strcmp(argv[i], "--") == 0) more = false;
         else if (more && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) o->help = true;
         else if (more && argv[i][0] == '-' && argv[i][1]) status = set_option(o, argv, &i);
-        else if (o->num_args == current->max_args) status = usage("too many arguments");
         else o->args[o->num_args++] = argv[i];
     }
-    if (!status && !o->help && o->num_args < current->min_args) status = usage("too few arguments");
+    if (status || o->help) return status;
+    split_pairs(o);
+    fewer = current->run == run_verify && o->all; /* no REF, then */
+    if (o->num_args > current->max_args - fewer) status = usage("too many arguments");
+    if (o->num_args < current->min_args - fewer) status = usage("too few arguments");
     return status;
-}
-
-static void print_error(hlsnap_result r, const hlsnap_error *err) {
-    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
-    fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
-    if (layout) fprintf(stderr, "%s: ", show("%s", layout));
-    fputs(show("%s", err->msg), stderr);
-    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
-    if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
-    fputc('\n', stderr);
 }
 
 static int run_command(int argc, char **argv) {
@@ -1427,15 +2499,16 @@ static int run_command(int argc, char **argv) {
     hlsnap_error err = HLSNAP_ZERO;
     hlsnap_result r;
     int status;
-    o.grace_s = 3600;
+    o.grace_ms = 3600000;
     o.timeout_ms = 10000;
+    o.older_ms = o.newer_ms = o.keep_last = NO_TIME;
     status = read_options(&o, argc, argv);
     if (status || o.help) return status ? status : help_on(current);
     r = current->run(&o, &err);
     if (!r) return o.status;
     fflush(stdout);
     print_error(r, &err);
-    return r == HLSNAP_ERR_ARG ? USAGE : (int)r;
+    return status_of(r, &err);
 }
 
 /* Without them, files of the layout would get their numbers, and what is printed. */

@@ -86,6 +86,24 @@ runtime_listed() {
     done
     return $bad
 }
+man_page() { # all sections, commands, options and statuses are in it, and man has nothing to say about it
+    page=$build/hlsnap_tool.1
+    docs/man.sh "$page" && LC_ALL=C.UTF-8 MANWIDTH=100 man --warnings -l "$page" >"$build/man.txt" 2>"$build/man.err" || return 1
+    cat "$build/man.err" && [ ! -s "$build/man.err" ] || return 1
+    {
+        sed -n 's/^## //p; s/^| `\(-[-a-z]*\).*/\1/p' docs/tool.md
+        grep -oE '^    hlsnap_tool [a-z]+ ' docs/tool.md | sed 's/  *$//; s/^ *//'
+        grep -oE '`HLSNAP_ERR_[A-Z_]+` \|' docs/tool.md | tr -d '`| '
+        echo '2^53'
+    } | sort -u >"$build/man.words"
+    [ "$(wc -l <"$build/man.words")" -ge 80 ] || { echo "only $(wc -l <"$build/man.words") words"; return 1; }
+    while read -r word; do
+        grep -qF -- "$word" "$build/man.txt" || { echo "not in the page: $word"; return 1; }
+    done <"$build/man.words"
+    lexgrog "$page" | grep -q 'hlsnap_tool - look at'
+}
+if command -v lowdown >/dev/null && command -v man >/dev/null; then check "docs/tool.md makes a manual page" man_page
+else skip "docs/tool.md makes a manual page" "no lowdown, or no man"; fi
 check "docs/security.md: every test named exists" tests_exist
 check "docs/security.md: every promise names its tests" every_promise_has_a_proof
 check "files named exist" files_exist

@@ -827,7 +827,11 @@ static void dir_operation(uint32_t op, uint32_t how) {
         break;
     default:
         desc.any_cpu = false;
-        outcome(hlsnap_oci_flatten(dir_path, ref, "new", NULL, NULL, &err), MAY_LOAD | R(ERR_OS));
+        if (how / 64 % 2) {
+            if (!outcome(hlsnap_oci_copy(dir_path, ref, dir_path, "new", NULL, NULL, &err), MAY_LOAD | R(ERR_OS)))
+                MUST(hlsnap_oci_layers(dir_path, "new", visit_layer, NULL, &err) == HLSNAP_OK);
+        } else
+            outcome(hlsnap_oci_flatten(dir_path, ref, "new", NULL, NULL, &err), MAY_LOAD | R(ERR_OS));
         break;
     }
 }

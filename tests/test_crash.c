@@ -804,6 +804,7 @@ static void loop(const op *o) {
     CHECK_EQ(alloc_live, 0);
     rm_rf(DIR_NAME);
     rm_rf(TEMPLATE);
+    rm_rf("source");
 }
 
 /* ---- the operations ---- */
@@ -907,6 +908,17 @@ static void replaced(const op *o, const char *dir) { /* the layered one has lost
     save_tags(dir, "v2=B");
 }
 
+static void beside(const op *o, const char *dir) { /* another layout, to copy from */
+    rm_rf("source");
+    save_tags("source", "s=A");
+    if (o->before) save_tags(dir, o->before);
+}
+static void beside_damaged(const op *o, const char *dir) {
+    beside(o, dir);
+    nftw(dir, damage_one, 16, FTW_PHYS);
+}
+static hlsnap_result run_copy(const op *o) { return hlsnap_oci_copy("source", "s", DIR_NAME, o->tag, NULL, NULL, &err); }
+
 static const op ops[] = {
     {"save into no directory", NULL, "v1=A", run_save, "v1", 'A', NULL, NULL, 0, 69, 259},
     {"save into an empty directory", "", "v1=A", run_save, "v1", 'A', NULL, NULL, 0, 69, 256},
@@ -932,6 +944,11 @@ static const op ops[] = {
     {"tag that moves", "v1=A v2=B", "v1=A v2=A", run_tag, "v2", 0, NULL, NULL, 0, 38, 138},
     {"untag", "v1=A v2=B", "v1=A", run_untag, "v2", 0, NULL, NULL, ONCE, 34, 123},
     {"flatten in place", "v1=A v2=D", "v1=A v2=D", run_flatten, "v2", 0, layered, enter_loaded, 0, 124, 453},
+    {"copy into no directory", NULL, "v1=A", run_copy, "v1", 'A', beside, NULL, 0, 165, 620},
+    {"copy that moves a tag", "v1=B keep=B", "v1=A keep=B", run_copy, "v1", 'A', beside, NULL, 0, 165, 620},
+    {"copy of what is there", "v2=A", "v1=A v2=A", run_copy, "v1", 'A', beside, NULL, 0, 140, 510},
+    {"copy that heals", "v1=A", "v1=A", run_copy, "v1", 'A', beside_damaged, NULL, DAMAGED, 250, 920},
+    {"copy without O_TMPFILE", "v1=B", "v1=A", run_copy, "v1", 'A', beside, NULL, NO_TMPFILE, 200, 750},
     {"gc", "v1=A keep=B", "v1=A keep=B", run_gc, NULL, 0, garbage, NULL, PARTIAL | CLEANS, 58, 207},
     {"gc of what lost its tag", "v1=A v2=B", "v1=A v2=B", run_gc, NULL, 0, replaced, NULL, PARTIAL | CLEANS, 66, 240},
     {"fsck", "v1=A v2=D", "v1=A v2=D", run_fsck, NULL, 0, layered, enter_loaded, SAME, 69, 252},

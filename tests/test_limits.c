@@ -75,6 +75,7 @@ static hlsnap_result f_load_none(world *w) {
     return hlsnap_oci_load("layout", "v1", &d, &w->made, NULL, &err);
 }
 static hlsnap_result f_flatten(world *w) { return (void)w, hlsnap_oci_flatten("layout", "v1", "flat", NULL, NULL, &err); }
+static hlsnap_result f_copy(world *w) { return (void)w, hlsnap_oci_copy("layout", "v1", "new", NULL, NULL, NULL, &err); }
 static hlsnap_result f_tag(world *w) { return (void)w, hlsnap_oci_tag("layout", "v1", "other", &err); }
 static hlsnap_result f_untag(world *w) { return (void)w, hlsnap_oci_untag("layout", "v1", &err); }
 static hlsnap_result f_gc(world *w) { return (void)w, hlsnap_oci_gc("layout", 0, NULL, &err); }
@@ -87,7 +88,8 @@ static const struct { const char *name; hlsnap_result (*run)(world *w); int need
     {"snapshot_little", f_snapshot_little, NOTHING}, {"restore", f_restore, NOTHING}, {"save", f_save, SAVED},
     {"save_more", f_save_more, SOME},    {"load", f_load, LAYER},               {"load_later", f_load_later, LAYER},
     {"load_none", f_load_none, NOTHING}, {"flatten", f_flatten, SAVED},         {"tag", f_tag, SOME},
-    {"untag", f_untag, SOME},            {"gc", f_gc, SOME},                    {"fsck", f_fsck, NOTHING}};
+    {"untag", f_untag, SOME},            {"gc", f_gc, SOME},                    {"fsck", f_fsck, NOTHING},
+    {"copy", f_copy, SAVED}};
 
 static world world_make(void) {
     world w;

@@ -1088,7 +1088,7 @@ static const hostile table[] = {
     {"layout is a device", shell, "rm -rf $PWD; mknod $PWD c 1 5 2>/dev/null || touch $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a link to a file", shell, "mv $PWD/index.json ../i$$; rm -rf $PWD; ln -s i$$ $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a dangling link", shell, "rm -rf $PWD; ln -s nowhere $PWD", "", HLSNAP_ERR_FILE, BOTH},
-    {"layout is empty", shell, "rm -rf $PWD; mkdir $PWD", "", HLSNAP_ERR_FILE, BOTH},
+    {"layout is empty", shell, "rm -rf $PWD; mkdir $PWD", "", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"oci-layout missing", shell, "rm oci-layout", "", HLSNAP_ERR_FILE, BOTH},
     {"oci-layout is a directory", shell, "rm oci-layout; mkdir oci-layout", "", HLSNAP_ERR_FILE, BOTH},
     {"oci-layout is a link", shell, "mv oci-layout x; ln -s x oci-layout", "", HLSNAP_ERR_FILE, BOTH},
@@ -1488,6 +1488,22 @@ static void read_texts(const char *dir) {
     config_text = get(blob_path(dir, config_digest), NULL);
 }
 
+/* A copy refuses what a load refuses, by the same code, and leaves nothing then; but what is another machine's is copied. */
+static void check_copy(const char *name, int want) {
+    static const int any[] = {HLSNAP_ERR_CPU, HLSNAP_ERR_ARCH, HLSNAP_ERR_VERSION};
+    const long live = alloc_live;
+    const int before = test_bad;
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(any); i++)
+        if (want == any[i]) want = OK;
+    rm_rf("copied");
+    CHECK_EQ(hlsnap_oci_copy(dir_now, tag_now, "copied", "copy", NULL, NULL, &err), want);
+    CHECK_EQ(access("copied", F_OK) == 0, want == OK);
+    CHECK(want || (tidy("copied") && sums_right("copied")));
+    CHECK_EQ(alloc_live, live);
+    if (test_bad != before) printf("#   copy of %s: %s\n", name, err.msg);
+}
+
 static void hostile_layouts(void) {
     hlsnap_snapshot *s = snapshot_new(1), *t;
     const char *origin = fresh();
@@ -1519,6 +1535,7 @@ static void hostile_layouts(void) {
             CHECK_EQ(now, fds); /* no descriptor leaks */
             if (test_bad != before) printf("#   %s (%s): %s\n", h->name, k % 2 ? "unverified" : "verified", err.msg);
             else if (getenv("SHOW") && k == 0) printf("#   %s: %s\n", h->name, err.msg);
+            if (k == 0) check_copy(h->name, want);
         }
     }
     printf("# %zu layouts\n", HLSNAP_COUNT(table));
@@ -2315,18 +2332,21 @@ static void killed_savers(void) {
 
 /* The order that survives a power loss: content, names, directories, then the index, then its directory. */
 static void order_of_syncs(void) {
-    const char *dir = fresh();
+    const char *dir = fresh(), *from = fresh();
     hlsnap_snapshot *s = snapshot_new(1);
     struct stat root, blobs, sha256, parent;
     char path[100], want[200], *rename_at, *link_at;
-    int i;
-    for (i = 0; i < 3; i++) {
+    int n, i;
+    CHECK_EQ(save(from, "v1", s, NULL), 0);
+    for (n = 0; n < 6; n++) { /* copies, and then saves */
+        i = n % 3;
+        if (n == 3) sh("rm -r %s", dir);
         no_tmpfile = i == 2;
         if (i == 1) sh("rm -r %s", dir);
         if (i == 2) sh("rm %s/blobs/sha256/*", dir);
         events[0] = 0;
         recording = true;
-        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        CHECK_EQ(n < 3 ? hlsnap_oci_copy(from, "v1", dir, NULL, NULL, NULL, &err) : save(dir, "v1", s, NULL), 0);
         recording = no_tmpfile = false;
         CHECK_EQ(stat(dir, &root), 0);
         CHECK_EQ(stat(".", &parent), 0);
@@ -2644,11 +2664,134 @@ static void manifest_form(void) {
 
 /* The last HEAVY ones are left out with QUICK=1 (under valgrind): thousands of processes, exhaustive loops, limits. */
 #define HEAVY 14
+static int blobs_in(const char *dir) {
+    const char *at = names(dir);
+    int n = 0;
+    while ((at = strstr(at, "blobs/sha256/")) != NULL) n++, at++;
+    return n;
+}
+
+/* Byte for byte, with its digest; what is there is shared; tags as they are asked for. */
+static void copy_whole(void) {
+    const char *from = fresh(), *to = fresh(), *bare = fresh();
+    hlsnap_snapshot *a = snapshot_new(1), *b = snapshot_new(2);
+    hlsnap_oci_digest d, first;
+    char digest[72];
+    CHECK_EQ(save(from, "v1", a, digest), 0);
+    CHECK_EQ(save(from, "v2", b, NULL), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, NULL, NULL, &d, &err), 0);
+    CHECK_STR(d.text, digest);
+    CHECK(blobs_in(to) == 4 && tidy(to) && sums_right(to));
+    CHECK_EQ(sh("cd %s/blobs/sha256 && for f in *; do cmp $f ../../../%s/blobs/sha256/$f || exit 1; done", to, from), 0);
+    CHECK_EQ(loads(to, "v1"), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, digest, to, "again", NULL, NULL, &err), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v2", to, "v1", NULL, &d, &err), 0); /* moves it */
+    CHECK_EQ(hlsnap_oci_copy(to, "again", to, "third", NULL, &first, &err), 0); /* within one layout */
+    CHECK_STR(first.text, digest);
+    CHECK_EQ(hlsnap_oci_fsck(to, false, &err), 0);
+    CHECK(loads(to, "v1") == 0 && loads(to, "again") == 0 && loads(to, "third") == 0 && blobs_in(to) == 8);
+    CHECK_EQ(hlsnap_oci_copy(from, digest, bare, NULL, NULL, NULL, &err), 0); /* listed by its digest, once */
+    CHECK_EQ(hlsnap_oci_copy(from, digest, bare, NULL, NULL, NULL, &err), 0);
+    CHECK_EQ(sh("[ $(grep -o '\"digest\"' %s/index.json | wc -l) = 1 ] && ! grep -q ref.name %s/index.json", bare, bare), 0);
+    CHECK_EQ(loads(bare, digest), 0);
+    CHECK_EQ(hlsnap_oci_fsck(bare, false, &err), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", bare, NULL, NULL, NULL, &err), 0);
+    CHECK_EQ(loads(bare, "v1"), 0);
+    hlsnap_snapshot_release(a);
+    hlsnap_snapshot_release(b);
+}
+
+/* Damaged blobs of the target are replaced, the source's are refused; desc and arguments. */
+static void copy_is_checked(void) {
+    const char *from = fresh(), *to = fresh(), *none = fresh();
+    static const hlsnap__extent e[] = {{16, 256, 0, 100}, {273, 4, 0, 1000}};
+    hlsnap_snapshot *s = snapshot_over(guest_new(), layer_new(1024, 78, 1), NULL, e, 2);
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    progress p;
+    CHECK_EQ(save(from, "v1", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, NULL, NULL, NULL, &err), 0);
+    CHECK_EQ(sh("for f in %s/blobs/sha256/*; do chmod 600 $f; printf x | dd of=$f conv=notrunc bs=1 seek=5; done 2>/dev/null", to), 0);
+    CHECK_EQ(loads(to, "v1"), HLSNAP_ERR_DIGEST);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, NULL, NULL, NULL, &err), 0);
+    CHECK(loads(to, "v1") == 0 && sums_right(to) && tidy(to));
+    CHECK_EQ(sh("cd %s/blobs/sha256 && f=$(ls -S | head -n 1) && rm $f && ln -s ../../../%s/blobs/sha256/$f $f", to, from), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, NULL, NULL, NULL, &err), 0);
+    CHECK(loads(to, "v1") == 0 && sums_right(to));
+    memset(&p, 0, sizeof(p));
+    desc.progress = on_progress;
+    desc.user = &p;
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, "v2", &desc, NULL, &err), 0);
+    CHECK(!p.backwards && p.last == p.total && p.total > 0 && p.calls >= 2);
+    desc.max_bytes = p.total;
+    memset(&p, 0, sizeof(p));
+    p.stop = 2;
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", none, NULL, &desc, NULL, &err), HLSNAP_ERR_CANCELLED);
+    CHECK(access(none, F_OK) != 0);
+    desc.max_bytes--;
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", none, NULL, &desc, NULL, &err), HLSNAP_ERR_LIMIT);
+    CHECK(strstr(err.msg, "hlsnap_oci_copy: ") == err.msg && strstr(err.msg, from));
+    CHECK_EQ(hlsnap_oci_copy(from, "v7", none, NULL, NULL, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_copy("nowhere", "v1", none, NULL, NULL, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_copy(from, "v 1", none, NULL, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", none, "a:b", NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_copy(NULL, "v1", none, NULL, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_copy(from, NULL, none, NULL, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", NULL, NULL, NULL, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK(access(none, F_OK) != 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", "nowhere/x", NULL, NULL, NULL, &err), HLSNAP_ERR_FILE);
+    CHECK(strstr(err.msg, "nowhere/x") != NULL);
+    puts_to("plain", "x");
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", "plain", NULL, NULL, NULL, &err), HLSNAP_ERR_FILE);
+    desc.max_bytes = 0;
+    desc.progress = NULL;
+    desc.disable_verify = true; /* not looked at */
+    CHECK_EQ(sh("cd %s/blobs/sha256 && f=$(ls -S | head -n 1) && chmod 600 $f && printf x | dd of=$f conv=notrunc bs=1 seek=5 "
+                "2>/dev/null", from), 0);
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", none, NULL, &desc, NULL, &err), HLSNAP_ERR_DIGEST);
+    CHECK(access(none, F_OK) != 0);
+    hlsnap_snapshot_release(s);
+}
+
+/* A blob that goes while it is copied is looked for once more; one of the target that changes is looked at again. */
+static void copy_meets_gc(void) {
+    const char *from = fresh(), *to = fresh();
+    hlsnap_snapshot *s = snapshot_new(1);
+    char digest[72];
+    CHECK_EQ(save(from, "v1", s, digest), 0);
+    vanish = digest + 60;
+    vanish_times = 1;
+    CHECK_EQ(hlsnap_oci_copy(from, "v1", to, NULL, NULL, NULL, &err), 0);
+    CHECK_EQ(loads(to, "v1"), 0);
+    vanish = NULL;
+    hlsnap_snapshot_release(s);
+}
+
+/* org.opencontainers.image.created, by RFC 3339 and nothing else. */
+static void created_times(void) {
+    static const struct { const char *text; int64_t seconds; } rows[] = {
+        {"1970-01-01T00:00:01Z", 1}, {"2000-02-29T12:34:56Z", 951827696}, {"2026-11-29T08:00:00+01:00", 1795935600},
+        {"2026-11-29t08:00:00.123456789z", 1795939200}, {"2038-01-19T03:14:08-00:00", 2147483648},
+        {"9999-12-31T23:59:59Z", 253402300799},
+        {"2016-12-31T23:59:60Z", 1483228800}, {"2100-02-28T23:59:59Z", 4107542399}, {"1970-01-01T00:00:00-23:59", 86340},
+        {"1970-01-01T00:00:00Z", 0}, {"1969-12-31T23:59:59Z", 0}, {"1970-01-01T00:30:00+01:00", 0}, {"0000-01-01T00:00:00Z", 0},
+        {"", 0}, {"2026", 0}, {"2100-02-29T00:00:00Z", 0}, {"2026-11-31T00:00:00Z", 0}, {"2026-00-01T00:00:00Z", 0},
+        {"2026-13-01T00:00:00Z", 0}, {"2026-01-00T00:00:00Z", 0}, {"2026-11-29T24:00:00Z", 0}, {"2026-11-29T00:60:00Z", 0},
+        {"2026-11-29T00:00:61Z", 0}, {"2026-11-29T00:00:00", 0}, {"2026-11-29T00:00:00.Z", 0}, {"2026-11-29T00:00:00.1.1Z", 0},
+        {"2026-11-29T00:00:00+24:00", 0}, {"2026-11-29T00:00:00+01:60", 0}, {"2026-11-29T00:00:00+0100", 0},
+        {"2026-11-29T00:00:00Zx", 0}, {" 2026-11-29T00:00:00Z", 0}, {"2026-11-29 00:00:00Z", 0}, {"26-11-29T00:00:00Z", 0},
+        {"2026-1-29T00:00:00Z", 0},
+        {"+026-11-29T00:00:00Z", 0}, {"2026-11-29T00:00:00+01:00 ", 0}, {"2026-11-29T00:00:00-", 0}};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        if (!CHECK_EQ(hlsnap__oci_time_read(rows[i].text), rows[i].seconds)) printf("# '%s'\n", rows[i].text);
+}
+
 static const test_row tests[] = {
     TEST(sha256_vectors), TEST(sha256_streams), TEST(json_strict), TEST(round_trip), TEST(reproducible), TEST(manifest_form),
     TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
+    TEST(created_times), TEST(copy_whole), TEST(copy_is_checked), TEST(copy_meets_gc),
     TEST(heals_blobs), TEST(loaded_snapshot_outlives_its_layout), TEST(read_only), TEST(other_mount), TEST(leased), TEST(opens_only_files), TEST(many_values), TEST(size_is_bounded), TEST(holes_are_bounded), TEST(other_cpus), TEST(borrowed_digest), TEST(gc_keeps_what_is_tagged), TEST(source_changes_while_saved), TEST(full_disk), TEST(fallbacks),
     TEST(vanished_blob_is_retried), TEST(order_of_syncs), TEST(failing_allocations), TEST(failing_cjson),
     TEST(skopeo_copies), TEST(full_contract), TEST(sha256_lanes_agree), TEST(utf8_exhaustive), TEST(many_extents), TEST(concurrent_saves),

@@ -60,7 +60,7 @@ fits() { # a screen of 24 lines and 80 columns
 
 # ---- the command line ----
 check "--help fits a screen" fits tool --help
-for c in ls inspect verify run diff map tag rm gc fsck flatten; do
+for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy export import completion; do
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
@@ -74,12 +74,19 @@ check "too many arguments" exits 2 "too many" tool ls d e
 check "an option without its value" exits 2 "--threads needs N" tool verify d r --threads
 check "a number that is none" exits 2 "--threads 4x" tool verify --threads 4x d r
 ranges() { # what is wrong, and what is right
-    for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 1000000000000" "--timeout -5 run 0 1000000000000" "--timeout 1000000000001 run 0 1000000000000"; do
+    most=1000000000000
+    for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 $most" "--grace 1h30m gc 0 $most" \
+        "--grace h gc 0 $most" "--grace 11574075d gc 0 $most" "--grace 1H gc 0 $most" "--timeout -5 run 0 $most" \
+        "--timeout 1000000000001 run 0 $most" "--timeout 1.5s run 0 $most" "--timeout 99999999999999999999s run 0 $most" \
+        "--grace 18446744073709551615w gc 0 $most"; do
         # shellcheck disable=SC2086
         set -- $row
-        exits 2 "$1 $2: not a number from $4 to $5" tool "$3" "$1" "$2" d r f && grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
+        unit=$(case $1 in --grace) echo " of seconds" ;; --timeout) echo " of milliseconds" ;; esac)
+        exits 2 "$1 $2: not a number$unit from $4 to $5" tool "$3" "$1" "$2" d r f &&
+            grep -q "^usage: hlsnap_tool $3 \[OPTION...\] DIR" err || return 1
     done
-    exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag DIR REF TAG" err
+    exits 2 "" tool tag d && grep -qx "usage: hlsnap_tool tag \[OPTION...\] DIR REF TAG" err && exits 2 "" tool completion &&
+        grep -qx "usage: hlsnap_tool completion bash" err
 }
 check "a number beyond its range" ranges
 documented() { # docs/tool.md has each result's number
@@ -153,6 +160,63 @@ check "ls --json of many" lists syn
 check "ls shows what cannot be read" lists holes
 check "ls says what ails it" sh -c './hlsnap_tool ls holes | grep -q "^bad .* HLSNAP_ERR_FILE$"'
 check "ls: bytes of its own" owns
+dated="manifest overruled min10 h1 day1 week1 ahead none date local space tail feb30 dot old month13 h24 zone24"
+tags() { # tags WANT OPTION...: in this order
+    want=$1
+    shift
+    tool ls dated --json-lines "$@" >out || return 1
+    got=$(sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' out | sed 's/^$/-/' | xargs)
+    [ "$got" = "$want" ] || { echo "$*: $got, not $want"; return 1; }
+}
+chosen() { # by tag and by time; what says no time is neither older nor newer than any
+    tags "$dated -" && tags "$dated" --tagged && tags - --untagged && tags "" --tagged --untagged && tags "h1 h24" --match 'h*' &&
+        tags "" --match nope && tags "$dated" --match '*' &&
+        tags "manifest h1 day1 week1" --older-than 1h && tags "manifest h1 day1" --older-than 3600 --newer-than 2d &&
+            tags "min10 ahead" --newer-than 900 && tags "week1" --older-than 1w --newer-than 8d &&
+        tags "manifest overruled min10 h1 day1 week1" --older-than 0 && tags "overruled min10 ahead" --newer-than 59m --tagged &&
+            exits 2 "--older-than x: not a number of seconds" tool ls dated --older-than x
+}
+sorted() {
+    tags "- ahead date day1 dot feb30 h1 h24 local manifest min10 month13 none old overruled space tail week1 zone24" --sort name &&
+        tags "zone24 week1 tail" --reverse --sort name --limit 3 &&
+        tags "ahead min10 overruled h1 manifest day1 week1 none" --sort created --limit 8 && tags "min10" --limit 1 --sort size &&
+            tags "overruled manifest -" --sort size --reverse --limit 3 &&
+        tags "min10 day1 date dot old month13 manifest overruled" --sort own --match '[mod]*' &&
+            tags "- zone24" --reverse --limit 2 && tags "manifest overruled" --limit 2 &&
+            exits 2 "--sort age: not name, size" tool ls dated --sort age &&
+        exits 2 "--limit 0: not a number" tool ls dated --limit 0 &&
+            exits 2 "--json and --json-lines" tool ls dated --json --json-lines
+}
+lines() { # of --json-lines are those of --json; so is what people see
+    tool ls "$1" --json-lines >lines && tool ls "$1" --json | sed 's/^\[//; s/,$//; s/\]$//' | cmp - lines &&
+        python3 -c 'import json, sys; [json.loads(x) for x in sys.stdin]' <lines &&
+        [ "$(tool ls "$1" | wc -l)" = $(($(wc -l <lines) + 1)) ]
+}
+when() { # as people see it, where any says one
+    tool ls dated >out && cat out && head -n 1 out | grep -q "LAYERS  CREATED$" && grep -qE "^h1 .* 20[0-9-]{8}T[0-9:]{8}Z$" out &&
+        grep -q "^feb30 .* -$" out && ! tool ls made | grep -q CREATED && tool ls --long made | grep -q "CREATED$" &&
+        tool ls dated --json | grep -q '"tag":"feb30".*"created":null' &&
+            tool inspect dated h1 --json | python3 -c '
+import json, sys, time
+sys.exit(not 3600 <= time.time() - json.load(sys.stdin)["created"] < 3720)'
+}
+many() { # columns fit the widest of them, not the last
+    rm -rf lots && cp -r made lots && python3 -B -c '
+import json
+index = json.load(open("made/index.json"))
+first = index["manifests"]
+index["manifests"] = [dict(first[i % 2], annotations={"org.opencontainers.image.ref.name": "t" * (1 + i % 7) + str(i)})
+                      for i in range(3000)]
+json.dump(index, open("lots/index.json", "w"), separators=(",", ":"))' &&
+        tool ls lots >out && [ "$(wc -l <out)" = 3001 ] && [ "$(grep -ob sha256 out | wc -l)" = 3000 ] &&
+        awk '!/^TAG/ { at[index($0, "sha256")] } END { n = 0; for (i in at) n++; exit n != 1 }' out
+}
+dates() { expect dated dated && lines dated && lines holes && lines evil; }
+check "ls --json-lines" dates
+check "ls: which" chosen
+check "ls --sort, --reverse, --limit" sorted
+check "ls: when it was created" when
+check "ls: many" many
 check "inspect" inspected
 check "inspect --json" inspects_all
 check "inspect: features that this machine lacks" features
@@ -177,6 +241,79 @@ check "a digest with two tags" twice
 alike() { expect alike two && exits 42 HLSNAP_ERR_AMBIGUOUS tool verify two "$short" && says ok tool verify two "$a" && tool ls two | grep -q "^- .* HLSNAP_ERR_FILE$"; }
 check "two digests that begin alike" alike
 
+pairs() { # DIR:REF; in whatever stands in front of the colon that is a directory, the longest of them
+    says ok tool verify made:a && says ok tool verify ./made:"$a" && says ok tool verify "made:$short" &&
+        says ok tool verify "$PWD/made:a" || return 1
+    rm -rf colons && mkdir colons && cp -r made colons/x:y && cp -r syn colons/x && says ok tool verify colons/x:y:a &&
+        says ok tool verify colons/x:s1 &&
+        says ok tool verify colons/x:y a &&
+            exits 3 "colons/x:y: hlsnap_oci_load: index.json: no tag 's1'" tool verify colons/x:y:s1 &&
+            exits 2 "too few" tool verify colons/x:y || return 1
+    differs_by 1 made:a b && differs_by 1 made:a made:b && differs_by 1 made:a made b && differs_by 1 made a made:b &&
+        differs_by 0 made:a "$a" && inspects made a &&
+        tool inspect made:a | grep -qx "digest      $a" && tool map made:a -o m.svg && expect svg made a m.svg || return 1
+    mkdir -p sha256 && exits 3 "no snapshot's digest starts with 'sha256:00000000'" tool diff made:a sha256:00000000 || return 1
+    rm -rf sha256 two && cp -r made two && exits 2 HLSNAP_ERR_ARG tool tag two:a c:d && says "" tool tag two:a c2 &&
+        tool rm two:c2 && exits 3 "no tag 'c2'" tool inspect two:c2 && tool flatten two:a one && says ok tool verify two one ||
+        return 1
+    exits 47 "HLSNAP_ERR_FILE: nowhere: hlsnap_oci_load" tool verify nowhere:a &&
+        exits 47 "HLSNAP_ERR_FILE: x:y/nowhere: hlsnap" tool verify x:y/nowhere:sha256:0123456789 &&
+        exits 2 "too few" tool verify made:
+}
+differs_by() { # differs_by STATUS WORD...
+    want=$1
+    shift
+    tool diff "$@" >out
+    [ $? = "$want" ] || { echo "$*"; return 1; }
+}
+check "DIR:REF" pairs
+tags_of() { tool ls --json "$1" | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | sort | xargs; }
+several() { # tags, globs, digests; one that means nothing: none goes
+    rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a "$t" || return 1; done
+    exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' &&
+        exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000
+    [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two 'v?' 'v1*' w1 >out && cat out &&
+        [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
+        [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] &&
+            says ok tool verify two "$a" &&
+        exits 3 "no tag leads to" tool rm two "$a" && exits 3 "no tag 'nope'" tool rm two nope && tool rm two '[bc]' &&
+            [ "$(tags_of two)" = "" ]
+}
+check "rm: several, globs, digests" several
+
+# ---- completion ----
+completes() { # completes BREAKS WANT LINE: what bash would offer at its end
+    got=$(bash -c '. ./completion.bash; COMP_WORDBREAKS=$1 COMP_LINE=$2 COMP_POINT=${#2}; _hlsnap_tool
+        printf "%s\n" "${COMPREPLY[@]}"' - "$1" "$3" | xargs)
+    [ "$got" = "$2" ] || { echo "$3: $got, not $2"; return 1; }
+}
+completion() { # commands, options, directories, tags; with a colon that parts words, as it does by default, and without
+    rm -rf comp && mkdir comp && cp -r made comp/made && cp -r evil comp/evil && cp hlsnap_tool comp &&
+        ./hlsnap_tool completion bash >comp/completion.bash && bash -n comp/completion.bash && cd comp || return 1
+    sed -i 's/\("org.opencontainers.image.ref.name":"\)evil"/\1plain"/' evil/index.json && tool tag made a '2.x-y_z' &&
+        python3 -B -c '
+import json
+index = json.load(open("made/index.json"))
+for tag in ("$(touch owned)", "`touch owned`", "x y", ";touch owned", "-rf"):
+    index["manifests"].append(dict(index["manifests"][0], annotations={"org.opencontainers.image.ref.name": tag}))
+json.dump(index, open("made/index.json", "w"))'
+    completes : verify "./hlsnap_tool ve" && completes : "--all --any-cpu" "./hlsnap_tool verify --a" &&
+        completes : made "./hlsnap_tool verify m" && completes : "a b c 2.x-y_z" "./hlsnap_tool verify made " &&
+        completes : "a b c 2.x-y_z" "./hlsnap_tool verify made:" &&
+        completes : b "./hlsnap_tool verify made:b" && completes "" made:b "./hlsnap_tool verify made:b" &&
+            completes : b "./hlsnap_tool verify --threads 3 made b" && completes : 2.x-y_z "./hlsnap_tool rm made a 2" &&
+            completes : size "./hlsnap_tool ls --sort s" && completes : "" "./hlsnap_tool ls --limit " &&
+        completes : plain "./hlsnap_tool verify evil " && completes : made "./hlsnap_tool copy evil plain m" &&
+            completes : c "./hlsnap_tool copy evil plain made c" && completes : "b" "./hlsnap_tool diff made a b" &&
+            completes : b "./hlsnap_tool diff made:a b" && completes : completion.bash "./hlsnap_tool export made a com" &&
+        completes : "b" "./hlsnap_tool import completion.bash made b" && completes : "" "./hlsnap_tool nope " &&
+            completes : "bash tags" "./hlsnap_tool completion " && completes : "" "./hlsnap_tool verify nowhere " && [ ! -e owned ]
+    status=$?
+    cd ..
+    [ "$status" = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 47 nowhere tool completion tags nowhere
+}
+if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
+
 # ---- errors: the exit status is the number ----
 check "no such directory" exits 47 "nowhere" tool ls nowhere
 check "not a layout" exits 47 "oci-layout" tool ls "$build/work/examples"
@@ -194,6 +331,11 @@ check "which layout it is" which
 check "a number of the system's has words" exits 11 "(errno 36): File name too long" tool ls "$(printf %0300d 1)"
 version2() { rm -rf bad && cp -r made bad && echo '{"imageLayoutVersion":"2.0.0"}' >bad/oci-layout && exits 40 HLSNAP_ERR_LAYOUT tool ls bad; }
 check "a layout of another version" version2
+transient() { # what passes by itself is 75, whatever its number, and says so
+    exits 75 "Too many open files; trying again may help" sh -c 'ulimit -n 5; exec ./hlsnap_tool verify syn l' || return 1
+    exits 3 "" tool verify syn nope && ! grep -q "trying again" err
+}
+check "what is transient is 75" transient
 check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool inspect made nope
 check "not a tag" exits 2 HLSNAP_ERR_ARG tool tag made a 'a b'
 flipped() { # one bit: verify says so on both ways out; what is not asked to verify does not
@@ -300,11 +442,205 @@ changes() {
         says ok tool verify store a && says ok tool fsck store && [ "$(tool ls store | wc -l)" = 3 ]
 }
 check "tag, rm, gc, fsck" changes
+graces() { # what is younger stays
+    rm -rf store && cp -r made store && tool rm store b >out && sleep 2.1 || return 1
+    for t in 1h 2m 1000 1d 1w 3600000ms 900s; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
+    freed=$(tool gc --grace 1001ms store) && [ "${freed% bytes freed}" -gt 280000 ] || return 1
+    for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
+}
+check "gc --grace, with units" graces
 repaired() { # a blob that nobody needs, and whose name is not its sha256
     rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
         says ok tool fsck --repair store && says ok tool fsck store
 }
 check "fsck --repair" repaired
+same_json() { # same_json STATUS WANT COMMAND...: one JSON value on standard output, with these members
+    want=$1 members=$2
+    shift 2
+    "$@" >out 2>err
+    got=$?
+    cat out err
+    [ "$got" = "$want" ] && expect json "$members" <out
+}
+verifies_all() { # a line for each snapshot, whatever its tags; the worst one's status
+    rm -rf two && cp -r made two && tool tag two a again && tool verify --all two >out 2>err && cat out err && [ ! -s err ] &&
+        cut -d' ' -f1-3 out | xargs >lines && sed 's/^\(.\{19\}\).*/ok \1/' digests | xargs | cmp - lines && grep -q '^ok  .*  a, again$' out ||
+        return 1
+    format write two odd --features zz_unknown && rm -f two/blobs/sha256/x &&
+        exits 52 "two: hlsnap_oci_load" tool verify --all two && [ "$(grep -c ^ok out)" = 3 ] &&
+        grep -q "^HLSNAP_ERR_CPU  sha256:[0-9a-f]*  odd$" out &&
+        tool verify --all --any-cpu two >/dev/null && expect damage two c config bad && exits 49 "" tool verify --all two &&
+            [ "$(grep -c ^ok out)" = 2 ] && grep -q "^HLSNAP_ERR_DIGEST .*  c$" out && grep -q "^HLSNAP_ERR_CPU" out || return 1
+    ok='{"ok":true,"tags":["a","again"],"error":null},{"ok":true,"tags":["b"]}'
+    bad='{"ok":false,"tags":["c"],"error":"HLSNAP_ERR_DIGEST","status":49},{"ok":false,"status":52}'
+    same_json 49 "[$ok,$bad]" tool verify --all --json two &&
+        exits 2 "too many" tool verify --all two a && exits 2 "too few" tool verify two &&
+            exits 47 "HLSNAP_ERR_FILE: nowhere" tool verify --all nowhere
+}
+check "verify --all" verifies_all
+usage() { tool du "$1" --json >out && expect du "$1" <out; }
+usages() {
+    rm -rf two && cp -r made two && tool tag two a again && tool rm two c >out && echo x >two/blobs/sha256/stray && usage two &&
+        usage syn && usage made || return 1
+    tool du two >out && cat out && grep -qE "^ *[0-9.]+ KiB  *[0-9.]+ KiB  *[0-9.]+ KiB  sha256:[0-9a-f]{12}  a, again$" out &&
+        grep -qE "^[0-9.]+ MiB in [0-9]+ blobs; [0-9.]+ [KMGi]*B of it some snapshot's own$" out && tool du holes >out &&
+        grep -q "^ *?  *?  *?  sha256:3d350e82db59  HLSNAP_ERR_FILE: bad$" out
+}
+check "du" usages
+pruned() { # pruned LEFT OPTION...: of `dated`, and --dry-run says the same and does nothing
+    left=$1
+    shift
+    rm -rf two && cp -r dated two && before=$(tags_of two) && tool prune --dry-run "$@" two >would &&
+        [ "$(tags_of two)" = "$before" ] && tool prune "$@" two >out && cat out &&
+        [ "$(sed -n 's/^would untag /untagged /p' would)" = "$(sed -n '/^untagged/p' out)" ] || return 1
+    got=$(tool ls two --json-lines --tagged | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | xargs)
+    [ "$got" = "$left" ] || { echo "$*: $got left, not $left"; return 1; }
+}
+prunes() { # oldest first; what does not say when is older than what does, but --older-than leaves it alone; nothing but tags goes
+    pruned "" --keep-last 0 && pruned "manifest overruled min10 h1 day1 ahead" --keep-last 6 && pruned "$dated" --keep-last 18 &&
+        pruned "$dated" --keep-last 99 &&
+        pruned "overruled min10 ahead none date local space tail feb30 dot old month13 h24 zone24" --older-than 30m &&
+        pruned "manifest overruled min10 h1 day1 ahead none date local space tail feb30 dot old month13 h24 zone24" \
+            --older-than 2d --keep-last 3 &&
+            pruned "$dated" --older-than 30m --keep-last 7 &&
+        pruned "manifest overruled min10 h1 week1 ahead none local space tail feb30 old month13 h24 zone24" \
+            --match 'd*' --keep-last 0 &&
+            [ "$(sed -n 's/^untagged \([a-z0-9]*\) .*/\1/p' out | xargs)" = "date dot day1" ] || return 1
+    exits 2 "--keep-last or --older-than must say which" tool prune two && exits 2 "" tool prune --match 'x*' two &&
+        [ "$(wc -l <two/index.json)" = "$(wc -l <dated/index.json)" ]
+}
+# At least what gc then frees, and all of it where nothing is shared by those that go alone; of what cannot be read the tag stays.
+frees() {
+    rm -rf two && cp -r made two && tool tag two a again &&
+        least=$(tool prune --keep-last 1 --match '[abc]' two | sed -n 's/^gc frees at least \(.*\) bytes$/\1/p') &&
+        freed=$(tool gc --grace 0 two) && [ "$least" -gt 0 ] &&
+        [ "${freed% bytes freed}" -ge "$least" ] && [ "$(tags_of two)" = "again c" ] || return 1
+    rm -rf two && cp -r made two &&
+        least=$(tool prune --keep-last 0 --match b --dry-run two | sed -n 's/^gc would free at least \(.*\) bytes$/\1/p') &&
+        [ "$(tool prune --keep-last 0 --match b --gc --grace 0 two | tail -n 1)" = "$least bytes freed" ] &&
+            says ok tool fsck two || return 1
+    rm -rf two && cp -r made two &&
+        same_json 0 '{"dry_run":true,"untagged":[{"tag":"a","digest":"'"$a"'"}]}' tool prune --json --dry-run --keep-last 2 two &&
+        same_json 0 '{"dry_run":false,"freed_bytes":0}' tool prune --json --gc --keep-last 2 two &&
+        [ "$(tags_of two)" = "b c" ] && rm -rf two && cp -r holes two && tool prune --keep-last 0 two && [ "$(tags_of two)" = bad ]
+}
+check "prune" prunes
+check "prune: what gc frees" frees
+in_json() { # what all other commands say
+    rm -rf store && cp -r made store && d='"digest":"'$a'"'
+    same_json 0 '{"ref":"a","ok":true,"error":null,"status":0}' tool verify --json store a &&
+        same_json 3 '{"ok":false,"error":"HLSNAP_ERR_NOT_FOUND","status":3}' tool verify --json store x &&
+        same_json 0 '{"ok":true}' tool fsck --json store &&
+        same_json 0 "{\"tag\":\"n\",$d}" tool tag --json store a n &&
+            same_json 0 '{"untagged":["n","b"]}' tool rm --json store n b &&
+            same_json 0 '{"freed_bytes":0}' tool gc --json store &&
+            same_json 0 "{\"file\":\"m.svg\",$d}" tool map --json -o m.svg store a &&
+        exits 2 "--json needs -o FILE" tool map --json store a && same_json 0 '{"tag":"f"}' tool flatten --json store a f &&
+            echo x >"store/blobs/sha256/$(printf '%064d' 7)" &&
+            same_json 49 '{"ok":false,"error":"HLSNAP_ERR_DIGEST","status":49}' tool fsck --json store
+}
+check "--json of the others" in_json
+lacking() { # the name of a feature that this CPU has not
+    for f in $(expect features); do
+        rm -rf odd && format write odd f --layers 3 --features "$f" >/dev/null && ! tool verify odd f >out 2>&1 && echo "$f" &&
+            return
+    done
+    return 1
+}
+flattens_any() {
+    exits 52 HLSNAP_ERR_CPU tool flatten odd f one && tool flatten --any-cpu odd f one &&
+        tool inspect odd one --json | grep -q '"cpu_has_features":false' && says ok tool verify --any-cpu odd one &&
+        tool diff odd f one >out
+}
+if lacking >/dev/null; then check "flatten --any-cpu" flattens_any; else skip "flatten --any-cpu" "this CPU has all features"; fi
+# ---- to other layouts, and archives ----
+b=$(sed -n 2p digests)
+whole_copy() { # whole_copy DIR REF DIGEST: it is there, sound, and what it was
+    says ok tool fsck "$1" && says ok tool verify "$1" "$2" && tool inspect --json "$1" "$2" | grep -q "^{\"digest\":\"$3\",$" &&
+        [ -z "$(find . -maxdepth 2 -name '.hlsnap-*')" ]
+}
+copies() {
+    rm -rf new && says "$b" tool copy made b new && whole_copy new b "$b" && says "$a" tool copy made a new other &&
+        whole_copy new other "$a" && [ "$(tags_of new)" = "b other" ] || return 1
+    rm -rf new && says "$b" tool copy "made:$b" new:x && whole_copy new x "$b" && says "$a" tool copy made "$short" new &&
+        tool ls new | grep -q "^-  *$(echo "$a" | cut -c1-19)" &&
+        same_json 0 '{"tag":null,"digest":"'"$a"'"}' tool copy --json made "$short" new &&
+        same_json 0 '{"tag":"y","digest":"'"$a"'"}' tool copy --json made:a new:y &&
+            exits 3 "HLSNAP_ERR_NOT_FOUND: hlsnap_oci_copy: made: index.json: no tag 'n'" tool copy made n there &&
+            exits 7 HLSNAP_ERR_LIMIT tool copy --max-bytes 4K made a there && [ ! -e there ] &&
+        exits 49 "hlsnap_oci_copy: flip: " tool copy flip a there && [ ! -e there ] &&
+            exits 2 "--max-bytes 1X: not a number of bytes" tool copy --max-bytes 1X made a there || return 1
+    format write odd2 f --features zz_unknown >/dev/null && rm -rf new && tool copy odd2 f new &&
+        says ok tool verify --any-cpu new f && bar copy syn big new
+}
+check "copy" copies
+archives() { # the same bytes each time; other tools read it
+    rm -rf new x.tar y.tar && says "$b" tool export made b x.tar && tool export made:b - >y.tar && cmp x.tar y.tar &&
+        tool copy made a new z && tool copy made b new && sleep 1.1 && (umask 077 && tool export new b y.tar) && cmp x.tar y.tar &&
+        [ "$(stat -c %a x.tar)" = 600 ] && [ "$(tar tf x.tar | grep -cv ^blobs)" = 2 ] &&
+            (TAR_OPTIONS=--wrong tool export made b y.tar) && cmp x.tar y.tar && says "$b" tool import x.tar there &&
+            whole_copy there b "$b" || return 1
+    exits 3 "no tag 'n'" tool export made n x.tar && cmp x.tar y.tar &&
+        exits 11 "nowhere/x.tar: No such file" tool export made a nowhere/x.tar && exits 11 "" tool export made a /dev/full &&
+        [ -c /dev/full ] && exits 2 "standard output" tool export --json made a - &&
+        same_json 0 '{"tag":"a","digest":"'"$a"'"}' tool export --json made a z.tar && ln -sf y.tar link.tar &&
+            tool export made a link.tar && [ -L link.tar ] && cmp y.tar z.tar && tool export made "$a" untagged.tar &&
+            rm -rf there && says "$a" tool import untagged.tar there &&
+        tool ls there | grep -q '^- ' && [ -z "$(find . -maxdepth 1 -name '.hlsnap-*')" ]
+}
+imports() { # what is asked for of several; what is too much; from a pipe
+    rm -rf there many.tar && tar cf many.tar -C made blobs index.json oci-layout &&
+        exits 42 "many.tar: several snapshots" tool import many.tar there && [ ! -e there ] &&
+        says "$b" tool import --ref b many.tar there && whole_copy there b "$b" &&
+        says "$a" tool import --ref "$short" many.tar there:t && exits 3 "no tag 'n'" tool import --ref n many.tar there &&
+            exits 7 "more than 4096 bytes" tool import --max-bytes 4K x.tar there && rm -rf there &&
+            says "$b" tool import - there <x.tar &&
+        says "$b" tool import - there n <x.tar && [ "$(tags_of there)" = "b n" ] &&
+            exits 11 "nofile: No such" tool import nofile there && exits 47 "nowhere/there" tool import x.tar nowhere/there
+}
+hostile_archives() { # each with the status that tests/tool_check.py gives it; nothing lands elsewhere, nothing stays
+    rm -rf one arch && tool copy made b one >/dev/null && expect archives one arch >list || return 1
+    while read -r name status; do
+        rm -rf there && timeout 20 ./hlsnap_tool import "arch/$name" there >out 2>err
+        got=$?
+        [ "$name" != above ] || [ "$got" != 0 ] || status=0 # tar may leave it out, or refuse all
+        [ "$got" = "$status" ] || { echo "$name: exit $got, not $status" && cat err; return 1; }
+        if [ "$got" = 0 ]; then whole_copy there b "$b" ||
+            { echo "$name"; return 1; }; elif [ -e there ]; then echo "$name: there" && return 1; fi
+        [ -z "$(find . .. /tmp -maxdepth 1 \( -name 'hlsnap-tool-outside' -o -path './.hlsnap-*' \))" ] ||
+            { echo "$name left something"; return 1; }
+    done <list
+    [ "$(wc -l <list)" -ge 20 ]
+}
+no_leftovers() { [ -z "$(find . -maxdepth 1 -name '.hlsnap-*')" ] && [ ! -e "$1" ]; }
+interrupts() { # by ^C and by SIGTERM, while bytes are copied and while tar waits for more: no file, no directory stays
+    rm -rf there e.tar big.tar fifo && exits 23 "" expect interrupted default ./hlsnap_tool export syn big e.tar &&
+        no_leftovers e.tar && tool export syn big big.tar &&
+        exits 23 "" expect interrupted default ./hlsnap_tool import big.tar there && no_leftovers there || return 1
+    for signal in TERM INT HUP; do
+        rm -f fifo && mkfifo fifo && { (head -c 200000 big.tar; exec sleep 20) >fifo & writer=$!; } &&
+            expect started "$signal" ./hlsnap_tool import - there <fifo >out 2>err
+        got=$?
+        kill "$writer"
+        cat err
+        if [ "$got" != 23 ] || ! no_leftovers there; then echo "$signal: exit $got" && return 1; fi
+    done
+}
+if tar --version 2>/dev/null | grep -q GNU; then
+    check "export" archives
+    check "import" imports
+    check "import: hostile archives" hostile_archives
+    check "export and import end by signals" interrupts
+    no_tar() { exits 6 "the program tar: No such file" env PATH=/nowhere ./hlsnap_tool export made a n.tar && no_leftovers n.tar; }
+    check "export without tar" no_tar
+else skip "export and import" "no GNU tar"; fi
+by_skopeo() { # both ways
+    rm -rf sk.tar there sk && skopeo copy -q oci-archive:x.tar:b oci:sk:b && whole_copy sk b "$b" &&
+        skopeo copy -q oci:made:b oci-archive:sk.tar:b && says "$b" tool import sk.tar there && whole_copy there b "$b"
+}
+if command -v skopeo >/dev/null; then check "an archive that skopeo reads, and one of its own" by_skopeo
+else skip "archives and skopeo" "no skopeo"; fi
+
 # ---- docs/tool.md "When something is damaged": what it says mends it, mends it ----
 damages() { # damages COMMAND...: with each kind of damage to `one` in store, by $b, $part and $how
     for part in manifest config memory chunks; do
@@ -424,6 +760,20 @@ memory() { # of base and delta; tests/tool_make.c says what it changed
     differs 1 kvm base kvm delta >said && cat said && grep -q "differ 7 only" said && inspects kvm delta && maps kvm delta && lists kvm && says ok tool verify kvm delta &&
         tool flatten kvm delta flat >/dev/null && differs 0 kvm delta kvm flat && says 5 tool run kvm flat echo_i32 5
 }
+gives() { # gives JSON FUNCTION ARG...
+    want=$1
+    shift
+    same_json 0 "$want" tool run --json kvm:delta "$@" || { echo "$*"; return 1; }
+}
+in_json_too() { # values as JSON has them; what it has not is a string
+    gives '{"type":"bool","result":true}' echo_bool true && gives '{"type":"i32","result":-5}' echo_i32 -5 &&
+        gives '{"type":"u32","result":4294967295}' echo_u32 4294967295 && gives '{"type":"i64","result":"-9"}' echo_i64 -9 &&
+        gives '{"type":"u64","result":"18446744073709551615"}' echo_u64 18446744073709551615 &&
+        gives '{"type":"f64","result":0.1}' echo_f64 0.1 && gives '{"type":"f64","result":"inf"}' echo_f64 inf &&
+        gives '{"type":"f32","result":"nan"}' echo_f32 nan && gives '{"type":"void","result":null}' nop &&
+        gives '{"type":"str","result":"a\"\u001b"}' echo_str "$(printf 'a"\033')" && gives '{"type":"bytes","result":"00ff"}' echo_bytes 00ff
+}
+check "run --json" in_json_too
 damaged() { rm -rf bad && cp -r kvm bad && expect flip bad base && exits 49 HLSNAP_ERR_DIGEST tool run bad base nop; }
 check "run: values of all types" values
 check "run: bytes of files" files

@@ -7,10 +7,16 @@ tests/snapshot_format.py, which shares no line with the tool.
                                         with the same bytes, and that are stored but zero
     missing DIR                         tags `good` and `bad`; bad's config is not there
     alike DIR                           one entry more, that leads nowhere; its digest begins as that of the first
+    dated DIR                           tags that say when they were created: their names tell how long ago
+    archives DIR TO                     tar files of a layout, hostile and odd ones, in TO; prints each one's name and the
+                                        exit status of its import
     flip DIR REF                        one bit of a page that the snapshot shows
     damage DIR REF WHAT HOW             of a snapshot's blobs the manifest, config, memory or chunks (of the last layer): gone, bad (one
                                         bit), short (one byte); prints its path
     ls DIR                              does standard input, the tool's JSON, say what the layout holds?
+    du DIR                              likewise, what du says
+    features                            prints the names of the format's CPU features, a line each
+    json WANT                           is standard input one JSON value, with the members of WANT, which is JSON, too?
     inspect DIR REF                     likewise, of a snapshot
     diff DIR REF DIR2 REF2              likewise, of two: every page of both is compared here
     svg DIR REF FILE                    is FILE well-formed, with each region's cells and each layer's pages?
@@ -19,12 +25,15 @@ tests/snapshot_format.py, which shares no line with the tool.
     resized WIDTHS COMMAND...           likewise, on one of that width, or of two: 80,40 is one that becomes narrower after the first bar;
                                         is no row of it full?
     interrupted HOW COMMAND...          likewise; SIGINT comes while the first bar is drawn. HOW: default, or ignored, as nohup does it
+    started SIGNAL COMMAND...           runs it, and gives it that signal once its temporary directory is there; exits as it
+                                        does
     rising WORD...                      standard input is what a terminal got: do the percentages never fall, and the words come in turn?
 
 Exit 0: yes. 1: no, and why. Standard library only.
 """
 import copy
 import fcntl
+import io
 import json
 import os
 import pty
@@ -32,6 +41,7 @@ import re
 import signal
 import struct
 import sys
+import tarfile
 import termios
 import time
 import unicodedata
@@ -146,6 +156,77 @@ def alike(path):
         file.write(sf.to_json(index))
 
 
+def dated(path):
+    """Entries say it, but `manifest` and `overruled`; what is no time of RFC 3339 counts for nothing."""
+    def ago(seconds, form="%Y-%m-%dT%H:%M:%SZ", zone=0):
+        return time.strftime(form, time.gmtime(time.time() - seconds + zone))
+    created = "org.opencontainers.image.created"
+    made = sf.Maker(5, 1, 60, []).make()
+    small, large = sf.Maker(6, 1, 20, []).make(), sf.Maker(7, 1, 400, []).make()
+    save_with(path, made, lambda manifest: manifest["annotations"].update({created: ago(4 * 3600)}), "manifest")
+    save_with(path, small, lambda manifest: manifest["annotations"].update({created: ago(30 * 86400)}), "overruled")
+    save_with(path, large, lambda manifest: None, "large")
+    index = json.loads(open(path + "/index.json", "rb").read())
+    entry = index["manifests"].pop()
+    times = {"min10": ago(600), "h1": ago(3600 + 60, "%Y-%m-%dT%H:%M:%S.25+02:00", 7200),
+             "day1": ago(86400 + 60, "%Y-%m-%dt%H:%M:%S-11:30", -41400), "week1": ago(7 * 86400 + 60), "ahead": ago(-86400),
+             "none": None, "date": ago(600, "%Y-%m-%d"), "local": ago(600, "%Y-%m-%dT%H:%M:%S"),
+             "space": ago(600, "%Y-%m-%d %H:%M:%SZ"), "tail": ago(600) + "x", "feb30": "2024-02-30T00:00:00Z",
+             "dot": "2024-02-03T00:00:00.Z", "old": "1969-12-31T23:59:59Z", "month13": "2024-13-01T00:00:00Z",
+             "h24": "2024-01-01T24:00:00Z", "zone24": "2024-01-01T01:00:00+24:00"}
+    for tag, text in times.items():
+        index["manifests"].append(copy.deepcopy(entry))
+        index["manifests"][-1]["annotations"] = {sf.REF_NAME: tag, **({created: text} if text else {})}
+    index["manifests"][1]["annotations"][created] = ago(1200)
+    index["manifests"].append({k: v for k, v in entry.items() if k != "annotations"})
+    with open(path + "/index.json", "wb") as file:
+        file.write(sf.to_json(index))
+
+
+def archives(path, to):
+    """Each is the layout, and then something: what is not a file is no layout's, what leads outside is cut to what is below."""
+    files = sorted(os.path.relpath(os.path.join(root, name), path) for root, _, names in os.walk(path) for name in names)
+    files = [name for name in files if not name.startswith(".")]
+    large = max((n for n in files if n.startswith("blobs")), key=lambda n: os.path.getsize(f"{path}/{n}"))
+
+    def entry(name, kind=tarfile.REGTYPE, link="", data=b"", mode=0o644):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size, info.mode = kind, link, len(data), mode
+        return info, io.BytesIO(data)
+
+    def make(name, status, extra=(), without=(), prefix="", form=tarfile.GNU_FORMAT, mode="w", first=False):
+        rows = [entry(prefix + n, data=open(f"{path}/{n}", "rb").read()) for n in files if n not in without]
+        with tarfile.open(f"{to}/{name}", mode, format=form) as tar:
+            for info, data in list(extra) + rows if first else rows + list(extra):
+                tar.addfile(info, data)
+        print(name, status)
+    os.makedirs(to)
+    make("plain", 0)
+    make("dotted", 0, prefix="./")
+    make("pax", 0, form=tarfile.PAX_FORMAT)
+    make("absolute", 0, [entry("/tmp/hlsnap-tool-outside", data=b"x")])
+    make("above", 2 * 20, [entry("../../hlsnap-tool-outside", data=b"x")])
+    make("setuid", 0, [entry("x", data=b"x", mode=0o6777), entry("sub", tarfile.DIRTYPE, mode=0)])
+    make("deep", 0, [entry("d/" * 500 + "x", data=b"x")])
+    make("linked", 47, [entry(large, tarfile.SYMTYPE, "/etc/passwd")], [large])
+    other = entry(large + "x", data=open(f"{path}/{large}", "rb").read())
+    make("inside", 47, [other, entry(large, tarfile.SYMTYPE, os.path.basename(large) + "x")], [large])
+    make("through", 47, [entry("blobs", tarfile.SYMTYPE, "there"), entry("there", tarfile.DIRTYPE, mode=0o755)], first=True)
+    make("fifo", 47, [entry("index.json", tarfile.FIFOTYPE)], ["index.json"])
+    make("device", 47, [entry("oci-layout", tarfile.CHRTYPE)], ["oci-layout"])
+    make("directory", 47, [entry("index.json", tarfile.DIRTYPE)], ["index.json"])
+    make("missing", 47, without=[large])
+    make("flipped", 49, [entry(large, data=b"x" * os.path.getsize(f"{path}/{large}"))], [large])
+    make("sub", 47, prefix="store/")
+    make("gzip", 40, mode="w:gz")
+    whole = open(f"{to}/plain", "rb").read()
+    for name, data, status in (("empty", b"", 40), ("garbage", b"\xff" * 3000, 40), ("cut", whole[:len(whole) // 2], 40),
+                               ("trailing", whole + b"x" * 300000, 0)):
+        with open(f"{to}/{name}", "wb") as file:
+            file.write(data)
+        print(name, status)
+
+
 def flip(path, ref):
     s = load(path, ref)
     e = s.config.extents[0]
@@ -208,6 +289,36 @@ def check_ls(path):
             want["bytes"], want["own_bytes"] = sizes(path, g["tag"] if sf.TAG.fullmatch(g["tag"]) else g["digest"])
         same(g["tag"], {name: g[name] for name in want}, want)
         s.close()
+
+
+def check_du(path):
+    """Blobs counted by themselves: those that one snapshot leads to, and those that several do."""
+    layout, got, leads = sf.Layout(path), json.load(sys.stdin), {}
+    for entry in sf.read_index(layout)[1]["manifests"]:
+        manifest = json.loads(layout.read_blob(entry))
+        leads[entry["digest"]] = {entry["digest"]: entry["size"], **blobs_of(manifest)}
+    tags = {d: [sf.tag_of(e) for e in sf.read_index(layout)[1]["manifests"] if e["digest"] == d and sf.tag_of(e)] for d in leads}
+    same("snapshots", {s["digest"]: s["tags"] for s in got["snapshots"]}, tags)
+    total = 0
+    for s in got["snapshots"]:
+        mine = leads[s["digest"]]
+        shared = sum(size for d, size in mine.items() if any(d in other for name, other in leads.items() if name != s["digest"]))
+        same(s["tags"], (s["bytes"], s["shared_bytes"], s["own_bytes"]), (sum(mine.values()), shared, sum(mine.values()) - shared))
+        total += s["own_bytes"]
+    sizes_there = [os.lstat(f"{path}/blobs/sha256/{name}").st_size for name in os.listdir(path + "/blobs/sha256")]
+    same("all", (got["own_bytes"], got["disk_bytes"], got["blobs"]), (total, sum(sizes_there), len(sizes_there)))
+
+
+def check_json(want):
+    got = json.load(sys.stdin)
+    if isinstance(got, list):
+        same("length", len(got), len(json.loads(want)))
+        pairs = zip(got, json.loads(want))
+    else:
+        pairs = [(got, json.loads(want))]
+    for one, other in pairs:
+        for name, value in other.items():
+            same(name, one[name], value)
 
 
 def stored_in(config, r):
@@ -387,6 +498,19 @@ def interrupted(how, *command):
     return written(*on_terminal(command, ignored=how == "ignored", while_drawn=lambda pid, _side: os.kill(pid, signal.SIGINT)))
 
 
+def started(name, *command):
+    pid = os.fork()
+    if pid == 0:
+        os.execvp(command[0], command)
+    for _ in range(2000):  # it catches signals before it makes its directory
+        if any(entry.startswith(".hlsnap-") for entry in os.listdir(".")):
+            break
+        time.sleep(0.01)
+    time.sleep(0.1)  # tar runs by now, or is about to
+    os.kill(pid, getattr(signal, "SIG" + name))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def rising(*words):
     text = sys.stdin.read()
     parts = [int(p) for p in re.findall(r"([0-9]+)%", text)]
@@ -397,7 +521,9 @@ def rising(*words):
 
 
 if __name__ == "__main__":
-    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect,
+    RUN = {"hostile": hostile, "changed": changed, "missing": missing, "alike": alike, "dated": dated, "archives": archives,
+           "flip": flip, "damage": damage, "ls": check_ls, "inspect": check_inspect, "du": check_du, "json": check_json,
+           "features": lambda: print("\n".join(sorted(sf.FEATURES))),
            "diff": check_diff, "svg": check_svg, "printable": printable, "terminal": terminal, "resized": resized,
-           "interrupted": interrupted, "rising": rising}
+           "interrupted": interrupted, "started": started, "rising": rising}
     sys.exit(RUN[sys.argv[1]](*sys.argv[2:]))
