@@ -919,6 +919,8 @@ typedef struct hlsnap__place {
     uint64_t pages;              /* of the blob */
     uint64_t dev, ino, ctime_s,
         ctime_ns; /* the file that was found to have that digest; 0 = none was hashed whole yet */
+    uint64_t list_dev, list_ino, list_ctime_s,
+        list_ctime_ns; /* the file whose chunks, all of them, were found to be those of the list; 0 = none */
     uint32_t num;
     hlsnap__place_run *runs; /* ascending by page, disjoint; in the same allocation */
 } hlsnap__place;
@@ -6139,9 +6141,77 @@ static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, 
     return part;
 }
 
+#define HLSNAP__LAYERS 32u      /* of a snapshot as this code makes it: then small layers are merged */
+#define HLSNAP__MERGE 8u        /* so many at least, since the next new layer would have to do it again */
+#define HLSNAP__MERGE_SLACK 64u /* pages in layers that nothing shows, which are not worth a merge */
+
+/* What a snapshot shows of a layer, and whether its pages go into the next new layer. */
+typedef struct hlsnap__share {
+    uint64_t pages, shown;
+    bool fixed; /* must stay */
+    bool merge;
+} hlsnap__share;
+
+/* Chooses layers to merge with what is new. The first one stays: it is the image, or the base of a chain, and all its other
+   snapshots have it, too. First the layers of which less than half is shown, when that is so of all together: what is copied
+   is less than what goes. Then, when there would be too many, the smallest; as soon as these are not of one size any more,
+   also those that are no larger than these together. So a page is copied about as often as its number of layers doubles. */
+static void hlsnap__shares_choose(hlsnap__share *share, uint32_t num) {
+    uint32_t order[HLSNAP__MAX_LAYERS], n = 0, i, k, least;
+    uint64_t pages = 0, shown = 0, sum = 0;
+    for (i = 1; i < num; i++) pages += share[i].pages;
+    for (i = 1; i < num; i++) shown += share[i].shown;
+    for (i = 1; i < num; i++) {
+        share[i].merge =
+            !share[i].fixed && pages > 2 * shown + HLSNAP__MERGE_SLACK && share[i].pages > 2 * share[i].shown;
+        if (share[i].merge || share[i].fixed) continue;
+        for (k = n++; k > 0 && share[order[k - 1]].shown > share[i].shown; k--) order[k] = order[k - 1];
+        order[k] = i;
+    }
+    for (i = k = 0; i < num; i++) k += !share[i].merge;
+    if (k + 1 <= HLSNAP__LAYERS) return;
+    least = k + 1 - HLSNAP__LAYERS > HLSNAP__MERGE ? k + 1 - HLSNAP__LAYERS : HLSNAP__MERGE;
+    for (i = 0; i < n; i++) {
+        const uint64_t size = share[order[i]].shown;
+        if (i >= least && (share[order[least - 1]].shown <= 8 * share[order[0]].shown || size > sum)) break;
+        share[order[i]].merge = true;
+        sum += size;
+    }
+}
+
+/* What a snapshot shows of each of its layers. Those that are watched stay: a copy would have nobody who looks at it. */
+static void hlsnap__snapshot_shares(const hlsnap_snapshot *s, hlsnap__share *share) {
+    uint32_t i;
+    memset(share, 0, s->num_layers * sizeof(*share));
+    for (i = 0; i < s->num_layers; i++) share[i].pages = s->layers[i]->pages;
+    for (i = 0; i < s->num_layers; i++) share[i].fixed = s->layers[i]->watch != NULL;
+    for (i = 0; i < s->num_extents; i++) share[s->extents[i].layer].shown += s->extents[i].pages;
+}
+
+/* Whether a page and the one before it are in one region. */
+static bool hlsnap__layout_goes_on(const hlsnap__layout *l, uint64_t page) {
+    const uint64_t gva = l->base + page * HLSNAP__PAGE;
+    return page > 0 && hlsnap__layout_at(l, gva - HLSNAP__PAGE) == hlsnap__layout_at(l, gva);
+}
+
+/* Stores pages of a parent's layer that is merged, but for those that are zero. */
+static hlsnap_result hlsnap__take_merged(hlsnap__builder *b, const hlsnap_snapshot *parent, const hlsnap__extent *e,
+                                         hlsnap_error *err) {
+    bool join = hlsnap__layout_goes_on(&parent->guest->layout, e->page);
+    uint8_t page[HLSNAP__PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; !r && i < e->pages; i++, join = true) {
+        r = hlsnap__layer_read(parent->layers[e->layer], (uint64_t)e->layer_page + i, 1, page, err);
+        if (!r && !hlsnap__all_zero(page, HLSNAP__PAGE))
+            r = hlsnap__builder_store(b, (uint64_t)e->page + i, page, join, err);
+    }
+    return r;
+}
+
 /* Adds the parent's extents that lie in [*at, end) to the builder and moves on. */
-static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapshot *parent, uint32_t *next,
-                                         uint64_t *at, uint64_t end, hlsnap_error *err) {
+static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapshot *parent, const hlsnap__share *share,
+                                         uint32_t *next, uint64_t *at, uint64_t end, hlsnap_error *err) {
     while (*next < parent->num_extents && *at < end) {
         const hlsnap__extent *e = &parent->extents[*next];
         hlsnap__extent part;
@@ -6152,7 +6222,8 @@ static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapsh
         }
         if (e->page >= end) break;
         part = hlsnap__extent_part(e, e->page > *at ? e->page : *at, end);
-        r = hlsnap__builder_extent(b, &part, part.page != e->page, err);
+        r = share[part.layer].merge ? hlsnap__take_merged(b, parent, &part, err)
+                                    : hlsnap__builder_extent(b, &part, part.page != e->page, err);
         if (r) return r;
         *at = (uint64_t)part.page + part.pages;
     }
@@ -6160,30 +6231,30 @@ static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapsh
     return HLSNAP_OK;
 }
 
-/* The parent's extents with every hot page that differs from the parent replaced by one of a new layer. */
-static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b,
-                                        hlsnap_error *err) {
+/* The parent's extents with every hot page that differs from the parent replaced by one of a new layer, and what the layers
+   that are merged show moved there. */
+static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, const hlsnap__share *share,
+                                        hlsnap__builder *b, hlsnap_error *err) {
     uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
+    const hlsnap__layout *l = &m->layout;
     uint64_t at = 0;
     uint32_t i, next = 0;
     hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
-    const hlsnap__region *region = NULL, *last = NULL;
     hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot && !r; i++) {
         const uint64_t page = m->hot[i].page;
         bool differs = false;
         const uint8_t *now;
-        region = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
-        if (!hlsnap__kind_stored(region->kind)) continue;
+        if (!hlsnap__kind_stored(hlsnap__layout_at(l, l->base + page * HLSNAP__PAGE)->kind)) continue;
         now = hlsnap__memory_differs(m, page, parent, two, &differs, err);
         if (!now) r = HLSNAP_ERR_CHANGED;
         if (!now || !differs) continue;
-        r = hlsnap__take_parent(b, parent, &next, &at, page, err);
+        r = hlsnap__take_parent(b, parent, share, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
-        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE)) r = hlsnap__builder_store(b, page, now, region == last, err);
-        last = region;
+        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE))
+            r = hlsnap__builder_store(b, page, now, hlsnap__layout_goes_on(l, page), err);
     }
-    if (!r) r = hlsnap__take_parent(b, parent, &next, &at, m->layout.pages, err);
+    if (!r) r = hlsnap__take_parent(b, parent, share, &next, &at, m->layout.pages, err);
     hlsnap__free(two);
     return r;
 }
@@ -6211,22 +6282,26 @@ static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hls
     return HLSNAP_OK;
 }
 
-#define HLSNAP__TAKE_DEPTH 8u   /* layers above the mapped snapshot's; then the delta is taken against that one again */
-#define HLSNAP__TAKE_LAYERS 64u /* then everything goes into one layer */
+#define HLSNAP__TAKE_LAYERS 64u /* that must stay; then everything goes into one layer */
 
 /* A snapshot of what memory holds now, over the layers of the last one. The mappings stay as they are; from now on resets
    go to the new one. */
 static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest, uint64_t generation,
                                          hlsnap_snapshot **out, hlsnap_error *err) {
-    hlsnap_snapshot *parent = m->target->num_layers < m->base->num_layers + HLSNAP__TAKE_DEPTH ? m->target : m->base;
+    hlsnap_snapshot *parent = m->target;
     hlsnap__builder b = hlsnap__builder_none;
-    hlsnap__layer *layers[HLSNAP__TAKE_LAYERS + 1], *layer = NULL;
-    const uint32_t kept = parent->num_layers < HLSNAP__TAKE_LAYERS ? parent->num_layers : 0;
-    uint32_t i;
+    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + 1], *layer = NULL;
+    hlsnap__share share[HLSNAP__MAX_LAYERS];
+    uint32_t i, kept = parent->num_layers, stay = 0;
     hlsnap_result r = hlsnap__memory_scan(m, err);
     if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, err);
+    hlsnap__snapshot_shares(parent, share);
+    hlsnap__shares_choose(share, kept);
+    for (i = 0; i < parent->num_layers; i++) stay += !share[i].merge;
+    if (stay >= HLSNAP__TAKE_LAYERS) kept = 0;
     b.layer = kept;
-    if (!r) r = kept || !parent->num_layers ? hlsnap__take_pages(m, parent, &b, err) : hlsnap__take_all(m, &b, err);
+    if (!r)
+        r = stay < HLSNAP__TAKE_LAYERS ? hlsnap__take_pages(m, parent, share, &b, err) : hlsnap__take_all(m, &b, err);
     if (!r) r = hlsnap__builder_seal(&b, &layer, err);
     for (i = 0; i < kept; i++) layers[i] = parent->layers[i];
     layers[i] = layer;

@@ -69,8 +69,9 @@ extern "C" {
 
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
-/* Called now and then on the calling thread with bytes of guest memory; false cancels. Not for what verify_later puts off. While
-   a layout is saved to, it must not change that layout, nor wait for somebody who does. */
+/* Called now and then on the calling thread with bytes of guest memory that were read, hashed or written; false cancels. A save's
+   total grows when it finds that there is more to do. Not for what verify_later puts off. While a layout is saved to, it must not
+   change that layout, nor wait for somebody who does. */
 typedef bool (*hlsnap_oci_progress)(uint64_t done, uint64_t total, void *user);
 
 /* What protects a loaded snapshot from changes of its files. */
@@ -92,7 +93,7 @@ typedef struct hlsnap_oci_desc {
                                   host call, log line or result waits (not beyond the call's time limit), and is an error where
                                   a byte is wrong */
     bool any_cpu;              /* load: to look at, also what this CPU cannot run; to start it is HLSNAP_ERR_CPU all the same */
-    uint32_t threads;          /* load: for hashing, at most 64; 0 = 1 */
+    uint32_t threads;          /* for hashing what is there, at most 64; 0 = 1 */
     uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
                                   the format allows */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
@@ -116,9 +117,13 @@ typedef struct hlsnap_oci_desc {
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
              no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
              directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
-   threads   any; savers of one layout wait for each other, briefly, at the end
-   cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync;
-             the first save over a blob that was loaded reads and hashes that one whole
+   threads   any; savers of one layout wait for each other, briefly, at the end; desc->threads of its own, for the time of the
+             call, all signals blocked
+   cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync.
+             Of a chain, small layers are written again, merged, when there would be more than 32: a page about as often as the
+             number of layers doubles; the whole image when the rest is more than half as large as the base.
+             The first save over a blob that was loaded reads and hashes that one whole, as progress says, which may cancel it;
+             on one thread, others hash other blobs, and chunks unless the load verified all of them and the file is the same
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
                                                      const hlsnap_oci_desc *desc, hlsnap_oci_digest *out,
@@ -1552,8 +1557,12 @@ static hlsnap_result hlsnap__oci_no_layout(hlsnap_error *err) {
 
 /* Opens the layout's directory; -1 and HLSNAP_OK when there is none. */
 static hlsnap_result hlsnap__oci_open_root(const char *dir, int *fd, hlsnap_error *err) {
+    struct stat st;
     *fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return *fd < 0 && errno != ENOENT ? hlsnap__oci_os(err, errno, "open", dir) : HLSNAP_OK;
+    if (*fd >= 0) return HLSNAP_OK;
+    if (errno != ENOENT) return hlsnap__oci_os(err, errno, "open", dir);
+    if (lstat(dir, &st) != 0 || !S_ISLNK(st.st_mode)) return HLSNAP_OK;
+    return hlsnap__oci_os(err, ENOENT, "a link that leads nowhere", dir);
 }
 
 /* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
@@ -3134,8 +3143,8 @@ static hlsnap_result hlsnap__oci_report(const hlsnap_oci_desc *desc, uint64_t do
 
 /* ---- >>plan: which pages a save writes, and which it finds in blobs that the layout holds already ---- */
 
-#define HLSNAP__OCI_LAYERS 8u /* of a snapshot as this writer writes it; one that would have more is written whole */
-#define HLSNAP__OCI_FRESH UINT32_MAX /* a run's layer, while planning: the one that this save writes */
+#define HLSNAP__OCI_LAYERS HLSNAP__LAYERS /* of a snapshot as this writer writes it; of more, small ones are merged */
+#define HLSNAP__OCI_FRESH UINT32_MAX      /* a run's layer, while planning: the one that this save writes */
 
 /* A blob that some load or save found pages of the snapshot in. */
 typedef struct hlsnap__oci_known {
@@ -3143,6 +3152,8 @@ typedef struct hlsnap__oci_known {
     hlsnap__oci_blob memory, chunks; /* its files, without an open fd */
     bool there;                      /* the layout holds it, as far as was looked */
     uint64_t used;                   /* pages of the snapshot that the plan finds in it */
+    bool merge;                      /* what the snapshot shows of it is written again, to the new layer */
+    uint32_t rank;                   /* the last of the snapshot's layers with pages there, when used */
     uint32_t number;                 /* of the layer in the manifest, when used */
 } hlsnap__oci_known;
 
@@ -3150,8 +3161,10 @@ typedef struct hlsnap__oci_known {
 typedef struct hlsnap__oci_source {
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* the layer's when planning began; retained; NULL: no more */
     uint32_t knowns[HLSNAP__NUM_PLACES];
-    const hlsnap__place *place; /* the one chosen; NULL: nowhere in this layout */
+    uint64_t shown[HLSNAP__NUM_PLACES]; /* pages of the snapshot that each has */
+    const hlsnap__place *place;         /* the one chosen; NULL: nowhere in this layout */
     uint32_t known;
+    uint64_t kept; /* pages that the plan, when it was carried out, has found there */
 } hlsnap__oci_source;
 
 typedef struct hlsnap__oci_plan {
@@ -3162,6 +3175,7 @@ typedef struct hlsnap__oci_plan {
     uint64_t pages; /* of the new layer; 0: there is none */
     hlsnap__oci_layer layers[HLSNAP__OCI_LAYERS];
     uint32_t num_layers;
+    uint32_t fresh; /* number of the new layer, if there is one */
 } hlsnap__oci_plan;
 
 typedef enum hlsnap__oci_part {
@@ -3181,6 +3195,7 @@ typedef struct hlsnap__oci_save {
     const hlsnap__sha256_ways *sha;
     uint8_t *buffer; /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
     uint8_t *sums;   /* the chunk list */
+    uint64_t done;   /* bytes that were hashed or written, but for the work in progress */
     hlsnap__text text;
     hlsnap__oci_plan plan;
     hlsnap__oci_store store;
@@ -3244,15 +3259,51 @@ static hlsnap_result hlsnap__oci_sources_find(hlsnap__oci_save *save, hlsnap_err
     return HLSNAP_OK;
 }
 
-/* Chooses for each layer one of these, whose blob is there. */
+/* The first run of a place that ends behind a page of the layer, or NULL. */
+static const hlsnap__place_run *hlsnap__place_at(const hlsnap__place *place, uint64_t page) {
+    uint32_t lo = 0, hi = place ? place->num : 0;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if ((uint64_t)place->runs[mid].page + place->runs[mid].pages <= page)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return place && lo < place->num ? &place->runs[lo] : NULL;
+}
+
+/* How many of n pages of the layer a place has. */
+static uint64_t hlsnap__place_has(const hlsnap__place *place, uint64_t page, uint64_t n) {
+    const hlsnap__place_run *run = hlsnap__place_at(place, page);
+    const uint64_t end = page + n;
+    uint64_t found = 0;
+    for (; run && run < place->runs + place->num && run->page < end; run++) {
+        const uint64_t from = run->page > page ? run->page : page, to = (uint64_t)run->page + run->pages;
+        found += (to < end ? to : end) - from;
+    }
+    return found;
+}
+
+/* Chooses for each layer one of these, whose blob is there: the one with most of what the snapshot shows, or the newer. */
 static void hlsnap__oci_sources_choose(hlsnap__oci_save *save) {
+    hlsnap__oci_source *source = save->plan.sources;
     uint32_t i, k;
     for (i = 0; i < save->s->num_layers; i++) {
-        hlsnap__oci_source *source = &save->plan.sources[i];
-        source->place = NULL;
-        for (k = 0; k < HLSNAP__NUM_PLACES && source->places[k] && !source->place && !save->flat; k++) {
-            source->known = source->knowns[k];
-            if (save->plan.known[source->known].there) source->place = source->places[k];
+        source[i].place = NULL;
+        memset(source[i].shown, 0, sizeof(source[i].shown));
+    }
+    for (i = 0; i < save->s->num_extents && !save->flat; i++) {
+        const hlsnap__extent *e = &save->s->extents[i];
+        for (k = 0; k < HLSNAP__NUM_PLACES && source[e->layer].places[k]; k++)
+            source[e->layer].shown[k] += hlsnap__place_has(source[e->layer].places[k], e->layer_page, e->pages);
+    }
+    for (i = 0; i < save->s->num_layers && !save->flat; i++) {
+        uint64_t most = 0;
+        for (k = 0; k < HLSNAP__NUM_PLACES && source[i].places[k]; k++) {
+            if (!save->plan.known[source[i].knowns[k]].there || source[i].shown[k] <= most) continue;
+            source[i].known = source[i].knowns[k];
+            source[i].place = source[i].places[k];
+            most = source[i].shown[k];
         }
     }
 }
@@ -3314,28 +3365,16 @@ static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t num
     return r;
 }
 
-/* The first run of a place that ends behind a page of the layer, or NULL. */
-static const hlsnap__place_run *hlsnap__place_at(const hlsnap__place *place, uint64_t page) {
-    uint32_t lo = 0, hi = place ? place->num : 0;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if ((uint64_t)place->runs[mid].page + place->runs[mid].pages <= page)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return place && lo < place->num ? &place->runs[lo] : NULL;
-}
-
 /* Adds an extent of the snapshot: what lies in a known blob as it is, of the rest the pages that are not zero. */
 static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsnap__extent *e, hlsnap_error *err) {
     const hlsnap__oci_source *source = &save->plan.sources[e->layer];
+    const hlsnap__place *place = source->place && !save->plan.known[source->known].merge ? source->place : NULL;
     bool join = e->page > 0 && hlsnap__oci_same_region(&save->s->guest->layout, e->page, e->page - 1);
     hlsnap_result r = HLSNAP_OK;
     uint32_t i, n;
     for (i = 0; !r && i < e->pages; i += n, join = true) {
         const uint64_t at = (uint64_t)e->layer_page + i;
-        const hlsnap__place_run *run = hlsnap__place_at(source->place, at);
+        const hlsnap__place_run *run = hlsnap__place_at(place, at);
         n = e->pages - i;
         if (run && run->page <= at) {
             hlsnap__extent known;
@@ -3344,7 +3383,6 @@ static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsna
             known.pages = n;
             known.layer = source->known;
             known.layer_page = run->at + (uint32_t)(at - run->page);
-            save->plan.known[source->known].used += n;
             r = hlsnap__oci_plan_add(&save->plan, &known, join, err);
         } else {
             if (run && n > run->page - at) n = (uint32_t)(run->page - at);
@@ -3355,59 +3393,168 @@ static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsna
     return r;
 }
 
+/* Counts what runs show of each blob, and the pages of the new layer. */
+static void hlsnap__oci_plan_count(hlsnap__oci_plan *plan) {
+    uint32_t i;
+    plan->pages = 0;
+    for (i = 0; i < plan->num_known; i++) plan->known[i].used = 0;
+    for (i = 0; i < plan->num; i++)
+        if (plan->runs[i].layer == HLSNAP__OCI_FRESH)
+            plan->pages += plan->runs[i].pages;
+        else
+            plan->known[plan->runs[i].layer].used += plan->runs[i].pages;
+}
+
 static hlsnap_result hlsnap__oci_plan_runs(hlsnap__oci_save *save, hlsnap_error *err) {
     hlsnap__oci_plan *plan = &save->plan;
+    const hlsnap__layout *l = &save->s->guest->layout;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    hlsnap__oci_sources_choose(save);
-    for (i = 0; i < plan->num_known; i++) plan->known[i].used = 0;
     plan->num = 0;
     for (i = 0; !r && i < save->s->num_extents; i++) r = hlsnap__oci_plan_extent(save, &save->s->extents[i], err);
+    if (!r && !plan->num) { /* a guest of zeros: the manifest needs a layer, so the first text page is stored */
+        hlsnap__extent first = {0, 1, HLSNAP__OCI_FRESH, 0};
+        first.page = (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT));
+        r = hlsnap__oci_plan_add(plan, &first, false, err);
+    }
+    hlsnap__oci_plan_count(plan);
     return r;
 }
 
-/* Joins the runs of a plan with only fresh ones over gaps of up to `gap` zero pages, which are then stored. */
-static void hlsnap__oci_plan_join(hlsnap__oci_plan *plan, const hlsnap__layout *l, uint32_t gap) {
-    uint32_t i, num = 0;
-    for (i = 0; i < plan->num; i++) {
-        hlsnap__extent run = plan->runs[i], *last = num ? &plan->runs[num - 1] : NULL;
-        if (last && run.page - (last->page + last->pages) <= gap && hlsnap__oci_same_region(l, last->page, run.page))
-            last->pages = run.page + run.pages - last->page;
+/* Ranks blobs by the last of the snapshot's layers that they have pages of, so that what is saved again, when what was new
+   then is known, gives the same order. Returns the rank of what is new. */
+static uint32_t hlsnap__oci_plan_rank(hlsnap__oci_save *save) {
+    hlsnap__oci_plan *plan = &save->plan;
+    uint32_t i, fresh = UINT32_MAX;
+    for (i = 0; i < save->s->num_layers; i++)
+        if (plan->sources[i].place && !plan->known[plan->sources[i].known].merge)
+            plan->known[plan->sources[i].known].rank = i;
         else
-            plan->runs[num++] = run;
-    }
-    plan->num = num;
+            fresh = i;
+    return fresh;
 }
 
-/* Numbers the layers: known blobs in the order of the snapshot's layers, then the new one. True: there are too many, or what
-   stands over the first one has more than half its pages, and the snapshot had better be written whole. */
+/* The blob of that rank, when the plan uses it, or NULL. */
+static hlsnap__oci_known *hlsnap__oci_known_at(hlsnap__oci_save *save, uint32_t rank) {
+    const hlsnap__oci_source *source = &save->plan.sources[rank];
+    hlsnap__oci_known *k = source->place ? &save->plan.known[source->known] : NULL;
+    return k && k->used && k->rank == rank ? k : NULL;
+}
+
+/* Chooses blobs whose pages go to the new layer, so that a chain of snapshots does not grow, while its base stays. False: none. */
+static bool hlsnap__oci_plan_merge(hlsnap__oci_save *save) {
+    hlsnap__share share[HLSNAP__MAX_LAYERS];
+    hlsnap__oci_known *row[HLSNAP__MAX_LAYERS], *k;
+    uint32_t i, num = 0;
+    bool some = false;
+    hlsnap__oci_plan_rank(save);
+    for (i = 0; i < save->s->num_layers && num < HLSNAP__MAX_LAYERS; i++) {
+        k = hlsnap__oci_known_at(save, i);
+        if (!k) continue;
+        memset(&share[num], 0, sizeof(share[num]));
+        share[num].pages = k->place->pages;
+        share[num].shown = k->used;
+        row[num++] = k;
+    }
+    if (!save->plan.pages && num <= HLSNAP__OCI_LAYERS)
+        return false; /* as it was loaded or saved, so it is saved again */
+    hlsnap__shares_choose(share, num);
+    for (i = 0; i < num; i++) some = (row[i]->merge = share[i].merge) || some;
+    return some;
+}
+
+/* Adds a layer to the manifest; false: there are too many. */
+static bool hlsnap__oci_plan_layer(hlsnap__oci_plan *plan, const char *memory, const char *chunks, uint64_t pages,
+                                   uint32_t *number) {
+    hlsnap__oci_layer *layer = &plan->layers[plan->num_layers];
+    if (plan->num_layers == HLSNAP__OCI_LAYERS) return false;
+    layer->memory = memory;
+    layer->chunks = chunks;
+    layer->pages = pages;
+    *number = plan->num_layers++;
+    return true;
+}
+
+/* Numbers the layers by their rank. False: there are too many, or what the snapshot shows beside the first one that is there is
+   more than half its pages, and it had better be written whole. */
 static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     hlsnap__oci_plan *plan = &save->plan;
-    uint64_t above = 0;
-    uint32_t i, num = 0;
-    plan->pages = 0;
-    for (i = 0; i < plan->num; i++)
-        if (plan->runs[i].layer == HLSNAP__OCI_FRESH) plan->pages += plan->runs[i].pages;
+    const hlsnap__oci_blob *b = save->blobs;
+    const uint32_t fresh = hlsnap__oci_plan_rank(save), num = save->s->num_layers;
+    uint64_t base = UINT64_MAX, above = 0;
+    bool ok = true;
+    uint32_t i;
+    hlsnap__oci_plan_count(plan);
     for (i = 0; i < plan->num_known; i++) plan->known[i].number = HLSNAP__OCI_FRESH;
-    for (i = 0; i < save->s->num_layers; i++) {
-        hlsnap__oci_known *k = plan->sources[i].place ? &plan->known[plan->sources[i].known] : NULL;
-        if (!k || !k->used || k->number != HLSNAP__OCI_FRESH) continue;
-        if (num) above += k->place->pages;
-        if (num == HLSNAP__OCI_LAYERS) return true;
-        k->number = num;
-        plan->layers[num].memory = k->memory.digest;
-        plan->layers[num].chunks = k->chunks.digest;
-        plan->layers[num++].pages = k->place->pages;
+    plan->num_layers = 0;
+    for (i = 0; ok && i <= num; i++) {
+        hlsnap__oci_known *k = i < num ? hlsnap__oci_known_at(save, i) : NULL;
+        if (k && base != UINT64_MAX) above += k->used;
+        if (k && base == UINT64_MAX) base = k->place->pages;
+        if (k) ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
+        if (ok && plan->pages && i == (fresh < num ? fresh : num))
+            ok = hlsnap__oci_plan_layer(plan, b[HLSNAP__OCI_MEMORY].digest, b[HLSNAP__OCI_CHUNKS].digest, plan->pages,
+                                        &plan->fresh);
     }
-    if (num && plan->pages && above + plan->pages > plan->layers[0].pages / 2) return true;
-    if (plan->pages && num == HLSNAP__OCI_LAYERS) return true;
-    plan->num_layers = num + (plan->pages > 0);
-    if (plan->pages) {
-        plan->layers[num].memory = save->blobs[HLSNAP__OCI_MEMORY].digest;
-        plan->layers[num].chunks = save->blobs[HLSNAP__OCI_CHUNKS].digest;
-        plan->layers[num].pages = plan->pages;
+    return ok && (!plan->pages || above + plan->pages <= base / 2 || base == UINT64_MAX);
+}
+
+/* Pages to store, so that run i and the one before it are one run of the new layer: the zero pages between, and what lies in
+   other layers. UINT32_MAX: they are of two regions. */
+static uint32_t hlsnap__oci_join_cost(const hlsnap__oci_plan *plan, const hlsnap__layout *l, uint32_t i) {
+    const hlsnap__extent *b = &plan->runs[i], *a = b - 1;
+    if (!hlsnap__oci_same_region(l, a->page, b->page)) return UINT32_MAX;
+    return b->page - (a->page + a->pages) + (a->layer == HLSNAP__OCI_FRESH ? 0 : a->pages) +
+           (b->layer == HLSNAP__OCI_FRESH ? 0 : b->pages);
+}
+
+static int hlsnap__oci_u32_order(const void *a, const void *b) {
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The n-th smallest cost, and how many of those that cost as much are among the first n. False: there are none. */
+static bool hlsnap__oci_join_limit(const uint32_t *costs, uint32_t *sorted, uint32_t num, uint32_t n, uint32_t *limit,
+                                   uint32_t *ties) {
+    uint32_t i, count = 0;
+    for (i = 1; i < num; i++)
+        if (costs[i] != UINT32_MAX) sorted[count++] = costs[i];
+    if (!count) return false;
+    qsort(sorted, count, sizeof(sorted[0]), hlsnap__oci_u32_order);
+    if (n > count) n = count;
+    *limit = sorted[n - 1];
+    for (*ties = 0; *ties < n && sorted[n - 1 - *ties] == *limit;) ++*ties;
+    return true;
+}
+
+/* Makes of n pairs of neighbours one run of the new layer each: those for which the fewest pages are stored, of equal ones the
+   first. *joined is false: there are none. */
+static hlsnap_result hlsnap__oci_plan_join(hlsnap__oci_save *save, uint32_t n, bool *joined, hlsnap_error *err) {
+    hlsnap__oci_plan *plan = &save->plan;
+    const hlsnap__layout *l = &save->s->guest->layout;
+    uint32_t *costs = (uint32_t *)hlsnap__alloc(plan->num, 2 * sizeof(costs[0]), err);
+    uint32_t i, k, limit = 0, ties = 0, num = plan->num;
+    if (!costs) return HLSNAP_ERR_MEMORY;
+    for (i = 1; i < num; i++) costs[i] = hlsnap__oci_join_cost(plan, l, i);
+    *joined = hlsnap__oci_join_limit(costs, costs + num, num, n, &limit, &ties);
+    for (i = k = 1; *joined && i < num; i++) {
+        const hlsnap__extent run = plan->runs[i];
+        hlsnap__extent *last = &plan->runs[k - 1];
+        if (costs[i] > limit || (costs[i] == limit && !ties)) {
+            plan->runs[k++] = run;
+            continue;
+        }
+        if (costs[i] == limit) ties--;
+        last->pages = run.page + run.pages - last->page;
+        last->layer = HLSNAP__OCI_FRESH;
     }
-    return false;
+    plan->num = 0;
+    for (i = 0; i < k; i++) { /* what was another layer's may go on what is before it or behind: there is room */
+        const hlsnap__extent run = plan->runs[i];
+        hlsnap__oci_plan_add(plan, &run, run.page > 0 && hlsnap__oci_same_region(l, run.page, run.page - 1), err);
+    }
+    hlsnap__free(costs);
+    return HLSNAP_OK;
 }
 
 /* Whether a reader will take the extents: two of the snapshot's layers may have come to lie in one blob, which would then be
@@ -3422,74 +3569,302 @@ static bool hlsnap__oci_plan_readable(const hlsnap__oci_save *save) {
                                  HLSNAP_ERR_CONFIG, &unused) == HLSNAP_OK;
 }
 
-/* Turns what runs say of their layer into what the config will say; *fits: a reader will take extents and config. */
-static hlsnap_result hlsnap__oci_plan_finish(hlsnap__oci_save *save, bool *fits, hlsnap_error *err) {
-    static const char placeholder[72] = "sha256:................................................................";
-    hlsnap__oci_plan *plan = &save->plan;
-    uint64_t fresh = 0;
-    uint32_t i;
-    hlsnap_result r;
-    *fits = false;
-    if (plan->num > HLSNAP__OCI_MAX_EXTENTS) return HLSNAP_OK;
-    memcpy(save->blobs[HLSNAP__OCI_CHUNKS].digest, placeholder, sizeof(placeholder));
+/* Turns what runs say of their layer into what the config will say. */
+static void hlsnap__oci_plan_finish(hlsnap__oci_plan *plan) {
+    uint32_t i, fresh = 0;
     for (i = 0; i < plan->num; i++) {
         hlsnap__extent *run = &plan->runs[i];
         if (run->layer != HLSNAP__OCI_FRESH) {
             run->layer = plan->known[run->layer].number;
         } else {
-            run->layer = plan->num_layers - 1;
-            run->layer_page = (uint32_t)fresh;
+            run->layer = plan->fresh;
+            run->layer_page = fresh;
             fresh += run->pages;
         }
     }
+}
+
+/* And back. */
+static void hlsnap__oci_plan_resume(hlsnap__oci_plan *plan) {
+    uint32_t i, known[HLSNAP__OCI_LAYERS];
+    for (i = 0; i < HLSNAP__OCI_LAYERS; i++) known[i] = HLSNAP__OCI_FRESH;
+    for (i = 0; i < plan->num_known; i++)
+        if (plan->known[i].number != HLSNAP__OCI_FRESH) known[plan->known[i].number] = i;
+    for (i = 0; i < plan->num; i++) plan->runs[i].layer = known[plan->runs[i].layer];
+}
+
+/* Writes the config, but for the new chunk list's digest, to save->text. *over: extents that there are too many, or will not fit
+   it by a low estimate; else *fits: a reader will take it. Runs say what the config says only when it fits. */
+static hlsnap_result hlsnap__oci_plan_write(hlsnap__oci_save *save, uint32_t *over, bool *fits, hlsnap_error *err) {
+    static const char placeholder[72] = "sha256:................................................................";
+    const size_t extent = sizeof("[4294967295,4294967295,31,4294967295],");
+    hlsnap__oci_plan *plan = &save->plan;
+    hlsnap_result r;
+    *fits = false;
+    *over = plan->num > HLSNAP__OCI_MAX_EXTENTS ? plan->num - HLSNAP__OCI_MAX_EXTENTS : 0;
+    if (*over) return HLSNAP_OK;
+    memcpy(save->blobs[HLSNAP__OCI_CHUNKS].digest, placeholder, sizeof(placeholder));
     r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
     if (r) return r;
+    hlsnap__oci_plan_finish(plan);
     hlsnap__oci_config_write(&save->text, save->s, plan->layers, plan->num_layers, plan->runs, plan->num);
-    *fits = save->text.size <= HLSNAP__OCI_JSON_MAX && hlsnap__oci_plan_readable(save);
+    if (save->text.size > HLSNAP__OCI_JSON_MAX)
+        *over = (uint32_t)((save->text.size - HLSNAP__OCI_JSON_MAX) / extent + 1);
+    else
+        *fits = hlsnap__oci_plan_readable(save);
+    if (!*fits) hlsnap__oci_plan_resume(plan);
     return HLSNAP_OK;
 }
 
-/* One try, over the blobs that are thought to be there. Leaves the config, but for the new chunk list's digest, in
-   save->text. */
+/* One try, over the blobs that are thought to be there. */
 static hlsnap_result hlsnap__oci_plan_try(hlsnap__oci_save *save, bool *fits, hlsnap_error *err) {
-    hlsnap__oci_plan *plan = &save->plan;
-    const hlsnap__layout *l = &save->s->guest->layout;
-    uint32_t gap, i;
-    hlsnap_result r = hlsnap__oci_plan_runs(save, err);
+    uint32_t over = 0, i;
+    bool joined = true;
+    hlsnap_result r;
     *fits = false;
-    if (!r && !plan->num) { /* a guest of zeros: the manifest needs a layer, so the first text page is stored */
-        hlsnap__extent first = {0, 1, HLSNAP__OCI_FRESH, 0};
-        first.page = (uint32_t)hlsnap__region_page(l, hlsnap__layout_find(l, HLSNAP__TEXT));
-        r = hlsnap__oci_plan_add(plan, &first, false, err);
+    hlsnap__oci_sources_choose(save);
+    for (i = 0; i < save->plan.num_known; i++) save->plan.known[i].merge = false;
+    r = hlsnap__oci_plan_runs(save, err);
+    if (!r && hlsnap__oci_plan_merge(save)) r = hlsnap__oci_plan_runs(save, err);
+    while (!r && joined) {
+        if (!hlsnap__oci_plan_number(save)) return HLSNAP_OK; /* flat has no known blobs, and so never gets here */
+        r = hlsnap__oci_plan_write(save, &over, fits, err);
+        if (r || !over) return r;
+        r = hlsnap__oci_plan_join(save, over, &joined, err);
     }
-    if (!r && hlsnap__oci_plan_number(save)) return HLSNAP_OK; /* flat has no known blobs, and so never gets here */
-    for (gap = 1; !r; gap *= 2) {
-        r = hlsnap__oci_plan_finish(save, fits, err);
-        if (r || *fits || !save->flat) return r;
-        if (gap > HLSNAP__MAX_PAGES) return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
-        for (i = 0; i < plan->num; i++) plan->runs[i].layer = HLSNAP__OCI_FRESH;
-        hlsnap__oci_plan_join(plan, l, gap);
-        hlsnap__oci_plan_number(save);
+    if (!r && save->flat) r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
+    return r;
+}
+
+/* ---- >>look: whether blobs that lie in the layout are what their names say, on one thread or several ---- */
+
+static bool hlsnap__oci_thread(pthread_t *thread, void *(*run)(void *), void *arg);
+
+typedef struct hlsnap__oci_file {
+    hlsnap__oci_blob *b;
+    const hlsnap__place *known; /* as for hlsnap__oci_blob_look */
+    int fd;                     /* -1: nothing to hash */
+    bool listed;                /* its chunks are known to be those of the list */
+    bool young;
+    int32_t wrong; /* atomic: its content is another one, or cannot be read */
+} hlsnap__oci_file;
+
+/* A thread that helps, and its buffer of HLSNAP__OCI_BATCH bytes behind it. */
+typedef struct hlsnap__oci_looker {
+    struct hlsnap__oci_looker *next;
+    struct hlsnap__oci_looking *l;
+    pthread_t thread;
+} hlsnap__oci_looker;
+
+/* The digest of a file is a chain, for one thread; but that of its chunk list another one may make meanwhile. */
+typedef struct hlsnap__oci_looking {
+    const hlsnap__oci_save *save;
+    hlsnap__oci_file *files;
+    uint32_t num, parts; /* files; 2: file i is tasks 2 i, the whole, and 2 i + 1, its chunks; 1: task i is both */
+    uint32_t next;       /* atomic: the first task that nobody took */
+    uint64_t done;       /* atomic: bytes of the files that were hashed */
+    uint64_t total;      /* for progress */
+    uint32_t running;    /* atomic: threads that help */
+    int32_t stop;        /* atomic: not 0 = give up */
+    hlsnap__oci_looker *lookers;
+} hlsnap__oci_looking;
+
+static void hlsnap__oci_file_set(hlsnap__oci_file *f, hlsnap__oci_blob *b, const hlsnap__place *known) {
+    memset(f, 0, sizeof(*f));
+    f->b = b;
+    f->known = known;
+    f->fd = -1;
+}
+
+/* Opens a file, to be hashed unless it is the one that was. */
+static void hlsnap__oci_file_open(const hlsnap__oci_store *store, hlsnap__oci_file *f) {
+    hlsnap_error unused;
+    struct stat st;
+    uint64_t size;
+    f->b->shared = false;
+    if (hlsnap__oci_open(store->sha256, f->b->digest + 7, &f->fd, &size, &unused)) {
+        f->fd = -1;
+        return;
+    }
+    if (fstat(f->fd, &st) == 0 && size == f->b->size) {
+        f->young = hlsnap__oci_young(&st);
+        hlsnap__oci_blob_stat(f->b, &st);
+        f->b->shared = f->known && f->known->ino == f->b->ino && f->known->dev == f->b->dev &&
+                       f->known->ctime_s == f->b->ctime_s && f->known->ctime_ns == f->b->ctime_ns;
+        f->listed = f->known && f->known->list_ino == f->b->ino && f->known->list_dev == f->b->dev &&
+                    f->known->list_ctime_s == f->b->ctime_s && f->known->list_ctime_ns == f->b->ctime_ns;
+        if (!f->b->shared) return;
+    }
+    close(f->fd);
+    f->fd = -1;
+}
+
+/* What was found out about a file that was hashed. */
+static void hlsnap__oci_file_close(hlsnap__oci_file *f, bool found) {
+    hlsnap_error unused;
+    if (f->fd < 0) return;
+    if (found && !f->wrong) {
+        /* who wrote it may not have done that; a failure is reported once only, so it is never asked again */
+        if (hlsnap__oci_fsync(f->fd, f->b->digest, &unused) != HLSNAP_OK) f->b->unsynced = true;
+        f->b->shared = !f->b->unsynced;
+        f->b->young = f->young;
+    }
+    close(f->fd);
+    f->fd = -1;
+}
+
+/* Whether a digest is the one that a text says. */
+static bool hlsnap__oci_sum_is(hlsnap__sha256 *sha, const char *digest) {
+    uint8_t sum[32];
+    char text[72];
+    hlsnap__sha256_final(sha, sum);
+    hlsnap__sha256_text(sum, text);
+    return strcmp(text, digest) == 0;
+}
+
+/* Hashes a file, whole or its chunks or both. The caller's thread alone reports. */
+static hlsnap_result hlsnap__oci_file_hash(hlsnap__oci_looking *l, hlsnap__oci_file *f, bool whole, bool chunks,
+                                           uint8_t *buffer, bool report, hlsnap_error *err) {
+    const hlsnap__oci_save *save = l->save;
+    uint8_t sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
+    hlsnap__sha256 all, list;
+    hlsnap_error unused;
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t at, n;
+    chunks = chunks && f->known && !f->listed;
+    hlsnap__sha256_init(&all, save->sha->one);
+    hlsnap__sha256_init(&list, save->sha->one);
+    for (at = 0; !r && (whole || chunks) && at < f->b->size; at += n) {
+        n = f->b->size - at < HLSNAP__OCI_BATCH ? f->b->size - at : HLSNAP__OCI_BATCH;
+        if (__atomic_load_n(&l->stop, __ATOMIC_RELAXED) || __atomic_load_n(&f->wrong, __ATOMIC_RELAXED)) return r;
+        if (hlsnap__pread(f->fd, buffer, (size_t)n, at, &unused)) {
+            __atomic_store_n(&f->wrong, 1, __ATOMIC_RELAXED);
+            return r;
+        }
+        if (whole) hlsnap__sha256_update(&all, buffer, (size_t)n);
+        if (chunks) hlsnap__sha256_chunks(save->sha, buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
+        if (chunks) hlsnap__sha256_update(&list, sums, (size_t)((n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32));
+        if (whole) __atomic_fetch_add(&l->done, n, __ATOMIC_RELAXED);
+        if (report)
+            r = hlsnap__oci_report(&save->desc, save->done + __atomic_load_n(&l->done, __ATOMIC_RELAXED), l->total,
+                                   err);
+    }
+    if (!r && ((whole && !hlsnap__oci_sum_is(&all, f->b->digest)) ||
+               (chunks && !hlsnap__oci_sum_is(&list, f->known->chunks))))
+        __atomic_store_n(&f->wrong, 1, __ATOMIC_RELAXED);
+    return r;
+}
+
+/* Takes tasks until there are none. */
+static hlsnap_result hlsnap__oci_look_run(hlsnap__oci_looking *l, uint8_t *buffer, bool report, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    while (!r && !__atomic_load_n(&l->stop, __ATOMIC_RELAXED)) {
+        const uint32_t task = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+        hlsnap__oci_file *f = &l->files[task / l->parts];
+        if (task >= l->num * l->parts) break;
+        if (f->fd >= 0)
+            r = hlsnap__oci_file_hash(l, f, l->parts == 1 || task % 2 == 0, l->parts == 1 || task % 2 == 1, buffer,
+                                      report, err);
     }
     return r;
 }
 
+static void *hlsnap__oci_look_thread(void *arg) {
+    hlsnap__oci_looker *looker = (hlsnap__oci_looker *)arg;
+    hlsnap_error unused;
+    hlsnap__oci_look_run(looker->l, (uint8_t *)(looker + 1), false, &unused);
+    __atomic_fetch_sub(&looker->l->running, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Starts up to n threads. Where there are none, or no memory, those that there are do their share. */
+static void hlsnap__oci_lookers_start(hlsnap__oci_looking *l, uint32_t n) {
+    for (; n; n--) {
+        hlsnap__oci_looker *looker = (hlsnap__oci_looker *)hlsnap__alloc_raw(sizeof(*looker) + HLSNAP__OCI_BATCH, NULL);
+        if (!looker) return;
+        looker->l = l;
+        __atomic_fetch_add(&l->running, 1, __ATOMIC_RELAXED);
+        if (!hlsnap__oci_thread(&looker->thread, hlsnap__oci_look_thread, looker)) {
+            __atomic_fetch_sub(&l->running, 1, __ATOMIC_RELAXED);
+            hlsnap__free(looker);
+            return;
+        }
+        looker->next = l->lookers;
+        l->lookers = looker;
+    }
+}
+
+/* This thread's share, then reports until the others have done theirs. */
+static hlsnap_result hlsnap__oci_look_share(hlsnap__oci_looking *l, hlsnap_error *err) {
+    const struct timespec nap = {0, 1000000};
+    hlsnap_result r = hlsnap__oci_look_run(l, l->save->buffer, true, err);
+    while (!r && __atomic_load_n(&l->running, __ATOMIC_ACQUIRE)) {
+        nanosleep(&nap, NULL);
+        r = hlsnap__oci_report(&l->save->desc, l->save->done + __atomic_load_n(&l->done, __ATOMIC_RELAXED), l->total,
+                               err);
+    }
+    if (r) __atomic_store_n(&l->stop, 1, __ATOMIC_RELAXED);
+    while (l->lookers) {
+        hlsnap__oci_looker *looker = l->lookers;
+        pthread_join(looker->thread, NULL);
+        l->lookers = looker->next;
+        hlsnap__free(looker);
+    }
+    return r;
+}
+
+/* hlsnap__oci_blob_look of several, with progress. A failure only when that cancels. then: bytes that will be written. */
+static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_file *files, uint32_t num,
+                                            uint64_t then, hlsnap_error *err) {
+    const uint32_t threads = save->desc.threads ? save->desc.threads : 1;
+    hlsnap__oci_looking l;
+    uint32_t i, tasks = 0;
+    uint64_t size = 0;
+    hlsnap_result r = HLSNAP_OK;
+    memset(&l, 0, sizeof(l));
+    l.save = save;
+    l.files = files;
+    l.num = num;
+    for (i = 0; i < num; i++) {
+        hlsnap__oci_file_open(&save->store, &files[i]);
+        if (files[i].fd < 0) continue;
+        size += files[i].b->size;
+        tasks += files[i].b->size > HLSNAP__OCI_BATCH && files[i].known && !files[i].listed ? 2 : 1;
+    }
+    l.parts = threads > 1 ? 2 : 1;
+    l.total = save->done + size + then;
+    if (size > HLSNAP__OCI_BATCH) hlsnap__oci_lookers_start(&l, (tasks < threads ? tasks : threads) - 1);
+    if (tasks) r = hlsnap__oci_look_share(&l, err);
+    for (i = 0; i < num; i++) hlsnap__oci_file_close(&files[i], !r);
+    save->done += size;
+    return r;
+}
+
+/* ---- >>plan-check ---- */
+
 /* Looks at the blobs that the plan shares: all of their content, unless that was done before. *sound is false: one of them is
    not, and will not be thought to be there again. */
 static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound, hlsnap_error *err) {
-    uint32_t i;
+    hlsnap__oci_file files[HLSNAP__OCI_LAYERS];
+    uint32_t i, num = 0;
+    hlsnap_result r;
     *sound = true;
     for (i = 0; i < save->plan.num_known; i++) {
         hlsnap__oci_known *k = &save->plan.known[i];
+        if (!k->used || !k->there || k->memory.shared) continue;
+        hlsnap__oci_file_set(&files[num++], &k->memory, k->place);
+    }
+    r = hlsnap__oci_files_look(save, files, num, save->plan.pages * HLSNAP__PAGE, err);
+    for (i = 0; !r && i < save->plan.num_known; i++) {
+        hlsnap__oci_known *k = &save->plan.known[i];
         if (!k->used || !k->there) continue;
-        if (!k->memory.shared) hlsnap__oci_blob_look(&save->store, &k->memory, k->place, save->sha, save->buffer);
         if (!k->chunks.shared) hlsnap__oci_blob_look(&save->store, &k->chunks, NULL, save->sha, save->buffer);
         if (k->memory.unsynced || k->chunks.unsynced)
             return hlsnap__fail(err, HLSNAP_ERR_OS, EIO, "blobs/sha256/%s: fsync failed", k->memory.digest + 7);
         k->there = k->memory.shared && k->chunks.shared;
         *sound = *sound && k->there;
     }
-    return HLSNAP_OK;
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error *err) {
@@ -3517,9 +3892,10 @@ static int hlsnap__oci_spot_order(const void *a, const void *b) {
 }
 
 /* The parts of the snapshot's extents that the plan put into the new layer: at most num of them fit `spots`; NULL counts. */
-static uint32_t hlsnap__oci_spots(const hlsnap__oci_save *save, hlsnap__oci_spot *spots) {
+static uint32_t hlsnap__oci_spots(hlsnap__oci_save *save, hlsnap__oci_spot *spots) {
     const hlsnap__oci_plan *plan = &save->plan;
     uint32_t i, k = 0, num = 0;
+    for (i = 0; i < save->s->num_layers; i++) plan->sources[i].kept = 0;
     for (i = 0; i < save->s->num_extents; i++) {
         const hlsnap__extent *e = &save->s->extents[i];
         while (k < plan->num && (uint64_t)plan->runs[k].page + plan->runs[k].pages <= e->page) k++;
@@ -3528,7 +3904,7 @@ static uint32_t hlsnap__oci_spots(const hlsnap__oci_save *save, hlsnap__oci_spot
             const uint32_t from = run->page > e->page ? run->page : e->page,
                            end = run->page + run->pages < e->page + e->pages ? run->page + run->pages
                                                                              : e->page + e->pages;
-            if (run->layer == plan->num_layers - 1) {
+            if (run->layer == plan->fresh) {
                 if (spots) {
                     spots[num].layer = e->layer;
                     spots[num].run.page = e->layer_page + (from - e->page);
@@ -3536,7 +3912,8 @@ static uint32_t hlsnap__oci_spots(const hlsnap__oci_save *save, hlsnap__oci_spot
                     spots[num].run.at = run->layer_page + (from - run->page);
                 }
                 num++;
-            }
+            } else
+                plan->sources[e->layer].kept += end - from;
             if (run->page + run->pages > end) break; /* goes on in the next extent */
         }
     }
@@ -3577,8 +3954,10 @@ static void hlsnap__oci_remember_fresh(hlsnap__oci_save *save) {
     qsort(spots, num, sizeof(*spots), hlsnap__oci_spot_order);
     for (i = 0; i < num; i = end) {
         hlsnap__place *place;
-        uint64_t next = 0;
-        for (end = i; end < num && spots[end].layer == spots[i].layer;) end++;
+        uint64_t next = 0, pages = 0;
+        for (end = i; end < num && spots[end].layer == spots[i].layer;) pages += spots[end++].run.pages;
+        if (pages < save->plan.sources[spots[i].layer].kept)
+            continue; /* a few only: the blob with the others is known */
         place =
             hlsnap__oci_place_new(memory->digest, save->blobs[HLSNAP__OCI_CHUNKS].digest, save->plan.pages, end - i);
         if (!place) break;
@@ -3593,12 +3972,19 @@ static void hlsnap__oci_remember_fresh(hlsnap__oci_save *save) {
     hlsnap__free(spots);
 }
 
-/* A layer that is a blob. */
-static void hlsnap__oci_remember_loaded(hlsnap__layer *layer, const char *memory, const char *chunks) {
+/* A layer that is a blob. listed: the file whose chunks were all verified, or NULL. */
+static void hlsnap__oci_remember_loaded(hlsnap__layer *layer, const char *memory, const char *chunks,
+                                        const struct stat *listed) {
     hlsnap__place *place = hlsnap__oci_place_new(memory, chunks, layer->pages, 1);
     if (!place) return;
     place->num = 1;
     place->runs[0].pages = (uint32_t)layer->pages;
+    if (listed) {
+        place->list_dev = (uint64_t)listed->st_dev;
+        place->list_ino = (uint64_t)listed->st_ino;
+        place->list_ctime_s = (uint64_t)listed->st_ctim.tv_sec;
+        place->list_ctime_ns = (uint64_t)listed->st_ctim.tv_nsec;
+    }
     hlsnap__layer_place_set(layer, place);
 }
 
@@ -3650,7 +4036,7 @@ static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uin
     while (!r && n) {
         const hlsnap__extent *e = &save->plan.runs[*run];
         uint64_t skip, k;
-        if (e->layer != save->plan.num_layers - 1 || at >= (uint64_t)e->layer_page + e->pages) {
+        if (e->layer != save->plan.fresh || at >= (uint64_t)e->layer_page + e->pages) {
             ++*run;
             continue;
         }
@@ -3688,8 +4074,9 @@ static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oc
         if (!r && syscall(SYS_sync_file_range, b->fd, (int64_t)at, (int64_t)n, HLSNAP__OCI_START_WRITING) != 0 &&
             (errno == EIO || errno == ENOSPC || errno == EDQUOT))
             r = hlsnap__oci_os(err, errno, "write", "a memory layer");
-        if (!r) r = hlsnap__oci_report(&save->desc, at + n, total, err);
+        if (!r) r = hlsnap__oci_report(&save->desc, save->done + at + n, save->done + total, err);
     }
+    save->done += total;
     hlsnap__sha256_final(&whole, sum);
     hlsnap__sha256_text(sum, b->digest);
     b->size = total;
@@ -3716,8 +4103,8 @@ static hlsnap_result hlsnap__oci_layer_save(hlsnap__oci_save *save, hlsnap_error
     save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
     if (!save->sums) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_memory_write(save, &save->blobs[HLSNAP__OCI_MEMORY], err);
-    for (i = 0; !r && i + 1 < save->plan.num_layers; i++)
-        if (strcmp(save->plan.layers[i].memory, save->blobs[HLSNAP__OCI_MEMORY].digest) == 0) {
+    for (i = 0; !r && i < save->plan.num_layers; i++)
+        if (i != save->plan.fresh && strcmp(save->plan.layers[i].memory, save->blobs[HLSNAP__OCI_MEMORY].digest) == 0) {
             save->whole = true; /* a guest wrote elsewhere what it had written before; no reader takes one blob twice */
             r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "blobs/sha256/%s: the new layer, too",
                              save->plan.layers[i].memory + 7);
@@ -3729,6 +4116,7 @@ static hlsnap_result hlsnap__oci_layer_save(hlsnap__oci_save *save, hlsnap_error
 static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_error *err) {
     const hlsnap__oci_plan *plan = &save->plan;
     hlsnap__oci_blob *b = save->blobs;
+    hlsnap__oci_file memory;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_layer_save(save, err);
     if (r) return r;
@@ -3742,7 +4130,11 @@ static hlsnap_result hlsnap__oci_blobs_write(hlsnap__oci_save *save, hlsnap_erro
     r = hlsnap__oci_part_write(save, HLSNAP__OCI_MANIFEST, save->text.at, save->text.size, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++) /* all at once: the first one's journal commit does for all */
         if (b[i].size) r = hlsnap__oci_fsync(b[i].fd, "a new blob", err);
-    for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
+    if (!r && b[HLSNAP__OCI_MEMORY].size) {
+        hlsnap__oci_file_set(&memory, &b[HLSNAP__OCI_MEMORY], NULL);
+        r = hlsnap__oci_files_look(save, &memory, 1, 0, err);
+    }
+    for (i = HLSNAP__OCI_MEMORY + 1; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (b[i].size) hlsnap__oci_blob_look(&save->store, &b[i], NULL, save->sha, save->buffer);
     return r;
 }
@@ -3984,6 +4376,8 @@ typedef struct hlsnap__oci_work {
     bool compare;   /* instead of writing the copy: what is there must be what was verified */
     uint32_t layer; /* for messages, as is */
     char digest[72];
+    bool steady;          /* the blob's file is not young, and has not changed while it was read or cloned */
+    struct stat file;     /* what it was before that */
     uint64_t size;        /* bytes of the blob */
     uint8_t *sums;        /* of the chunk list, what is of chunks that are used */
     uint32_t *before;     /* for each batch, how many of these are of the batches before it */
@@ -4436,14 +4830,32 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
     return hlsnap__oci_work_shrink(w, m->chunks[i].size / 32, err);
 }
 
+/* Whether a file is what it was. */
+static bool hlsnap__oci_file_still(int fd, const struct stat *was) {
+    struct stat st;
+    return fstat(fd, &st) == 0 && st.st_dev == was->st_dev && st.st_ino == was->st_ino && st.st_size == was->st_size &&
+           st.st_ctim.tv_sec == was->st_ctim.tv_sec && st.st_ctim.tv_nsec == was->st_ctim.tv_nsec;
+}
+
+/* Whether a work that is done has verified all chunks of a file: their list is then known to be that of what the file holds, as
+   long as the file stays as it is. That its name is the digest of that, too, is not. */
+static bool hlsnap__oci_all_listed(const hlsnap__oci_work *w) {
+    const uint64_t num = hlsnap__oci_chunks_size(w->size) / 32;
+    uint64_t i;
+    for (i = 0; i < num && w->used[i];) i++;
+    return w->verify && w->steady && i == num;
+}
+
 /* Fills *layer from an open blob: from its clone, from a sealed copy of what is used, or from the file itself. */
 static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
                                             hlsnap__layer **layer, hlsnap_error *err) {
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
     hlsnap_result r = private_guard ? hlsnap__file_room(w->size, "a layer", err) : HLSNAP_OK;
-    const int clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
-    int own;
+    int own, clone;
+    w->steady = fstat(w->fd, &w->file) == 0 && !hlsnap__oci_young(&w->file);
+    clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
     if (clone >= 0) {
+        w->steady = hlsnap__oci_file_still(w->fd, &w->file) && w->steady; /* the clone is ours alone */
         close(w->fd);
         w->fd = clone;
     } else if (private_guard && !r)
@@ -4451,6 +4863,7 @@ static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_
     w->verify = verify;
     if (!r && (verify || w->copy >= 0))
         r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
+    if (clone < 0) w->steady = hlsnap__oci_file_still(w->fd, &w->file) && w->steady;
     load->done += w->size;
     if (!r && w->copy >= 0) r = hlsnap__memfd_seal(w->copy, err);
     if (r) return r;
@@ -4467,7 +4880,8 @@ static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, 
     hlsnap_result r = hlsnap__oci_work_make(load, i, &w, err);
     if (!r) r = hlsnap__oci_layer_make(load, &w, verify && !later, &load->layers[i], err);
     if (!r && verify) /* else it is not known to be that blob's content */
-        hlsnap__oci_remember_loaded(load->layers[i], load->manifest.memory[i].digest, load->manifest.chunks[i].digest);
+        hlsnap__oci_remember_loaded(load->layers[i], load->manifest.memory[i].digest, load->manifest.chunks[i].digest,
+                                    hlsnap__oci_all_listed(&w) ? &w.file : NULL);
     if (!r && load->watch) {
         hlsnap__retain(&load->watch->watch.refs);
         load->layers[i]->watch = &load->watch->watch;

@@ -17,6 +17,10 @@
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
      delta_save     256 pages more, under a new tag, where a base of 256 MiB lies that this process loaded. Limit: what the format
                     asks for, see limit_delta_save. The first one, which hashes the base, is said in a comment; so is what it takes
+     chain_bytes    bytes of memory layers written for each byte changed, in 50 saves with 8 random pages changed before each,
+                    over a base of 256 MiB. Limit: 1. What all files of the layout take, a comment says
+     chain_save     the next save of such a chain; no limit, but delta_save is the same over the base alone, with more pages
+     chain_load     a load of it, private, beside load_private's limit for the base's file: what so many layers cost
      verify_gbps    chunk digests of 64 MiB in memory on one thread; limit: what openssl speed does (EVP, messages of 64 KiB).
                     limit_check has openssl's own figure beside that
      load_mapped    64 MiB, verified, guard NONE; limit: open, read, chunk digests of the same file
@@ -38,9 +42,9 @@
 #include <sys/utsname.h>
 
 enum { MAX_ROUNDS = 99, MAX_MORE = 6, BATCH = 64, FAKE_CALLS = 2000 };
-enum { TEXT_SIZE = 64 << 20, DELTA_PAGES = 256, BASE_PAGES = 65536, LOAD_PAGES = 16384 };
+enum { TEXT_SIZE = 64 << 20, DELTA_PAGES = 256, BASE_PAGES = 65536, LOAD_PAGES = 16384, CHAIN = 50, CHAIN_PAGES = 8 };
 
-typedef enum unit { NS, MS, GBPS } unit; /* GBPS: of TEXT_SIZE bytes */
+typedef enum unit { NS, MS, GBPS, PARTS } unit; /* GBPS: of TEXT_SIZE bytes; PARTS: the ns are millionths */
 
 typedef struct bench {
     limit_ctx limit;
@@ -58,6 +62,12 @@ typedef struct bench {
     uint32_t pages;                 /* restore_call: N */
     hlsnap_oci_desc oci;            /* of the loads */
     int num_saves;
+    uint64_t room, room_pages;      /* what make_big filled */
+    uint64_t chain_pages;           /* of the memory layers that the saves of a chain wrote */
+    hlsnap_oci_layer layers[2][128]; /* of the last save, and of the one before it */
+    int num_layers[2];
+    uint64_t seed;
+    hlsnap_sandbox *chain_sb;       /* that the chain is of */
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
     double last;                    /* time of the last host call */
@@ -380,6 +390,11 @@ static void make_text(bench *b) {
     limit_pattern(b->text, TEXT_SIZE);
 }
 
+static void end_chain(bench *b) {
+    hlsnap_sandbox_destroy(b->chain_sb);
+    b->chain_sb = NULL;
+}
+
 /* A new layout b->big with v1, a snapshot of about that many stored pages. */
 static void make_big(bench *b, uint32_t pages) {
     hlsnap_sandbox *sb = create(b, &b->desc, (uint64_t)pages * 4096 + (2 << 20));
@@ -387,11 +402,14 @@ static void make_big(bench *b, uint32_t pages) {
     hlsnap_snapshot *s;
     uint64_t at, left, n;
     make_text(b);
+    end_chain(b);
     remove_all(b, b->big);
     invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
     hlsnap_snapshot_get_info(b->snapshot, &info);
     left = (pages - info.stored_pages) * 4096;
     at = invoke(b, sb, find(b, sb, "room", "u64(u64)"), hlsnap_u64(left), 1).as.u64;
+    b->room = at;
+    b->room_pages = left / 4096;
     for (; left; left -= n, at += n) {
         n = left < TEXT_SIZE ? left : TEXT_SIZE;
         if (hlsnap_sandbox_write(sb, at, b->text, n, &b->err)) bad(b, "write");
@@ -459,6 +477,82 @@ static double op_delta_save(bench *b) {
 
 static double own_delta_save(bench *b, int n) { return block(b, n, 1, op_delta_save); }
 static double limit_of_delta_save(bench *b, int n) { return limit_delta_save(&b->limit, n); }
+
+/* ---- >>chain ---- */
+
+static bool chain_layer(const hlsnap_oci_layer *layer, void *user) {
+    bench *b = (bench *)user;
+    b->layers[0][b->num_layers[0]++] = *layer;
+    for (int i = 0; i < b->num_layers[1]; i++)
+        if (strcmp(b->layers[1][i].memory.text, layer->memory.text) == 0) return true;
+    b->chain_pages += layer->pages;
+    return true;
+}
+
+/* Counts the pages of layers that the snapshot listed before did not have. */
+static void count_layers(bench *b, const char *tag) {
+    memcpy(b->layers[1], b->layers[0], sizeof b->layers[0]);
+    b->num_layers[1] = b->num_layers[0];
+    b->num_layers[0] = 0;
+    if (hlsnap_oci_layers(b->big, tag, chain_layer, b, &b->err)) bad(b, "oci_layers");
+}
+
+/* One word in each of CHAIN_PAGES random pages, and a save. */
+static double op_chain_save(bench *b) {
+    hlsnap_snapshot *s;
+    double t;
+    for (int i = 0; i < CHAIN_PAGES; i++) {
+        b->seed = compute_xorshift(b->seed, 1);
+        if (hlsnap_sandbox_write(b->chain_sb, b->room + b->seed % b->room_pages * 4096, &b->seed, 8, &b->err)) bad(b, "write");
+    }
+    s = take(b, b->chain_sb);
+    t = limit_now();
+    if (hlsnap_oci_save(b->big, "chain", s, NULL, NULL, &b->err)) bad(b, "oci_save in a chain");
+    t = limit_now() - t;
+    hlsnap_snapshot_release(s);
+    return t;
+}
+
+static void make_chain(bench *b) {
+    char path[600];
+    hlsnap_snapshot *base;
+    uint64_t before;
+    make_big(b, BASE_PAGES);
+    base = load(b, b->big, "v1");
+    b->chain_sb = spawn(b, &b->desc, base);
+    hlsnap_snapshot_release(base);
+    b->seed = 88172645463325252u;
+    count_layers(b, "v1");
+    b->chain_pages = 0;
+    before = layout_bytes(b, b->big, path);
+    for (int i = 0; i < CHAIN; i++) {
+        op_chain_save(b);
+        count_layers(b, "chain");
+    }
+    printf("# chain: %d saves write %.2f bytes of all kinds for each that changed; layers: %d\n", CHAIN,
+           (double)(layout_bytes(b, b->big, path) - before) / (CHAIN * CHAIN_PAGES * 4096.0), b->num_layers[0]);
+    if (limit_set_load(&b->limit, path) != 0) bad(b, path);
+}
+
+/* One chain does for the rows that come one after the other. */
+static void begin_chain(bench *b) {
+    if (!b->chain_sb) make_chain(b);
+    b->from = load(b, b->big, "chain");
+}
+
+static double own_chain_bytes(bench *b, int n) { return (void)n, (double)b->chain_pages / (CHAIN * CHAIN_PAGES) * 1e6; }
+static double limit_of_chain_bytes(bench *b, int n) { return (void)b, (void)n, 1e6; }
+static double own_chain_save(bench *b, int n) { return block(b, n, 1, op_chain_save); }
+
+static double op_chain_load(bench *b) {
+    double t = limit_now();
+    hlsnap_snapshot *s = load(b, b->big, "chain");
+    t = limit_now() - t;
+    hlsnap_snapshot_release(s);
+    return t;
+}
+
+static double own_chain_load(bench *b, int n) { return block(b, n, 1, op_chain_load); }
 
 /* restore_call of a snapshot that was loaded as two layers, the upper one of n scattered pages. What is dirtied lies in both. */
 static void begin_restore_layers(bench *b, uint32_t n) {
@@ -648,6 +742,9 @@ static const row rows[] = {
     {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, NS, 3, NULL},
     {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, NS, 1, NULL},
     {"delta_save", limit_of_delta_save, own_delta_save, 3, 0, NS, 2, begin_delta},
+    {"chain_bytes", limit_of_chain_bytes, own_chain_bytes, 1, 0, PARTS, 1, begin_chain},
+    {"chain_save", NULL, own_chain_save, 3, 0, NS, 1, begin_chain},
+    {"chain_load", limit_of_load_private, own_chain_load, 3, 0, NS, 1, begin_chain},
     {"verify_gbps", limit_of_verify, own_verify, 3, 0, GBPS, 1, begin_verify},
     {"load_mapped", limit_of_load_mapped, own_big_load, 3, 0, NS, 2, begin_load_mapped},
     {"load_private", limit_of_load_private, own_big_load, 3, 0, NS, 2, begin_load},
@@ -661,11 +758,13 @@ static const row rows[] = {
 static double at_percent(const double *sorted, int n, int percent) { return sorted[(n - 1) * percent / 100]; }
 
 /* A block's time in the row's unit. */
-static double in_unit(const row *r, double ns) { return r->unit == GBPS ? TEXT_SIZE / ns : r->unit == MS ? ns / 1e6 : ns; }
+static double in_unit(const row *r, double ns) {
+    return r->unit == GBPS ? TEXT_SIZE / ns : r->unit == MS || r->unit == PARTS ? ns / 1e6 : ns;
+}
 
 static void print_row(const row *r, double *own, double *limit, double *ratio, int n) {
-    static const char *const units[] = {"ns", "ms", "GB/s"};
-    static const int digits[] = {0, 1, 2};
+    static const char *const units[] = {"ns", "ms", "GB/s", "1"};
+    static const int digits[] = {0, 1, 2, 2};
     printf("%s\t%s\t%.*f\t", r->name, units[r->unit], digits[r->unit], in_unit(r, limit_median(own, n)));
     if (r->limit) {
         const double of_limit = in_unit(r, limit_median(limit, n)), median = limit_median(ratio, n);
@@ -767,6 +866,7 @@ int main(int argc, char **argv) {
     prepare(&b);
     for (size_t i = 0; i < HLSNAP_COUNT(rows); i++)
         if (!only || strcmp(rows[i].name, only) == 0) run_row(&b, &rows[i], rounds);
+    end_chain(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
     free(b.text);

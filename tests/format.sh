@@ -43,14 +43,18 @@ for layers in 1 2 3 16 128; do
     check "$layers layers: hlsnap saves it flat, as python does, byte by byte" copied $layers
 done
 again() { # into the layout that has the layers already: they stay when they are few and the upper ones small
-    for row in "1 2" "2 3" "12 3" "13 4" "8 9" "10 16"; do
+    for row in "1 2" "2 3" "12 3" "13 4" "8 9" "10 16" "14 32" "15 33" \
+        "16 33 --small --pages 900" "17 45 --small --pages 2000" "18 90 --small --pages 3000"; do
         # shellcheck disable=SC2086
         set -- $row
-        python write a "s$1" --seed "$1" --layers "$2" && d=$(hlsnap copy a "s$1" a "t$1") &&
-            want=$(python write b "s$1" --seed "$1" --layers "$2" --again) || return 1
-        [ "$d" = "$want" ] || { echo "seed $1, $2 layers: $d, not $want"; return 1; }
+        seed=$1 layers=$2
+        shift 2
+        python write a "s$seed" --seed "$seed" --layers "$layers" "$@" && d=$(hlsnap copy a "s$seed" a "t$seed") &&
+            want=$(python write b "s$seed" --seed "$seed" --layers "$layers" "$@" --again) || return 1
+        [ "$d" = "$want" ] || { echo "seed $seed, $layers layers: $d, not $want"; return 1; }
+        [ "$#" = 0 ] || hlsnap load a "t$seed" | grep -E 'layers=(1[0-9]|2[0-9]|3[0-2]) ' || return 1 # merged
     done
-    python exact a t1 t2 t12 t13 t8 t10 && reads a
+    python exact a t1 t2 t12 t13 t8 t10 t14 t15 t16 t17 t18 && reads a
 }
 check "a chain saved again into its layout" again
 goldens() { # tests/golden, where the C that is gone wrote it ("extreme" would be 32 GiB to read)

@@ -11,6 +11,7 @@ It shares no line with hlsnap_oci.h, so where the two agree, the text says enoug
     exact DIR REF...            are manifest, config and index entry byte by byte what the text says writers write?
     write DIR TAG [options]     write a snapshot made up from --seed: valid, but as odd as the text allows
         --layers N              a chain: a base and N - 1 deltas, with pages no extent shows and pages shown twice
+        --small                 the base has nearly all pages, and a delta a few
         --pages N               about so many pages in stored regions
         --count N               N of them, from --seed on, with tags TAG and the seed behind it
         --flat                  the same memory as one layer, as the text's "Writing" has it
@@ -42,11 +43,12 @@ import stat
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Set, Tuple
 
 PAGE, CHUNK = 4096, 65536
 MAX_JSON, MAX_INDEX, MAX_INT, MAX_DEPTH, MAX_VALUES = 1 << 20, 1 << 26, 1 << 53, 16, 262144
 MAX_LAYERS, MAX_LAYER_BYTES, MAX_EXTENTS = 128, 1 << 35, 32768
+MAX_WRITTEN = 32  # layers; of more, writers merge some
 LOWEST, END_OF_ADDRESSES = 0x200000, 0x7F0000000000
 RUNTIME_TLS = 3072
 KINDS = ("text", "rodata", "data", "tls", "heap", "stack", "mailbox", "identity")
@@ -911,59 +913,116 @@ def index_with(path: str, new: Dict[str, Any]) -> bytes:
 
 
 def flatten(made: Made) -> Made:
-    config, pages = made.config, {}
-    for extent in config.extents:
-        for i in range(extent[1]):
-            data = made.page(extent, i)
-            if data.count(0) != PAGE:
-                pages[extent[0] + i] = data
-    regions = config.stored_regions()
+    config, pages = made.config, shown_pages(made)
     first_text = next((r.gva - config.base) // PAGE for r in config.regions if r.kind == "text")
     if not pages:
         pages[first_text] = bytes(PAGE)
-    for widest in [0] + [1 << n for n in range(24)]:
-        flat = copy.copy(config)
-        flat.extents = runs(sorted(pages), regions, widest)
+    flat, found = copy.copy(config), runs(sorted(pages), config.stored_regions())
+    over = max(0, len(found) - MAX_EXTENTS)
+    while True:
+        found = joined(found, over)
+        flat.extents = numbered(found, 0)
         flat.layers = [(sum(e[1] for e in flat.extents), "sha256:" + "0" * 64)]
-        if len(flat.extents) <= MAX_EXTENTS and len(to_json(flat.document())) <= MAX_JSON:
+        excess = len(to_json(flat.document())) - MAX_JSON
+        if excess <= 0:
             break
+        over = excess // len("[4294967295,4294967295,31,4294967295], ") + 1  # no extent is longer, so no more than need be
     nothing = bytes(PAGE)
     memory = b"".join(pages.get(e[0] + i, nothing) for e in flat.extents for i in range(e[1]))
     flat.layers = [layer_info(memory)]
     return Made(flat, [memory])
 
 
+def shown_pages(made: Made, layers: Optional[Set[int]] = None) -> Dict[int, bytes]:
+    """The guest pages that are not zero, or those of them that lie in these layers."""
+    pages = {}
+    for extent in made.config.extents:
+        for i in range(extent[1] if layers is None or extent[2] in layers else 0):
+            data = made.page(extent, i)
+            if data.count(0) != PAGE:
+                pages[extent[0] + i] = data
+    return pages
+
+
+def merged_layers(config: Config) -> Set[int]:
+    """Those whose pages a writer moves to a new layer when there are too many (it has nothing else that is new)."""
+    pages, shown = [n for n, _ in config.layers], [0] * len(config.layers)
+    for e in config.extents:
+        shown[e[2]] += e[1]
+    found: Set[int] = set()
+    if len(pages) <= MAX_WRITTEN:
+        return found
+    if sum(pages[1:]) > 2 * sum(shown[1:]) + 64:
+        found = {i for i in range(1, len(pages)) if pages[i] > 2 * shown[i]}
+    rest = sorted((shown[i], i) for i in range(1, len(pages)) if i not in found)
+    least, total = max(8, len(pages) - len(found) + 1 - MAX_WRITTEN), 0
+    if len(rest) + 2 <= MAX_WRITTEN:
+        return found
+    for n, (size, i) in enumerate(rest):
+        if n >= least and (rest[least - 1][0] <= 8 * rest[0][0] or size > total):
+            break
+        found.add(i)
+        total += size
+    return found
+
+
 def save_again(made: Made) -> Made:
     """What a writer makes of a snapshot whose layers the layout holds, all of them: they stay, unless they are too many."""
-    if len(made.config.layers) > 8:
+    config, merged = copy.copy(made.config), merged_layers(made.config)
+    pages = shown_pages(made, merged)
+    kept = [i for i in range(len(config.layers)) if i not in merged]
+    above = sum(e[1] for e in config.extents if e[2] in kept[1:]) + len(pages)
+    if pages and (above > config.layers[0][0] // 2 or len(kept) + 1 > MAX_WRITTEN):
         return flatten(made)
-    config, extents = copy.copy(made.config), []
-    for e in config.extents:
+    order = sorted(kept + [max(merged)] if pages else kept)
+    fresh = order.index(max(merged)) if pages else 0
+    parts = numbered(runs(sorted(pages), config.stored_regions()), fresh)
+    parts += [(e[0], e[1], order.index(e[2]), e[3]) for e in config.extents if e[2] not in merged]
+    extents: List[Extent] = []
+    for e in sorted(parts):
         last = extents[-1] if extents else (0, 0, 0, 0)
         borders = any(start == e[0] for start, _ in config.stored_regions())
         if e[0] == last[0] + last[1] and e[2:] == (last[2], last[3] + last[1]) and not borders:
             extents[-1] = (last[0], last[1] + e[1], last[2], last[3])
         else:
             extents.append(e)
-    config.extents = extents
-    return Made(config, made.layers)
+    memory = b"".join(pages[page] for page in sorted(pages))
+    layers = [memory if pages and i == fresh else made.layers[layer] for i, layer in enumerate(order)]
+    config.extents, config.layers = extents, [layer_info(layer) for layer in layers]
+    return Made(config, layers)
 
 
-def runs(pages: List[int], regions: List[Tuple[int, int]], widest: int) -> List[Extent]:
-    """Maximal extents over ascending pages; gaps inside a region of at most `widest` pages are stored."""
-    found: List[List[int]] = []
-    r, region = 0, -1
+def runs(pages: List[int], regions: List[Tuple[int, int]]) -> List[Tuple[int, int, int]]:
+    """First page, the one behind, and region of maximal runs of ascending pages."""
+    found: List[Tuple[int, int, int]] = []
+    r = 0
     for page in pages:
         while regions[r][1] <= page:
             r += 1
-        if found and region == r and page - found[-1][1] <= widest:
-            found[-1][1] = page + 1
+        if found and found[-1][1:] == (page, r):
+            found[-1] = (found[-1][0], page + 1, r)
         else:
-            found.append([page, page + 1])
-        region = r
+            found.append((page, page + 1, r))
+    return found
+
+
+def joined(found: List[Tuple[int, int, int]], count: int) -> List[Tuple[int, int, int]]:
+    """So many of the smallest gaps inside a region are stored; of equal ones the first."""
+    gaps = [(b[0] - a[1], i + 1) for i, (a, b) in enumerate(zip(found, found[1:])) if a[2] == b[2]]
+    closed, made = {i for _, i in sorted(gaps)[:count]}, found[:1]
+    for i, run in enumerate(found[1:], 1):
+        if i in closed:
+            made[-1] = (made[-1][0], run[1], run[2])
+        else:
+            made.append(run)
+    return made
+
+
+def numbered(found: List[Tuple[int, int, int]], layer: int) -> List[Extent]:
+    """Runs as extents of a layer that holds them one after the other."""
     extents, at = [], 0
-    for start, end in found:
-        extents.append((start, end - start, 0, at))
+    for start, end, _ in found:
+        extents.append((start, end - start, layer, at))
         at += end - start
     return extents
 
@@ -976,8 +1035,8 @@ class Maker:
 
     NAMES = ("guest.elf", "", "a b", 'quo"te\\back/slash', "gäst-€-😀", "<&>", "x" * 63)
 
-    def __init__(self, seed: int, num_layers: int, num_pages: int, features: List[str]):
-        self.rng, self.seed, self.num_layers = random.Random(seed), seed, num_layers
+    def __init__(self, seed: int, num_layers: int, num_pages: int, features: List[str], small: bool = False):
+        self.rng, self.seed, self.num_layers, self.small = random.Random(seed), seed, num_layers, small
         self.features, self.count = features, 0
         self.num_pages = max(num_pages or self.rng.randint(24, 300), num_layers + 24)
 
@@ -1051,10 +1110,10 @@ class Maker:
 
     def make_layer(self, layer: int, own: List[int]) -> bytes:
         rng, memory, foreign = self.rng, [], set(own[:layer] + own[layer + 1:])
-        writes = {own[layer]}
+        writes = {own[layer]} | (set(self.stored) - foreign if self.small and layer == 0 else set())
         for _ in range(rng.randint(1, 4) + (12 if layer == 0 else 0)):
             start = rng.randrange(len(self.stored))
-            run = self.stored[start:start + rng.randint(1, 20)]
+            run = self.stored[start:start + rng.randint(1, 3 if self.small and layer else 20)]
             if layer and rng.random() < 0.2:
                 self.forget(set(run) - set(own))
             else:
@@ -1951,7 +2010,7 @@ def command_write(args: argparse.Namespace) -> int:
     features = sorted(filter(None, args.features.split(",")))
     need(1 <= args.layers <= MAX_LAYERS, "ARG", f"--layers: 1 to {MAX_LAYERS}")
     for seed in range(args.seed, args.seed + (args.count or 1)):
-        made = make_scattered(seed) if args.scatter else Maker(seed, args.layers, args.pages, features).make()
+        made = make_scattered(seed) if args.scatter else Maker(seed, args.layers, args.pages, features, args.small).make()
         made = without_content(made) if args.zero else made
         made = flatten(made) if args.flat else save_again(made) if args.again else made
         print(save(args.dir, args.tag + str(seed) * (args.count > 0), made))
@@ -2004,7 +2063,7 @@ def arguments() -> argparse.Namespace:
     for name, default in (("--layers", 1), ("--seed", 1), ("--pages", 0), ("--count", 0)):
         write.add_argument(name, type=int, default=default)
     write.add_argument("--features", default="")
-    for name in ("--flat", "--again", "--zero", "--scatter"):
+    for name in ("--flat", "--again", "--zero", "--scatter", "--small"):
         write.add_argument(name, action="store_true")
     made = command("mutants", command_mutants, "out")
     made.add_argument("--seed", type=int, default=1)

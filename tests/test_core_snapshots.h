@@ -355,7 +355,6 @@ static void stored_pages(void) {
     for (i = 0; i < 10; i++) hlsnap_snapshot_release(s[i % 5]);
 }
 
-/* A thousand snapshots: the chain of layers stays short, in one sandbox and from sandbox to sandbox. */
 /* The first word of a heap page as the snapshot has it. */
 static uint64_t heap_of(const hlsnap_snapshot *s, uint32_t i) {
     const hlsnap__layout *l = &s->guest->layout;
@@ -367,12 +366,13 @@ static uint64_t heap_of(const hlsnap_snapshot *s, uint32_t i) {
     return hlsnap__get64(bytes);
 }
 
+/* A thousand snapshots: the chain of layers stays short, in one sandbox and from sandbox to sandbox. */
 static void chains(void) {
     const hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *sb = start(GUEST_ALL, 64), *next;
     hlsnap_snapshot *s = NULL, *last = NULL;
     uint32_t i, most = 0, in_heap[64] = {0};
-    const uint32_t n = (uint32_t)operations(1000), layers = sb->memory.base->num_layers;
+    const uint32_t n = (uint32_t)operations(1000);
     for (i = 0; i < n; i++) {
         CHECK_EQ(dirty(sb, i % 64, 1, i + 1), HLSNAP_OK);
         CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
@@ -380,7 +380,7 @@ static void chains(void) {
         hlsnap_snapshot_release(last);
         last = s;
     }
-    CHECK(most > 2 && most <= layers + HLSNAP__TAKE_DEPTH);
+    CHECK_EQ(most, HLSNAP__LAYERS);
     for (i = most = 0; i < n; i++) { /* every snapshot starts the next sandbox */
         in_heap[i % 64] = 5000 + i;
         CHECK_EQ(hlsnap_sandbox_create_from(last, &d, &next, &err), HLSNAP_OK);
@@ -392,12 +392,91 @@ static void chains(void) {
         hlsnap_snapshot_release(last);
         last = s;
     }
-    CHECK(most > HLSNAP__TAKE_DEPTH && most <= HLSNAP__TAKE_LAYERS);
+    CHECK_EQ(most, HLSNAP__LAYERS);
     check_extents(last);
     CHECK_EQ(hlsnap_sandbox_restore(sb, last, &err), HLSNAP_OK);
     for (i = 0; i < 64; i++) CHECK(!in_heap[i] || heap_word(sb, i) == in_heap[i]);
     hlsnap_snapshot_release(last);
     hlsnap_sandbox_destroy(sb);
+}
+
+/* What a chain copies: a large layer never, and a small one not often; and what is not shown any more goes. */
+static void chains_copy_little(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 8192);
+    hlsnap_snapshot *s = NULL, *last = NULL;
+    uint64_t copied = 0, changed = 0, seed = 1, held = 0, most = 0;
+    const hlsnap__layer *large, *image;
+    uint32_t i, k;
+    CHECK_EQ(dirty(sb, 0, 4096, 1), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &last, &err), HLSNAP_OK);
+    large = last->layers[last->num_layers - 1];
+    image = last->layers[0];
+    for (i = 0; i < 100; i++) {
+        for (k = 0; k < 8; k++) {
+            seed = seed * 6364136223846793005u + 1;
+            CHECK_EQ(dirty(sb, (uint32_t)(seed >> 40) % 4096, 1, i + 2), HLSNAP_OK);
+        }
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+        CHECK(s->num_layers <= HLSNAP__LAYERS && s->layers[0] == image && s->layers[1] == large);
+        copied += s->layers[s->num_layers - 1]->pages;
+        changed += 8;
+        if (i == 49) CHECK(copied * 2 <= changed * 3);
+        hlsnap_snapshot_release(last);
+        last = s;
+    }
+    CHECK(copied <= 2 * changed);
+    check_extents(last);
+    for (i = 0; i < 60; i++) { /* nine of ten pages again and again: what they were is not kept */
+        for (k = 0; k < 100; k++)
+            if (i == 0 || (k + i) % 10) CHECK_EQ(dirty(sb, 5000 + k, 1, 900 + i), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+        for (k = 2, held = 0; k < s->num_layers; k++) held += s->layers[k]->pages;
+        if (held > most) most = held;
+        hlsnap_snapshot_release(last);
+        last = s;
+    }
+    CHECK(most < 2 * (800 + 100) + 200);
+    check_extents(last);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(last);
+}
+
+/* Layers that somebody watches are not copied into one that nobody does. */
+static hlsnap_result sound(hlsnap__watch *w, uint64_t wait_ns, bool *pending, hlsnap_error *e) {
+    (void)w, (void)wait_ns, (void)pending, (void)e;
+    return HLSNAP_OK;
+}
+static void no_destroy(hlsnap__watch *w) { (void)w; }
+static void watched_layers_stay(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = start(GUEST_ALL, 128), *next;
+    hlsnap_snapshot *s = NULL, *last = NULL;
+    hlsnap__watch watch = HLSNAP_ZERO;
+    uint32_t i, k, n;
+    watch.check = sound;
+    watch.destroy = no_destroy;
+    watch.refs = 1;
+    for (i = 0; i < 30; i++) {
+        CHECK_EQ(dirty(sb, i, 1, i + 1), HLSNAP_OK);
+        hlsnap_snapshot_release(last);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &last, &err), HLSNAP_OK);
+    }
+    n = last->num_layers;
+    for (i = 0; i < n; i++) {
+        hlsnap__retain(&watch.refs);
+        last->layers[i]->watch = &watch;
+    }
+    CHECK_EQ(hlsnap_sandbox_create_from(last, &d, &next, &err), HLSNAP_OK);
+    for (i = 0; i < 20; i++) {
+        CHECK_EQ(dirty(next, 60 + i, 1, i + 1), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(next, &s, &err), HLSNAP_OK);
+        for (k = 0; k < n; k++) CHECK(s->layers[k] == last->layers[k]);
+        hlsnap_snapshot_release(s);
+    }
+    hlsnap_sandbox_destroy(next);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(last);
+    CHECK_EQ(watch.refs, 1);
 }
 
 /* Pages that layers cut into short pieces are mapped as well, once there are enough side by side: a reset looks at what was
@@ -739,4 +818,5 @@ static void forks(void) {
 #define TESTS_SNAPSHOTS(X) \
     X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
     X(extent_diffs) \
-    X(stored_pages) X(chains) X(scattered_deltas) X(large_layers) X(old_kernel) X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)
+    X(stored_pages) X(chains) X(chains_copy_little) X(watched_layers_stay) X(scattered_deltas) X(large_layers) X(old_kernel) \
+    X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)

@@ -79,7 +79,7 @@ PIN(max_extents, HLSNAP__OCI_MAX_EXTENTS, 32768);
 PIN(chunk, HLSNAP__OCI_CHUNK, 65536);
 PIN(json_max, HLSNAP__OCI_JSON_MAX, 1048576);
 PIN(layer_max, HLSNAP__OCI_MAX_SIZE, 1ull << 35);
-PIN(layers_written, HLSNAP__OCI_LAYERS, 8);
+PIN(layers_written, HLSNAP__OCI_LAYERS, 32);
 PIN(lock_gc, HLSNAP__OCI_LOCK_GC, 0);
 PIN(lock_index, HLSNAP__OCI_LOCK_INDEX, 1);
 

@@ -116,7 +116,7 @@ static void path_of(const char *dir, const hlsnap_snapshot *loaded, uint32_t lay
 
 /* What a sandbox that ran on would give: `num` pages of the heap from page `first` on in a new layer, all else as in s. */
 static hlsnap_snapshot *derive(hlsnap_snapshot *s, uint32_t first, uint32_t num, uint64_t seed) {
-    hlsnap__extent e[256];
+    hlsnap__extent e[300];
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     hlsnap_snapshot *out = NULL;
     uint32_t i, n = 0;
@@ -252,23 +252,156 @@ static void unsaved_layers_become_one(void) {
     hlsnap_snapshot_release(s);
 }
 
-static void written_whole_at_nine_layers(void) {
+/* Pages of the memory layers that a layout holds. */
+static uint64_t pages_of(const char *dir) {
+    char pattern[80];
+    glob_t g;
+    struct stat st;
+    uint64_t sum = 0;
+    size_t i;
+    snprintf(pattern, sizeof(pattern), "%s/blobs/sha256/*", dir);
+    if (glob(pattern, 0, NULL, &g) != 0) return 0;
+    for (i = 0; i < g.gl_pathc; i++) {
+        FILE *f = fopen(g.gl_pathv[i], "r");
+        const int c = f ? fgetc(f) : EOF;
+        if (f) fclose(f);
+        if (c != '{' && stat(g.gl_pathv[i], &st) == 0 && st.st_size % 4096 == 0) sum += (uint64_t)st.st_size / 4096;
+    }
+    globfree(&g);
+    return sum;
+}
+
+/* A chain of small deltas: the base is written once, and what stands over it is merged now and then. Saving one again, or what was
+   loaded, gives the same bytes. */
+static void small_layers_are_merged(void) {
     const char *dir = fresh();
-    hlsnap_snapshot *s = large(240, 1), *next, *t;
-    uint32_t i;
+    hlsnap_snapshot *s = large(240, 1), *next, *t, *kept = NULL;
+    uint32_t i, layers, most = 0;
+    char digest[72], again[72];
+    uint64_t pages;
     CHECK_EQ(save(dir, "x", s, NULL), 0);
-    for (i = 1; i < 12; i++) {
-        next = derive(s, 16 + 3 * i, 2, 90 + i);
+    for (i = 1; i <= 100; i++) {
+        next = derive(s, 16 + i * 7 % 240, 1, 90 + i);
+        hlsnap_snapshot_release(s);
+        s = next;
+        CHECK_EQ(save(dir, "x", s, digest), 0);
+        layers = layers_of(dir, "x");
+        if (layers > most) most = layers;
+        if (i < 32) CHECK_EQ(layers, i + 1);
+        if (i == 50) CHECK(pages_of(dir) - 244 <= 50 * 3 / 2);
+        if (i == 7) kept = hlsnap_snapshot_retain(s);
+        if (i % 9) continue;
+        CHECK_EQ(save(dir, "x", s, again), 0);
+        CHECK_STR(digest, again);
+        t = load(dir, "x");
+        if (!t) continue;
+        check_same(s, t);
+        CHECK_EQ(save(dir, "x", t, again), 0);
+        CHECK_STR(digest, again);
+        hlsnap_snapshot_release(t);
+    }
+    CHECK_EQ(most, HLSNAP__LAYERS);
+    CHECK(pages_of(dir) - 244 <= 200); /* far from a second base */
+    pages = pages_of(dir);
+    CHECK_EQ(save(dir, "old", kept, NULL), 0); /* whose layers were merged into others since */
+    CHECK(pages_of(dir) <= pages + 7);
+    t = load(dir, "old");
+    if (t) check_same(kept, t);
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(kept);
+    for (; i <= 130; i++) {
+        next = derive(s, 16 + i * 7 % 240, 1, 90 + i);
         hlsnap_snapshot_release(s);
         s = next;
         CHECK_EQ(save(dir, "x", s, NULL), 0);
-        CHECK_EQ(layers_of(dir, "x"), i < 8 ? i + 1 : i - 7);
-        t = load(dir, "x");
-        if (t) check_same(s, t);
-        hlsnap_snapshot_release(t);
+        layers = layers_of(dir, "x");
+        if (layers == 1) break; /* more than half the base */
     }
+    CHECK_EQ(i, 123);
     check_sound(dir);
     hlsnap_snapshot_release(s);
+}
+
+/* Layers of which little is left are merged as well, before there are many: they held more than twice what is shown. */
+static void overwritten_pages_go(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(250, 1), *next, *t;
+    hlsnap_oci_info info;
+    uint32_t i;
+    CHECK_EQ(save(dir, "x", s, NULL), 0);
+    for (i = 0; i < 40; i++) { /* all but the first page of it, the next time, and so on from the second one */
+        next = derive(s, 20 + i, 40, 90 + i);
+        hlsnap_snapshot_release(s);
+        s = next;
+        CHECK_EQ(save(dir, "x", s, NULL), 0);
+        CHECK_EQ(hlsnap_oci_get_info(dir, "x", &info, &err), 0);
+        CHECK(info.bytes < (254 + 2 * 80 + 64 + 40) * P + 65536);
+    }
+    CHECK(layers_of(dir, "x") < 12);
+    t = load(dir, "x");
+    if (t) check_same(s, t);
+    CHECK_EQ(hlsnap_oci_untag(dir, "none", &err), HLSNAP_ERR_NOT_FOUND);
+    hlsnap_snapshot_release(t);
+    check_sound(dir);
+    hlsnap_snapshot_release(s);
+}
+
+/* More runs than a config may list, over a base: as many as need be are joined in the new layer, and the base stays. */
+static void joined_over_a_base(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s, *next, *t;
+    const uint32_t num = HLSNAP__OCI_MAX_EXTENTS;
+    hlsnap__extent *e = (hlsnap__extent *)calloc(num + 2, sizeof(*e));
+    hlsnap__layer *layers[2], *base = layer_new(120, 5, 999);
+    hlsnap__guest *g = guest_new();
+    char d1[72], d2[72];
+    uint32_t i;
+    for (i = 3; i < 8; i++) g->layout.regions[i].gva += i > 3 ? (uint64_t)num * 4 * P : 0; /* a larger heap */
+    g->layout.regions[3].pages += num * 4;
+    g->layout.pages += num * 4;
+    for (i = 0; i < num; i++) { /* three pages of four, one after the other three in the layer */
+        e[i].page = 16 + i * 4;
+        e[i].pages = 3;
+        e[i].layer_page = i * 3 % 100;
+    }
+    s = snapshot_over(g, base, NULL, e, num);
+    CHECK_EQ(save(dir, "x", s, NULL), 0);
+    CHECK_EQ(layers_of(dir, "x"), 1);
+    e[num + 1] = e[num - 1]; /* a page amid the last run but one: two runs more than may be */
+    e[num] = e[num - 2];
+    e[num].page += 2, e[num].pages = 1, e[num].layer_page += 2;
+    e[num - 1] = e[num - 2];
+    e[num - 1].page += 1, e[num - 1].pages = 1, e[num - 1].layer = 1, e[num - 1].layer_page = 0;
+    e[num - 2].pages = 1;
+    layers[0] = s->layers[0];
+    layers[1] = layer_new(1, 77, 9);
+    CHECK_EQ(hlsnap__snapshot_create(s->guest, 8, layers, 2, e, num + 2, &next, &err), 0);
+    hlsnap__layer_release(layers[1]);
+    CHECK_EQ(save(dir, "y", next, d1), 0);
+    CHECK_EQ(layers_of(dir, "y"), 2);
+    t = load(dir, "y");
+    if (t) {
+        check_same(next, t);
+        CHECK_EQ(t->num_extents, num);
+        CHECK_EQ(t->layers[t->num_layers - 1]->pages, 3); /* the page, and its two neighbours */
+        CHECK_EQ(save(dir, "y", t, d2), 0);
+        CHECK_STR(d1, d2);
+    }
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(save(dir, "y", next, d2), 0);
+    CHECK_STR(d1, d2);
+    for (i = 0; i < 3; i++) { /* that pages of the base's layer are in such blobs, too, does not hide the base */
+        hlsnap_snapshot_release(next);
+        layers[1] = layer_new(1, 78 + i, 9);
+        CHECK_EQ(hlsnap__snapshot_create(s->guest, 9 + i, layers, 2, e, num + 2, &next, &err), 0);
+        hlsnap__layer_release(layers[1]);
+        CHECK_EQ(save(dir, "z", next, NULL), 0);
+        CHECK_EQ(layers_of(dir, "z"), 2);
+    }
+    check_sound(dir);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(s);
+    free(e);
 }
 
 static void written_whole_beyond_half(void) {
@@ -621,6 +754,164 @@ static void flip(const char *path, off_t at) {
     c = (char)(c ^ 0x10);
     CHECK(pwrite(fd, &c, 1, at) == 1);
     close(fd);
+}
+
+typedef struct steps { uint64_t last, total; uint32_t calls, stop; bool backwards; } steps;
+static bool step(uint64_t done, uint64_t total, void *user) {
+    steps *p = (steps *)user;
+    p->backwards = p->backwards || done < p->last || done > total || total < p->total;
+    p->last = done;
+    p->total = total;
+    return ++p->calls != p->stop;
+}
+
+/* The first save over blobs that were loaded hashes them: with progress, which cancels it, on as many threads as are asked for,
+   and with the same result. */
+static void hashes_what_was_loaded(void) {
+    hlsnap_snapshot *a = scattered(3), *b, *s, *next, *t = NULL;
+    const char *dir = fresh(), *plain = fresh();
+    char path[120], other[120], before[72], digest[72] = "";
+    hlsnap_oci_digest d;
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    steps p;
+    uint32_t i;
+    int64_t bytes;
+    save_unpacked(dir, "v1", a, path);
+    b = derive(a, 40, 200, 8); /* a second blob */
+    CHECK_EQ(save(dir, "v2", b, before), 0);
+    CHECK_EQ(sh("cp -r %s %s", dir, plain), 0);
+    bytes = bytes_of(dir);
+    desc.progress = step;
+    desc.user = &p;
+    for (i = 0; i < 6; i++) {
+        const bool cancels = i < 3;
+        s = load(dir, "v2");
+        if (!s) return;
+        CHECK_EQ(s->num_layers, 2);
+        next = derive(s, 60, 3, 9);
+        memset(&p, 0, sizeof(p));
+        p.stop = cancels ? 1 + i : 0;
+        desc.threads = i % 3 + 1;
+        CHECK_EQ(hlsnap_oci_save(dir, "v3", next, &desc, &d, &err), cancels ? HLSNAP_ERR_CANCELLED : HLSNAP_OK);
+        CHECK(!p.backwards);
+        CHECK_EQ(p.total, (1792 + 200 + 3 + (i > 3 ? 3u : 0u)) * P); /* what was written is there already, it is found then */
+        if (cancels) {
+            CHECK(p.last < p.total && p.calls == 1 + i);
+            CHECK_EQ(bytes_of(dir), bytes);
+        } else {
+            CHECK_EQ(p.last, p.total);
+            CHECK(p.calls >= 3);
+            if (digest[0]) CHECK_STR(d.text, digest);
+            memcpy(digest, d.text, sizeof(digest));
+        }
+        hlsnap_snapshot_release(next);
+        hlsnap_snapshot_release(s);
+    }
+    CHECK_EQ(layers_of(dir, "v3"), 3);
+    s = load(plain, "v2"); /* the same without any of it */
+    next = derive(s, 60, 3, 9);
+    CHECK_EQ(save(plain, "v3", next, before), 0);
+    CHECK_STR(digest, before);
+    path_of(plain, s, 0, other, sizeof(other));
+    hlsnap_snapshot_release(next);
+    for (i = 0; i < 6; i++) { /* a byte that no page shows: only the whole says so */
+        hlsnap_snapshot_release(s);
+        s = load(plain, "v2");
+        next = derive(s, 60, 3, 20 + i);
+        flip(other, 1000 * 4096 + 5);
+        desc.threads = i % 3 + 1;
+        desc.progress = i < 3 ? step : NULL;
+        memset(&p, 0, sizeof(p));
+        CHECK_EQ(hlsnap_oci_save(plain, "v4", next, &desc, NULL, &err), HLSNAP_OK);
+        CHECK(!p.backwards && p.last == p.total);
+        CHECK_EQ(hlsnap_oci_load(plain, "v4", NULL, &t, NULL, &err), HLSNAP_OK);
+        if (t) check_same(next, t);
+        CHECK(t && t->layers[0]->pages != 1792);
+        hlsnap_snapshot_release(t);
+        hlsnap_snapshot_release(next);
+        flip(other, 1000 * 4096 + 5);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(a);
+    hlsnap_snapshot_release(b);
+}
+
+static uint64_t listed_of(const hlsnap_snapshot *s, uint32_t layer) {
+    hlsnap__place *place = hlsnap__layer_place_get(s->layers[layer], 0);
+    const uint64_t ino = place ? place->list_ino : 0;
+    CHECK(!place || !place->ino);
+    hlsnap__place_release(place);
+    return ino;
+}
+
+static void touch_it(int fd) { /* while it is read */
+    if (is_file(fd, awaited)) CHECK_EQ(fchmod(fd, 0640) == 0 && fchmod(fd, 0600) == 0, true);
+}
+
+/* Chunks that a load verified, all of them, of a file that did not change, are not hashed again by a save; but never is a blob
+   named by a digest that this process has not seen to be its own. */
+static void verified_chunks_are_remembered(void) {
+    const hlsnap_oci_desc none = desc_of(HLSNAP_OCI_GUARD_NONE, 0, false), later = desc_of(HLSNAP_OCI_GUARD_NONE, 0, true);
+    const char *dir = fresh(), *hostile = fresh();
+    hlsnap_snapshot *s = large(200, 1), *t, *next;
+    char path[120], d1[72], mine[72], script[200];
+    uint64_t listed = 1;
+    struct stat st;
+    int i;
+    CHECK_EQ(save(dir, "v1", s, d1), 0);
+    path_of(dir, s, 0, path, sizeof(path));
+    for (i = 0; i < 100 && listed; i++) { /* too young to tell a change, if it is loaded quickly */
+        CHECK_EQ(chmod(path, i % 2 ? 0600 : 0640), 0);
+        t = load(dir, "v1");
+        listed = t ? listed_of(t, 0) : 1;
+        hlsnap_snapshot_release(t);
+    }
+    CHECK_EQ(listed, 0);
+    usleep(40000);
+    CHECK_EQ(stat(path, &st), 0);
+    t = load(dir, "v1");
+    CHECK_EQ(t ? listed_of(t, 0) : 0, (uint64_t)st.st_ino);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &none, &t, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(listed_of(t, 0), (uint64_t)st.st_ino);
+    next = derive(t, 30, 5, 2);
+    CHECK_EQ(save(dir, "v2", next, NULL), 0);
+    CHECK_EQ(layers_of(dir, "v2"), 2);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(t);
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &later, &t, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(listed_of(t, 0), 0);
+    hlsnap_snapshot_release(t);
+    snprintf(awaited, sizeof(awaited), "%s", strrchr(path, '/') + 1);
+    at_read = touch_it;
+    CHECK_EQ(hlsnap_oci_load(dir, "v1", &none, &t, NULL, &err), HLSNAP_OK);
+    at_read = NULL;
+    CHECK_EQ(listed_of(t, 0), 0);
+    hlsnap_snapshot_release(t);
+    next = derive(s, 30, 60, 5); /* hides chunks of the base, which nobody verifies then */
+    CHECK_EQ(save(dir, "v3", next, NULL), 0);
+    hlsnap_snapshot_release(next);
+    usleep(40000);
+    t = load(dir, "v3");
+    CHECK(t && t->num_layers == 2 && listed_of(t, 0) == 0 && listed_of(t, 1) != 0);
+    hlsnap_snapshot_release(t);
+    /* a manifest that names the file by another digest, with the right chunks */
+    CHECK_EQ(save(hostile, "v1", s, d1), 0);
+    memory_of(s, 0, mine);
+    CHECK_EQ(sh("mv %s/blobs/sha256/%s %s/blobs/sha256/%064d", hostile, mine + 7, hostile, 7), 0);
+    snprintf(script, sizeof(script), "s|%s|%064d|", mine + 7, 7);
+    edit_manifest(hostile, d1, script);
+    usleep(40000);
+    t = load(hostile, "v1");
+    if (t) {
+        CHECK(listed_of(t, 0) != 0);
+        next = derive(t, 30, 5, 2);
+        CHECK_EQ(save(hostile, "v2", next, NULL), 0);
+        CHECK_EQ(layers_of(hostile, "v2"), 1); /* written anew, under its own name */
+        hlsnap_snapshot_release(next);
+    }
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
 }
 
 /* One byte, anywhere in a chunk that is used: found with its layer and chunk, however it is loaded. */
@@ -1910,9 +2201,10 @@ static void read_only_layouts(void) { /* nothing that only reads needs to write 
 
 static const test_row tests[] = {
     TEST(delta_of_a_loaded_snapshot), TEST(delta_without_loading), TEST(unsaved_layers_become_one),
-    TEST(written_whole_at_nine_layers), TEST(written_whole_beyond_half), TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
+    TEST(small_layers_are_merged), TEST(overwritten_pages_go), TEST(joined_over_a_base), TEST(written_whole_beyond_half),
+    TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(same_pages_elsewhere), TEST(few_different_pages),
-    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(one_byte_is_found),
+    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(hashes_what_was_loaded), TEST(verified_chunks_are_remembered), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(verified_in_a_child), TEST(locked_in_a_child), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(one_manifest_many_entries),
     TEST(moved_while_read), TEST(tags), TEST(collects), TEST(collects_around_others),
