@@ -1107,7 +1107,7 @@ static const hostile table[] = {
     {"generation 2^63-1", on_config, "\"generation\":\"0x7\"", "\"generation\":\"0x7fffffffffffffff\"", OK, BOTH},
 
     /* file system */
-    {"layout missing", shell, "rm -rf $PWD", "", HLSNAP_ERR_FILE, BOTH},
+    {"layout missing", shell, "rm -rf $PWD", "", HLSNAP_ERR_NOT_FOUND, BOTH},
     {"layout is a file", shell, "rm -rf $PWD; touch $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a FIFO", shell, "rm -rf $PWD; mkfifo $PWD", "", HLSNAP_ERR_FILE, BOTH},
     {"layout is a socket", socket_at, "D=$PWD; cd ..; mv $D/s s.s; rm -rf $D; mv s.s $D", "", HLSNAP_ERR_FILE, BOTH},
