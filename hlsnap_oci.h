@@ -40,8 +40,11 @@ MEMORY
     sealed memfd (guard PRIVATE), or the blob itself; with verify_later also the chunk lists and a thread, until it is done.
 
 LIMITS
-    Blobs are memory dumps of the guest: files are 0600, directories 0700. 32,768 runs of pages, 128 layers, JSON of 1 MiB.
+    32,768 runs of pages, 128 layers, JSON of 1 MiB.
     index.json: 64 MiB are read, saves and tags let it grow to 32 MiB, some 80,000 tags; removing them works beyond that.
+    Blobs are memory dumps of the guest: files are 0600, directories 0700. Where the directory is its group's to write, or has
+    a default ACL, they are that group's, too (0660, 0770), and where it is another user's, that user's: root takes nobody's
+    store away. A new index.json has owner, group, permissions and ACL of the old one, or is refused. desc->mode: otherwise.
     Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
     The directory must be on a local file system or one with byte-range locks (OFD).
 
@@ -98,6 +101,8 @@ typedef struct hlsnap_oci_desc {
     hlsnap_oci_progress progress; void *user; /* NULL = none */
     int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
                                   index, so that equal snapshots have equal digests; -1 = none */
+    uint32_t mode;             /* save: permissions of the files written, such as 0644 to publish to other users; a directory that
+                                  is made gets x for each r; 0 = 0600, and 0660 where the directory is shared by its group: LIMITS */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -114,8 +119,8 @@ typedef struct hlsnap_oci_desc {
              index is lost; it is left alone); HLSNAP_ERR_LIMIT (the index would pass 32 MiB); HLSNAP_ERR_CANCELLED (by
              desc->progress);
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
-             no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
-             directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
+             no names for); HLSNAP_ERR_OS, _MEMORY; of these EPERM: index.json is somebody's who could not use the new one. After
+             a failure the directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
    threads   any; savers of one layout wait for each other, briefly, at the end
    cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync;
              the first save over a blob that was loaded reads and hashes that one whole
@@ -325,6 +330,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
 #include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/xattr.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -1485,6 +1491,12 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
 
 /* ---- >>store: an open layout, locked; what a failed save made is unmade ---- */
 
+#ifdef __O_TMPFILE
+#define HLSNAP__OCI_O_TMPFILE (__O_TMPFILE | O_DIRECTORY)
+#else
+#define HLSNAP__OCI_O_TMPFILE (020000000 | O_DIRECTORY)
+#endif
+#define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 #define HLSNAP__OCI_OFD_SETLK 37
 #define HLSNAP__OCI_OFD_SETLKW 38
 #define HLSNAP__OCI_LOCK ".hlsnap.lock"
@@ -1493,10 +1505,89 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
 #define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
 #define HLSNAP__OCI_LOCK_TURN 2  /* held while waiting for the first: so that gc gets it although savers never pause */
 
+#define HLSNAP__OCI_ACL "system.posix_acl_access"
+#define HLSNAP__OCI_ACL_INHERITED "system.posix_acl_default"
+#define HLSNAP__OCI_ACL_MAX (4 + 8 * 512) /* bytes: a header and 512 entries */
+
 typedef struct hlsnap__oci_store {
     int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */
     bool made_root, made_blobs, made_sha256, made_lock, made_temp;
+    const hlsnap_oci_desc *desc;
+    uid_t uid; /* the owner and the group of the layout's directory, which are to have what is made in it, too */
+    gid_t gid;
+    mode_t file_mode, dir_mode, lock_mode; /* of what is made */
+    bool inherits;                         /* it has an ACL from its directory, which says more than the mode */
 } hlsnap__oci_store;
+
+static const hlsnap_oci_desc hlsnap__oci_no_desc = HLSNAP_ZERO;
+
+/* An ACL as the kernel passes it; *size is 0 where there is none. */
+static hlsnap_result hlsnap__oci_acl_read(int fd, const char *name, uint8_t *acl, size_t *size, const char *file,
+                                          hlsnap_error *err) {
+    const ssize_t n = fgetxattr(fd, name, acl, HLSNAP__OCI_ACL_MAX);
+    *size = n < 0 ? 0 : (size_t)n;
+    if (n >= 0 || errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM) return HLSNAP_OK;
+    return hlsnap__oci_os(err, errno, errno == ERANGE ? "an ACL of more than 512 entries" : "read its ACL", file);
+}
+
+/* What a file's group may do, as three bits: where there is an ACL, the mode has its mask in their place. */
+static unsigned hlsnap__oci_group_may(mode_t mode, const uint8_t *acl, size_t size) {
+    unsigned group = (unsigned)mode >> 3 & 7, mask = 7;
+    size_t i;
+    for (i = 4; i + 8 <= size; i += 8) { /* tag, permissions: 16 bits each, little-endian; whose: 32 */
+        if (acl[i] == 0x04) group = acl[i + 2];
+        if (acl[i] == 0x10) mask = acl[i + 2];
+    }
+    return group & mask & 7;
+}
+
+/* Finds out whose the layout is and who is to use it: who writes into its directory shares what is in it. */
+static hlsnap_result hlsnap__oci_store_owner(hlsnap__oci_store *store, hlsnap_error *err) {
+    const mode_t asked = (mode_t)store->desc->mode;
+    uint8_t acl[HLSNAP__OCI_ACL_MAX];
+    struct stat st;
+    size_t size;
+    bool shared;
+    hlsnap_result r;
+    if (fstat(store->root, &st) != 0) return hlsnap__oci_os(err, errno, "stat", "the layout");
+    r = hlsnap__oci_acl_read(store->root, HLSNAP__OCI_ACL_INHERITED, acl, &size, "the layout", err);
+    store->inherits = !r && size > 0;
+    if (!r) r = hlsnap__oci_acl_read(store->root, HLSNAP__OCI_ACL, acl, &size, "the layout", err);
+    if (r) return r;
+    shared = hlsnap__oci_group_may(st.st_mode, acl, size) & 2 || (store->inherits && st.st_mode & 070);
+    store->uid = st.st_uid;
+    store->gid = st.st_gid;
+    store->file_mode = asked ? asked : shared ? 0660 : 0600;
+    store->dir_mode = store->file_mode | (store->file_mode & 0444) >> 2;
+    store->lock_mode = 0600 | (shared ? 060 : 0) | (st.st_mode & 002 ? 006 : 0);
+    if (store->made_root && asked && fchmod(store->root, store->dir_mode | (st.st_mode & 07000)) != 0)
+        return hlsnap__oci_os(err, errno, "chmod", "the layout");
+    return HLSNAP_OK;
+}
+
+/* Whether a file system or a process just has no such thing as other owners or permissions. */
+static bool hlsnap__oci_cannot(int number) {
+    return number == EPERM || number == EOPNOTSUPP || number == ENOSYS || number == EINVAL;
+}
+
+/* Gives a file to an owner and a group, or at least to the group: 0, or -1 and errno. */
+static int hlsnap__oci_chown(int fd, const struct stat *st, uid_t uid, gid_t gid) {
+    if ((st->st_uid == uid && st->st_gid == gid) || fchown(fd, uid, gid) == 0) return 0;
+    return st->st_gid == gid ? -1 : fchown(fd, (uid_t)-1, gid);
+}
+
+/* Gives what was just made to those who use the layout, as far as this process may. A umask takes nothing away. */
+static hlsnap_result hlsnap__oci_give(const hlsnap__oci_store *store, int fd, mode_t mode, const char *what,
+                                      hlsnap_error *err) {
+    const bool asked = store->desc->mode != 0, exact = asked || (mode & 077 && !store->inherits);
+    struct stat st;
+    if (fstat(fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", what);
+    if (exact && (st.st_mode & mode) != mode && fchmod(fd, mode | (st.st_mode & 07000)) != 0 &&
+        (asked || !hlsnap__oci_cannot(errno)))
+        return hlsnap__oci_os(err, errno, "chmod", what);
+    if (hlsnap__oci_chown(fd, &st, store->uid, store->gid) == 0 || hlsnap__oci_cannot(errno)) return HLSNAP_OK;
+    return hlsnap__oci_os(err, errno, "chown", what);
+}
 
 static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
     struct flock f;
@@ -1521,11 +1612,13 @@ static void hlsnap__oci_unlock(const hlsnap__oci_store *store, int byte) {
 }
 
 /* Opens a directory below at, making it where it is missing. */
-static hlsnap_result hlsnap__oci_make_dir(int at, const char *name, int *fd, bool *made, hlsnap_error *err) {
-    *made = mkdirat(at, name, 0700) == 0;
+static hlsnap_result hlsnap__oci_make_dir(const hlsnap__oci_store *store, int at, const char *name, int *fd, bool *made,
+                                          hlsnap_error *err) {
+    *made = mkdirat(at, name, store->dir_mode) == 0;
     if (!*made && errno != EEXIST) return hlsnap__oci_os(err, errno, "mkdir", name);
     *fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return *fd < 0 ? hlsnap__oci_os(err, errno, "open", name) : HLSNAP_OK;
+    if (*fd < 0) return hlsnap__oci_os(err, errno, "open", name);
+    return *made ? hlsnap__oci_give(store, *fd, store->dir_mode, name, err) : HLSNAP_OK;
 }
 
 /* There is no layout, nor anything of one: nothing was saved there yet. */
@@ -1539,6 +1632,37 @@ static hlsnap_result hlsnap__oci_open_root(const char *dir, int *fd, hlsnap_erro
     return *fd < 0 && errno != ENOENT ? hlsnap__oci_os(err, errno, "open", dir) : HLSNAP_OK;
 }
 
+/* Gives a file without a name one that is not taken: 0, or -1 and errno. */
+static int hlsnap__oci_link_fd(int fd, int at, const char *name) {
+    char path[40];
+    hlsnap__format(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (errno != ENOENT) return -1;
+    return linkat(fd, "", at, name, HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
+}
+
+/* Makes the lock file: its descriptor, or -1 and errno. Where it is to be somebody else's too, it is that before it has its
+   name: others would find one that they may not open. */
+static int hlsnap__oci_lock_make(const hlsnap__oci_store *store, hlsnap_result *r, hlsnap_error *err) {
+    const bool ours = store->lock_mode == 0600 && store->uid == geteuid() && store->gid == getegid();
+    int fd = ours ? -1 : openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode);
+    bool named = false;
+    int saved;
+    *r = HLSNAP_OK;
+    if (fd >= 0) {
+        *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+        named = !*r && hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK) == 0;
+        if (named) return fd;
+        saved = errno;
+        close(fd);
+        errno = saved;
+        if (*r || saved == EEXIST) return -1;
+    }
+    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
+    if (fd >= 0) *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    return fd;
+}
+
 /* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
    that failed. */
 static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
@@ -1546,8 +1670,9 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, b
     struct stat mine, named;
     hlsnap_result r;
     *stale = false;
-    store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags | O_CREAT | O_EXCL, 0600);
+    store->lock = hlsnap__oci_lock_make(store, &r, err);
     store->made_lock = store->lock >= 0;
+    if (r) return r;
     if (store->lock < 0 && errno == EEXIST) {
         uint64_t size;
         int look;
@@ -1599,6 +1724,7 @@ static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err);
 
 static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
     memset(store, 0, sizeof(*store));
+    store->desc = &hlsnap__oci_no_desc;
     store->root = store->blobs = store->sha256 = store->lock = -1;
 }
 
@@ -1619,12 +1745,13 @@ static hlsnap_result hlsnap__oci_open_dirs(hlsnap__oci_store *store, hlsnap_erro
 
 /* Opens a layout: checks it, or makes its directory when `create` says so, and takes the gc lock. Whatever comes of it, the
    store must be closed. */
-static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, int type, bool create,
-                                            hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, const hlsnap_oci_desc *desc,
+                                            int type, bool create, hlsnap_error *err) {
     bool stale = true;
     hlsnap_result r = HLSNAP_OK;
     int i;
     hlsnap__oci_store_none(store);
+    store->desc = desc;
     for (i = 0; stale && i < 100; i++) {
         if (store->root >= 0) hlsnap__oci_store_close(dir, store, false);
         r = hlsnap__oci_open_root(dir, &store->root, err);
@@ -1641,13 +1768,14 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
             if (store->root < 0 && errno == ENOENT && !store->made_root) continue; /* made and unmade by another save */
             if (store->root < 0) return hlsnap__oci_os(err, errno, "open", dir);
         }
+        if (!r) r = hlsnap__oci_store_owner(store, err);
         if (!r) r = hlsnap__oci_lock_open(store, type, &stale, err);
         if (r) return r;
     }
     if (stale) return hlsnap__oci_os(err, ENOENT, "open", dir);
     if (!create) return hlsnap__oci_open_dirs(store, err);
-    r = hlsnap__oci_make_dir(store->root, "blobs", &store->blobs, &store->made_blobs, err);
-    return r ? r : hlsnap__oci_make_dir(store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
+    r = hlsnap__oci_make_dir(store, store->root, "blobs", &store->blobs, &store->made_blobs, err);
+    return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
@@ -1659,12 +1787,6 @@ static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *e
 
 /* ---- >>blobs: written without a name, named when they are complete and on the disk ---- */
 
-#ifdef __O_TMPFILE
-#define HLSNAP__OCI_O_TMPFILE (__O_TMPFILE | O_DIRECTORY)
-#else
-#define HLSNAP__OCI_O_TMPFILE (020000000 | O_DIRECTORY)
-#endif
-#define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 #define HLSNAP__OCI_START_WRITING 2 /* SYNC_FILE_RANGE_WRITE, of Linux; libc has it for _GNU_SOURCE only */
 
 typedef struct hlsnap__oci_blob {
@@ -1693,16 +1815,20 @@ static void hlsnap__oci_temp_name(char *to, size_t cap, const char *dir) {
    beside the blobs, where tools take every name for a digest. */
 static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, hlsnap_error *err) {
     int i;
-    b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (b->fd >= 0) return HLSNAP_OK;
+    b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->file_mode);
+    if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
         return hlsnap__oci_os(err, errno, "create a file", at == store->root ? "the layout" : "blobs/sha256");
     for (i = 0; i < 100; i++) {
-        if (mkdirat(store->root, HLSNAP__OCI_TEMP, 0700) != 0 && errno != EEXIST) break;
+        bool made = false;
+        int dir = -1;
+        hlsnap_result r = hlsnap__oci_make_dir(store, store->root, HLSNAP__OCI_TEMP, &dir, &made, err);
+        if (dir >= 0) close(dir);
         store->made_temp = true;
+        if (r && err->os_errno != ENOENT) return r;
         hlsnap__oci_temp_name(b->temp, sizeof(b->temp), HLSNAP__OCI_TEMP "/");
-        b->fd = openat(store->root, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (b->fd >= 0) return HLSNAP_OK;
+        b->fd = openat(store->root, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->file_mode);
+        if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
         b->temp[0] = 0;
         if (errno != EEXIST && errno != ENOENT) break; /* ENOENT: another save just removed the directory */
     }
@@ -1721,7 +1847,6 @@ static void hlsnap__oci_blob_close(const hlsnap__oci_store *store, hlsnap__oci_b
 
 /* Gives the file a name that is not taken: 0, or -1 and errno. */
 static int hlsnap__oci_link(const hlsnap__oci_store *store, hlsnap__oci_blob *b, int at, const char *name) {
-    char path[40];
     if (b->temp[0]) {
         if (linkat(store->root, b->temp, at, name, 0) == 0) {
             if (unlinkat(store->root, b->temp, 0) == 0) b->temp[0] = 0;
@@ -1732,11 +1857,7 @@ static int hlsnap__oci_link(const hlsnap__oci_store *store, hlsnap__oci_blob *b,
         b->temp[0] = 0;
         return 0;
     }
-    hlsnap__format(path, sizeof(path), "/proc/self/fd/%d", b->fd);
-    if (linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW) == 0) return 0;
-    if (errno != ENOENT) return -1;
-    return linkat(b->fd, "", at, name,
-                  HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
+    return hlsnap__oci_link_fd(b->fd, at, name);
 }
 
 /* Gives the file a name, taken or not, in one step. */
@@ -1766,14 +1887,75 @@ static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hl
     return r ? r : hlsnap__pwrite(b->fd, data, n, 0, err);
 }
 
+/* Whether nobody loses or gains a right to a file that has these owners instead of those that it had; else an error. */
+static hlsnap_result hlsnap__oci_kept(const struct stat *is, const struct stat *was, const uint8_t *acl, size_t size,
+                                      const char *name, hlsnap_error *err) {
+    const unsigned group = hlsnap__oci_group_may(was->st_mode, acl, size);
+    if (is->st_gid != was->st_gid && group != ((unsigned)was->st_mode & 7))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EPERM,
+                            "%s: it is of group %u, which would lose it: only a member or root may replace it", name,
+                            (unsigned)was->st_gid);
+    if (is->st_uid == was->st_uid || (is->st_gid == was->st_gid && (group & 6) == 6)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, EPERM,
+                        "%s: it is user %u's, who would lose it: only that user or root may replace it, or its group "
+                        "%u where that may write",
+                        name, (unsigned)was->st_uid, (unsigned)was->st_gid);
+}
+
+/* Gives a file owner, group, permissions and ACL of the open one that it is to replace. */
+static hlsnap_result hlsnap__oci_keep_of(const hlsnap__oci_store *store, int fd, int old, const char *name,
+                                         hlsnap_error *err) {
+    uint8_t acl[HLSNAP__OCI_ACL_MAX];
+    struct stat was, is;
+    size_t size = 0;
+    mode_t mode;
+    hlsnap_result r = HLSNAP_OK;
+    if (fstat(old, &was) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    r = hlsnap__oci_acl_read(old, HLSNAP__OCI_ACL, acl, &size, name, err);
+    if (r) return r;
+    if (size ? fsetxattr(fd, HLSNAP__OCI_ACL, acl, size, 0) != 0
+             : store->inherits && fremovexattr(fd, HLSNAP__OCI_ACL) != 0 && errno != ENODATA)
+        return hlsnap__oci_os(err, errno, "set its ACL", name);
+    if (fstat(fd, &is) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    mode = (was.st_mode | (mode_t)store->desc->mode) & 0666;
+    if ((is.st_mode & 0777) != mode && ((is.st_mode ^ was.st_mode) & 0777 || store->desc->mode) &&
+        fchmod(fd, mode) != 0)
+        return hlsnap__oci_os(err, errno, "chmod", name);
+    if (hlsnap__oci_chown(fd, &is, was.st_uid, was.st_gid) != 0 && !hlsnap__oci_cannot(errno))
+        return hlsnap__oci_os(err, errno, "chown", name);
+    if (fstat(fd, &is) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    return hlsnap__oci_kept(&is, &was, acl, size, name, err);
+}
+
+/* The same for a file of that name, where there is one: who could use it can use the new one, or it is refused. */
+static hlsnap_result hlsnap__oci_keep(const hlsnap__oci_store *store, int fd, const char *name, hlsnap_error *err) {
+    uint64_t size;
+    int old;
+    hlsnap_result r = hlsnap__oci_open(store->root, name, &old, &size, err);
+    if (r) return r == HLSNAP_ERR_FILE && err->os_errno == ENOENT ? HLSNAP_OK : r;
+    r = hlsnap__oci_keep_of(store, fd, old, name, err);
+    close(old);
+    return r;
+}
+
 /* A small file that will stand at the root, as hlsnap__oci_file_write. */
 static hlsnap_result hlsnap__oci_root_write(hlsnap__oci_store *store, hlsnap__oci_blob *b, const char *name,
                                             const char *data, size_t n, hlsnap_error *err) {
-    struct stat st;
     hlsnap_result r = hlsnap__oci_file_write(store, store->root, b, data, n, err);
-    if (!r && fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-        fchmod(b->fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
-        r = hlsnap__oci_os(err, errno, "chmod", name);
+    return r ? r : hlsnap__oci_keep(store, b->fd, name, err);
+}
+
+/* Finds out whether index.json may be replaced at all, before much is written. */
+static hlsnap_result hlsnap__oci_root_probe(hlsnap__oci_store *store, const char *name, hlsnap_error *err) {
+    hlsnap__oci_blob b;
+    struct stat st;
+    hlsnap_result r = HLSNAP_OK;
+    if (fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (st.st_uid == geteuid() && st.st_gid == getegid()))
+        return HLSNAP_OK;
+    hlsnap__oci_blob_none(&b);
+    r = hlsnap__oci_blob_create(store, store->root, &b, err);
+    if (!r) r = hlsnap__oci_keep(store, b.fd, name, err);
+    hlsnap__oci_blob_close(store, &b, false);
     return r;
 }
 
@@ -3838,8 +4020,9 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     hlsnap_result r;
     save->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
+    r = hlsnap__oci_store_open(save->dir, &save->store, &save->desc, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_lost_check(&save->store, err);
+    if (!r) r = hlsnap__oci_root_probe(&save->store, "index.json", err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
     if (r && save->whole) {
         save->flat = true;
@@ -5721,7 +5904,7 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
 }
 
 static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, F_WRLCK, false, err);
+    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, &hlsnap__oci_no_desc, F_WRLCK, false, err);
     if (!r) r = hlsnap__oci_lock(&gc->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     gc->load = r ? NULL : hlsnap__oci_load_new(err);
     if (!r && !gc->load) r = HLSNAP_ERR_MEMORY;
@@ -5788,7 +5971,7 @@ static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const c
     hlsnap__oci_load *load = hlsnap__oci_load_new(err);
     hlsnap_result r;
     if (!load) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_store_open(dir, &store, F_RDLCK, false, err);
+    r = hlsnap__oci_store_open(dir, &store, &hlsnap__oci_no_desc, F_RDLCK, false, err);
     if (!r) r = hlsnap__oci_lock(&store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     load->root = store.root;
     if (!r) r = hlsnap__oci_retag_locked(&store, load, ref, tag, err);
@@ -6080,6 +6263,7 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
     if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT)
         r = f->repair && hlsnap__oci_has_blobs(store->root) ? HLSNAP_OK : hlsnap__oci_index_missing(store->root, err);
     hlsnap__oci_index_close(&f->load->index);
+    if (!r && f->repair) r = hlsnap__oci_store_owner(store, err);
     if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
     if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
     if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
@@ -6129,6 +6313,9 @@ static hlsnap_result hlsnap__oci_desc_read(const hlsnap_oci_desc *desc, hlsnap_o
     if (out->created < -1 || out->created > HLSNAP__OCI_LAST_TIME)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: created=%lld is no time before the year 10000",
                             (long long)out->created);
+    if (out->mode && (out->mode & ~0666u || (out->mode & 0600) != 0600))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: mode=0%o: 0600 and nothing beyond 0666 is wanted",
+                            out->mode);
     if (out->guard == HLSNAP_OCI_GUARD_DEFAULT) out->guard = HLSNAP_OCI_GUARD_PRIVATE;
     if (out->threads > HLSNAP__OCI_MAX_THREADS)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: threads=%u, at most %u", out->threads,
