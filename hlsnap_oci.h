@@ -46,7 +46,9 @@ LIMITS
     a default ACL, they are that group's, too (0660, 0770), and where it is another user's, that user's: root takes nobody's
     store away. A new index.json has owner, group, permissions and ACL of the old one, or is refused. desc->mode: otherwise.
     Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
-    The directory must be on a local file system or one with byte-range locks (OFD).
+    Writers need byte-range locks (OFD) that they share: all go through one mount of the directory. Two mounts of a FUSE file
+    system, such a mount and what lies below it, and an overlayfs and its layers do not share them, nor do two machines on NFS
+    with nolock; that cannot be seen from here, and tags are lost. No hard links, O_TMPFILE or modes are needed.
 
 SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 
@@ -102,7 +104,7 @@ typedef struct hlsnap_oci_desc {
     int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
                                   index, so that equal snapshots have equal digests; -1 = none */
     uint32_t mode;             /* save: permissions of the files written, such as 0644 to publish to other users; a directory that
-                                  is made gets x for each r; 0 = 0600, and 0660 where the directory is shared by its group: LIMITS */
+                                  is made gets x for each r; 0 = 0600, 0660 where the directory is shared by its group: LIMITS */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -1470,15 +1472,13 @@ static hlsnap_result hlsnap__oci_slurp(int fd, const char *path, size_t size, ch
     return more ? hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "%s: grew beyond %zu bytes", path, size) : HLSNAP_OK;
 }
 
-/* Reads a JSON file that stands under its name, of at most max bytes; code is what a violation of its schema will return. */
-static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t max, hlsnap_result code,
-                                           hlsnap__json *d, hlsnap_error *err) {
+/* One try of what follows. */
+static hlsnap_result hlsnap__oci_read_text_once(int root, const char *path, uint64_t max, hlsnap__json *d,
+                                                hlsnap_error *err) {
     uint64_t size;
     int fd;
     hlsnap_result r = hlsnap__oci_open(root, path, &fd, &size, err);
     if (r) return r;
-    hlsnap__format(d->file, sizeof(d->file), "%s", path);
-    d->code = code;
     d->size = (size_t)size;
     if (size > max)
         r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %llu are read", path,
@@ -1486,6 +1486,44 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
     else
         r = hlsnap__oci_slurp(fd, path, d->size, &d->text, err);
     close(fd);
+    return r;
+}
+
+#define HLSNAP__OCI_TRIES 8 /* after 1, 2, 4 .. 128 ms */
+
+static void hlsnap__oci_pause(uint64_t ns) {
+    struct timespec nap = {0, 0};
+    nap.tv_sec = (time_t)(ns / 1000000000u);
+    nap.tv_nsec = (long)(ns % 1000000000u);
+    nanosleep(&nap, NULL);
+}
+
+/* Whether anything says that a directory is a layout: files of it may come and go, all of them do not. */
+static bool hlsnap__oci_is_layout(int root) {
+    struct stat st;
+    return fstatat(root, "oci-layout", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+           fstatat(root, "index.json", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+           fstatat(root, "blobs", &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Reads a JSON file that stands under its name, of at most max bytes; code is what a violation of its schema will return. A file
+   server may have no file of that name for a moment while it is replaced, or have forgotten the one that was opened: then
+   again, a little later, where there is a layout. */
+static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t max, hlsnap_result code,
+                                           hlsnap__json *d, hlsnap_error *err) {
+    hlsnap_result r;
+    int i;
+    for (i = 0;; i++) {
+        r = hlsnap__oci_read_text_once(root, path, max, d, err);
+        if (!r || i == HLSNAP__OCI_TRIES || (err->os_errno != ENOENT && err->os_errno != ESTALE) ||
+            !hlsnap__oci_is_layout(root))
+            break;
+        hlsnap__free(d->text);
+        d->text = NULL;
+        hlsnap__oci_pause((uint64_t)1000000 << i);
+    }
+    hlsnap__format(d->file, sizeof(d->file), "%s", path);
+    d->code = code;
     return r;
 }
 
@@ -1510,7 +1548,7 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
 #define HLSNAP__OCI_ACL_MAX (4 + 8 * 512) /* bytes: a header and 512 entries */
 
 typedef struct hlsnap__oci_store {
-    int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */
+    int root, blobs, sha256, temp, lock; /* directories and the lock file; -1: not open */
     bool made_root, made_blobs, made_sha256, made_lock, made_temp;
     const hlsnap_oci_desc *desc;
     uid_t uid; /* the owner and the group of the layout's directory, which are to have what is made in it, too */
@@ -1604,6 +1642,11 @@ static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
 
 static hlsnap_result hlsnap__oci_lock(const hlsnap__oci_store *store, int byte, int type, hlsnap_error *err) {
     if (hlsnap__oci_lock_try(store->lock, byte, type, HLSNAP__OCI_OFD_SETLKW) == 0) return HLSNAP_OK;
+    if (errno == EINVAL) /* nothing else will do: other locks are a process's, or whole files' */
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL,
+                            HLSNAP__OCI_LOCK ": lock: this kernel or file system has no byte-range locks of open files "
+                                             "(F_OFD_SETLK), without which nobody can write here safely (errno %d)",
+                            EINVAL);
     return hlsnap__oci_os(err, errno, "lock", HLSNAP__OCI_LOCK);
 }
 
@@ -1663,6 +1706,21 @@ static int hlsnap__oci_lock_make(const hlsnap__oci_store *store, hlsnap_result *
     return fd;
 }
 
+/* A lock that is held must keep others out. Where a file system passes locks on as its own process's, all get them. */
+static hlsnap_result hlsnap__oci_lock_prove(const hlsnap__oci_store *store, int byte, hlsnap_error *err) {
+    const int fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int number;
+    if (fd < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
+    number = hlsnap__oci_lock_try(fd, byte, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0 ? EOPNOTSUPP : errno;
+    close(fd);
+    if (number == EAGAIN || number == EACCES) return HLSNAP_OK;
+    return number != EOPNOTSUPP ? hlsnap__oci_os(err, number, "lock", HLSNAP__OCI_LOCK)
+                                : hlsnap__fail(err, HLSNAP_ERR_OS, number,
+                                               HLSNAP__OCI_LOCK ": lock: two at once could have it: the file system "
+                                                                "passes locks on as its own (errno %d)",
+                                               number);
+}
+
 /* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
    that failed. */
 static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
@@ -1692,15 +1750,17 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, b
     hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
              named.st_dev != mine.st_dev;
-    return HLSNAP_OK;
+    return *stale ? HLSNAP_OK : hlsnap__oci_lock_prove(store, HLSNAP__OCI_LOCK_GC, err);
 }
 
 /* Ends with the store. After a failure what this save made goes, when nobody else uses the layout: others take their share
    of the lock before they rely on anything, and who waits for it finds out that the file is gone. */
 static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, bool failed) {
+    if (store->temp >= 0) close(store->temp);
     if (store->made_temp) unlinkat(store->root, HLSNAP__OCI_TEMP, AT_REMOVEDIR);
     if (failed && store->lock >= 0 &&
-        hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0) {
+        (hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0 ||
+         errno == EINVAL)) { /* no locks here: nobody uses it */
         if (store->made_sha256) unlinkat(store->blobs, "sha256", AT_REMOVEDIR);
         if (store->made_blobs) unlinkat(store->root, "blobs", AT_REMOVEDIR);
         if (store->made_lock) unlinkat(store->root, HLSNAP__OCI_LOCK, 0);
@@ -1715,7 +1775,7 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
     if (store->sha256 >= 0) close(store->sha256);
     if (store->blobs >= 0) close(store->blobs);
     if (store->root >= 0) close(store->root);
-    store->root = store->blobs = store->sha256 = store->lock = -1;
+    store->root = store->blobs = store->sha256 = store->temp = store->lock = -1;
 }
 
 typedef struct hlsnap__oci_index hlsnap__oci_index;
@@ -1725,7 +1785,7 @@ static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err);
 static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
     memset(store, 0, sizeof(*store));
     store->desc = &hlsnap__oci_no_desc;
-    store->root = store->blobs = store->sha256 = store->lock = -1;
+    store->root = store->blobs = store->sha256 = store->temp = store->lock = -1;
 }
 
 /* Checks what is there, before anything is written; whether it is a layout at all, when it must be one. */
@@ -1778,11 +1838,16 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
+/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
-    int r;
+    struct stat st;
+    int r, saved;
     do r = fsync(fd);
     while (r < 0 && errno == EINTR);
-    return r ? hlsnap__oci_os(err, errno, "fsync", what) : HLSNAP_OK;
+    saved = r ? errno : 0;
+    if (!r || ((saved == EINVAL || saved == EOPNOTSUPP) && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)))
+        return HLSNAP_OK;
+    return hlsnap__oci_os(err, saved, "fsync", what);
 }
 
 /* ---- >>blobs: written without a name, named when they are complete and on the disk ---- */
@@ -1791,7 +1856,8 @@ static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *e
 
 typedef struct hlsnap__oci_blob {
     int fd;        /* -1: none */
-    char temp[64]; /* its name under the root for now, where there is no O_TMPFILE; else "" */
+    char temp[64]; /* its name for now, where there is no O_TMPFILE; else "" */
+    int at;        /* the directory of that name: the store's root or temp */
     char digest[72];
     uint64_t size;
     bool named;    /* this save gave it its name, and takes it back when it fails */
@@ -1807,57 +1873,68 @@ static void hlsnap__oci_blob_none(hlsnap__oci_blob *b) {
 }
 
 /* A name that no other save uses. */
-static void hlsnap__oci_temp_name(char *to, size_t cap, const char *dir) {
-    hlsnap__format(to, cap, "%s.hlsnap-%ld-%llx.tmp", dir, (long)getpid(), (unsigned long long)hlsnap__now_ns());
+static void hlsnap__oci_temp_name(char *to, size_t cap) {
+    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
 }
 
-/* A new empty file in the file system of directory at: without a name, or else in a directory of its own at the root, never
-   beside the blobs, where tools take every name for a digest. */
-static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, hlsnap_error *err) {
+/* A new empty file in a directory of its own at the root, never beside the blobs, where tools take every name for a digest.
+   The directory is opened once, and is no link: what is written must not end up elsewhere. */
+static hlsnap_result hlsnap__oci_blob_create_named(hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    bool made;
     int i;
+    for (i = 0; i < 100; i++) {
+        store->made_temp = true;
+        r = store->temp >= 0 ? HLSNAP_OK
+                             : hlsnap__oci_make_dir(store, store->root, HLSNAP__OCI_TEMP, &store->temp, &made, err);
+        if (r && err->os_errno != ENOENT) return r;
+        hlsnap__oci_temp_name(b->temp, sizeof(b->temp));
+        b->at = store->temp;
+        b->fd = r ? -1 : openat(b->at, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->file_mode);
+        if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
+        b->temp[0] = 0;
+        if (!r) r = hlsnap__oci_os(err, errno, "create a file in", HLSNAP__OCI_TEMP);
+        if (err->os_errno != EEXIST && err->os_errno != ENOENT) return r;
+        if (err->os_errno == EEXIST || store->temp < 0) continue;
+        close(store->temp); /* another save just removed the directory; this one has nothing in it */
+        store->temp = -1;
+    }
+    return r;
+}
+
+/* A new empty file in the file system of directory at: without a name, where that is possible. */
+static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, hlsnap_error *err) {
     b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->file_mode);
     if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
         return hlsnap__oci_os(err, errno, "create a file", at == store->root ? "the layout" : "blobs/sha256");
-    for (i = 0; i < 100; i++) {
-        bool made = false;
-        int dir = -1;
-        hlsnap_result r = hlsnap__oci_make_dir(store, store->root, HLSNAP__OCI_TEMP, &dir, &made, err);
-        if (dir >= 0) close(dir);
-        store->made_temp = true;
-        if (r && err->os_errno != ENOENT) return r;
-        hlsnap__oci_temp_name(b->temp, sizeof(b->temp), HLSNAP__OCI_TEMP "/");
-        b->fd = openat(store->root, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->file_mode);
-        if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
-        b->temp[0] = 0;
-        if (errno != EEXIST && errno != ENOENT) break; /* ENOENT: another save just removed the directory */
-    }
-    return hlsnap__oci_os(err, errno, "create", HLSNAP__OCI_TEMP);
+    return hlsnap__oci_blob_create_named(store, b, err);
 }
 
 /* Closes a file; takes back its name when the save failed. */
 static void hlsnap__oci_blob_close(const hlsnap__oci_store *store, hlsnap__oci_blob *b, bool failed) {
     if (failed && b->named) unlinkat(store->sha256, b->digest + 7, 0);
-    if (b->temp[0]) unlinkat(store->root, b->temp, 0);
+    if (b->temp[0]) unlinkat(b->at, b->temp, 0);
     if (b->fd >= 0) close(b->fd);
     b->fd = -1;
     b->temp[0] = 0;
     b->named = false;
 }
 
-/* Gives the file a name that is not taken: 0, or -1 and errno. */
-static int hlsnap__oci_link(const hlsnap__oci_store *store, hlsnap__oci_blob *b, int at, const char *name) {
-    if (b->temp[0]) {
-        if (linkat(store->root, b->temp, at, name, 0) == 0) {
-            if (unlinkat(store->root, b->temp, 0) == 0) b->temp[0] = 0;
-            return 0;
-        }
-        if (errno != EPERM && errno != EOPNOTSUPP) return -1;
-        if (syscall(SYS_renameat2, store->root, b->temp, at, name, 1) != 0) return -1; /* no hard links; NOREPLACE */
-        b->temp[0] = 0;
+/* Gives the file a name that is not taken: 0, or -1 and errno. Where there are no hard links it is looked whether the name is
+   taken: whoever gives names here holds the index lock, and what another tool puts there meanwhile is the same bytes. */
+static int hlsnap__oci_link(hlsnap__oci_blob *b, int at, const char *name) {
+    struct stat st;
+    if (!b->temp[0]) return hlsnap__oci_link_fd(b->fd, at, name);
+    if (linkat(b->at, b->temp, at, name, 0) == 0) {
+        if (unlinkat(b->at, b->temp, 0) == 0) b->temp[0] = 0;
         return 0;
     }
-    return hlsnap__oci_link_fd(b->fd, at, name);
+    if (!hlsnap__oci_cannot(errno) && errno != EMLINK) return -1;
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0) errno = EEXIST;
+    if (errno != ENOENT || renameat(b->at, b->temp, at, name) != 0) return -1;
+    b->temp[0] = 0;
+    return 0;
 }
 
 /* Gives the file a name, taken or not, in one step. */
@@ -1866,14 +1943,15 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
     char temp[64];
     int i, r = -1;
     for (i = 0; !b->temp[0] && i < 100; i++) {
-        hlsnap__oci_temp_name(temp, sizeof(temp), "");
-        r = hlsnap__oci_link(store, b, store->root, temp);
-        if (r == 0)
+        hlsnap__oci_temp_name(temp, sizeof(temp));
+        r = hlsnap__oci_link(b, store->root, temp);
+        if (r == 0) {
             memcpy(b->temp, temp, sizeof(temp));
-        else if (errno != EEXIST)
+            b->at = store->root;
+        } else if (errno != EEXIST)
             return hlsnap__oci_os(err, errno, "link", temp);
     }
-    if (!b->temp[0] || renameat(store->root, b->temp, at, name) != 0) return hlsnap__oci_os(err, errno, "rename", name);
+    if (!b->temp[0] || renameat(b->at, b->temp, at, name) != 0) return hlsnap__oci_os(err, errno, "rename", name);
     b->temp[0] = 0;
     return HLSNAP_OK;
 }
@@ -2062,7 +2140,7 @@ static hlsnap_result hlsnap__oci_blob_commit(const hlsnap__oci_store *store, hls
     const char *name = b->digest + 7;
     struct stat st;
     if (fstatat(store->sha256, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && hlsnap__oci_blob_same(b, &st)) return HLSNAP_OK;
-    if (hlsnap__oci_link(store, b, store->sha256, name) == 0) {
+    if (hlsnap__oci_link(b, store->sha256, name) == 0) {
         b->named = true;
         if (fstat(b->fd, &st) == 0) hlsnap__oci_blob_stat(b, &st);
         return HLSNAP_OK;
@@ -2568,7 +2646,13 @@ static hlsnap_result hlsnap__oci_index_open(int root, hlsnap__oci_index *index, 
 /* What stands in a directory: oci-layout (*marked), which is then sound, index.json (*indexed). */
 static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *indexed, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_exists(root, "index.json", indexed, err);
+    int i;
     if (!r) r = hlsnap__oci_exists(root, "oci-layout", marked, err);
+    for (i = 0; !r && *marked && !*indexed && i < HLSNAP__OCI_TRIES;
+         i++) { /* it may be replaced, or be made, just now */
+        hlsnap__oci_pause((uint64_t)1000000 << i);
+        r = hlsnap__oci_exists(root, "index.json", indexed, err);
+    }
     return !r && (*marked || *indexed) ? hlsnap__oci_marker_read(root, err) : r;
 }
 
@@ -4724,8 +4808,8 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
 }
 
 /* Whether a blob was missing, as when its tag had moved and it was collected since the index was read: then once more. */
-static bool hlsnap__oci_collected(hlsnap_result r, const hlsnap_error *err) {
-    return r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
+static bool hlsnap__oci_collected(const hlsnap__oci_load *load, hlsnap_result r, const hlsnap_error *err) {
+    return load && load->index.there && r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
 }
 
 static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out,
@@ -4737,7 +4821,7 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
     if (!r && load->root < 0) r = hlsnap__oci_no_layout(err);
     if (r) return r;
     r = hlsnap__oci_load_once(load, out, err);
-    if (hlsnap__oci_collected(r, err)) {
+    if (hlsnap__oci_collected(load, r, err)) {
         hlsnap__oci_load_clear(load);
         r = hlsnap__oci_load_once(load, out, err);
     }
@@ -6433,7 +6517,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, out != NULL, "out", &load, &e);
     if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_info_run(load, ref, out, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
@@ -6455,7 +6539,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
@@ -6467,7 +6551,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);

@@ -15,12 +15,74 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 #include "test.h"
+
+/* ---- file systems that lack something: system calls through macros that hlsnap sees ---- */
+
+static bool no_tmpfile, no_locks, locks_lie;
+static int no_links, no_sync, no_file_sync; /* errno of link, of the fsync of a directory, of a file; 0: there are such things */
+
+static const char *vanish;     /* a name that is not there, this many times, with that errno */
+static int vanish_times, vanish_errno;
+static bool vanish_opens;      /* only when it is opened */
+static uint64_t slept;         /* ns that were to be slept */
+
+static bool vanished(const char *p) {
+    if (!vanish || !vanish_times || strcmp(p, vanish) != 0) return false;
+    vanish_times--;
+    errno = vanish_errno;
+    return true;
+}
+static int t_nanosleep(const struct timespec *t, struct timespec *left) {
+    const struct timespec less = {0, t->tv_nsec / 16};
+    slept += (uint64_t)t->tv_sec * 1000000000u + (uint64_t)t->tv_nsec;
+    return nanosleep(&less, left);
+}
+static int t_fstatat(int at, const char *p, struct stat *st, int flags) {
+    return !vanish_opens && vanished(p) ? -1 : fstatat(at, p, st, flags);
+}
+static long t_syscall(long n, long a, long b, long c, long d, long e) {
+    return n == SYS_openat2 && vanished((const char *)b) ? -1 : syscall(n, a, b, c, d, e);
+}
+static int t_openat(int at, const char *p, int flags, mode_t mode) {
+    if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) return errno = EOPNOTSUPP, -1;
+    return openat(at, p, flags, mode);
+}
+static int t_linkat(int a, const char *p, int b, const char *q, int f) {
+    return no_links ? errno = no_links, -1 : linkat(a, p, b, q, f);
+}
+static int t_fsync(int fd) {
+    struct stat st;
+    const int fails = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? no_sync : no_file_sync;
+    return fails ? errno = fails, -1 : fsync(fd);
+}
+static int t_fcntl(int fd, int command, long arg) {
+    if (locks_lie && (command == F_OFD_SETLK || command == F_OFD_SETLKW)) return 0; /* as bindfs with lock forwarding */
+    return no_locks && (command == F_OFD_SETLK || command == F_OFD_SETLKW) ? errno = EINVAL, -1 : fcntl(fd, command, arg);
+}
+#define openat(...) T_OPENAT(__VA_ARGS__, 0, 0)
+#define T_OPENAT(at, p, flags, mode, ...) t_openat(at, p, flags, (mode_t)(mode))
+#define T_ARG5(n, a, b, c, d, e, ...) t_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+#define syscall(...) T_ARG5(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define nanosleep t_nanosleep
+#define fstatat t_fstatat
+#define linkat t_linkat
+#define fsync t_fsync
+#define fcntl(fd, command, arg) t_fcntl(fd, command, (long)(arg))
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap_oci.h"
+#undef openat
+#undef syscall
+#undef nanosleep
+#undef fstatat
+#undef linkat
+#undef fsync
+#undef fcntl
 #include "oci_make.h"
 
 /* ---- helpers ---- */
@@ -203,8 +265,7 @@ static void acls_stay(void) {
     CHECK_EQ(as(0, 0, save_of(dir, "v1")), HLSNAP_OK);
     snprintf(path, sizeof(path), "%s/index.json", dir);
     if (getxattr(path, "system.posix_acl_access", before, 0) < 0 && errno == EOPNOTSUPP) SKIP("no ACLs on this file system");
-    CHECK_EQ(sh("chown -R 12001:12001 %s && find %s -type d -exec chmod 755 {} + && chmod 644 %s/oci-layout %s/blobs/sha256/*", dir, dir,
-                dir, dir), 0);
+    CHECK_EQ(sh("cd %s && chown -R 12001:12001 . && chmod 755 . blobs blobs/sha256 && chmod 644 oci-layout blobs/*/*", dir), 0);
     acl_set(path, "access", 12003, 4, 0);
     n = getxattr(path, "system.posix_acl_access", before, sizeof(before));
     CHECK_EQ(as(12003, 0, load_of(dir, "v1")), HLSNAP_OK);
@@ -240,8 +301,8 @@ static void refuses_to_take(void) { /* in words, and before anything is written 
         int k;
         CHECK_EQ(as(0, 0, save_of(dir, "v1")), HLSNAP_OK);
         CHECK_EQ(sh("cd %s && chown -R 12001:12001 . && find . -type d -exec chmod 777 {} + && chmod 666 .hlsnap.lock && "
-                    "chmod 644 oci-layout blobs/sha256/* && chown %u:%u index.json && chmod %o index.json && find . | sort | xargs stat -c '%%n %%i %%Z' "
-                    ">../before",
+                    "chmod 644 oci-layout blobs/sha256/* && chown %u:%u index.json && chmod %o index.json && "
+                    "find . | sort | xargs stat -c '%%n %%i %%Z' >../before",
                     dir, (unsigned)rows[i].uid, (unsigned)rows[i].gid, (unsigned)rows[i].mode), 0);
         for (k = 0; k < 3; k++) {
             hlsnap_result r = as(12002, TEAM, k == 0 ? tag_of(dir, "v1", "x") : k == 1 ? save_of(dir, "new") : untag_of(dir, "v1"));
@@ -280,19 +341,196 @@ static void permissions_on_request(void) {
     a.tag = "v2";
     a.mode = 0640;
     CHECK_EQ(act_do(&a), HLSNAP_OK);
-    CHECK_EQ(sh("[ $(stat -c %%a %s/index.json) = 640 ] && [ $(find %s/blobs -type f -perm 0640 | wc -l) -ge 3 ]", other, other), 0);
+    CHECK_EQ(sh("cd %s && [ $(stat -c %%a index.json) = 640 ] && [ $(find blobs -type f -perm 0640 | wc -l) -ge 3 ]", other), 0);
     CHECK_EQ(sh("[ $(find %s -type f -perm /0107 | wc -l) = 0 ] && [ $(stat -c %%a %s) = 700 ]", other, other), 0);
     umask(mask);
 }
 
+/* ---- file systems ---- */
+
+static bool quiet; /* failures are expected */
+static hlsnap_result here(act a) {
+    const hlsnap_result r = act_do(&a);
+    if (r && !quiet) printf("# %s of %s: %s\n", a.name, a.tag, err.msg);
+    return r;
+}
+/* Every name among the blobs is the sha256 of a regular file, and nothing else is left. */
+static void check_tidy(const char *dir) {
+    CHECK_EQ(sh("cd %s && [ -z \"$(ls -A | grep -vxE 'oci-layout|index.json|blobs|.hlsnap.lock')\" ] && cd blobs/sha256 && "
+                "[ -z \"$(find . -mindepth 1 ! -type f)\" ] && sha256sum * | awk '$1 != $2 { exit 1 }'", dir), 0);
+}
+
+/* All that there is to do; runs on any file system: tests/filesystems.sh. */
+static void fs_all(void) {
+    const char *dir = fresh();
+    hlsnap_oci_digest digest;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
+    CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
+    CHECK_EQ(here(tag_of(dir, "v2", "v3")), HLSNAP_OK);
+    CHECK_EQ(here(load_of(dir, "v3")), HLSNAP_OK);
+    CHECK_EQ(here(untag_of(dir, "v1")), HLSNAP_OK);
+    CHECK_EQ(here(gc_of(dir)), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_flatten(dir, "v3", "flat", NULL, &digest, &err), HLSNAP_OK);
+    CHECK_EQ(here(load_of(dir, "flat")), HLSNAP_OK);
+    CHECK_EQ(sh("for f in %s/blobs/sha256/*; do [ $(stat -c %%s $f) -lt 9999 ] || { echo x >>$f; break; }; done", dir), 0);
+    CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK); /* heals it */
+    CHECK_EQ(here(fsck_of(dir)), HLSNAP_OK);
+    CHECK_EQ(here(load_of(dir, "v2")), HLSNAP_OK);
+    check_tidy(dir);
+}
+
+/* Some write and others read, of one layout at a time: everybody's tag is there, and nobody fails. */
+static void fs_beside(void) {
+    const char *dir = fresh();
+    pid_t pids[4];
+    int i, k, status, bad = 0;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    fflush(stdout);
+    for (i = 0; i < 4; i++) {
+        pids[i] = fork();
+        if (pids[i]) continue;
+        for (k = 0; k < 40 && !bad; k++) {
+            char tag[20];
+            snprintf(tag, sizeof(tag), "t%d-%d", i, k);
+            bad = here(i == 0 ? load_of(dir, "v1") : tag_of(dir, "v1", tag));
+            if (!bad && i == 1 && k % 8 == 0) bad = here(save_of(dir, tag));
+            if (!bad && k % 2 && i) bad = here(untag_of(dir, tag));
+        }
+        fflush(stdout);
+        _exit(bad != 0);
+    }
+    for (i = 0; i < 4; i++) CHECK(waitpid(pids[i], &status, 0) == pids[i] && status == 0);
+    for (i = 1; i < 4; i++)
+        for (k = 0; k < 40; k++) {
+            char tag[20];
+            snprintf(tag, sizeof(tag), "t%d-%d", i, k);
+            quiet = k % 2;
+            CHECK_EQ(here(load_of(dir, tag)), k % 2 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
+            quiet = false;
+        }
+    CHECK_EQ(here(fsck_of(dir)), HLSNAP_OK);
+    check_tidy(dir);
+}
+
+static void without_links(void) { /* neither hard links nor flags of rename: a name is given by a plain rename */
+    static const int errnos[] = {EPERM, EOPNOTSUPP, ENOSYS, EINVAL, EMLINK};
+    size_t i;
+    no_tmpfile = true;
+    for (i = 0; i < HLSNAP_COUNT(errnos); i++) {
+        no_links = errnos[i];
+        fs_all();
+    }
+    fs_beside();
+    no_links = EIO;
+    quiet = true;
+    CHECK(here(save_of(fresh(), "v1")) == HLSNAP_ERR_OS && err.os_errno == EIO);
+    quiet = false;
+    no_links = 0;
+    no_tmpfile = false;
+}
+
+static void without_sync_of_directories(void) {
+    const char *dir = fresh();
+    no_sync = EINVAL;
+    fs_all();
+    no_sync = EOPNOTSUPP;
+    fs_all();
+    quiet = true;
+    no_sync = EIO;
+    CHECK(here(save_of(dir, "v1")) == HLSNAP_ERR_OS && err.os_errno == EIO);
+    no_sync = 0;
+    no_file_sync = EINVAL; /* a file's is never passed over */
+    CHECK(here(save_of(dir, "v1")) == HLSNAP_ERR_OS && err.os_errno == EINVAL);
+    no_file_sync = 0;
+    quiet = false;
+    CHECK(access(dir, F_OK) != 0);
+}
+
+static void without_locks(void) {
+    const char *dir = fresh();
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    no_locks = quiet = true;
+    CHECK(here(save_of(dir, "v2")) == HLSNAP_ERR_OS && err.os_errno == EINVAL && strstr(err.msg, "no byte-range locks"));
+    CHECK(here(tag_of(dir, "v1", "v2")) == HLSNAP_ERR_OS && err.os_errno == EINVAL && strstr(err.msg, ".hlsnap.lock"));
+    CHECK(!hlsnap_result_transient(&err));
+    CHECK_EQ(here(load_of(dir, "v1")), HLSNAP_OK); /* a reader takes none */
+    CHECK_EQ(here(save_of("new", "v2")), HLSNAP_ERR_OS);
+    CHECK_EQ(sh("[ ! -e new ]"), 0);
+    no_locks = false;
+    locks_lie = true;
+    CHECK(here(save_of(dir, "v2")) == HLSNAP_ERR_OS && err.os_errno == EOPNOTSUPP && strstr(err.msg, "two at once"));
+    CHECK(here(gc_of(dir)) == HLSNAP_ERR_OS && err.os_errno == EOPNOTSUPP && strstr(err.msg, ".hlsnap.lock"));
+    CHECK(!hlsnap_result_transient(&err));
+    CHECK_EQ(here(load_of(dir, "v1")), HLSNAP_OK);
+    locks_lie = quiet = false;
+    CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
+}
+
+/* Where the file system replaces a file in two steps, or knows it no more, it is there again in a moment. */
+static void looked_for_again(void) {
+    static const char *const names[] = {"index.json", "oci-layout"};
+    const char *dir = fresh();
+    act acts[7];
+    size_t i, k;
+    int number;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    acts[0] = load_of(dir, "v1"), acts[1] = tag_of(dir, "v1", "v3"), acts[2] = untag_of(dir, "v3"), acts[3] = gc_of(dir);
+    acts[4] = fsck_of(dir), acts[5] = save_of(dir, "v2"), acts[6] = load_of(dir, "v1"); /* a save does not begin a new index */
+    for (i = 0; i < HLSNAP_COUNT(names); i++)
+        for (number = 0; number < 2; number++)
+            for (k = 0; k < HLSNAP_COUNT(acts); k++) {
+                vanish = names[i], vanish_errno = number ? ESTALE : ENOENT, vanish_times = 5;
+                vanish_opens = number == 1; /* to look for a name says ENOENT */
+                slept = 0;
+                CHECK_EQ(here(acts[k]), HLSNAP_OK);
+                CHECK(slept < 300000000 && (vanish_times == 5 || slept >= 1000000));
+                CHECK_EQ(vanish_times, 0);
+                if (k == 1) vanish_times = 0, CHECK_EQ(here(load_of(dir, "v3")), HLSNAP_OK);
+                vanish_times = 0;
+            }
+    vanish = NULL;
+    CHECK_EQ(sh("rm %s/index.json && mkdir empty", dir), 0);
+    quiet = true;
+    slept = 0;
+    CHECK(here(load_of(dir, "v1")) == HLSNAP_ERR_FILE && err.os_errno == ENOENT && strstr(err.msg, "index.json"));
+    CHECK(slept > 200000000 && slept < 300000000);
+    slept = 0;
+    CHECK(here(load_of("empty", "v1")) == HLSNAP_ERR_FILE && err.os_errno == ENOENT);
+    CHECK(here(load_of("nowhere", "v1")) == HLSNAP_ERR_FILE && here(gc_of("nowhere")) == HLSNAP_ERR_FILE);
+    CHECK_EQ(here(save_of("empty", "v1")), HLSNAP_OK);
+    CHECK_EQ(here(save_of("nowhere", "v1")), HLSNAP_OK);
+    CHECK_EQ(slept, 0);
+    quiet = false;
+}
+
+static void links_lead_nowhere(void) { /* .hlsnap-tmp is a directory of the layout's own: guest memory is not written elsewhere */
+    static const char *const makes[] = {"ln -s ../out .hlsnap-tmp", "ln -s out .hlsnap-tmp && mkdir out", "echo >.hlsnap-tmp"};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(makes); i++) {
+        const char *dir = fresh();
+        CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(sh("mkdir -p out && cd %s && %s && find . | sort >../before", dir, makes[i]), 0);
+        no_tmpfile = quiet = true;
+        CHECK(here(save_of(dir, "v2")) == HLSNAP_ERR_FILE && strstr(err.msg, ".hlsnap-tmp"));
+        CHECK(here(tag_of(dir, "v1", "v2")) == HLSNAP_ERR_FILE && strstr(err.msg, ".hlsnap-tmp"));
+        CHECK(here(gc_of(dir)) == HLSNAP_ERR_FILE && strstr(err.msg, ".hlsnap-tmp"));
+        no_tmpfile = quiet = false;
+        CHECK_EQ(sh("[ -z \"$(ls -A out)\" ] && cd %s && find . | sort | cmp - ../before", dir), 0);
+    }
+}
+
 static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TEST(acls_stay), TEST(refuses_to_take),
-                                 TEST(permissions_on_request)};
+                                 TEST(permissions_on_request), TEST(fs_all), TEST(fs_beside), TEST(without_links),
+                                 TEST(without_sync_of_directories), TEST(without_locks), TEST(links_lead_nowhere),
+                                 TEST(looked_for_again)};
 
 int main(int argc, char **argv) {
     const char *tmp = getenv("TMPDIR");
     int r;
     snprintf(home, sizeof(home), "%s/hlsnap-shared-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(home) || chmod(home, 0755) != 0 || chdir(home) != 0) return 1;
+    if (!mkdtemp(home) || chdir(home) != 0) return 1;
+    if (chmod(home, 0755) != 0) printf("# no permissions here: errno %d\n", errno);
     r = TEST_MAIN(tests, argc, argv);
     if (chdir("/") == 0) sh("rm -rf %s", home);
     return r;
