@@ -277,10 +277,12 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsn
 /* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
    leads to. Entries of others stay, whatever they are, and what they lead to.
    grace_s   in     seconds; what was written or named later than that ago stays: other tools may be about to list it.
-                    3600 is a good value where they do; 0 = nobody else writes here
+                    3600 is a good value where they do. A time in the future, by more than that, keeps nothing. 0 = nobody else
+                    writes here: no file's time is looked at
    freed     out    bytes of the files removed; may be NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; as hlsnap_oci_list; HLSNAP_ERR_DIGEST, _OS (a document that the index leads to, of whatever kind, is damaged
+   returns   HLSNAP_OK; as hlsnap_oci_list; HLSNAP_ERR_OS (files that cannot be removed, the first one's errno, and how many: all
+             else is removed all the same); HLSNAP_ERR_DIGEST, _OS (a document that the index leads to, of whatever kind, is damaged
              or cannot be read), HLSNAP_ERR_FILE (the manifest of a tag is missing): what it leads to is then not known, and nothing
              is removed
    threads   any; waits for saves that are under way, and those that come later for it. Sandboxes and snapshots in memory are not
@@ -5769,6 +5771,14 @@ static hlsnap_result hlsnap__oci_holders_run(hlsnap__oci_load *load, const char 
 
 /* ---- >>gc ---- */
 
+/* What is removed, and what cannot be: all else is done first. */
+typedef struct hlsnap__oci_sweep {
+    int64_t before; /* as for hlsnap__oci_old */
+    uint64_t freed;
+    uint32_t stuck; /* files that cannot be removed */
+    hlsnap_error first;
+} hlsnap__oci_sweep;
+
 typedef struct hlsnap__oci_gc {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
@@ -5778,7 +5788,7 @@ typedef struct hlsnap__oci_gc {
     uint8_t *drop; /* one byte an entry: hlsnap__oci_may */
     uint32_t dropped;
     int64_t before; /* seconds since 1970: what is younger stays */
-    uint64_t freed;
+    hlsnap__oci_sweep sweep;
 } hlsnap__oci_gc;
 
 typedef enum hlsnap__oci_may {
@@ -5787,9 +5797,16 @@ typedef enum hlsnap__oci_may {
     HLSNAP__OCI_GOES_WITH_IT /* a referrer: with what it is about */
 } hlsnap__oci_may;
 
-/* Whether a file was neither written nor named after `before`. */
+/* Whether a file was neither written nor named after `before`. As long ahead of now as `before` lies back no clock was right:
+   such a time is no reason to keep a file. INT64_MAX: all are old. */
 static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
-    return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
+    const int64_t m = (int64_t)st->st_mtim.tv_sec, c = (int64_t)st->st_ctim.tv_sec;
+    struct timespec now = {0, 0};
+    int64_t ahead;
+    if (before == INT64_MAX) return true;
+    clock_gettime(CLOCK_REALTIME, &now);
+    ahead = 2 * (int64_t)now.tv_sec - before;
+    return (m <= before || m > ahead) && (c <= before || c > ahead);
 }
 
 /* Whether the manifest of an entry is old, or gone. */
@@ -5914,15 +5931,24 @@ static bool hlsnap__oci_blob_file(const char *name) {
 }
 
 /* Removes a regular file that is old. */
-static hlsnap_result hlsnap__oci_remove_old(int at, const char *name, int64_t before, uint64_t *freed,
-                                            hlsnap_error *err) {
+static void hlsnap__oci_remove_old(hlsnap__oci_sweep *sweep, int at, const char *name) {
     struct stat st;
-    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", name);
-    if (!S_ISREG(st.st_mode) || !hlsnap__oci_old(&st, before)) return HLSNAP_OK;
-    if (unlinkat(at, name, 0) != 0 && errno != ENOENT) return hlsnap__oci_os(err, errno, "unlink", name);
-    *freed += (uint64_t)st.st_size;
-    return HLSNAP_OK;
+    const char *what = "stat";
+    bool ok = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (ok && (!S_ISREG(st.st_mode) || !hlsnap__oci_old(&st, sweep->before))) return;
+    if (ok) {
+        what = "unlink";
+        ok = unlinkat(at, name, 0) == 0;
+        if (ok) sweep->freed += (uint64_t)st.st_size;
+    }
+    if (!ok && errno != ENOENT && !sweep->stuck++) hlsnap__oci_os(&sweep->first, errno, what, name);
+}
+
+static hlsnap_result hlsnap__oci_sweep_end(const hlsnap__oci_sweep *sweep, hlsnap_error *err) {
+    if (!sweep->stuck) return HLSNAP_OK;
+    return hlsnap__fail(err, sweep->first.code, sweep->first.os_errno,
+                        "%.300s; files that could not be removed: %u; all else was done", sweep->first.msg,
+                        sweep->stuck);
 }
 
 /* Blobs that nothing leads to. Links and other things that are no blobs stay: nobody here made them. */
@@ -5935,7 +5961,7 @@ static hlsnap_result hlsnap__oci_gc_blobs(hlsnap__oci_gc *gc, hlsnap_error *err)
         if (!hlsnap__oci_blob_file(name)) continue;
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         if (hlsnap__oci_reach_find(&gc->reach, digest)) continue;
-        r = hlsnap__oci_remove_old(gc->store.sha256, name, gc->before, &gc->freed, err);
+        hlsnap__oci_remove_old(&gc->sweep, gc->store.sha256, name);
     }
     if (d) closedir(d);
     return r ? r : hlsnap__oci_fsync(gc->store.sha256, "blobs/sha256", err);
@@ -5947,26 +5973,27 @@ static bool hlsnap__oci_temp_file(const char *name) {
 }
 
 /* What killed savers left: nobody saves while the gc lock is held alone. */
-static hlsnap_result hlsnap__oci_gc_temps(int at, int64_t before, uint64_t *freed, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_gc_temps(hlsnap__oci_sweep *sweep, int at, hlsnap_error *err) {
     hlsnap_result r;
     const char *name;
     DIR *d = hlsnap__oci_dir_open(at, err, &r);
     while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL)
-        if (hlsnap__oci_temp_file(name)) r = hlsnap__oci_remove_old(at, name, before, freed, err);
+        if (hlsnap__oci_temp_file(name)) hlsnap__oci_remove_old(sweep, at, name);
     if (d) closedir(d);
     return r;
 }
 
-static hlsnap_result hlsnap__oci_leftovers(int root, int64_t before, uint64_t *freed, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_gc_temps(root, before, freed, err);
+static hlsnap_result hlsnap__oci_leftovers(hlsnap__oci_sweep *sweep, int root, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_gc_temps(sweep, root, err);
     int fd;
     if (r) return r;
     fd = openat(root, HLSNAP__OCI_TEMP, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return errno == ENOENT ? r : hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_TEMP);
-    r = hlsnap__oci_gc_temps(fd, before, freed, err);
+    if (fd < 0 && errno == ENOENT) return hlsnap__oci_sweep_end(sweep, err);
+    if (fd < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_TEMP);
+    r = hlsnap__oci_gc_temps(sweep, fd, err);
     close(fd);
     if (!r) unlinkat(root, HLSNAP__OCI_TEMP, AT_REMOVEDIR); /* once it is empty */
-    return r;
+    return r ? r : hlsnap__oci_sweep_end(sweep, err);
 }
 
 /* Under both locks. The index goes first: what is killed in between leaves blobs that nothing leads to, never the reverse. */
@@ -5983,8 +6010,9 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
         r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
     else if (!r)
         r = hlsnap__oci_index_sync(&gc->store, err);
+    gc->sweep.before = gc->before;
     if (!r) r = hlsnap__oci_gc_blobs(gc, err);
-    return r ? r : hlsnap__oci_leftovers(gc->store.root, gc->before, &gc->freed, err);
+    return r ? r : hlsnap__oci_leftovers(&gc->sweep, gc->store.root, err);
 }
 
 static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
@@ -6313,8 +6341,8 @@ static hlsnap_result hlsnap__oci_fsck_marker(hlsnap__oci_fsck *f, hlsnap_error *
 }
 
 static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_sweep sweep;
     uint32_t i;
-    uint64_t freed = 0;
     bool indexed = true;
     hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
     if (!r && !indexed) r = hlsnap__oci_fsck_recover(f, err);
@@ -6329,7 +6357,9 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
         r = hlsnap__oci_problem(f, err->code, err);
     }
     if (!r) r = hlsnap__oci_fsck_blobs(f, err);
-    if (!r && f->repair) r = hlsnap__oci_leftovers(f->store.root, INT64_MAX, &freed, err);
+    memset(&sweep, 0, sizeof(sweep));
+    sweep.before = INT64_MAX;
+    if (!r && f->repair) r = hlsnap__oci_leftovers(&sweep, f->store.root, err);
     if (r || !f->found) return r;
     return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
                         f->found > 1 ? " (and more)" : "");
@@ -6591,9 +6621,9 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
     memset(&gc, 0, sizeof(gc));
     clock_gettime(CLOCK_REALTIME, &now);
-    gc.before = grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
+    gc.before = !grace_s ? INT64_MAX : grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
     if (!r) r = hlsnap__oci_gc_run(dir, &gc, &e);
-    if (freed) *freed = gc.freed;
+    if (freed) *freed = gc.sweep.freed;
     return hlsnap__oci_end(r, "hlsnap_oci_gc", &e, err);
 }
 

@@ -56,6 +56,11 @@ static int t_openat(int at, const char *p, int flags, mode_t mode) {
 static int t_linkat(int a, const char *p, int b, const char *q, int f) {
     return no_links ? errno = no_links, -1 : linkat(a, p, b, q, f);
 }
+static char stuck[2][70];      /* names that cannot be removed */
+static int stuck_errno;
+static int t_unlinkat(int at, const char *p, int flags) {
+    return stuck_errno && (!strcmp(p, stuck[0]) || !strcmp(p, stuck[1])) ? errno = stuck_errno, -1 : unlinkat(at, p, flags);
+}
 static int t_fsync(int fd) {
     struct stat st;
     const int fails = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? no_sync : no_file_sync;
@@ -72,6 +77,7 @@ static int t_fcntl(int fd, int command, long arg) {
 #define nanosleep t_nanosleep
 #define fstatat t_fstatat
 #define linkat t_linkat
+#define unlinkat t_unlinkat
 #define fsync t_fsync
 #define fcntl(fd, command, arg) t_fcntl(fd, command, (long)(arg))
 #define HLSNAP_IMPLEMENTATION
@@ -81,6 +87,7 @@ static int t_fcntl(int fd, int command, long arg) {
 #undef nanosleep
 #undef fstatat
 #undef linkat
+#undef unlinkat
 #undef fsync
 #undef fcntl
 #include "oci_make.h"
@@ -520,10 +527,78 @@ static void links_lead_nowhere(void) { /* .hlsnap-tmp is a directory of the layo
     }
 }
 
+/* ---- collecting ---- */
+
+static int blobs_of(const char *dir) {
+    char line[100];
+    int n = -1;
+    FILE *f;
+    snprintf(line, sizeof(line), "ls %s/blobs/sha256 | wc -l", dir);
+    f = popen(line, "r");
+    CHECK(f && fscanf(f, "%d", &n) == 1 && pclose(f) == 0);
+    return n;
+}
+
+static void collects_around_what_is_stuck(void) { /* immutable, in use, another's: the rest goes all the same */
+    static const int errnos[] = {EPERM, EBUSY, EACCES, EIO};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(errnos); i++) {
+        const char *dir = fresh();
+        uint64_t freed = 0;
+        FILE *f;
+        CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
+        CHECK_EQ(sh("ls %s/blobs/sha256 | head -n 2 >names; echo x >%s/.hlsnap-1-2.tmp", dir, dir), 0);
+        f = fopen("names", "r");
+        CHECK(f && fscanf(f, "%69s %69s", stuck[0], stuck[1]) == 2 && fclose(f) == 0);
+        CHECK_EQ(here(untag_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(here(untag_of(dir, "v2")), HLSNAP_OK);
+        CHECK_EQ(blobs_of(dir), 8);
+        stuck_errno = errnos[i];
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_ERR_OS);
+        CHECK_EQ(err.os_errno, errnos[i]);
+        CHECK_EQ(hlsnap_result_transient(&err), errnos[i] == EBUSY);
+        CHECK((strstr(err.msg, stuck[0]) || strstr(err.msg, stuck[1])) && strstr(err.msg, "could not be removed: 2;"));
+        CHECK_EQ(blobs_of(dir), 2);
+        CHECK(freed > 0 && sh("[ ! -e %s/.hlsnap-1-2.tmp ]", dir) == 0);
+        stuck_errno = 0;
+        CHECK_EQ(here(gc_of(dir)), HLSNAP_OK);
+        CHECK_EQ(blobs_of(dir), 0);
+    }
+}
+
+static void times_in_the_future(void) { /* of a clock that was ahead: no reason to keep a file for ever */
+    static const struct { const char *time; uint64_t grace; int left; } rows[] = {
+        {"+2 days", 0, 0}, {"+2 days", 3600, 4}, {"-2 days", 3600, 4}, {"+10 min", 3600, 4}, {"now", 0, 0}, {"+99 years", 0, 0}};
+    struct stat st;
+    struct timespec now;
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) { /* the time of the change cannot be set, and is now */
+        const char *dir = fresh();
+        CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(here(untag_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(sh("touch -d '%s' %s/blobs/sha256/*", rows[i].time, dir), 0);
+        CHECK_EQ(hlsnap_oci_gc(dir, rows[i].grace, NULL, &err), HLSNAP_OK);
+        CHECK_EQ(blobs_of(dir), rows[i].left);
+    }
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (i = 0; i < 6; i++) {
+        static const int64_t off[] = {-7200, -3500, -10, 10, 3500, 7200};
+        memset(&st, 0, sizeof(st));
+        st.st_mtim.tv_sec = st.st_ctim.tv_sec = now.tv_sec + off[i];
+        CHECK_EQ(hlsnap__oci_old(&st, now.tv_sec - 3600), off[i] < -3600 || off[i] > 3600);
+        st.st_mtim.tv_sec = now.tv_sec + 9999;
+        CHECK_EQ(hlsnap__oci_old(&st, now.tv_sec - 3600), off[i] < -3600 || off[i] > 3600);
+        st.st_ctim.tv_sec = now.tv_sec;
+        CHECK(!hlsnap__oci_old(&st, now.tv_sec - 3600));
+        CHECK(hlsnap__oci_old(&st, INT64_MAX) && !hlsnap__oci_old(&st, -1));
+    }
+}
+
 static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TEST(acls_stay), TEST(refuses_to_take),
                                  TEST(permissions_on_request), TEST(fs_all), TEST(fs_beside), TEST(without_links),
                                  TEST(without_sync_of_directories), TEST(without_locks), TEST(links_lead_nowhere),
-                                 TEST(looked_for_again)};
+                                 TEST(looked_for_again), TEST(collects_around_what_is_stuck), TEST(times_in_the_future)};
 
 int main(int argc, char **argv) {
     const char *tmp = getenv("TMPDIR");
