@@ -75,7 +75,8 @@ extern "C" {
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
 /* Called now and then on the calling thread with bytes of guest memory; false cancels. Not for what verify_later puts off. While
-   a layout is saved to, it must not change that layout, nor wait for somebody who does. */
+   a layout is saved to, it must not change that layout, nor wait for somebody who does. While a call waits for another writer it is
+   called with done 0 and total UINT64_MAX, every 10 ms or sooner. */
 typedef bool (*hlsnap_oci_progress)(uint64_t done, uint64_t total, void *user);
 
 /* What protects a loaded snapshot from changes of its files. */
@@ -105,6 +106,8 @@ typedef struct hlsnap_oci_desc {
                                   index, so that equal snapshots have equal digests; -1 = none */
     uint32_t mode;             /* save: permissions of the files written, such as 0644 to publish to other users; a directory that
                                   is made gets x for each r; 0 = 0600, 0660 where the directory is shared by its group: LIMITS */
+    uint64_t wait_ns;          /* save and other changes: longest wait for other writers, in all; then HLSNAP_ERR_OS with EAGAIN;
+                                  0 = as long as it takes */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -123,7 +126,7 @@ typedef struct hlsnap_oci_desc {
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
              no names for); HLSNAP_ERR_OS, _MEMORY; of these EPERM: index.json is somebody's who could not use the new one. After
              a failure the directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
-   threads   any; savers of one layout wait for each other, briefly, at the end
+   threads   any; savers of one layout wait for each other, briefly, at the end, and for a gc: desc->wait_ns
    cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync;
              the first save over a blob that was loaded reads and hashes that one whole
    spec      docs/snapshot-format.md  */
@@ -266,6 +269,14 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err);
 
+/* hlsnap_oci_tag_with -- hlsnap_oci_tag, with a limit.
+   desc      in     wait_ns, and progress, which is called only while it waits; the rest is not looked at; NULL = defaults
+   returns   as hlsnap_oci_tag; HLSNAP_ERR_OS with EAGAIN (wait_ns is over), HLSNAP_ERR_CANCELLED (by desc->progress): nothing was
+             changed
+   threads   any; waits for other changes of the index, which are brief, not for saves that are under way  */
+HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                             hlsnap_error *err);
+
 /* hlsnap_oci_untag -- take a tag away. The snapshot stays, good for hlsnap_oci_load by its digest, until hlsnap_oci_gc.
    tag       in     as ref of hlsnap_oci_load; a digest: all tags of that snapshot
    returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_MEDIA_TYPE (the tag of something else than a snapshot);
@@ -273,6 +284,13 @@ HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const 
              another's
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err);
+
+/* hlsnap_oci_untag_with -- hlsnap_oci_untag, with a limit.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_untag; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED, as hlsnap_oci_tag_with
+   threads   as hlsnap_oci_tag_with  */
+HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
+                                               hlsnap_error *err);
 
 /* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
    leads to. Entries of others stay, whatever they are, and what they lead to.
@@ -290,6 +308,13 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsn
    cost      reads each manifest twice, and each document of others whole  */
 HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
 
+/* hlsnap_oci_gc_with -- hlsnap_oci_gc, with a limit: saves that come while it waits wait for it.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_gc; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED: nothing was removed
+   threads   as hlsnap_oci_gc  */
+HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, const hlsnap_oci_desc *desc, uint64_t *freed,
+                                            hlsnap_error *err);
+
 /* hlsnap_oci_fsck -- check everything: every entry and tag, every blob against its name, memory against its chunk list.
    repair    in     also make oci-layout where it is missing; where index.json is lost, one that lists all snapshots that are found,
                     as "recovered-" and 12 digits; and remove what killed savers left and blobs that hold something else than
@@ -301,6 +326,12 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64
              collected meanwhile
    cost      reads and hashes all blobs; one beyond 32 GiB is HLSNAP_ERR_LIMIT  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
+
+/* hlsnap_oci_fsck_with -- hlsnap_oci_fsck, with a limit to its waiting; without repair it does not wait.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_fsck; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED: nothing was looked at
+   threads   as hlsnap_oci_fsck  */
+HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc, hlsnap_error *err);
 
 /* hlsnap_oci_flatten -- write a snapshot again with one layer instead of many.
    dir       in     the layout's directory
@@ -1553,6 +1584,7 @@ typedef struct hlsnap__oci_store {
     int root, blobs, sha256, temp, lock; /* directories and the lock file; -1: not open */
     bool made_root, made_blobs, made_sha256, made_lock, made_temp;
     const hlsnap_oci_desc *desc;
+    uint64_t waited_ns; /* for locks, until now */
     uid_t uid; /* the owner and the group of the layout's directory, which are to have what is made in it, too */
     gid_t gid;
     mode_t file_mode, dir_mode, lock_mode; /* of what is made */
@@ -1642,8 +1674,38 @@ static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
     return r;
 }
 
-static hlsnap_result hlsnap__oci_lock(const hlsnap__oci_store *store, int byte, int type, hlsnap_error *err) {
-    if (hlsnap__oci_lock_try(store->lock, byte, type, HLSNAP__OCI_OFD_SETLKW) == 0) return HLSNAP_OK;
+/* Waits a little for a lock that another holds, or not any more. *pause: so long, ns. */
+static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *pause, hlsnap_error *err) {
+    const hlsnap_oci_desc *desc = store->desc;
+    const uint64_t start = hlsnap__now_ns();
+    uint64_t ns = *pause;
+    if (desc->progress && !desc->progress(0, UINT64_MAX, desc->user))
+        return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, HLSNAP__OCI_LOCK ": cancelled after %llu ms of waiting",
+                            (unsigned long long)(store->waited_ns / 1000000u));
+    if (desc->wait_ns && store->waited_ns >= desc->wait_ns)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EAGAIN,
+                            HLSNAP__OCI_LOCK ": another writer has it, %llu ms long (errno %d)",
+                            (unsigned long long)(store->waited_ns / 1000000u), EAGAIN);
+    if (desc->wait_ns && ns > desc->wait_ns - store->waited_ns) ns = desc->wait_ns - store->waited_ns;
+    hlsnap__oci_pause(ns);
+    store->waited_ns += hlsnap__now_ns() - start;
+    *pause = *pause * 2 < 10000000u ? *pause * 2 : 10000000u;
+    return HLSNAP_OK;
+}
+
+/* Takes a lock. The kernel has no wait with an end, nor one that asks anybody: then it is tried again and again. */
+static hlsnap_result hlsnap__oci_lock(hlsnap__oci_store *store, int byte, int type, hlsnap_error *err) {
+    const bool patient = !store->desc->wait_ns && !store->desc->progress;
+    uint64_t pause = 100000;
+    for (;;) {
+        hlsnap_result r;
+        if (hlsnap__oci_lock_try(store->lock, byte, type, patient ? HLSNAP__OCI_OFD_SETLKW : HLSNAP__OCI_OFD_SETLK) ==
+            0)
+            return HLSNAP_OK;
+        if (patient || (errno != EAGAIN && errno != EACCES)) break;
+        r = hlsnap__oci_lock_wait(store, &pause, err);
+        if (r) return r;
+    }
     if (errno == EINVAL) /* nothing else will do: other locks are a process's, or whole files' */
         return hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL,
                             HLSNAP__OCI_LOCK ": lock: this kernel or file system has no byte-range locks of open files "
@@ -1723,10 +1785,14 @@ static hlsnap_result hlsnap__oci_lock_prove(const hlsnap__oci_store *store, int 
                                                number);
 }
 
-/* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
-   that failed. */
+/* Opens the lock file and takes the gc lock, a saver's share of it or all (F_RDLCK, F_WRLCK), or the index lock instead (F_UNLCK:
+   none of the other). *stale: the file was removed meanwhile by a save that failed.
+   Who removes the file holds both locks of it, whole. So whoever holds either, and sees then that the name leads to the file,
+   knows that it will until the lock is given back: of two that hold the index lock, one had to see another file or none. To
+   change only the index needs no share in the gc lock: who removes blobs holds the index lock, too. */
 static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
     const int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    const int held = type == F_UNLCK ? HLSNAP__OCI_LOCK_INDEX : HLSNAP__OCI_LOCK_GC;
     struct stat mine, named;
     hlsnap_result r;
     *stale = false;
@@ -1746,13 +1812,20 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, b
     if (*stale) return HLSNAP_OK;
     if (store->lock < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
     if (fstat(store->lock, &mine) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
-    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_TURN, type, err);
-    if (!r) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, type, err);
+    r = type == F_UNLCK ? HLSNAP_OK : hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_TURN, type, err);
+    if (!r) r = hlsnap__oci_lock(store, held, type == F_UNLCK ? F_WRLCK : type, err);
     if (r) return r;
-    hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
+    if (type != F_UNLCK) hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
              named.st_dev != mine.st_dev;
-    return *stale ? HLSNAP_OK : hlsnap__oci_lock_prove(store, HLSNAP__OCI_LOCK_GC, err);
+    return *stale ? HLSNAP_OK : hlsnap__oci_lock_prove(store, held, err);
+}
+
+/* Whether nobody else uses a store, and nobody will until it is closed: those who do hold one of these locks. */
+static bool hlsnap__oci_lock_alone(const hlsnap__oci_store *store) {
+    if (hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) != 0)
+        return errno == EINVAL; /* there are no locks: nobody could begin */
+    return hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0;
 }
 
 /* Ends with the store. After a failure what this save made goes, when nobody else uses the layout: others take their share
@@ -1760,9 +1833,7 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, b
 static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, bool failed) {
     if (store->temp >= 0) close(store->temp);
     if (store->made_temp) unlinkat(store->root, HLSNAP__OCI_TEMP, AT_REMOVEDIR);
-    if (failed && store->lock >= 0 &&
-        (hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0 ||
-         errno == EINVAL)) { /* no locks here: nobody uses it */
+    if (failed && store->lock >= 0 && hlsnap__oci_lock_alone(store)) {
         if (store->made_sha256) unlinkat(store->blobs, "sha256", AT_REMOVEDIR);
         if (store->made_blobs) unlinkat(store->root, "blobs", AT_REMOVEDIR);
         if (store->made_lock) unlinkat(store->root, HLSNAP__OCI_LOCK, 0);
@@ -5420,7 +5491,7 @@ static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hls
     hlsnap_error unused;
     uint32_t number;
     bool gone;
-    if (!hlsnap__oci_collected(r, err)) return false;
+    if (!hlsnap__oci_collected(load, r, err)) return false;
     memset(&now, 0, sizeof(now));
     gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
            hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
@@ -5780,6 +5851,7 @@ typedef struct hlsnap__oci_sweep {
 } hlsnap__oci_sweep;
 
 typedef struct hlsnap__oci_gc {
+    hlsnap_oci_desc desc;
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach;
@@ -6016,7 +6088,7 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
 }
 
 static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, &hlsnap__oci_no_desc, F_WRLCK, false, err);
+    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, &gc->desc, F_WRLCK, false, err);
     if (!r) r = hlsnap__oci_lock(&gc->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     gc->load = r ? NULL : hlsnap__oci_load_new(err);
     if (!r && !gc->load) r = HLSNAP_ERR_MEMORY;
@@ -6078,13 +6150,13 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     return r;
 }
 
-static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                       hlsnap_error *err) {
     hlsnap__oci_store store;
     hlsnap__oci_load *load = hlsnap__oci_load_new(err);
     hlsnap_result r;
     if (!load) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_store_open(dir, &store, &hlsnap__oci_no_desc, F_RDLCK, false, err);
-    if (!r) r = hlsnap__oci_lock(&store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    r = hlsnap__oci_store_open(dir, &store, desc, F_UNLCK, false, err); /* with the index lock */
     load->root = store.root;
     if (!r) r = hlsnap__oci_retag_locked(&store, load, ref, tag, err);
     load->root = -1;
@@ -6096,6 +6168,7 @@ static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const c
 /* ---- >>fsck ---- */
 
 typedef struct hlsnap__oci_fsck {
+    hlsnap_oci_desc desc;
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
@@ -6371,6 +6444,7 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
     bool stale = false;
     hlsnap_result r;
     hlsnap__oci_store_none(store);
+    store->desc = &f->desc;
     r = hlsnap__oci_open_root(dir, &store->root, err);
     if (!r && store->root < 0) r = hlsnap__oci_no_layout(err);
     if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
@@ -6597,38 +6671,87 @@ HLSNAP_API hlsnap_result hlsnap_oci_holders(const char *dir, const char *ref, hl
     return hlsnap__oci_end(r, "hlsnap_oci_holders", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+/* Of what a caller gives who wants only to wait: that. */
+static hlsnap_result hlsnap__oci_desc_wait(const hlsnap_oci_desc *desc, hlsnap_oci_desc *out, hlsnap_error *err) {
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_read(desc, &d, err);
+    *out = hlsnap__oci_no_desc;
+    if (r) return r;
+    out->wait_ns = d.wait_ns;
+    out->progress = d.progress;
+    out->user = d.user;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_tag_as(const char *function, const char *dir, const char *ref, const char *tag,
+                                        const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_tag", &e, err);
+    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    return hlsnap__oci_tag_as("hlsnap_oci_tag", dir, ref, tag, NULL, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, const char *tag,
+                                             const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    return hlsnap__oci_tag_as("hlsnap_oci_tag_with", dir, ref, tag, desc, err);
+}
+
+static hlsnap_result hlsnap__oci_untag_as(const char *function, const char *dir, const char *tag,
+                                          const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_ref_check(tag, &e);
+    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
-    hlsnap_error e;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_ref_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_untag", &e, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, tag, NULL, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
+                                               hlsnap_error *err) {
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, tag, desc, err);
+}
+
+static hlsnap_result hlsnap__oci_gc_as(const char *function, const char *dir, uint64_t grace_s,
+                                       const hlsnap_oci_desc *desc, uint64_t *freed, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap__oci_gc gc;
     struct timespec now = {0, 0};
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    hlsnap_result r;
     memset(&gc, 0, sizeof(gc));
+    r = hlsnap__oci_desc_wait(desc, &gc.desc, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     clock_gettime(CLOCK_REALTIME, &now);
     gc.before = !grace_s ? INT64_MAX : grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
     if (!r) r = hlsnap__oci_gc_run(dir, &gc, &e);
     if (freed) *freed = gc.sweep.freed;
-    return hlsnap__oci_end(r, "hlsnap_oci_gc", &e, err);
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err) {
+    return hlsnap__oci_gc_as("hlsnap_oci_gc", dir, grace_s, NULL, freed, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, const hlsnap_oci_desc *desc,
+                                            uint64_t *freed, hlsnap_error *err) {
+    return hlsnap__oci_gc_as("hlsnap_oci_gc_with", dir, grace_s, desc, freed, err);
 }
 
 /* Without locks, what is collected meanwhile looks like damage: then once more, as long as the index has changed. */
-static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, const hlsnap_oci_desc *desc,
+                                            hlsnap_error *err) {
     struct stat before, after;
     char path[4200];
     int i;
@@ -6640,21 +6763,34 @@ static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, hlsnap
         hlsnap__oci_fsck *f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), err);
         if (!f) return HLSNAP_ERR_MEMORY;
         stat(path, &before);
+        f->desc = *desc;
         f->repair = repair;
         r = hlsnap__oci_fsck_run(dir, f, err);
         hlsnap__free(f);
-        if (repair || !hlsnap__oci_collected(r, err) || i == 20 || stat(path, &after) != 0 ||
+        if (repair || r != HLSNAP_ERR_FILE || err->os_errno != ENOENT || i == 20 || stat(path, &after) != 0 ||
             (before.st_ino == after.st_ino && before.st_ctim.tv_sec == after.st_ctim.tv_sec &&
              before.st_ctim.tv_nsec == after.st_ctim.tv_nsec))
             return r;
     }
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_as(const char *function, const char *dir, bool repair,
+                                         const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
+    hlsnap_oci_desc d;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_fsck_until(dir, repair, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_fsck", &e, err);
+    if (!r) r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_fsck_until(dir, repair, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
+    return hlsnap__oci_fsck_as("hlsnap_oci_fsck", dir, repair, NULL, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc,
+                                              hlsnap_error *err) {
+    return hlsnap__oci_fsck_as("hlsnap_oci_fsck_with", dir, repair, desc, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag,

@@ -595,10 +595,202 @@ static void times_in_the_future(void) { /* of a clock that was ahead: no reason 
     }
 }
 
+/* ---- waiting for each other ---- */
+
+/* Takes a lock as another writer does: the descriptor, to be closed; -1: it is taken. */
+static int hold(const char *dir, int byte, int type, bool wait) {
+    struct flock f;
+    char path[100];
+    int fd;
+    memset(&f, 0, sizeof(f));
+    snprintf(path, sizeof(path), "%s/.hlsnap.lock", dir);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    f.l_type = (short)type;
+    f.l_start = byte;
+    f.l_len = 1;
+    if (fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &f) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+static void tags_beside_savers(void) { /* who only changes the index waits neither for a save nor for a gc that waits for it */
+    const char *dir = fresh();
+    pid_t gc, other;
+    int saver, status, turn;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    saver = hold(dir, HLSNAP__OCI_LOCK_GC, F_RDLCK, false);
+    CHECK(saver >= 0);
+    fflush(stdout);
+    gc = fork();
+    if (gc == 0) _exit(close(saver) != 0 || hlsnap_oci_gc(dir, 0, NULL, NULL) != HLSNAP_OK);
+    while ((turn = hold(dir, HLSNAP__OCI_LOCK_TURN, F_RDLCK, false)) >= 0) close(turn), usleep(1000); /* until it waits */
+    other = fork();
+    if (other == 0) {
+        alarm(10);
+        close(saver);
+        status = here(tag_of(dir, "v1", "v2")) || here(untag_of(dir, "v1")) || here(load_of(dir, "v2"));
+        fflush(stdout);
+        _exit(status);
+    }
+    CHECK(waitpid(other, &status, 0) == other && status == 0);
+    CHECK_EQ(waitpid(gc, &status, WNOHANG), 0);
+    close(saver);
+    CHECK(waitpid(gc, &status, 0) == gc && status == 0);
+    CHECK_EQ(here(load_of(dir, "v2")), HLSNAP_OK);
+}
+
+static struct { int calls, until, result, release; bool odd; } asked;
+static bool ask(uint64_t done, uint64_t total, void *user) {
+    if (user != &asked || (total == UINT64_MAX && done != 0)) asked.odd = true;
+    if (total != UINT64_MAX) return true; /* not waiting: at work */
+    if (++asked.calls < asked.until) return true;
+    if (asked.release >= 0) close(asked.release), asked.release = -1;
+    return asked.result;
+}
+
+static hlsnap_result do_with(int what, const char *dir, const hlsnap_oci_desc *d) {
+    hlsnap_snapshot *s;
+    hlsnap_result r;
+    memset(&err, 0, sizeof(err));
+    if (what == 0) return hlsnap_oci_tag_with(dir, "v1", "v2", d, &err);
+    if (what == 1) return hlsnap_oci_untag_with(dir, "v2", d, &err);
+    if (what == 2) return hlsnap_oci_gc_with(dir, 0, d, NULL, &err);
+    if (what == 3) return hlsnap_oci_fsck_with(dir, true, d, &err);
+    s = snapshot_small(77);
+    r = hlsnap_oci_save(dir, "v3", s, d, NULL, &err);
+    hlsnap_snapshot_release(s);
+    return r;
+}
+
+static void waits_as_long_as_asked(void) {
+    static const char *const names[] = {"hlsnap_oci_tag_with: ", "hlsnap_oci_untag_with: ", "hlsnap_oci_gc_with: ",
+                                        "hlsnap_oci_fsck_with: ", "hlsnap_oci_save: "};
+    static const int bytes[] = {HLSNAP__OCI_LOCK_INDEX, HLSNAP__OCI_LOCK_GC, HLSNAP__OCI_LOCK_TURN};
+    const char *dir = fresh();
+    int what, i;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    for (what = 0; what < 5; what++)
+        for (i = 0; i < 3; i++) {
+            hlsnap_oci_desc d = HLSNAP_ZERO;
+            int fd = hold(dir, bytes[i], F_WRLCK, false);
+            if (what < 2 && i > 0) close(fd), fd = hold(dir, bytes[0], F_WRLCK, false); /* of the others they take none */
+            d.wait_ns = 3000000;
+            CHECK_EQ(sh("find %s -type f ! -name .hlsnap.lock | sort | xargs sha256sum >before", dir), 0);
+            CHECK_EQ(do_with(what, dir, &d), HLSNAP_ERR_OS);
+            CHECK(err.os_errno == EAGAIN && hlsnap_result_transient(&err) && strstr(err.msg, ".hlsnap.lock: another writer has it, "));
+            CHECK(strncmp(err.msg, names[what], strlen(names[what])) == 0);
+            memset(&asked, 0, sizeof(asked));
+            asked.until = 3, asked.release = -1;
+            d.wait_ns = 0, d.progress = ask, d.user = &asked;
+            CHECK_EQ(do_with(what, dir, &d), HLSNAP_ERR_CANCELLED);
+            CHECK(asked.calls == 3 && !asked.odd && strstr(err.msg, ".hlsnap.lock: cancelled after "));
+            CHECK_EQ(sh("find %s -type f ! -name .hlsnap.lock | sort | xargs sha256sum | cmp - before", dir), 0);
+            memset(&asked, 0, sizeof(asked)); /* and when it is given back meanwhile: done */
+            asked.until = 3, asked.release = fd, asked.result = true;
+            d.wait_ns = 60000000000u;
+            CHECK_EQ(do_with(what, dir, &d), HLSNAP_OK);
+            CHECK(asked.calls == 3 && !asked.odd);
+            if (what == 1) CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
+        }
+}
+
+static void waits_no_more_than_needed(void) {
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    const char *dir = fresh();
+    int fd;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    fd = hold(dir, HLSNAP__OCI_LOCK_GC, F_WRLCK, false);
+    d.wait_ns = 1;
+    CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &d, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_tag_with(dir, "v1", "v2", &d, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_load(dir, "nothing", &d, &(hlsnap_snapshot *){NULL}, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK(hlsnap_oci_gc_with(dir, 0, &d, NULL, &err) == HLSNAP_ERR_OS && err.os_errno == EAGAIN);
+    close(fd);
+    CHECK_EQ(hlsnap_oci_gc_with(dir, 0, &d, NULL, &err), HLSNAP_OK);
+    d._end_canary = 1;
+    CHECK_EQ(hlsnap_oci_tag_with(dir, "v1", "v2", &d, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_untag_with(dir, "v2", &d, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_gc_with(dir, 0, &d, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &d, &err), HLSNAP_ERR_ARG);
+}
+
+static struct { const char *dir; int fd; bool take; } taken;
+static bool take_and_cancel(uint64_t done, uint64_t total, void *user) { /* somebody begins to change the index; the save fails */
+    (void)done, (void)total, (void)user;
+    if (taken.take) taken.fd = hold(taken.dir, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, false);
+    return false;
+}
+
+static void lock_file_stays_in_use(void) { /* a save that fails removes what it made, but not a lock file that another has locked */
+    int take;
+    for (take = 0; take < 2; take++) {
+        const char *dir = fresh();
+        hlsnap_oci_desc d = HLSNAP_ZERO;
+        CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+        CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
+        taken.dir = dir, taken.fd = -1, taken.take = take;
+        d.progress = take_and_cancel;
+        CHECK_EQ(do_with(4, dir, &d), HLSNAP_ERR_CANCELLED);
+        CHECK(!take || taken.fd >= 0);
+        CHECK_EQ(sh("[ -e %s/.hlsnap.lock ]", dir), take ? 0 : 1);
+        CHECK_EQ(hold(dir, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, false) < 0, take);
+        if (taken.fd >= 0) close(taken.fd);
+    }
+}
+
+/* Removes the lock file as a save that fails does, again and again. */
+static int remover(const char *dir) {
+    char path[100];
+    snprintf(path, sizeof(path), "%s/.hlsnap.lock", dir);
+    while (access("stop", F_OK) != 0) {
+        const int gc = hold(dir, HLSNAP__OCI_LOCK_GC, F_WRLCK, false), turn = gc < 0 ? -1 : hold(dir, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, false);
+        struct stat a, b, named;
+        if (turn >= 0 && fstat(gc, &a) == 0 && fstat(turn, &b) == 0 && stat(path, &named) == 0 && a.st_ino == b.st_ino &&
+            a.st_ino == named.st_ino && unlink(path) != 0)
+            return 1;
+        if (turn >= 0) close(turn);
+        if (gc >= 0) close(gc);
+        usleep(200);
+    }
+    return 0;
+}
+
+static void lock_file_comes_and_goes(void) { /* and no tag is lost: two never hold the index lock at once */
+    const char *dir = fresh();
+    pid_t pids[4];
+    int i, k, status, bad = 0;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    fflush(stdout);
+    for (i = 0; i < 4; i++) {
+        pids[i] = fork();
+        if (pids[i]) continue;
+        for (k = 0; i > 0 && k < 60 && !bad; k++) {
+            char tag[20];
+            snprintf(tag, sizeof(tag), "t%d-%d", i, k);
+            bad = here(i == 3 && k % 4 == 0 ? save_of(dir, tag) : tag_of(dir, "v1", tag)) != HLSNAP_OK;
+        }
+        if (i == 0) bad = remover(dir);
+        fflush(stdout);
+        _exit(bad != 0);
+    }
+    for (i = 1; i < 4; i++) CHECK(waitpid(pids[i], &status, 0) == pids[i] && status == 0);
+    CHECK_EQ(sh("touch stop"), 0);
+    CHECK(waitpid(pids[0], &status, 0) == pids[0] && status == 0 && unlink("stop") == 0);
+    for (i = 1; i < 4; i++)
+        for (k = 0; k < 60; k++) {
+            char tag[20];
+            snprintf(tag, sizeof(tag), "t%d-%d", i, k);
+            CHECK_EQ(here(load_of(dir, tag)), HLSNAP_OK);
+        }
+    CHECK_EQ(here(fsck_of(dir)), HLSNAP_OK);
+}
+
 static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TEST(acls_stay), TEST(refuses_to_take),
                                  TEST(permissions_on_request), TEST(fs_all), TEST(fs_beside), TEST(without_links),
                                  TEST(without_sync_of_directories), TEST(without_locks), TEST(links_lead_nowhere),
-                                 TEST(looked_for_again), TEST(collects_around_what_is_stuck), TEST(times_in_the_future)};
+                                 TEST(looked_for_again), TEST(collects_around_what_is_stuck), TEST(times_in_the_future),
+                                 TEST(tags_beside_savers), TEST(waits_as_long_as_asked), TEST(waits_no_more_than_needed),
+                                 TEST(lock_file_stays_in_use), TEST(lock_file_comes_and_goes)};
 
 int main(int argc, char **argv) {
     const char *tmp = getenv("TMPDIR");
