@@ -337,8 +337,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, cons
    dir       in     the layout's directory
    ref       in     as for hlsnap_oci_load
    tag       in     for the new snapshot; may be ref itself, whose manifest then stays untagged
-   desc      in     threads, max_bytes, progress (called for reading, then for writing); what is written was verified, whatever the
-                    rest says; NULL = defaults
+   desc      in     threads, max_bytes, mode, wait_ns, progress (called for reading, then for writing); what is written was
+                    verified, whatever the rest says; NULL = defaults
    out       out    digest of the new manifest; may be NULL
    err       out    may be NULL
    returns   as hlsnap_oci_load and hlsnap_oci_save

@@ -398,7 +398,7 @@ static void fs_beside(void) {
         pids[i] = fork();
         if (pids[i]) continue;
         for (k = 0; k < 40 && !bad; k++) {
-            char tag[20];
+            char tag[40];
             snprintf(tag, sizeof(tag), "t%d-%d", i, k);
             bad = here(i == 0 ? load_of(dir, "v1") : tag_of(dir, "v1", tag));
             if (!bad && i == 1 && k % 8 == 0) bad = here(save_of(dir, tag));
@@ -410,7 +410,7 @@ static void fs_beside(void) {
     for (i = 0; i < 4; i++) CHECK(waitpid(pids[i], &status, 0) == pids[i] && status == 0);
     for (i = 1; i < 4; i++)
         for (k = 0; k < 40; k++) {
-            char tag[20];
+            char tag[40];
             snprintf(tag, sizeof(tag), "t%d-%d", i, k);
             quiet = k % 2;
             CHECK_EQ(here(load_of(dir, tag)), k % 2 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
@@ -503,8 +503,8 @@ static void looked_for_again(void) {
     CHECK(here(load_of(dir, "v1")) == HLSNAP_ERR_FILE && err.os_errno == ENOENT && strstr(err.msg, "index.json"));
     CHECK(slept > 200000000 && slept < 300000000);
     slept = 0;
-    CHECK(here(load_of("empty", "v1")) == HLSNAP_ERR_FILE && err.os_errno == ENOENT);
-    CHECK(here(load_of("nowhere", "v1")) == HLSNAP_ERR_FILE && here(gc_of("nowhere")) == HLSNAP_ERR_FILE);
+    CHECK(here(load_of("empty", "v1")) == HLSNAP_ERR_NOT_FOUND && err.os_errno == ENOENT);
+    CHECK(here(load_of("nowhere", "v1")) == HLSNAP_ERR_NOT_FOUND && here(gc_of("nowhere")) == HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(here(save_of("empty", "v1")), HLSNAP_OK);
     CHECK_EQ(here(save_of("nowhere", "v1")), HLSNAP_OK);
     CHECK_EQ(slept, 0);
@@ -677,7 +677,8 @@ static void waits_as_long_as_asked(void) {
             d.wait_ns = 3000000;
             CHECK_EQ(sh("find %s -type f ! -name .hlsnap.lock | sort | xargs sha256sum >before", dir), 0);
             CHECK_EQ(do_with(what, dir, &d), HLSNAP_ERR_OS);
-            CHECK(err.os_errno == EAGAIN && hlsnap_result_transient(&err) && strstr(err.msg, ".hlsnap.lock: another writer has it, "));
+            CHECK(err.os_errno == EAGAIN && hlsnap_result_transient(&err));
+            CHECK(strstr(err.msg, ".hlsnap.lock: another writer has it, ") != NULL);
             CHECK(strncmp(err.msg, names[what], strlen(names[what])) == 0);
             memset(&asked, 0, sizeof(asked));
             asked.until = 3, asked.release = -1;
@@ -743,7 +744,8 @@ static int remover(const char *dir) {
     char path[100];
     snprintf(path, sizeof(path), "%s/.hlsnap.lock", dir);
     while (access("stop", F_OK) != 0) {
-        const int gc = hold(dir, HLSNAP__OCI_LOCK_GC, F_WRLCK, false), turn = gc < 0 ? -1 : hold(dir, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, false);
+        const int gc = hold(dir, HLSNAP__OCI_LOCK_GC, F_WRLCK, false);
+        const int turn = gc < 0 ? -1 : hold(dir, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, false);
         struct stat a, b, named;
         if (turn >= 0 && fstat(gc, &a) == 0 && fstat(turn, &b) == 0 && stat(path, &named) == 0 && a.st_ino == b.st_ino &&
             a.st_ino == named.st_ino && unlink(path) != 0)
@@ -765,7 +767,7 @@ static void lock_file_comes_and_goes(void) { /* and no tag is lost: two never ho
         pids[i] = fork();
         if (pids[i]) continue;
         for (k = 0; i > 0 && k < 60 && !bad; k++) {
-            char tag[20];
+            char tag[40];
             snprintf(tag, sizeof(tag), "t%d-%d", i, k);
             bad = here(i == 3 && k % 4 == 0 ? save_of(dir, tag) : tag_of(dir, "v1", tag)) != HLSNAP_OK;
         }
@@ -778,7 +780,7 @@ static void lock_file_comes_and_goes(void) { /* and no tag is lost: two never ho
     CHECK(waitpid(pids[0], &status, 0) == pids[0] && status == 0 && unlink("stop") == 0);
     for (i = 1; i < 4; i++)
         for (k = 0; k < 60; k++) {
-            char tag[20];
+            char tag[40];
             snprintf(tag, sizeof(tag), "t%d-%d", i, k);
             CHECK_EQ(here(load_of(dir, tag)), HLSNAP_OK);
         }
