@@ -40,10 +40,15 @@ MEMORY
     sealed memfd (guard PRIVATE), or the blob itself; with verify_later also the chunk lists and a thread, until it is done.
 
 LIMITS
-    Blobs are memory dumps of the guest: files are 0600, directories 0700. 32,768 runs of pages, 128 layers, JSON of 1 MiB.
+    32,768 runs of pages, 128 layers, JSON of 1 MiB.
     index.json: 64 MiB are read, saves and tags let it grow to 32 MiB, some 80,000 tags; removing them works beyond that.
+    Blobs are memory dumps of the guest: files are 0600, directories 0700. Where the directory is its group's to write, or has
+    a default ACL, they are that group's, too (0660, 0770), and where it is another user's, that user's: root takes nobody's
+    store away. A new index.json has owner, group, permissions and ACL of the old one, or is refused. desc->mode: otherwise.
     Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
-    The directory must be on a local file system or one with byte-range locks (OFD).
+    Writers need byte-range locks (OFD) that they share: all go through one mount of the directory. Two mounts of a FUSE file
+    system, such a mount and what lies below it, and an overlayfs and its layers do not share them, nor do two machines on NFS
+    with nolock; that cannot be seen from here, and tags are lost. No hard links, O_TMPFILE or modes are needed.
 
 SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 
@@ -71,7 +76,8 @@ typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a m
 
 /* Called now and then on the calling thread with bytes of guest memory that were read, hashed or written; false cancels. A save's
    total grows when it finds that there is more to do. Not for what verify_later puts off. While a layout is saved to, it must not
-   change that layout, nor wait for somebody who does. */
+   change that layout, nor wait for somebody who does. While a call waits for another writer it is called with done 0 and total
+   UINT64_MAX, every 10 ms or sooner. */
 typedef bool (*hlsnap_oci_progress)(uint64_t done, uint64_t total, void *user);
 
 /* What protects a loaded snapshot from changes of its files. */
@@ -99,6 +105,10 @@ typedef struct hlsnap_oci_desc {
     hlsnap_oci_progress progress; void *user; /* NULL = none */
     int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
                                   index, so that equal snapshots have equal digests; -1 = none */
+    uint32_t mode;             /* save: permissions of the files written, such as 0644 to publish to other users; a directory that
+                                  is made gets x for each r; 0 = 0600, 0660 where the directory is shared by its group: LIMITS */
+    uint64_t wait_ns;          /* save and other changes: longest wait for other writers, in all; then HLSNAP_ERR_OS with EAGAIN;
+                                  0 = as long as it takes */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -115,10 +125,10 @@ typedef struct hlsnap_oci_desc {
              index is lost; it is left alone); HLSNAP_ERR_LIMIT (the index would pass 32 MiB); HLSNAP_ERR_CANCELLED (by
              desc->progress);
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
-             no names for); HLSNAP_ERR_OS, _MEMORY. After a failure the
-             directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
-   threads   any; savers of one layout wait for each other, briefly, at the end; desc->threads of its own, for the time of the
-             call, all signals blocked
+             no names for); HLSNAP_ERR_OS, _MEMORY; of these EPERM: index.json is somebody's who could not use the new one. After
+             a failure the directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
+   threads   any; savers of one layout wait for each other, briefly, at the end, and for a gc: desc->wait_ns; desc->threads of its
+             own, for the time of the call, all signals blocked
    cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync.
              Of a chain, small layers are written again, merged, when there would be more than 32: a page about as often as the
              number of layers doubles; the whole image when the rest is more than half as large as the base.
@@ -264,6 +274,14 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err);
 
+/* hlsnap_oci_tag_with -- hlsnap_oci_tag, with a limit.
+   desc      in     wait_ns, and progress, which is called only while it waits; the rest is not looked at; NULL = defaults
+   returns   as hlsnap_oci_tag; HLSNAP_ERR_OS with EAGAIN (wait_ns is over), HLSNAP_ERR_CANCELLED (by desc->progress): nothing was
+             changed
+   threads   any; waits for other changes of the index, which are brief, not for saves that are under way  */
+HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                             hlsnap_error *err);
+
 /* hlsnap_oci_untag -- take a tag away. The snapshot stays, good for hlsnap_oci_load by its digest, until hlsnap_oci_gc.
    tag       in     as ref of hlsnap_oci_load; a digest: all tags of that snapshot
    returns   HLSNAP_OK: on stable storage; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_MEDIA_TYPE (the tag of something else than a snapshot);
@@ -272,19 +290,35 @@ HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const 
    threads   any; changes of one layout wait for each other  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err);
 
+/* hlsnap_oci_untag_with -- hlsnap_oci_untag, with a limit.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_untag; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED, as hlsnap_oci_tag_with
+   threads   as hlsnap_oci_tag_with  */
+HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
+                                               hlsnap_error *err);
+
 /* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
    leads to. Entries of others stay, whatever they are, and what they lead to.
    grace_s   in     seconds; what was written or named later than that ago stays: other tools may be about to list it.
-                    3600 is a good value where they do; 0 = nobody else writes here
+                    3600 is a good value where they do. A time in the future, by more than that, keeps nothing. 0 = nobody else
+                    writes here: no file's time is looked at
    freed     out    bytes of the files removed; may be NULL
    err       out    may be NULL
-   returns   HLSNAP_OK; as hlsnap_oci_list; HLSNAP_ERR_DIGEST, _OS (a document that the index leads to, of whatever kind, is damaged
+   returns   HLSNAP_OK; as hlsnap_oci_list; HLSNAP_ERR_OS (files that cannot be removed, the first one's errno, and how many: all
+             else is removed all the same); HLSNAP_ERR_DIGEST, _OS (a document that the index leads to, of whatever kind, is damaged
              or cannot be read), HLSNAP_ERR_FILE (the manifest of a tag is missing): what it leads to is then not known, and nothing
              is removed
    threads   any; waits for saves that are under way, and those that come later for it. Sandboxes and snapshots in memory are not
              touched; a load that meets it reads the index again
    cost      reads each manifest twice, and each document of others whole  */
 HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err);
+
+/* hlsnap_oci_gc_with -- hlsnap_oci_gc, with a limit: saves that come while it waits wait for it.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_gc; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED: nothing was removed
+   threads   as hlsnap_oci_gc  */
+HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, const hlsnap_oci_desc *desc, uint64_t *freed,
+                                            hlsnap_error *err);
 
 /* hlsnap_oci_fsck -- check everything: every entry and tag, every blob against its name, memory against its chunk list.
    repair    in     also make oci-layout where it is missing; where index.json is lost, one that lists all snapshots that are found,
@@ -298,12 +332,18 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64
    cost      reads and hashes all blobs; one beyond 32 GiB is HLSNAP_ERR_LIMIT  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
 
+/* hlsnap_oci_fsck_with -- hlsnap_oci_fsck, with a limit to its waiting; without repair it does not wait.
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_fsck; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED: nothing was looked at
+   threads   as hlsnap_oci_fsck  */
+HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc, hlsnap_error *err);
+
 /* hlsnap_oci_flatten -- write a snapshot again with one layer instead of many.
    dir       in     the layout's directory
    ref       in     as for hlsnap_oci_load
    tag       in     for the new snapshot; may be ref itself, whose manifest then stays untagged
-   desc      in     threads, max_bytes, progress (called for reading, then for writing); what is written was verified, whatever the
-                    rest says; NULL = defaults
+   desc      in     threads, max_bytes, mode, wait_ns, progress (called for reading, then for writing); what is written was
+                    verified, whatever the rest says; NULL = defaults
    out       out    digest of the new manifest; may be NULL
    err       out    may be NULL
    returns   as hlsnap_oci_load and hlsnap_oci_save
@@ -347,6 +387,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_copy(const char *from_dir, const char *ref, 
 #include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/xattr.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -1486,15 +1527,13 @@ static hlsnap_result hlsnap__oci_slurp(int fd, const char *path, size_t size, ch
     return more ? hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "%s: grew beyond %zu bytes", path, size) : HLSNAP_OK;
 }
 
-/* Reads a JSON file that stands under its name, of at most max bytes; code is what a violation of its schema will return. */
-static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t max, hlsnap_result code,
-                                           hlsnap__json *d, hlsnap_error *err) {
+/* One try of what follows. */
+static hlsnap_result hlsnap__oci_read_text_once(int root, const char *path, uint64_t max, hlsnap__json *d,
+                                                hlsnap_error *err) {
     uint64_t size;
     int fd;
     hlsnap_result r = hlsnap__oci_open(root, path, &fd, &size, err);
     if (r) return r;
-    hlsnap__format(d->file, sizeof(d->file), "%s", path);
-    d->code = code;
     d->size = (size_t)size;
     if (size > max)
         r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, at most %llu are read", path,
@@ -1505,8 +1544,52 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
     return r;
 }
 
+#define HLSNAP__OCI_TRIES 8 /* after 1, 2, 4 .. 128 ms */
+
+static void hlsnap__oci_pause(uint64_t ns) {
+    struct timespec nap = {0, 0};
+    nap.tv_sec = (time_t)(ns / 1000000000u);
+    nap.tv_nsec = (long)(ns % 1000000000u);
+    nanosleep(&nap, NULL);
+}
+
+/* Whether anything says that a directory is a layout: files of it may come and go, all of them do not. */
+static bool hlsnap__oci_is_layout(int root) {
+    struct stat st;
+    return fstatat(root, "oci-layout", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+           fstatat(root, "index.json", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+           fstatat(root, "blobs", &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Reads a JSON file that stands under its name, of at most max bytes; code is what a violation of its schema will return. A file
+   server may have no file of that name for a moment while it is replaced, or have forgotten the one that was opened: then
+   again, a little later, where there is a layout. */
+static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t max, hlsnap_result code,
+                                           hlsnap__json *d, hlsnap_error *err) {
+    hlsnap_result r;
+    int i;
+    for (i = 0;; i++) {
+        r = hlsnap__oci_read_text_once(root, path, max, d, err);
+        if (!r || i == HLSNAP__OCI_TRIES || (err->os_errno != ENOENT && err->os_errno != ESTALE) ||
+            !hlsnap__oci_is_layout(root))
+            break;
+        hlsnap__free(d->text);
+        d->text = NULL;
+        hlsnap__oci_pause((uint64_t)1000000 << i);
+    }
+    hlsnap__format(d->file, sizeof(d->file), "%s", path);
+    d->code = code;
+    return r;
+}
+
 /* ---- >>store: an open layout, locked; what a failed save made is unmade ---- */
 
+#ifdef __O_TMPFILE
+#define HLSNAP__OCI_O_TMPFILE (__O_TMPFILE | O_DIRECTORY)
+#else
+#define HLSNAP__OCI_O_TMPFILE (020000000 | O_DIRECTORY)
+#endif
+#define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 #define HLSNAP__OCI_OFD_SETLK 37
 #define HLSNAP__OCI_OFD_SETLKW 38
 #define HLSNAP__OCI_LOCK ".hlsnap.lock"
@@ -1515,10 +1598,90 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
 #define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
 #define HLSNAP__OCI_LOCK_TURN 2  /* held while waiting for the first: so that gc gets it although savers never pause */
 
+#define HLSNAP__OCI_ACL "system.posix_acl_access"
+#define HLSNAP__OCI_ACL_INHERITED "system.posix_acl_default"
+#define HLSNAP__OCI_ACL_MAX (4 + 8 * 512) /* bytes: a header and 512 entries */
+
 typedef struct hlsnap__oci_store {
-    int root, blobs, sha256, lock; /* directories and the lock file; -1: not open */
+    int root, blobs, sha256, temp, lock; /* directories and the lock file; -1: not open */
     bool made_root, made_blobs, made_sha256, made_lock, made_temp;
+    const hlsnap_oci_desc *desc;
+    uint64_t waited_ns; /* for locks, until now */
+    uid_t uid; /* the owner and the group of the layout's directory, which are to have what is made in it, too */
+    gid_t gid;
+    mode_t file_mode, dir_mode, lock_mode; /* of what is made */
+    bool inherits;                         /* it has an ACL from its directory, which says more than the mode */
 } hlsnap__oci_store;
+
+static const hlsnap_oci_desc hlsnap__oci_no_desc = HLSNAP_ZERO;
+
+/* An ACL as the kernel passes it; *size is 0 where there is none. */
+static hlsnap_result hlsnap__oci_acl_read(int fd, const char *name, uint8_t *acl, size_t *size, const char *file,
+                                          hlsnap_error *err) {
+    const ssize_t n = fgetxattr(fd, name, acl, HLSNAP__OCI_ACL_MAX);
+    *size = n < 0 ? 0 : (size_t)n;
+    if (n >= 0 || errno == ENODATA || errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM) return HLSNAP_OK;
+    return hlsnap__oci_os(err, errno, errno == ERANGE ? "an ACL of more than 512 entries" : "read its ACL", file);
+}
+
+/* What a file's group may do, as three bits: where there is an ACL, the mode has its mask in their place. */
+static unsigned hlsnap__oci_group_may(mode_t mode, const uint8_t *acl, size_t size) {
+    unsigned group = (unsigned)mode >> 3 & 7, mask = 7;
+    size_t i;
+    for (i = 4; i + 8 <= size; i += 8) { /* tag, permissions: 16 bits each, little-endian; whose: 32 */
+        if (acl[i] == 0x04) group = acl[i + 2];
+        if (acl[i] == 0x10) mask = acl[i + 2];
+    }
+    return group & mask & 7;
+}
+
+/* Finds out whose the layout is and who is to use it: who writes into its directory shares what is in it. */
+static hlsnap_result hlsnap__oci_store_owner(hlsnap__oci_store *store, hlsnap_error *err) {
+    const mode_t asked = (mode_t)store->desc->mode;
+    uint8_t acl[HLSNAP__OCI_ACL_MAX];
+    struct stat st;
+    size_t size;
+    bool shared;
+    hlsnap_result r;
+    if (fstat(store->root, &st) != 0) return hlsnap__oci_os(err, errno, "stat", "the layout");
+    r = hlsnap__oci_acl_read(store->root, HLSNAP__OCI_ACL_INHERITED, acl, &size, "the layout", err);
+    store->inherits = !r && size > 0;
+    if (!r) r = hlsnap__oci_acl_read(store->root, HLSNAP__OCI_ACL, acl, &size, "the layout", err);
+    if (r) return r;
+    shared = hlsnap__oci_group_may(st.st_mode, acl, size) & 2 || (store->inherits && st.st_mode & 070);
+    store->uid = st.st_uid;
+    store->gid = st.st_gid;
+    store->file_mode = asked ? asked : shared ? 0660 : 0600;
+    store->dir_mode = store->file_mode | (store->file_mode & 0444) >> 2;
+    store->lock_mode = 0600 | (shared ? 060 : 0) | (st.st_mode & 002 ? 006 : 0);
+    if (store->made_root && asked && fchmod(store->root, store->dir_mode | (st.st_mode & 07000)) != 0)
+        return hlsnap__oci_os(err, errno, "chmod", "the layout");
+    return HLSNAP_OK;
+}
+
+/* Whether a file system or a process just has no such thing as other owners or permissions. */
+static bool hlsnap__oci_cannot(int number) {
+    return number == EPERM || number == EOPNOTSUPP || number == ENOSYS || number == EINVAL;
+}
+
+/* Gives a file to an owner and a group, or at least to the group: 0, or -1 and errno. */
+static int hlsnap__oci_chown(int fd, const struct stat *st, uid_t uid, gid_t gid) {
+    if ((st->st_uid == uid && st->st_gid == gid) || fchown(fd, uid, gid) == 0) return 0;
+    return st->st_gid == gid ? -1 : fchown(fd, (uid_t)-1, gid);
+}
+
+/* Gives what was just made to those who use the layout, as far as this process may. A umask takes nothing away. */
+static hlsnap_result hlsnap__oci_give(const hlsnap__oci_store *store, int fd, mode_t mode, const char *what,
+                                      hlsnap_error *err) {
+    const bool asked = store->desc->mode != 0, exact = asked || (mode & 077 && !store->inherits);
+    struct stat st;
+    if (fstat(fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", what);
+    if (exact && (st.st_mode & mode) != mode && fchmod(fd, mode | (st.st_mode & 07000)) != 0 &&
+        (asked || !hlsnap__oci_cannot(errno)))
+        return hlsnap__oci_os(err, errno, "chmod", what);
+    if (hlsnap__oci_chown(fd, &st, store->uid, store->gid) == 0 || hlsnap__oci_cannot(errno)) return HLSNAP_OK;
+    return hlsnap__oci_os(err, errno, "chown", what);
+}
 
 static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
     struct flock f;
@@ -1533,8 +1696,43 @@ static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
     return r;
 }
 
-static hlsnap_result hlsnap__oci_lock(const hlsnap__oci_store *store, int byte, int type, hlsnap_error *err) {
-    if (hlsnap__oci_lock_try(store->lock, byte, type, HLSNAP__OCI_OFD_SETLKW) == 0) return HLSNAP_OK;
+/* Waits a little for a lock that another holds, or not any more. *pause: so long, ns. */
+static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *pause, hlsnap_error *err) {
+    const hlsnap_oci_desc *desc = store->desc;
+    const uint64_t start = hlsnap__now_ns();
+    uint64_t ns = *pause;
+    if (desc->progress && !desc->progress(0, UINT64_MAX, desc->user))
+        return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, HLSNAP__OCI_LOCK ": cancelled after %llu ms of waiting",
+                            (unsigned long long)(store->waited_ns / 1000000u));
+    if (desc->wait_ns && store->waited_ns >= desc->wait_ns)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EAGAIN,
+                            HLSNAP__OCI_LOCK ": another writer has it, %llu ms long (errno %d)",
+                            (unsigned long long)(store->waited_ns / 1000000u), EAGAIN);
+    if (desc->wait_ns && ns > desc->wait_ns - store->waited_ns) ns = desc->wait_ns - store->waited_ns;
+    hlsnap__oci_pause(ns);
+    store->waited_ns += hlsnap__now_ns() - start;
+    *pause = *pause * 2 < 10000000u ? *pause * 2 : 10000000u;
+    return HLSNAP_OK;
+}
+
+/* Takes a lock. The kernel has no wait with an end, nor one that asks anybody: then it is tried again and again. */
+static hlsnap_result hlsnap__oci_lock(hlsnap__oci_store *store, int byte, int type, hlsnap_error *err) {
+    const bool patient = !store->desc->wait_ns && !store->desc->progress;
+    uint64_t pause = 100000;
+    for (;;) {
+        hlsnap_result r;
+        if (hlsnap__oci_lock_try(store->lock, byte, type, patient ? HLSNAP__OCI_OFD_SETLKW : HLSNAP__OCI_OFD_SETLK) ==
+            0)
+            return HLSNAP_OK;
+        if (patient || (errno != EAGAIN && errno != EACCES)) break;
+        r = hlsnap__oci_lock_wait(store, &pause, err);
+        if (r) return r;
+    }
+    if (errno == EINVAL) /* nothing else will do: other locks are a process's, or whole files' */
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EINVAL,
+                            HLSNAP__OCI_LOCK ": lock: this kernel or file system has no byte-range locks of open files "
+                                             "(F_OFD_SETLK), without which nobody can write here safely (errno %d)",
+                            EINVAL);
     return hlsnap__oci_os(err, errno, "lock", HLSNAP__OCI_LOCK);
 }
 
@@ -1543,11 +1741,13 @@ static void hlsnap__oci_unlock(const hlsnap__oci_store *store, int byte) {
 }
 
 /* Opens a directory below at, making it where it is missing. */
-static hlsnap_result hlsnap__oci_make_dir(int at, const char *name, int *fd, bool *made, hlsnap_error *err) {
-    *made = mkdirat(at, name, 0700) == 0;
+static hlsnap_result hlsnap__oci_make_dir(const hlsnap__oci_store *store, int at, const char *name, int *fd, bool *made,
+                                          hlsnap_error *err) {
+    *made = mkdirat(at, name, store->dir_mode) == 0;
     if (!*made && errno != EEXIST) return hlsnap__oci_os(err, errno, "mkdir", name);
     *fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return *fd < 0 ? hlsnap__oci_os(err, errno, "open", name) : HLSNAP_OK;
+    if (*fd < 0) return hlsnap__oci_os(err, errno, "open", name);
+    return *made ? hlsnap__oci_give(store, *fd, store->dir_mode, name, err) : HLSNAP_OK;
 }
 
 /* There is no layout, nor anything of one: nothing was saved there yet. */
@@ -1565,15 +1765,66 @@ static hlsnap_result hlsnap__oci_open_root(const char *dir, int *fd, hlsnap_erro
     return hlsnap__oci_os(err, ENOENT, "a link that leads nowhere", dir);
 }
 
-/* Opens the lock file and takes the gc lock, a saver's share of it or all. *stale: the file was removed meanwhile by a save
-   that failed. */
+/* Gives a file without a name one that is not taken: 0, or -1 and errno. */
+static int hlsnap__oci_link_fd(int fd, int at, const char *name) {
+    char path[40];
+    hlsnap__format(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (errno != ENOENT) return -1;
+    return linkat(fd, "", at, name, HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
+}
+
+/* Makes the lock file: its descriptor, or -1 and errno. Where it is to be somebody else's too, it is that before it has its
+   name: others would find one that they may not open. */
+static int hlsnap__oci_lock_make(const hlsnap__oci_store *store, hlsnap_result *r, hlsnap_error *err) {
+    const bool ours = store->lock_mode == 0600 && store->uid == geteuid() && store->gid == getegid();
+    int fd = ours ? -1 : openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode);
+    bool named = false;
+    int saved;
+    *r = HLSNAP_OK;
+    if (fd >= 0) {
+        *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+        named = !*r && hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK) == 0;
+        if (named) return fd;
+        saved = errno;
+        close(fd);
+        errno = saved;
+        if (*r || saved == EEXIST) return -1;
+    }
+    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
+    if (fd >= 0) *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    return fd;
+}
+
+/* A lock that is held must keep others out. Where a file system passes locks on as its own process's, all get them. */
+static hlsnap_result hlsnap__oci_lock_prove(const hlsnap__oci_store *store, int byte, hlsnap_error *err) {
+    const int fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int number;
+    if (fd < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
+    number = hlsnap__oci_lock_try(fd, byte, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0 ? EOPNOTSUPP : errno;
+    close(fd);
+    if (number == EAGAIN || number == EACCES) return HLSNAP_OK;
+    return number != EOPNOTSUPP ? hlsnap__oci_os(err, number, "lock", HLSNAP__OCI_LOCK)
+                                : hlsnap__fail(err, HLSNAP_ERR_OS, number,
+                                               HLSNAP__OCI_LOCK ": lock: two at once could have it: the file system "
+                                                                "passes locks on as its own (errno %d)",
+                                               number);
+}
+
+/* Opens the lock file and takes the gc lock, a saver's share of it or all (F_RDLCK, F_WRLCK), or the index lock instead (F_UNLCK:
+   none of the other). *stale: the file was removed meanwhile by a save that failed.
+   Who removes the file holds both locks of it, whole. So whoever holds either, and sees then that the name leads to the file,
+   knows that it will until the lock is given back: of two that hold the index lock, one had to see another file or none. To
+   change only the index needs no share in the gc lock: who removes blobs holds the index lock, too. */
 static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, bool *stale, hlsnap_error *err) {
     const int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    const int held = type == F_UNLCK ? HLSNAP__OCI_LOCK_INDEX : HLSNAP__OCI_LOCK_GC;
     struct stat mine, named;
     hlsnap_result r;
     *stale = false;
-    store->lock = openat(store->root, HLSNAP__OCI_LOCK, flags | O_CREAT | O_EXCL, 0600);
+    store->lock = hlsnap__oci_lock_make(store, &r, err);
     store->made_lock = store->lock >= 0;
+    if (r) return r;
     if (store->lock < 0 && errno == EEXIST) {
         uint64_t size;
         int look;
@@ -1587,21 +1838,28 @@ static hlsnap_result hlsnap__oci_lock_open(hlsnap__oci_store *store, int type, b
     if (*stale) return HLSNAP_OK;
     if (store->lock < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_LOCK);
     if (fstat(store->lock, &mine) != 0) return hlsnap__oci_os(err, errno, "stat", HLSNAP__OCI_LOCK);
-    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_TURN, type, err);
-    if (!r) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_GC, type, err);
+    r = type == F_UNLCK ? HLSNAP_OK : hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_TURN, type, err);
+    if (!r) r = hlsnap__oci_lock(store, held, type == F_UNLCK ? F_WRLCK : type, err);
     if (r) return r;
-    hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
+    if (type != F_UNLCK) hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_TURN);
     *stale = fstatat(store->root, HLSNAP__OCI_LOCK, &named, AT_SYMLINK_NOFOLLOW) != 0 || named.st_ino != mine.st_ino ||
              named.st_dev != mine.st_dev;
-    return HLSNAP_OK;
+    return *stale ? HLSNAP_OK : hlsnap__oci_lock_prove(store, held, err);
+}
+
+/* Whether nobody else uses a store, and nobody will until it is closed: those who do hold one of these locks. */
+static bool hlsnap__oci_lock_alone(const hlsnap__oci_store *store) {
+    if (hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) != 0)
+        return errno == EINVAL; /* there are no locks: nobody could begin */
+    return hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0;
 }
 
 /* Ends with the store. After a failure what this save made goes, when nobody else uses the layout: others take their share
    of the lock before they rely on anything, and who waits for it finds out that the file is gone. */
 static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, bool failed) {
+    if (store->temp >= 0) close(store->temp);
     if (store->made_temp) unlinkat(store->root, HLSNAP__OCI_TEMP, AT_REMOVEDIR);
-    if (failed && store->lock >= 0 &&
-        hlsnap__oci_lock_try(store->lock, HLSNAP__OCI_LOCK_GC, F_WRLCK, HLSNAP__OCI_OFD_SETLK) == 0) {
+    if (failed && store->lock >= 0 && hlsnap__oci_lock_alone(store)) {
         if (store->made_sha256) unlinkat(store->blobs, "sha256", AT_REMOVEDIR);
         if (store->made_blobs) unlinkat(store->root, "blobs", AT_REMOVEDIR);
         if (store->made_lock) unlinkat(store->root, HLSNAP__OCI_LOCK, 0);
@@ -1616,7 +1874,7 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
     if (store->sha256 >= 0) close(store->sha256);
     if (store->blobs >= 0) close(store->blobs);
     if (store->root >= 0) close(store->root);
-    store->root = store->blobs = store->sha256 = store->lock = -1;
+    store->root = store->blobs = store->sha256 = store->temp = store->lock = -1;
 }
 
 typedef struct hlsnap__oci_index hlsnap__oci_index;
@@ -1625,7 +1883,8 @@ static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err);
 
 static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
     memset(store, 0, sizeof(*store));
-    store->root = store->blobs = store->sha256 = store->lock = -1;
+    store->desc = &hlsnap__oci_no_desc;
+    store->root = store->blobs = store->sha256 = store->temp = store->lock = -1;
 }
 
 /* Checks what is there, before anything is written; whether it is a layout at all, when it must be one. */
@@ -1645,12 +1904,13 @@ static hlsnap_result hlsnap__oci_open_dirs(hlsnap__oci_store *store, hlsnap_erro
 
 /* Opens a layout: checks it, or makes its directory when `create` says so, and takes the gc lock. Whatever comes of it, the
    store must be closed. */
-static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, int type, bool create,
-                                            hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, const hlsnap_oci_desc *desc,
+                                            int type, bool create, hlsnap_error *err) {
     bool stale = true;
     hlsnap_result r = HLSNAP_OK;
     int i;
     hlsnap__oci_store_none(store);
+    store->desc = desc;
     for (i = 0; stale && i < 100; i++) {
         if (store->root >= 0) hlsnap__oci_store_close(dir, store, false);
         r = hlsnap__oci_open_root(dir, &store->root, err);
@@ -1667,35 +1927,36 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
             if (store->root < 0 && errno == ENOENT && !store->made_root) continue; /* made and unmade by another save */
             if (store->root < 0) return hlsnap__oci_os(err, errno, "open", dir);
         }
+        if (!r) r = hlsnap__oci_store_owner(store, err);
         if (!r) r = hlsnap__oci_lock_open(store, type, &stale, err);
         if (r) return r;
     }
     if (stale) return hlsnap__oci_os(err, ENOENT, "open", dir);
     if (!create) return hlsnap__oci_open_dirs(store, err);
-    r = hlsnap__oci_make_dir(store->root, "blobs", &store->blobs, &store->made_blobs, err);
-    return r ? r : hlsnap__oci_make_dir(store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
+    r = hlsnap__oci_make_dir(store, store->root, "blobs", &store->blobs, &store->made_blobs, err);
+    return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
+/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
-    int r;
+    struct stat st;
+    int r, saved;
     do r = fsync(fd);
     while (r < 0 && errno == EINTR);
-    return r ? hlsnap__oci_os(err, errno, "fsync", what) : HLSNAP_OK;
+    saved = r ? errno : 0;
+    if (!r || ((saved == EINVAL || saved == EOPNOTSUPP) && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)))
+        return HLSNAP_OK;
+    return hlsnap__oci_os(err, saved, "fsync", what);
 }
 
 /* ---- >>blobs: written without a name, named when they are complete and on the disk ---- */
 
-#ifdef __O_TMPFILE
-#define HLSNAP__OCI_O_TMPFILE (__O_TMPFILE | O_DIRECTORY)
-#else
-#define HLSNAP__OCI_O_TMPFILE (020000000 | O_DIRECTORY)
-#endif
-#define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 #define HLSNAP__OCI_START_WRITING 2 /* SYNC_FILE_RANGE_WRITE, of Linux; libc has it for _GNU_SOURCE only */
 
 typedef struct hlsnap__oci_blob {
     int fd;        /* -1: none */
-    char temp[64]; /* its name under the root for now, where there is no O_TMPFILE; else "" */
+    char temp[64]; /* its name for now, where there is no O_TMPFILE; else "" */
+    int at;        /* the directory of that name: the store's root or temp */
     char digest[72];
     uint64_t size;
     bool named;    /* this save gave it its name, and takes it back when it fails */
@@ -1711,58 +1972,68 @@ static void hlsnap__oci_blob_none(hlsnap__oci_blob *b) {
 }
 
 /* A name that no other save uses. */
-static void hlsnap__oci_temp_name(char *to, size_t cap, const char *dir) {
-    hlsnap__format(to, cap, "%s.hlsnap-%ld-%llx.tmp", dir, (long)getpid(), (unsigned long long)hlsnap__now_ns());
+static void hlsnap__oci_temp_name(char *to, size_t cap) {
+    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
 }
 
-/* A new empty file in the file system of directory at: without a name, or else in a directory of its own at the root, never
-   beside the blobs, where tools take every name for a digest. */
-static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, hlsnap_error *err) {
+/* A new empty file in a directory of its own at the root, never beside the blobs, where tools take every name for a digest.
+   The directory is opened once, and is no link: what is written must not end up elsewhere. */
+static hlsnap_result hlsnap__oci_blob_create_named(hlsnap__oci_store *store, hlsnap__oci_blob *b, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    bool made;
     int i;
-    b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (b->fd >= 0) return HLSNAP_OK;
+    for (i = 0; i < 100; i++) {
+        store->made_temp = true;
+        r = store->temp >= 0 ? HLSNAP_OK
+                             : hlsnap__oci_make_dir(store, store->root, HLSNAP__OCI_TEMP, &store->temp, &made, err);
+        if (r && err->os_errno != ENOENT) return r;
+        hlsnap__oci_temp_name(b->temp, sizeof(b->temp));
+        b->at = store->temp;
+        b->fd = r ? -1 : openat(b->at, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->file_mode);
+        if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
+        b->temp[0] = 0;
+        if (!r) r = hlsnap__oci_os(err, errno, "create a file in", HLSNAP__OCI_TEMP);
+        if (err->os_errno != EEXIST && err->os_errno != ENOENT) return r;
+        if (err->os_errno == EEXIST || store->temp < 0) continue;
+        close(store->temp); /* another save just removed the directory; this one has nothing in it */
+        store->temp = -1;
+    }
+    return r;
+}
+
+/* A new empty file in the file system of directory at: without a name, where that is possible. */
+static hlsnap_result hlsnap__oci_blob_create(hlsnap__oci_store *store, int at, hlsnap__oci_blob *b, hlsnap_error *err) {
+    b->fd = openat(at, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->file_mode);
+    if (b->fd >= 0) return hlsnap__oci_give(store, b->fd, store->file_mode, "a new file", err);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
         return hlsnap__oci_os(err, errno, "create a file", at == store->root ? "the layout" : "blobs/sha256");
-    for (i = 0; i < 100; i++) {
-        if (mkdirat(store->root, HLSNAP__OCI_TEMP, 0700) != 0 && errno != EEXIST) break;
-        store->made_temp = true;
-        hlsnap__oci_temp_name(b->temp, sizeof(b->temp), HLSNAP__OCI_TEMP "/");
-        b->fd = openat(store->root, b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (b->fd >= 0) return HLSNAP_OK;
-        b->temp[0] = 0;
-        if (errno != EEXIST && errno != ENOENT) break; /* ENOENT: another save just removed the directory */
-    }
-    return hlsnap__oci_os(err, errno, "create", HLSNAP__OCI_TEMP);
+    return hlsnap__oci_blob_create_named(store, b, err);
 }
 
 /* Closes a file; takes back its name when the save failed. */
 static void hlsnap__oci_blob_close(const hlsnap__oci_store *store, hlsnap__oci_blob *b, bool failed) {
     if (failed && b->named) unlinkat(store->sha256, b->digest + 7, 0);
-    if (b->temp[0]) unlinkat(store->root, b->temp, 0);
+    if (b->temp[0]) unlinkat(b->at, b->temp, 0);
     if (b->fd >= 0) close(b->fd);
     b->fd = -1;
     b->temp[0] = 0;
     b->named = false;
 }
 
-/* Gives the file a name that is not taken: 0, or -1 and errno. */
-static int hlsnap__oci_link(const hlsnap__oci_store *store, hlsnap__oci_blob *b, int at, const char *name) {
-    char path[40];
-    if (b->temp[0]) {
-        if (linkat(store->root, b->temp, at, name, 0) == 0) {
-            if (unlinkat(store->root, b->temp, 0) == 0) b->temp[0] = 0;
-            return 0;
-        }
-        if (errno != EPERM && errno != EOPNOTSUPP) return -1;
-        if (syscall(SYS_renameat2, store->root, b->temp, at, name, 1) != 0) return -1; /* no hard links; NOREPLACE */
-        b->temp[0] = 0;
+/* Gives the file a name that is not taken: 0, or -1 and errno. Where there are no hard links it is looked whether the name is
+   taken: whoever gives names here holds the index lock, and what another tool puts there meanwhile is the same bytes. */
+static int hlsnap__oci_link(hlsnap__oci_blob *b, int at, const char *name) {
+    struct stat st;
+    if (!b->temp[0]) return hlsnap__oci_link_fd(b->fd, at, name);
+    if (linkat(b->at, b->temp, at, name, 0) == 0) {
+        if (unlinkat(b->at, b->temp, 0) == 0) b->temp[0] = 0;
         return 0;
     }
-    hlsnap__format(path, sizeof(path), "/proc/self/fd/%d", b->fd);
-    if (linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW) == 0) return 0;
-    if (errno != ENOENT) return -1;
-    return linkat(b->fd, "", at, name,
-                  HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
+    if (!hlsnap__oci_cannot(errno) && errno != EMLINK) return -1;
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0) errno = EEXIST;
+    if (errno != ENOENT || renameat(b->at, b->temp, at, name) != 0) return -1;
+    b->temp[0] = 0;
+    return 0;
 }
 
 /* Gives the file a name, taken or not, in one step. */
@@ -1771,14 +2042,15 @@ static hlsnap_result hlsnap__oci_replace(const hlsnap__oci_store *store, hlsnap_
     char temp[64];
     int i, r = -1;
     for (i = 0; !b->temp[0] && i < 100; i++) {
-        hlsnap__oci_temp_name(temp, sizeof(temp), "");
-        r = hlsnap__oci_link(store, b, store->root, temp);
-        if (r == 0)
+        hlsnap__oci_temp_name(temp, sizeof(temp));
+        r = hlsnap__oci_link(b, store->root, temp);
+        if (r == 0) {
             memcpy(b->temp, temp, sizeof(temp));
-        else if (errno != EEXIST)
+            b->at = store->root;
+        } else if (errno != EEXIST)
             return hlsnap__oci_os(err, errno, "link", temp);
     }
-    if (!b->temp[0] || renameat(store->root, b->temp, at, name) != 0) return hlsnap__oci_os(err, errno, "rename", name);
+    if (!b->temp[0] || renameat(b->at, b->temp, at, name) != 0) return hlsnap__oci_os(err, errno, "rename", name);
     b->temp[0] = 0;
     return HLSNAP_OK;
 }
@@ -1792,14 +2064,75 @@ static hlsnap_result hlsnap__oci_file_write(hlsnap__oci_store *store, int at, hl
     return r ? r : hlsnap__pwrite(b->fd, data, n, 0, err);
 }
 
+/* Whether nobody loses or gains a right to a file that has these owners instead of those that it had; else an error. */
+static hlsnap_result hlsnap__oci_kept(const struct stat *is, const struct stat *was, const uint8_t *acl, size_t size,
+                                      const char *name, hlsnap_error *err) {
+    const unsigned group = hlsnap__oci_group_may(was->st_mode, acl, size);
+    if (is->st_gid != was->st_gid && group != ((unsigned)was->st_mode & 7))
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EPERM,
+                            "%s: it is of group %u, which would lose it: only a member or root may replace it", name,
+                            (unsigned)was->st_gid);
+    if (is->st_uid == was->st_uid || (is->st_gid == was->st_gid && (group & 6) == 6)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, EPERM,
+                        "%s: it is user %u's, who would lose it: only that user or root may replace it, or its group "
+                        "%u where that may write",
+                        name, (unsigned)was->st_uid, (unsigned)was->st_gid);
+}
+
+/* Gives a file owner, group, permissions and ACL of the open one that it is to replace. */
+static hlsnap_result hlsnap__oci_keep_of(const hlsnap__oci_store *store, int fd, int old, const char *name,
+                                         hlsnap_error *err) {
+    uint8_t acl[HLSNAP__OCI_ACL_MAX];
+    struct stat was, is;
+    size_t size = 0;
+    mode_t mode;
+    hlsnap_result r = HLSNAP_OK;
+    if (fstat(old, &was) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    r = hlsnap__oci_acl_read(old, HLSNAP__OCI_ACL, acl, &size, name, err);
+    if (r) return r;
+    if (size ? fsetxattr(fd, HLSNAP__OCI_ACL, acl, size, 0) != 0
+             : store->inherits && fremovexattr(fd, HLSNAP__OCI_ACL) != 0 && errno != ENODATA)
+        return hlsnap__oci_os(err, errno, "set its ACL", name);
+    if (fstat(fd, &is) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    mode = (was.st_mode | (mode_t)store->desc->mode) & 0666;
+    if ((is.st_mode & 0777) != mode && ((is.st_mode ^ was.st_mode) & 0777 || store->desc->mode) &&
+        fchmod(fd, mode) != 0)
+        return hlsnap__oci_os(err, errno, "chmod", name);
+    if (hlsnap__oci_chown(fd, &is, was.st_uid, was.st_gid) != 0 && !hlsnap__oci_cannot(errno))
+        return hlsnap__oci_os(err, errno, "chown", name);
+    if (fstat(fd, &is) != 0) return hlsnap__oci_os(err, errno, "stat", name);
+    return hlsnap__oci_kept(&is, &was, acl, size, name, err);
+}
+
+/* The same for a file of that name, where there is one: who could use it can use the new one, or it is refused. */
+static hlsnap_result hlsnap__oci_keep(const hlsnap__oci_store *store, int fd, const char *name, hlsnap_error *err) {
+    uint64_t size;
+    int old;
+    hlsnap_result r = hlsnap__oci_open(store->root, name, &old, &size, err);
+    if (r) return r == HLSNAP_ERR_FILE && err->os_errno == ENOENT ? HLSNAP_OK : r;
+    r = hlsnap__oci_keep_of(store, fd, old, name, err);
+    close(old);
+    return r;
+}
+
 /* A small file that will stand at the root, as hlsnap__oci_file_write. */
 static hlsnap_result hlsnap__oci_root_write(hlsnap__oci_store *store, hlsnap__oci_blob *b, const char *name,
                                             const char *data, size_t n, hlsnap_error *err) {
-    struct stat st;
     hlsnap_result r = hlsnap__oci_file_write(store, store->root, b, data, n, err);
-    if (!r && fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-        fchmod(b->fd, st.st_mode & 0666) != 0) /* who could read the old one can read the new one */
-        r = hlsnap__oci_os(err, errno, "chmod", name);
+    return r ? r : hlsnap__oci_keep(store, b->fd, name, err);
+}
+
+/* Finds out whether index.json may be replaced at all, before much is written. */
+static hlsnap_result hlsnap__oci_root_probe(hlsnap__oci_store *store, const char *name, hlsnap_error *err) {
+    hlsnap__oci_blob b;
+    struct stat st;
+    hlsnap_result r = HLSNAP_OK;
+    if (fstatat(store->root, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (st.st_uid == geteuid() && st.st_gid == getegid()))
+        return HLSNAP_OK;
+    hlsnap__oci_blob_none(&b);
+    r = hlsnap__oci_blob_create(store, store->root, &b, err);
+    if (!r) r = hlsnap__oci_keep(store, b.fd, name, err);
+    hlsnap__oci_blob_close(store, &b, false);
     return r;
 }
 
@@ -1906,7 +2239,7 @@ static hlsnap_result hlsnap__oci_blob_commit(const hlsnap__oci_store *store, hls
     const char *name = b->digest + 7;
     struct stat st;
     if (fstatat(store->sha256, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && hlsnap__oci_blob_same(b, &st)) return HLSNAP_OK;
-    if (hlsnap__oci_link(store, b, store->sha256, name) == 0) {
+    if (hlsnap__oci_link(b, store->sha256, name) == 0) {
         b->named = true;
         if (fstat(b->fd, &st) == 0) hlsnap__oci_blob_stat(b, &st);
         return HLSNAP_OK;
@@ -2419,7 +2752,13 @@ static hlsnap_result hlsnap__oci_index_open(int root, hlsnap__oci_index *index, 
 /* What stands in a directory: oci-layout (*marked), which is then sound, index.json (*indexed). */
 static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *indexed, hlsnap_error *err) {
     hlsnap_result r = hlsnap__oci_exists(root, "index.json", indexed, err);
+    int i;
     if (!r) r = hlsnap__oci_exists(root, "oci-layout", marked, err);
+    for (i = 0; !r && *marked && !*indexed && i < HLSNAP__OCI_TRIES;
+         i++) { /* it may be replaced, or be made, just now */
+        hlsnap__oci_pause((uint64_t)1000000 << i);
+        r = hlsnap__oci_exists(root, "index.json", indexed, err);
+    }
     return !r && (*marked || *indexed) ? hlsnap__oci_marker_read(root, err) : r;
 }
 
@@ -4273,8 +4612,9 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     hlsnap_result r;
     save->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!save->buffer) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_store_open(save->dir, &save->store, F_RDLCK, true, err);
+    r = hlsnap__oci_store_open(save->dir, &save->store, &save->desc, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_lost_check(&save->store, err);
+    if (!r) r = hlsnap__oci_root_probe(&save->store, "index.json", err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
     if (r && save->whole) {
         save->flat = true;
@@ -4998,8 +5338,8 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
 }
 
 /* Whether a blob was missing, as when its tag had moved and it was collected since the index was read: then once more. */
-static bool hlsnap__oci_collected(hlsnap_result r, const hlsnap_error *err) {
-    return r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
+static bool hlsnap__oci_collected(const hlsnap__oci_load *load, hlsnap_result r, const hlsnap_error *err) {
+    return load && load->index.there && r == HLSNAP_ERR_FILE && err->os_errno == ENOENT;
 }
 
 static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *dir, hlsnap_snapshot **out,
@@ -5011,7 +5351,7 @@ static hlsnap_result hlsnap__oci_load_run(hlsnap__oci_load *load, const char *di
     if (!r && load->root < 0) r = hlsnap__oci_no_layout(err);
     if (r) return r;
     r = hlsnap__oci_load_once(load, out, err);
-    if (hlsnap__oci_collected(r, err)) {
+    if (hlsnap__oci_collected(load, r, err)) {
         hlsnap__oci_load_clear(load);
         r = hlsnap__oci_load_once(load, out, err);
     }
@@ -5608,7 +5948,7 @@ static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hls
     hlsnap_error unused;
     uint32_t number;
     bool gone;
-    if (!hlsnap__oci_collected(r, err)) return false;
+    if (!hlsnap__oci_collected(load, r, err)) return false;
     memset(&now, 0, sizeof(now));
     gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
            hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
@@ -5959,7 +6299,16 @@ static hlsnap_result hlsnap__oci_holders_run(hlsnap__oci_load *load, const char 
 
 /* ---- >>gc ---- */
 
+/* What is removed, and what cannot be: all else is done first. */
+typedef struct hlsnap__oci_sweep {
+    int64_t before; /* as for hlsnap__oci_old */
+    uint64_t freed;
+    uint32_t stuck; /* files that cannot be removed */
+    hlsnap_error first;
+} hlsnap__oci_sweep;
+
 typedef struct hlsnap__oci_gc {
+    hlsnap_oci_desc desc;
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach;
@@ -5968,7 +6317,7 @@ typedef struct hlsnap__oci_gc {
     uint8_t *drop; /* one byte an entry: hlsnap__oci_may */
     uint32_t dropped;
     int64_t before; /* seconds since 1970: what is younger stays */
-    uint64_t freed;
+    hlsnap__oci_sweep sweep;
 } hlsnap__oci_gc;
 
 typedef enum hlsnap__oci_may {
@@ -5977,9 +6326,16 @@ typedef enum hlsnap__oci_may {
     HLSNAP__OCI_GOES_WITH_IT /* a referrer: with what it is about */
 } hlsnap__oci_may;
 
-/* Whether a file was neither written nor named after `before`. */
+/* Whether a file was neither written nor named after `before`. As long ahead of now as `before` lies back no clock was right:
+   such a time is no reason to keep a file. INT64_MAX: all are old. */
 static bool hlsnap__oci_old(const struct stat *st, int64_t before) {
-    return (int64_t)st->st_mtim.tv_sec <= before && (int64_t)st->st_ctim.tv_sec <= before;
+    const int64_t m = (int64_t)st->st_mtim.tv_sec, c = (int64_t)st->st_ctim.tv_sec;
+    struct timespec now = {0, 0};
+    int64_t ahead;
+    if (before == INT64_MAX) return true;
+    clock_gettime(CLOCK_REALTIME, &now);
+    ahead = 2 * (int64_t)now.tv_sec - before;
+    return (m <= before || m > ahead) && (c <= before || c > ahead);
 }
 
 /* Whether the manifest of an entry is old, or gone. */
@@ -6104,15 +6460,24 @@ static bool hlsnap__oci_blob_file(const char *name) {
 }
 
 /* Removes a regular file that is old. */
-static hlsnap_result hlsnap__oci_remove_old(int at, const char *name, int64_t before, uint64_t *freed,
-                                            hlsnap_error *err) {
+static void hlsnap__oci_remove_old(hlsnap__oci_sweep *sweep, int at, const char *name) {
     struct stat st;
-    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return errno == ENOENT ? HLSNAP_OK : hlsnap__oci_os(err, errno, "stat", name);
-    if (!S_ISREG(st.st_mode) || !hlsnap__oci_old(&st, before)) return HLSNAP_OK;
-    if (unlinkat(at, name, 0) != 0 && errno != ENOENT) return hlsnap__oci_os(err, errno, "unlink", name);
-    *freed += (uint64_t)st.st_size;
-    return HLSNAP_OK;
+    const char *what = "stat";
+    bool ok = fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (ok && (!S_ISREG(st.st_mode) || !hlsnap__oci_old(&st, sweep->before))) return;
+    if (ok) {
+        what = "unlink";
+        ok = unlinkat(at, name, 0) == 0;
+        if (ok) sweep->freed += (uint64_t)st.st_size;
+    }
+    if (!ok && errno != ENOENT && !sweep->stuck++) hlsnap__oci_os(&sweep->first, errno, what, name);
+}
+
+static hlsnap_result hlsnap__oci_sweep_end(const hlsnap__oci_sweep *sweep, hlsnap_error *err) {
+    if (!sweep->stuck) return HLSNAP_OK;
+    return hlsnap__fail(err, sweep->first.code, sweep->first.os_errno,
+                        "%.300s; files that could not be removed: %u; all else was done", sweep->first.msg,
+                        sweep->stuck);
 }
 
 /* Blobs that nothing leads to. Links and other things that are no blobs stay: nobody here made them. */
@@ -6125,7 +6490,7 @@ static hlsnap_result hlsnap__oci_gc_blobs(hlsnap__oci_gc *gc, hlsnap_error *err)
         if (!hlsnap__oci_blob_file(name)) continue;
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         if (hlsnap__oci_reach_find(&gc->reach, digest)) continue;
-        r = hlsnap__oci_remove_old(gc->store.sha256, name, gc->before, &gc->freed, err);
+        hlsnap__oci_remove_old(&gc->sweep, gc->store.sha256, name);
     }
     if (d) closedir(d);
     return r ? r : hlsnap__oci_fsync(gc->store.sha256, "blobs/sha256", err);
@@ -6137,26 +6502,27 @@ static bool hlsnap__oci_temp_file(const char *name) {
 }
 
 /* What killed savers left: nobody saves while the gc lock is held alone. */
-static hlsnap_result hlsnap__oci_gc_temps(int at, int64_t before, uint64_t *freed, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_gc_temps(hlsnap__oci_sweep *sweep, int at, hlsnap_error *err) {
     hlsnap_result r;
     const char *name;
     DIR *d = hlsnap__oci_dir_open(at, err, &r);
     while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL)
-        if (hlsnap__oci_temp_file(name)) r = hlsnap__oci_remove_old(at, name, before, freed, err);
+        if (hlsnap__oci_temp_file(name)) hlsnap__oci_remove_old(sweep, at, name);
     if (d) closedir(d);
     return r;
 }
 
-static hlsnap_result hlsnap__oci_leftovers(int root, int64_t before, uint64_t *freed, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_gc_temps(root, before, freed, err);
+static hlsnap_result hlsnap__oci_leftovers(hlsnap__oci_sweep *sweep, int root, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__oci_gc_temps(sweep, root, err);
     int fd;
     if (r) return r;
     fd = openat(root, HLSNAP__OCI_TEMP, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return errno == ENOENT ? r : hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_TEMP);
-    r = hlsnap__oci_gc_temps(fd, before, freed, err);
+    if (fd < 0 && errno == ENOENT) return hlsnap__oci_sweep_end(sweep, err);
+    if (fd < 0) return hlsnap__oci_os(err, errno, "open", HLSNAP__OCI_TEMP);
+    r = hlsnap__oci_gc_temps(sweep, fd, err);
     close(fd);
     if (!r) unlinkat(root, HLSNAP__OCI_TEMP, AT_REMOVEDIR); /* once it is empty */
-    return r;
+    return r ? r : hlsnap__oci_sweep_end(sweep, err);
 }
 
 /* Under both locks. The index goes first: what is killed in between leaves blobs that nothing leads to, never the reverse. */
@@ -6173,12 +6539,13 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
         r = hlsnap__oci_index_replace(&gc->store, &gc->text, &gc->load->index, &edit, err);
     else if (!r)
         r = hlsnap__oci_index_sync(&gc->store, err);
+    gc->sweep.before = gc->before;
     if (!r) r = hlsnap__oci_gc_blobs(gc, err);
-    return r ? r : hlsnap__oci_leftovers(gc->store.root, gc->before, &gc->freed, err);
+    return r ? r : hlsnap__oci_leftovers(&gc->sweep, gc->store.root, err);
 }
 
 static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, F_WRLCK, false, err);
+    hlsnap_result r = hlsnap__oci_store_open(dir, &gc->store, &gc->desc, F_WRLCK, false, err);
     if (!r) r = hlsnap__oci_lock(&gc->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     gc->load = r ? NULL : hlsnap__oci_load_new(err);
     if (!r && !gc->load) r = HLSNAP_ERR_MEMORY;
@@ -6240,13 +6607,13 @@ static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__
     return r;
 }
 
-static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
+                                       hlsnap_error *err) {
     hlsnap__oci_store store;
     hlsnap__oci_load *load = hlsnap__oci_load_new(err);
     hlsnap_result r;
     if (!load) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_store_open(dir, &store, F_RDLCK, false, err);
-    if (!r) r = hlsnap__oci_lock(&store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    r = hlsnap__oci_store_open(dir, &store, desc, F_UNLCK, false, err); /* with the index lock */
     load->root = store.root;
     if (!r) r = hlsnap__oci_retag_locked(&store, load, ref, tag, err);
     load->root = -1;
@@ -6258,6 +6625,7 @@ static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const c
 /* ---- >>fsck ---- */
 
 typedef struct hlsnap__oci_fsck {
+    hlsnap_oci_desc desc;
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
@@ -6503,8 +6871,8 @@ static hlsnap_result hlsnap__oci_fsck_marker(hlsnap__oci_fsck *f, hlsnap_error *
 }
 
 static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_sweep sweep;
     uint32_t i;
-    uint64_t freed = 0;
     bool indexed = true;
     hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
     if (!r && !indexed) r = hlsnap__oci_fsck_recover(f, err);
@@ -6519,7 +6887,9 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
         r = hlsnap__oci_problem(f, err->code, err);
     }
     if (!r) r = hlsnap__oci_fsck_blobs(f, err);
-    if (!r && f->repair) r = hlsnap__oci_leftovers(f->store.root, INT64_MAX, &freed, err);
+    memset(&sweep, 0, sizeof(sweep));
+    sweep.before = INT64_MAX;
+    if (!r && f->repair) r = hlsnap__oci_leftovers(&sweep, f->store.root, err);
     if (r || !f->found) return r;
     return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
                         f->found > 1 ? " (and more)" : "");
@@ -6531,12 +6901,14 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
     bool stale = false;
     hlsnap_result r;
     hlsnap__oci_store_none(store);
+    store->desc = &f->desc;
     r = hlsnap__oci_open_root(dir, &store->root, err);
     if (!r && store->root < 0) r = hlsnap__oci_no_layout(err);
     if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
     if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT)
         r = f->repair && hlsnap__oci_has_blobs(store->root) ? HLSNAP_OK : hlsnap__oci_index_missing(store->root, err);
     hlsnap__oci_index_close(&f->load->index);
+    if (!r && f->repair) r = hlsnap__oci_store_owner(store, err);
     if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
     if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
     if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
@@ -6839,14 +7211,14 @@ static hlsnap_result hlsnap__oci_copy_run(hlsnap__oci_copying *copy, hlsnap_erro
     r = hlsnap__oci_open_root(copy->from, &copy->load->root, err);
     if (!r && copy->load->root < 0) r = hlsnap__oci_no_layout(err);
     if (!r) r = hlsnap__oci_copy_find(copy, err);
-    if (copy->load->root >= 0 && hlsnap__oci_collected(r, err)) r = hlsnap__oci_copy_find(copy, err);
+    if (copy->load->root >= 0 && hlsnap__oci_collected(copy->load, r, err)) r = hlsnap__oci_copy_find(copy, err);
     if (r) return r;
     copy->at = copy->to;
-    r = hlsnap__oci_store_open(copy->to, &copy->store, F_RDLCK, true, err);
+    r = hlsnap__oci_store_open(copy->to, &copy->store, &copy->load->desc, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_lost_check(&copy->store, err);
     if (!r) {
         r = hlsnap__oci_copy_once(copy, err);
-        if (r && !copy->listed && (copy->again || hlsnap__oci_collected(r, err))) {
+        if (r && !copy->listed && (copy->again || hlsnap__oci_collected(copy->load, r, err))) {
             r = hlsnap__oci_copy_find(copy, err);
             if (!r) r = hlsnap__oci_copy_once(copy, err);
         }
@@ -6876,6 +7248,9 @@ static hlsnap_result hlsnap__oci_desc_read(const hlsnap_oci_desc *desc, hlsnap_o
     if (out->created < -1 || out->created > HLSNAP__OCI_LAST_TIME)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: created=%lld is no time before the year 10000",
                             (long long)out->created);
+    if (out->mode && (out->mode & ~0666u || (out->mode & 0600) != 0600))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: mode=0%o: 0600 and nothing beyond 0666 is wanted",
+                            out->mode);
     if (out->guard == HLSNAP_OCI_GUARD_DEFAULT) out->guard = HLSNAP_OCI_GUARD_PRIVATE;
     if (out->threads > HLSNAP__OCI_MAX_THREADS)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: threads=%u, at most %u", out->threads,
@@ -6993,7 +7368,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_get_info(const char *dir, const char *ref, h
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, out != NULL, "out", &load, &e);
     if (!r) r = hlsnap__oci_info_run(load, ref, out, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_info_run(load, ref, out, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_get_info", &e, err);
@@ -7015,7 +7390,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_annotations_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_annotations", &e, err);
@@ -7027,7 +7402,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_layers(const char *dir, const char *ref, hls
     hlsnap__oci_load *load;
     hlsnap_result r = hlsnap__oci_look(dir, &ref, visit != NULL, "visit", &load, &e);
     if (!r) r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
-    if (load && hlsnap__oci_collected(r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
+    if (hlsnap__oci_collected(load, r, &e) && !(r = hlsnap__oci_index_again(load, &e)))
         r = hlsnap__oci_layers_run(load, ref, visit, user, &e);
     hlsnap__oci_load_free(load);
     return hlsnap__oci_end(r, "hlsnap_oci_layers", &e, err);
@@ -7043,38 +7418,87 @@ HLSNAP_API hlsnap_result hlsnap_oci_holders(const char *dir, const char *ref, hl
     return hlsnap__oci_end(r, "hlsnap_oci_holders", &e, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+/* Of what a caller gives who wants only to wait: that. */
+static hlsnap_result hlsnap__oci_desc_wait(const hlsnap_oci_desc *desc, hlsnap_oci_desc *out, hlsnap_error *err) {
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_read(desc, &d, err);
+    *out = hlsnap__oci_no_desc;
+    if (r) return r;
+    out->wait_ns = d.wait_ns;
+    out->progress = d.progress;
+    out->user = d.user;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__oci_tag_as(const char *function, const char *dir, const char *ref, const char *tag,
+                                        const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_tag", &e, err);
+    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
+    return hlsnap__oci_tag_as("hlsnap_oci_tag", dir, ref, tag, NULL, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, const char *tag,
+                                             const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    return hlsnap__oci_tag_as("hlsnap_oci_tag_with", dir, ref, tag, desc, err);
+}
+
+static hlsnap_result hlsnap__oci_untag_as(const char *function, const char *dir, const char *tag,
+                                          const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_oci_desc d;
+    hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
+    if (!r) r = hlsnap__oci_ref_check(tag, &e);
+    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
-    hlsnap_error e;
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_ref_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_untag", &e, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, tag, NULL, err);
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err) {
+HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
+                                               hlsnap_error *err) {
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, tag, desc, err);
+}
+
+static hlsnap_result hlsnap__oci_gc_as(const char *function, const char *dir, uint64_t grace_s,
+                                       const hlsnap_oci_desc *desc, uint64_t *freed, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap__oci_gc gc;
     struct timespec now = {0, 0};
-    hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
+    hlsnap_result r;
     memset(&gc, 0, sizeof(gc));
+    r = hlsnap__oci_desc_wait(desc, &gc.desc, &e);
+    if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     clock_gettime(CLOCK_REALTIME, &now);
-    gc.before = grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
+    gc.before = !grace_s ? INT64_MAX : grace_s < (uint64_t)now.tv_sec ? (int64_t)now.tv_sec - (int64_t)grace_s : -1;
     if (!r) r = hlsnap__oci_gc_run(dir, &gc, &e);
-    if (freed) *freed = gc.freed;
-    return hlsnap__oci_end(r, "hlsnap_oci_gc", &e, err);
+    if (freed) *freed = gc.sweep.freed;
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_gc(const char *dir, uint64_t grace_s, uint64_t *freed, hlsnap_error *err) {
+    return hlsnap__oci_gc_as("hlsnap_oci_gc", dir, grace_s, NULL, freed, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, const hlsnap_oci_desc *desc,
+                                            uint64_t *freed, hlsnap_error *err) {
+    return hlsnap__oci_gc_as("hlsnap_oci_gc_with", dir, grace_s, desc, freed, err);
 }
 
 /* Without locks, what is collected meanwhile looks like damage: then once more, as long as the index has changed. */
-static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, const hlsnap_oci_desc *desc,
+                                            hlsnap_error *err) {
     struct stat before, after;
     char path[4200];
     int i;
@@ -7086,21 +7510,34 @@ static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, hlsnap
         hlsnap__oci_fsck *f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), err);
         if (!f) return HLSNAP_ERR_MEMORY;
         stat(path, &before);
+        f->desc = *desc;
         f->repair = repair;
         r = hlsnap__oci_fsck_run(dir, f, err);
         hlsnap__free(f);
-        if (repair || !hlsnap__oci_collected(r, err) || i == 20 || stat(path, &after) != 0 ||
+        if (repair || r != HLSNAP_ERR_FILE || err->os_errno != ENOENT || i == 20 || stat(path, &after) != 0 ||
             (before.st_ino == after.st_ino && before.st_ctim.tv_sec == after.st_ctim.tv_sec &&
              before.st_ctim.tv_nsec == after.st_ctim.tv_nsec))
             return r;
     }
 }
 
-HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_as(const char *function, const char *dir, bool repair,
+                                         const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
+    hlsnap_oci_desc d;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_fsck_until(dir, repair, &e);
-    return hlsnap__oci_end(r, "hlsnap_oci_fsck", &e, err);
+    if (!r) r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_fsck_until(dir, repair, &d, &e);
+    return hlsnap__oci_end(r, function, &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err) {
+    return hlsnap__oci_fsck_as("hlsnap_oci_fsck", dir, repair, NULL, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc,
+                                              hlsnap_error *err) {
+    return hlsnap__oci_fsck_as("hlsnap_oci_fsck_with", dir, repair, desc, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, const char *tag,

@@ -1,9 +1,11 @@
 #!/bin/sh
 # filesystems.sh DIR [PROGRAMS] - the store's tests on ext4, xfs, btrfs, tmpfs and overlayfs, on small images in memory; test_clone
-# is told whether a load at guard PRIVATE must be a clone there. TAP; all below DIR. Needs root, mount namespaces, loop devices.
+# is told whether a load at guard PRIVATE must be a clone there. What of test_shared runs anywhere also through FUSE: bindfs, and
+# exfat-fuse, which has no hard links, modes or owners, and where a name is gone for a moment when it is replaced. TAP; all below
+# DIR. Needs root, mount namespaces, loop devices.
 #   PROGRAMS    where test_oci and the others were built, by default the directory around DIR; what is missing there or older
 #               than its source is compiled
-#   INSTALL=1   may apt-get install xfsprogs and btrfs-progs
+#   INSTALL=1   may apt-get install xfsprogs, btrfs-progs, bindfs, exfat-fuse and exfatprogs
 #   ONLY=NAME   only this file system
 # exit 0 all passed or skipped, 1 failure, 77 all skipped.
 # shellcheck disable=SC2317 # called by traps and by names
@@ -17,10 +19,11 @@ programs=$(cd "${2:-$build/..}" && pwd) || exit 1
 . "$top/tests/tap.sh"
 # shellcheck source=tests/mounts.sh
 . "$top/tests/mounts.sh"
-work=$build/work child=
+work=$build/work child='' device=
 clean() {
     [ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null
     unmount_all
+    [ -z "$device" ] || losetup -d "$device"
 }
 alone "file systems" 3500 "$0" "$@"
 
@@ -37,17 +40,20 @@ program() { # program NAME LIBS...
 }
 guest() { "${CC:-cc}" -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I"$top" "$top/tests/$1.c" -o "$work/bin/$1.elf"; }
 { program test_oci -lcjson && program test_layers -lcjson && program test_crash -lcjson -lcrypto && program test_clone -lcjson &&
-    program test_store -lcjson && guest guest_store; } >"$work/cc.log" 2>&1 || {
+    program test_store -lcjson && program test_shared -lcjson && guest guest_store; } >"$work/cc.log" 2>&1 || {
     sed 's/^/# /' "$work/cc.log" | tail -n 15
     fail compiles
     finish
 }
 export GUEST_DIR="$work/bin" QUICK=1
 
-run() { # run FS PROGRAM: there, in a directory of its own; one line for all that it says
+run() { # run FS PROGRAM[:TESTS]: there, in a directory of its own; one line for all that it says
+    tests=${2#*:}
+    set -- "$1" "${2%:*}"
+    [ "$tests" != "$2" ] || tests=
     mkdir "$work/at/$1/t" && cd "$work/at/$1/t" || exit 1
     started=$(date +%s)
-    TMPDIR=$work/at/$1/t timeout -k 5 120 "$work/bin/$2" >"$work/log" 2>&1 &
+    TMPDIR=$work/at/$1/t timeout -k 5 120 "$work/bin/$2" ${tests:+"$tests"} >"$work/log" 2>&1 &
     child=$!
     wait "$child"
     code=$?
@@ -85,6 +91,21 @@ overlay() { # overlay NAME UPPER: over that file system
     why="mount: $(tail -n 1 "$work/log")"
     return 1
 }
+fuse() { # fuse NAME COMMAND...: with the directory to mount on as its last argument
+    fs=$1
+    shift
+    [ -e /dev/fuse ] && known fuse || { why="no /dev/fuse"; return 1; }
+    command -v "$1" >/dev/null || { why="no $1 (INSTALL=1 installs it)"; return 1; }
+    mkdir "$work/at/$fs" "$work/$fs" && truncate -s 64M "$work/$fs.img" || return 1
+    if [ "$fs" = exfat ]; then
+        mkfs.exfat "$work/$fs.img" >"$work/log" 2>&1 && device=$(losetup -f --show "$work/$fs.img" 2>>"$work/log") ||
+            { why="mkfs.exfat or losetup: $(tail -n 1 "$work/log")"; return 1; }
+        set -- "$@" "$device"
+    fi
+    "$@" "$work/at/$fs" >"$work/log" 2>&1 && mountpoint -q "$work/at/$fs" && return
+    why="$1: $(tail -n 1 "$work/log")"
+    return 1
+}
 memory() { mkdir "$work/at/tmpfs" && mount -t tmpfs -o size=640m none "$work/at/tmpfs"; }
 on() { # on FS EXPECT_CLONE "PROGRAMS" COMMAND...: which mounts it, or says why not
     fs=$1 progs=$3
@@ -97,13 +118,18 @@ on() { # on FS EXPECT_CLONE "PROGRAMS" COMMAND...: which mounts it, or says why 
 
 need mkfs.xfs xfsprogs
 need mkfs.btrfs btrfs-progs
+need bindfs bindfs
+need mount.exfat-fuse exfat-fuse
+need mkfs.exfat exfatprogs
 [ "${INSTALL:-0}" != 1 ] || need_done >"$work/log" 2>&1 || :
-all="test_clone test_oci test_layers test_crash test_store"
+all="test_clone test_oci test_layers test_crash test_store test_shared"
 why=
 on ext4 0 "$all" image ext4 mkfs.ext4 -q -F
 on xfs 1 "$all" image xfs mkfs.xfs -q -m reflink=1
 on btrfs 1 "$all" image btrfs mkfs.btrfs -q
 on tmpfs 0 "test_clone test_oci test_layers" memory # test_crash is there anyway
 on overlay 0 "$all" overlay overlay tmpfs
+on bindfs 0 "test_shared:fs_" fuse bindfs bindfs "$work/bindfs"
+on exfat 0 "test_shared:fs_" fuse exfat mount.exfat-fuse
 on overlay-xfs 1 "test_clone" overlay overlay-xfs xfs
 finish

@@ -33,8 +33,10 @@ static void fuzz_out_call(void);
 /* A kernel without openat2, when an input says so. */
 static bool fuzz_no_openat2;
 #define syscall(number, ...) (fuzz_no_openat2 && (number) == 437 ? (errno = ENOSYS, -1l) : syscall(number, __VA_ARGS__))
+#define nanosleep(time, left) ((void)(time), (void)(left)) /* nobody replaces an index.json here */
 #include "hlsnap_oci.h"
 #undef syscall
+#undef nanosleep
 #include "guest_fake.h"
 #include "test.h"
 #include "oci_make.h"

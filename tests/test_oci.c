@@ -119,6 +119,10 @@ static int t_renameat(int a, const char *p, int b, const char *q) {
 static int t_ftruncate(int fd, off_t n) { return trip() ? -1 : ftruncate(fd, n); }
 static int t_fchmod(int fd, mode_t m) { return trip() ? -1 : fchmod(fd, m); }
 static int t_fcntl(int fd, int command, long arg) { return trip() ? -1 : fcntl(fd, command, arg); }
+static int t_nanosleep(const struct timespec *t, struct timespec *left) { /* nobody waits long here */
+    const struct timespec less = {0, t->tv_nsec / 32};
+    return nanosleep(&less, left);
+}
 static int t_fstatat(int at, const char *p, struct stat *st, int flags) { return trip() ? -1 : fstatat(at, p, st, flags); }
 static void *t_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
     return trip() ? MAP_FAILED : mmap(p, n, prot, flags, fd, at);
@@ -141,6 +145,7 @@ static void *t_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
 #define fchmod t_fchmod
 #define fcntl(fd, command, arg) t_fcntl(fd, command, (long)(arg))
 #define fstatat t_fstatat
+#define nanosleep t_nanosleep
 #define mmap t_mmap
 #define HLSNAP_MALLOC(n) t_malloc(n)
 #define HLSNAP_FREE(p) t_free(p)
@@ -161,6 +166,7 @@ static void *t_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
 #undef fchmod
 #undef fcntl
 #undef fstatat
+#undef nanosleep
 #undef mmap
 
 /* ---- helpers: files ---- */
