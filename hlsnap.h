@@ -1,4 +1,4 @@
-/* hlsnap.h - v0.2.0 - run untrusted native code in a micro VM, snapshot it, put it back. License: MIT, end of file.
+/* hlsnap.h - v0.3.0 - run untrusted native code in a micro VM, snapshot it, put it back. License: MIT, end of file.
 
 Do this, in one C or C++ file:
 
@@ -79,10 +79,10 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 /* MAJOR changes when source that compiles must change, MINOR when functions are added, PATCH otherwise. The host/guest ABI
    and the snapshot format have numbers of their own; version 0 of both may change in any release. */
 #define HLSNAP_VERSION_MAJOR 0
-#define HLSNAP_VERSION_MINOR 2
+#define HLSNAP_VERSION_MINOR 3
 #define HLSNAP_VERSION_PATCH 0
 #define HLSNAP_VERSION (HLSNAP_VERSION_MAJOR * 1000000 + HLSNAP_VERSION_MINOR * 1000 + HLSNAP_VERSION_PATCH)
-#define HLSNAP_VERSION_STRING "0.2.0"
+#define HLSNAP_VERSION_STRING "0.3.0"
 /* true when this header is at least a.b.c */
 #define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
 #define HLSNAP_ABI_VERSION 0

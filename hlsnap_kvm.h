@@ -1,4 +1,4 @@
-/* hlsnap_kvm.h - v0.2.0 - the hypervisor of hlsnap: Linux KVM on x86-64. License: MIT, end of file.
+/* hlsnap_kvm.h - v0.3.0 - the hypervisor of hlsnap: Linux KVM on x86-64. License: MIT, end of file.
 
 Do this, beside hlsnap.h:
 
@@ -28,7 +28,7 @@ SEE docs/security.md for what the VM consists of. Source of the interface: the k
 #ifndef HLSNAP_KVM_H
 #define HLSNAP_KVM_H
 #include "hlsnap.h"
-#if HLSNAP_VERSION != 2000
+#if HLSNAP_VERSION != 3000
 #error "hlsnap.h and hlsnap_kvm.h are of different releases"
 #endif
 #ifdef __cplusplus

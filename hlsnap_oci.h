@@ -1,4 +1,4 @@
-/* hlsnap_oci.h - v0.2.0 - hlsnap snapshots on disk, as OCI Image Layouts. License: MIT, end of file.
+/* hlsnap_oci.h - v0.3.0 - hlsnap snapshots on disk, as OCI Image Layouts. License: MIT, end of file.
 
 Do this, in the one C or C++ file that implements hlsnap:
 
@@ -61,7 +61,7 @@ SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 #ifndef HLSNAP_OCI_H
 #define HLSNAP_OCI_H
 
-#if HLSNAP_VERSION != 2000 /* 0.2.0 */
+#if HLSNAP_VERSION != 3000 /* 0.3.0 */
 #error "hlsnap.h and hlsnap_oci.h are of different releases"
 #endif
 
@@ -1880,6 +1880,7 @@ static void hlsnap__oci_store_close(const char *dir, hlsnap__oci_store *store, b
 typedef struct hlsnap__oci_index hlsnap__oci_index;
 static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *indexed, hlsnap_error *err);
 static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err);
+static hlsnap_result hlsnap__oci_index_check(int root, hlsnap_error *err);
 
 static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
     memset(store, 0, sizeof(*store));
@@ -1891,7 +1892,8 @@ static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
 static hlsnap_result hlsnap__oci_store_check(int root, bool must_be, hlsnap_error *err) {
     bool marked = false, indexed = false;
     hlsnap_result r = hlsnap__oci_layout_check(root, &marked, &indexed, err);
-    return !r && must_be && !indexed ? hlsnap__oci_index_missing(root, err) : r;
+    if (!r && must_be) return indexed ? r : hlsnap__oci_index_missing(root, err); /* and is read under its lock at once */
+    return r || !indexed ? r : hlsnap__oci_index_check(root, err);
 }
 
 /* Opens the directories of blobs, which must be there. */
@@ -2760,6 +2762,16 @@ static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *inde
         r = hlsnap__oci_exists(root, "index.json", indexed, err);
     }
     return !r && (*marked || *indexed) ? hlsnap__oci_marker_read(root, err) : r;
+}
+
+/* Reads the index only to see that it is sound: long before something is listed there. */
+static hlsnap_result hlsnap__oci_index_check(int root, hlsnap_error *err) {
+    hlsnap__oci_index index;
+    hlsnap_result r;
+    memset(&index, 0, sizeof(index));
+    r = hlsnap__oci_entries_read(root, &index, err);
+    hlsnap__oci_index_close(&index);
+    return r;
 }
 
 /* What a save finds: a sound layout; one without an index yet; or nothing (*marked is false). */
@@ -6138,8 +6150,7 @@ static hlsnap_result hlsnap__oci_info_fill(hlsnap__oci_load *load, const hlsnap_
     out->pages = seen->pages;
     out->stored_pages = seen->stored;
     out->layers = seen->num_layers;
-    out->created =
-        hlsnap__oci_created(e->created ? e->created : hlsnap__oci_manifest_created(load->manifest_json.root));
+    out->created = hlsnap__oci_created(hlsnap__oci_manifest_created(load->manifest_json.root));
     out->referrers = row ? row->referrers : 0;
     out->pinned = row && row->entry == HLSNAP__OCI_MANY;
     return HLSNAP_OK;
@@ -6161,6 +6172,8 @@ static hlsnap_result hlsnap__oci_info_run(hlsnap__oci_load *load, const char *re
     if (!r) r = hlsnap__oci_shares_find(load, &shares, err);
     if (!r) r = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, &ours, err);
     if (!r) r = hlsnap__oci_info_fill(load, &shares, &configs, number, out, err);
+    if (!r && hlsnap__oci_created(load->index.entries[number].created))
+        out->created = hlsnap__oci_created(load->index.entries[number].created);
     hlsnap__oci_configs_free(&configs);
     hlsnap__oci_shares_free(&shares);
     return r;
@@ -6206,7 +6219,7 @@ static hlsnap_result hlsnap__oci_list_info_all(hlsnap__oci_load *load, const hls
             if (!hlsnap__oci_size_misfits(now.found)) *first = now;
         } else
             now = *first;
-        if (e->created) now.info.created = hlsnap__oci_created(e->created);
+        if (!now.found && hlsnap__oci_created(e->created)) now.info.created = hlsnap__oci_created(e->created);
         if (!r && now.ours) more = visit(e->tag ? e->tag : "", now.found, &now.info, user);
     }
     hlsnap__free(looked);

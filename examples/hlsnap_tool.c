@@ -38,7 +38,7 @@ typedef struct options {
     int num_args, status; /* to exit with when all went well */
     bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
     const char *output, *match, *sort, *ref;
-    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes, wait_ms;
 } options;
 
 typedef struct command {
@@ -174,6 +174,26 @@ static unsigned long long llu(uint64_t v) { return v; } /* for %llu */
 
 /* ---- the end of a command ---- */
 
+/* The tags of a layout, as many as fit a line: whoever can run this may know them. */
+static bool print_tag(const char *tag, const hlsnap_oci_digest *digest, uint64_t bytes, void *user) {
+    size_t *left = (size_t *)user;
+    const char *text = show("%s", tag);
+    (void)digest, (void)bytes;
+    if (!*tag) return true;
+    if (strlen(text) + 1 > *left) return fputs(" ...", stderr), false;
+    *left -= strlen(text) + 1;
+    fprintf(stderr, " %s", text);
+    return true;
+}
+
+static void print_tags(void) {
+    size_t left = 300;
+    hlsnap_error unused;
+    fputs("; tags:", stderr);
+    hlsnap_oci_list(layout, print_tag, &left, &unused);
+    if (left == 300) fputs(" none", stderr);
+}
+
 static void print_error(hlsnap_result r, const hlsnap_error *err) {
     const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
     fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
@@ -181,6 +201,7 @@ static void print_error(hlsnap_result r, const hlsnap_error *err) {
     fputs(show("%s", err->msg), stderr);
     if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
     if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
+    if (r == HLSNAP_ERR_NOT_FOUND && layout && strstr(err->msg, "index.json: no ")) print_tags();
     fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
 }
 
@@ -327,6 +348,7 @@ static bool bar_step(uint64_t done, uint64_t total, void *user) {
     const double now = seconds();
     double part, rate;
     (void)user;
+    if (total == UINT64_MAX) return !interrupted; /* it waits for another writer */
     /* the library does not say where flatten's second pass begins */
     if (bar.passes == flatten_passes && bar.pass == 0 && bar.total &&
         (done < bar.done || total != bar.total || bar.done == bar.total))
@@ -359,6 +381,7 @@ static hlsnap_oci_desc bar_begin(const options *o, const char *const *passes, un
     bar.start = seconds();
     bar_pass(0, bar.start);
     desc.progress = bar_step;
+    desc.wait_ns = o->wait_ms * 1000000;
     desc.threads = (uint32_t)(o->threads ? o->threads : cpus < 1 ? 1 : cpus > 8 ? 8 : (uint64_t)cpus);
     return desc;
 }
@@ -660,6 +683,7 @@ static void sizes_json(const hlsnap_oci_info *i) {
     json("'bytes':%u,'own_bytes':", i->bytes);
     json(i->own_bytes ? "%u" : "null", i->own_bytes);
     json(i->created ? ",'created':%u" : ",'created':null", (uint64_t)i->created);
+    json(",'pinned':%b,'referrers':%u", i->pinned, (uint64_t)i->referrers);
 }
 
 static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) {
@@ -879,22 +903,32 @@ static hlsnap_result run_inspect(options *o, hlsnap_error *err) {
     return r;
 }
 
-/* ---- what waits for others that change the layout: here is the place for a bound of that time ---- */
+/* ---- what waits for others that change the layout, as long as --wait allows ---- */
 
-static hlsnap_result change_tag(const char *dir, const char *ref, const char *tag, hlsnap_error *err) {
-    return in(dir, hlsnap_oci_tag(dir, ref, tag, err));
+static hlsnap_oci_desc patience(const options *o) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    desc.wait_ns = o->wait_ms * 1000000;
+    return desc;
 }
 
-static hlsnap_result change_untag(const char *dir, const char *tag, hlsnap_error *err) {
-    return in(dir, hlsnap_oci_untag(dir, tag, err));
+static hlsnap_result change_tag(const options *o, const char *ref, const char *tag, hlsnap_error *err) {
+    const hlsnap_oci_desc desc = patience(o);
+    return in(o->args[0], hlsnap_oci_tag_with(o->args[0], ref, tag, &desc, err));
+}
+
+static hlsnap_result change_untag(const options *o, const char *tag, hlsnap_error *err) {
+    const hlsnap_oci_desc desc = patience(o);
+    return in(o->args[0], hlsnap_oci_untag_with(o->args[0], tag, &desc, err));
 }
 
 static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *freed, hlsnap_error *err) {
-    return in(dir, hlsnap_oci_gc(dir, (o->grace_ms + 999) / 1000, freed, err));
+    const hlsnap_oci_desc desc = patience(o);
+    return in(dir, hlsnap_oci_gc_with(dir, (o->grace_ms + 999) / 1000, &desc, freed, err));
 }
 
 static hlsnap_result change_fsck(const options *o, const char *dir, hlsnap_error *err) {
-    return in(dir, hlsnap_oci_fsck(dir, o->repair, err));
+    const hlsnap_oci_desc desc = patience(o);
+    return in(dir, hlsnap_oci_fsck_with(dir, o->repair, &desc, err));
 }
 
 /* ---- verify, fsck ---- */
@@ -998,7 +1032,7 @@ static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     hlsnap_oci_digest whole;
     lookup l = {o->args[2], {""}};
     hlsnap_result r = whole_ref(o->args[0], &o->args[1], &whole, err);
-    if (!r) r = change_tag(o->args[0], o->args[1], o->args[2], err);
+    if (!r) r = change_tag(o, o->args[1], o->args[2], err);
     if (r || !o->json) return r;
     r = in(o->args[0], hlsnap_oci_list(o->args[0], look_up, &l, err));
     if (!r) tagged_json(l.tag, &l.digest);
@@ -1047,7 +1081,7 @@ static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_erro
     hlsnap_result r = HLSNAP_OK;
     size_t i;
     for (i = 0; i < set->num && !r; i++) {
-        r = change_untag(o->args[0], set->tags[i], err);
+        r = change_untag(o, set->tags[i], err);
         if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i]));
     }
     if (r || !o->json) return r;
@@ -1199,7 +1233,7 @@ static hlsnap_result prune_untag(const options *o, const listing *all, hlsnap_er
     size_t i;
     for (i = 0; i < all->num && !r; i++) {
         const listed *e = &all->of[i];
-        if (e->goes && !o->dry_run) r = change_untag(o->args[0], e->tag, err);
+        if (e->goes && !o->dry_run) r = change_untag(o, e->tag, err);
         if (e->goes && !r && !o->json)
             printf("%s %s  %s\n", o->dry_run ? "would untag" : "untagged", show("%s", e->tag), date(e->info.created));
     }
@@ -2242,6 +2276,8 @@ static const struct option_row {
      offsetof(options, timeout_ms), 0, TRILLION},
     {"--grace", "TIME", "what is younger stays: 90s, 30m, 2d; plain: seconds;\n                      0 = nobody else writes (1h)",
      SECONDS, offsetof(options, grace_ms), 0, TRILLION},
+    {"--wait", "TIME", "wait so long for others that write (for ever)", SECONDS,
+     offsetof(options, wait_ms), 0, TRILLION},
     {"--ref", "REF", "the snapshot that is meant, where there are several", TEXT_AT(ref)},
     {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
     {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
@@ -2272,24 +2308,24 @@ static const command commands[] = {
      "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
     {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
-    {"tag", "DIR REF TAG", "0", 3, 3, "--json", "give a snapshot a tag, or another one", NULL, run_tag},
-    {"rm", "DIR TAG...", "0", 2, MANY, "--json", "take tags away; gc frees the space",
+    {"tag", "DIR REF TAG", "0", 3, 3, "--json --wait", "give a snapshot a tag, or another one", NULL, run_tag},
+    {"rm", "DIR TAG...", "0", 2, MANY, "--json --wait", "take tags away; gc frees the space",
      "TAG may be a glob, such as 'v1.*', or a digest: then all tags of it go.", run_rm},
-    {"prune", "DIR", "", 1, 1, "--json --keep-last --older-than --match --dry-run --gc --grace",
+    {"prune", "DIR", "", 1, 1, "--json --keep-last --older-than --match --dry-run --gc --grace --wait",
      "take tags away by age and number, oldest first",
      "Tags that --match go, but for those that --keep-last keeps, and where\n--older-than is given only those that are.",
      run_prune},
     {"du", "DIR", "", 1, 1, "--json", "what snapshots share, and have of their own", NULL, run_du},
-    {"gc", "DIR", "", 1, 1, "--json --grace", "remove what no tag leads to", NULL, run_gc},
-    {"fsck", "DIR", "", 1, 1, "--json --repair", "check all entries and hash all blobs",
+    {"gc", "DIR", "", 1, 1, "--json --grace --wait", "remove what no tag leads to", NULL, run_gc},
+    {"fsck", "DIR", "", 1, 1, "--json --repair --wait", "check all entries and hash all blobs",
      "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
-    {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads", "write a snapshot again, as one layer",
+    {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads --wait", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
-    {"copy", "DIR REF DIR2 [TAG]", "02!", 3, 4, "--json --max-bytes", "copy a snapshot to another layout, with its digest",
+    {"copy", "DIR REF DIR2 [TAG]", "02!", 3, 4, "--json --max-bytes --wait", "copy a snapshot to another layout, with its digest",
      "DIR2 is made when it is missing. Without TAG: REF, where that is a tag.", run_copy},
     {"export", "DIR REF FILE", "0", 3, 3, "--json --max-bytes", "write a snapshot as an oci-archive (tar)",
      "FILE may be -. The same snapshot and tag make the same bytes.", run_export},
-    {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes", "take a snapshot in from an oci-archive (tar)",
+    {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes --wait", "take a snapshot in from an oci-archive (tar)",
      "FILE may be -. It is not compressed. Without TAG: one that it has.", run_import},
     {"completion", "bash", "", 1, 2, "", "print a script by which bash completes",
      "In ~/.bashrc: . <(hlsnap_tool completion bash)\ncompletion tags DIR: prints the tags of a layout.", run_completion},

@@ -1075,7 +1075,7 @@ class Maker:
         inside = lambda r: rng.randrange(r.gva, r.end)
         tls = where("tls")
         return Config(
-            library="0.2.0", guest_name=rng.choice(self.NAMES), build_id="%0*x" % (40, rng.getrandbits(160)) * rng.randint(0, 1),
+            library="0.3.0", guest_name=rng.choice(self.NAMES), build_id="%0*x" % (40, rng.getrandbits(160)) * rng.randint(0, 1),
             cpu_vendor=rng.choice(["", "GenuineIntel", "AMDisbetter!", "  Shanghai  "]), hypervisor=rng.choice(["", "kvm", "x" * 31]),
             elf_entry=rng.getrandbits(64), load_address=rng.choice([0, 0x400000, (1 << 64) - PAGE]),
             entry=inside(where("text")), module=rng.choice([0, inside(where("text", "rodata", "data", "tls", "heap", "stack"))]),

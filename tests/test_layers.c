@@ -1850,8 +1850,8 @@ static void finds_what_does_not_load(void) {
 }
 
 static pid_t bystander;
-static void fork_now(int fd) { /* another thread's fork without exec, at the second reading of the index: under its lock */
-    if (!is_file(fd, "/index.json") || ++index_readings != 3) return;
+static void fork_now(int fd) { /* another thread's fork without exec, when the index is read: under its lock */
+    if (!is_file(fd, "/index.json") || ++index_readings != 1) return;
     at_read = NULL;
     fflush(stdout);
     bystander = fork();
@@ -1872,8 +1872,8 @@ static void locks_end_with_the_call(void) {
         index_readings = 0;
         at_read = fork_now;
         CHECK_EQ(i ? hlsnap_oci_gc(dir, 0, NULL, &err) : hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
-        CHECK(at_read == NULL);
         at_read = NULL;
+        if (!CHECK(index_readings == 1)) break; /* else there is no bystander */
         began = time(NULL);
         CHECK_EQ(save(dir, "v3", s, NULL), 0);
         CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
@@ -1951,7 +1951,7 @@ static void checks_and_repairs(void) {
     CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_SIZE);
     CHECK_EQ(sh("rm %s", path), 0);
     CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), HLSNAP_ERR_FILE);
-    CHECK_EQ(hlsnap_oci_fsck("nowhere", false, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_fsck("nowhere", false, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_fsck(NULL, false, &err), HLSNAP_ERR_ARG);
     hlsnap_snapshot_release(base);
     hlsnap_snapshot_release(s);

@@ -2675,7 +2675,7 @@ static void manifest_form(void) {
              "\"application/vnd.hlsnap.snapshot.chunks.v1\",\"digest\":\"%s\",\"size\":96,\"annotations\":"
              "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"0\",\"dev.hlsnap.arch\":"
              "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\","
-             "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.2.0\","
+             "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.3.0\","
              "\"dev.hlsnap.version\":\"1\"}}",
              config_digest, strlen(config_text), memory_digest, chunks_digest);
     CHECK_STR(manifest_text, want);

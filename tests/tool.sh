@@ -64,7 +64,7 @@ for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy exp
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
-check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 0, ABI 0)" tool --version
+check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 1, ABI 0)" tool --version
 check "no command" exits 2 "no command" tool
 check "an unknown command" exits 2 "no command lss" tool lss
 check "an unknown option" exits 2 "no option --jsn" tool ls --jsn d
@@ -256,8 +256,8 @@ pairs() { # DIR:REF; in whatever stands in front of the colon that is a director
     rm -rf sha256 two && cp -r made two && exits 2 HLSNAP_ERR_ARG tool tag two:a c:d && says "" tool tag two:a c2 &&
         tool rm two:c2 && exits 3 "no tag 'c2'" tool inspect two:c2 && tool flatten two:a one && says ok tool verify two one ||
         return 1
-    exits 47 "HLSNAP_ERR_FILE: nowhere: hlsnap_oci_load" tool verify nowhere:a &&
-        exits 47 "HLSNAP_ERR_FILE: x:y/nowhere: hlsnap" tool verify x:y/nowhere:sha256:0123456789 &&
+    exits 3 "HLSNAP_ERR_NOT_FOUND: nowhere: hlsnap_oci_load" tool verify nowhere:a &&
+        exits 3 "HLSNAP_ERR_NOT_FOUND: x:y/nowhere: hlsnap" tool verify x:y/nowhere:sha256:0123456789 &&
         exits 2 "too few" tool verify made:
 }
 differs_by() { # differs_by STATUS WORD...
@@ -310,22 +310,37 @@ json.dump(index, open("made/index.json", "w"))'
             completes : "bash tags" "./hlsnap_tool completion " && completes : "" "./hlsnap_tool verify nowhere " && [ ! -e owned ]
     status=$?
     cd ..
-    [ "$status" = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 47 nowhere tool completion tags nowhere
+    [ "$status" = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 3 nowhere tool completion tags nowhere
 }
 if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
 
 # ---- errors: the exit status is the number ----
-check "no such directory" exits 47 "nowhere" tool ls nowhere
-check "not a layout" exits 47 "oci-layout" tool ls "$build/work/examples"
+waits() { # for a saver's lock, as long as it is told to
+    rm -rf two && cp -r made two && : >>two/.hlsnap.lock && python3 -c '
+import fcntl, os, struct, sys, time
+fd = os.open("two/.hlsnap.lock", os.O_RDWR)
+fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0))  # OFD_SETLK of the index lock
+print("locked", flush=True)
+time.sleep(60)' >locked & holder=$!
+    while ! grep -q locked locked 2>/dev/null; do sleep 0.05; done
+    exits 75 "tag: HLSNAP_ERR_OS" tool tag two a x --wait 200ms && exits 75 "trying again may help" tool rm two a --wait 1 &&
+        exits 75 "lock" tool gc two --wait 1 && says ok tool verify two a
+    got=$?
+    kill "$holder"
+    [ "$got" = 0 ] && tool tag two a x --wait 1m
+}
+check "--wait" waits
+check "no such directory" exits 3 "no layout there" tool ls nowhere
+check "not a layout" exits 3 "no layout there" tool ls "$build/work/examples"
 which() { # of two layouts, and of one: the message starts with it
-    rm -rf empty "$(printf 'e\033[31m')" && mkdir empty "$(printf 'e\033[31m')" && exits 47 "diff: HLSNAP_ERR_FILE: empty: hlsnap" tool diff made a empty a &&
-        exits 47 "diff: HLSNAP_ERR_FILE: empty: hlsnap" tool diff empty a made a && exits 3 "diff: HLSNAP_ERR_NOT_FOUND: ./made: hlsnap" tool diff made a ./made nope &&
+    rm -rf empty "$(printf 'e\033[31m')" && mkdir empty "$(printf 'e\033[31m')" && exits 3 "diff: HLSNAP_ERR_NOT_FOUND: empty: hlsnap" tool diff made a empty a &&
+        exits 3 "diff: HLSNAP_ERR_NOT_FOUND: empty: hlsnap" tool diff empty a made a && exits 3 "diff: HLSNAP_ERR_NOT_FOUND: ./made: hlsnap" tool diff made a ./made nope &&
         exits 3 "NOT_FOUND: made: no snapshot's" tool diff made sha256:00000000 syn s1 || return 1
     for c in "ls empty" "inspect empty a" "verify empty a" "verify empty sha256:00000000" "run empty a f" "map empty a" "tag empty a b" "rm empty a" "gc empty" "fsck empty" "flatten empty a b"; do
         # shellcheck disable=SC2086
-        exits 47 "hlsnap_tool: ${c%% *}: HLSNAP_ERR_FILE: empty: hlsnap_oci_" tool $c || { echo "$c"; return 1; }
+        exits 3 "hlsnap_tool: ${c%% *}: HLSNAP_ERR_NOT_FOUND: empty: hlsnap_oci_" tool $c || { echo "$c"; return 1; }
     done
-    exits 47 'HLSNAP_ERR_FILE: e\x1b[31m: hlsnap' tool ls "$(printf 'e\033[31m')" && expect printable <err
+    exits 3 'HLSNAP_ERR_NOT_FOUND: e\x1b[31m: hlsnap' tool ls "$(printf 'e\033[31m')" && expect printable <err
 }
 check "which layout it is" which
 check "a number of the system's has words" exits 11 "(errno 36): File name too long" tool ls "$(printf %0300d 1)"
@@ -475,7 +490,7 @@ verifies_all() { # a line for each snapshot, whatever its tags; the worst one's 
     bad='{"ok":false,"tags":["c"],"error":"HLSNAP_ERR_DIGEST","status":49},{"ok":false,"status":52}'
     same_json 49 "[$ok,$bad]" tool verify --all --json two &&
         exits 2 "too many" tool verify --all two a && exits 2 "too few" tool verify two &&
-            exits 47 "HLSNAP_ERR_FILE: nowhere" tool verify --all nowhere
+            exits 3 "HLSNAP_ERR_NOT_FOUND: nowhere" tool verify --all nowhere
 }
 check "verify --all" verifies_all
 usage() { tool du "$1" --json >out && expect du "$1" <out; }
@@ -484,7 +499,7 @@ usages() {
         usage syn && usage made || return 1
     tool du two >out && cat out && grep -qE "^ *[0-9.]+ KiB  *[0-9.]+ KiB  *[0-9.]+ KiB  sha256:[0-9a-f]{12}  a, again$" out &&
         grep -qE "^[0-9.]+ MiB in [0-9]+ blobs; [0-9.]+ [KMGi]*B of it some snapshot's own$" out && tool du holes >out &&
-        grep -q "^ *?  *?  *?  sha256:3d350e82db59  HLSNAP_ERR_FILE: bad$" out
+        grep -q "^ *?  *?  *?  sha256:[0-9a-f]*  HLSNAP_ERR_FILE: bad$" out
 }
 check "du" usages
 pruned() { # pruned LEFT OPTION...: of `dated`, and --dry-run says the same and does nothing
