@@ -5452,7 +5452,7 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
 
 /* ---- >>reachable: what the index leads to, through everything that may be somebody's document ---- */
 
-#define HLSNAP__OCI_MAX_REACHED (1u << 22) /* blobs of a layout */
+#define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
 #define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
 #define HLSNAP__OCI_MANY UINT32_MAX /* more than one entry */
 
