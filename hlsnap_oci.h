@@ -72,6 +72,8 @@ extern "C" {
 /* ==== >>oci: dir is an OCI Image Layout; ref is a tag or "sha256:<64 hex>", or a name such as "host/app:v1", which other tools
    write ==== */
 
+#define HLSNAP_OCI_INDEX_MAX (32u << 20) /* bytes to which saves and tags let index.json grow: some 80,000 tags */
+
 typedef struct hlsnap_oci_digest { char text[72]; } hlsnap_oci_digest; /* of a manifest: "sha256:<64 lowercase hex>" */
 
 /* Called now and then on the calling thread with bytes of guest memory that were read, hashed or written; false cancels. A save's
@@ -413,8 +415,6 @@ extern "C" {
 #endif
 #define HLSNAP__OCI_JSON_MAX (1u << 20)    /* bytes of any JSON file but the index */
 #define HLSNAP__OCI_INDEX_READ (64u << 20) /* bytes of index.json that are read */
-#define HLSNAP__OCI_INDEX_WRITE \
-    (32u << 20) /* bytes to which saves and tags let it grow: rm and gc must still read it */
 #define HLSNAP__OCI_MANIFEST_MAX (4u << 20) /* bytes of a foreign manifest, as registries have it */
 #define HLSNAP__OCI_MAX_EXTENTS 32768u      /* runs of pages: what one process can map and 1 MiB of config can hold */
 #define HLSNAP__OCI_CHUNK 65536u            /* bytes of a memory layer under one digest of its chunk list */
@@ -3025,10 +3025,10 @@ static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__oci_i
     r = hlsnap__text_start(t, old->doc.size + 1024, err);
     if (r) return r;
     hlsnap__oci_index_write(t, old, edit);
-    if (t->size <= HLSNAP__OCI_INDEX_WRITE || t->size <= old->doc.size) return HLSNAP_OK;
+    if (t->size <= HLSNAP_OCI_INDEX_MAX || t->size <= old->doc.size) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
                         "index.json: %u entries, and would pass %u bytes: remove tags, then collect", old->num,
-                        HLSNAP__OCI_INDEX_WRITE);
+                        HLSNAP_OCI_INDEX_MAX);
 }
 
 /* ---- >>manifest ---- */
@@ -6857,14 +6857,14 @@ static hlsnap_result hlsnap__oci_fsck_recover(hlsnap__oci_fsck *f, hlsnap_error 
     hlsnap__text t = {NULL, 0, 0};
     hlsnap__oci_blob b;
     uint32_t num;
-    hlsnap_result r = hlsnap__text_start(&t, HLSNAP__OCI_INDEX_WRITE, err);
+    hlsnap_result r = hlsnap__text_start(&t, HLSNAP_OCI_INDEX_MAX, err);
     hlsnap__oci_blob_none(&b);
     if (r) return r;
     hlsnap__text_add(&t, "{\"schemaVersion\":2,\"mediaType\":\"" HLSNAP__OCI_INDEX_TYPE "\",\"manifests\":[");
     r = hlsnap__oci_strays(&f->store, &t, &num, err);
     hlsnap__text_raw(&t, "]}", 2);
     if (!r && t.size > t.cap)
-        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass %u bytes", HLSNAP__OCI_INDEX_WRITE);
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "index.json would pass %u bytes", HLSNAP_OCI_INDEX_MAX);
     if (!r) r = hlsnap__oci_root_write(&f->store, &b, "index.json", t.at, t.size, err);
     if (!r) r = hlsnap__oci_root_name(&f->store, &b, "index.json", err);
     if (!r) r = hlsnap__oci_fsync(f->store.root, "the layout", err);

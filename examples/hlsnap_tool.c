@@ -692,6 +692,24 @@ static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) 
     else sizes_json(i), json(",'pages':%u,'stored_pages':%u,'layers':%u}", i->pages, i->stored_pages, (uint64_t)i->layers);
 }
 
+/* One that keeps a snapshot without its tags, or is about it. user: what stands in front of the first. */
+static bool holder_line(const hlsnap_oci_holder *h, void *user) {
+    const char *tag = h->tag[0] ? show("%s", h->tag) : "no tag";
+    if (h->kind != HLSNAP_OCI_HELD_TAG)
+        printf("%s%.19s (%s)%s\n", (const char *)user, show("%s", h->digest), tag,
+               h->kind == HLSNAP_OCI_HELD_ABOUT ? ", which is about it and goes with it" : "");
+    return true;
+}
+
+static bool is_held(const hlsnap_oci_info *i) { return i->pinned || i->referrers; }
+
+/* What a snapshot has around it: "pinned", it stays without a tag, too; signatures and the like, which go with it. */
+static const char *held(const hlsnap_oci_info *i) {
+    if (!is_held(i)) return "";
+    if (!i->referrers) return "pinned";
+    return show(i->pinned ? "pinned, %u about it" : "%u about it", i->referrers);
+}
+
 static void ls_row(table *t, const listed *e, bool full, bool dated) {
     const hlsnap_oci_info *i = &e->info;
     const char *tag = e->tag[0] ? show("%s", e->tag) : "-";
@@ -700,17 +718,20 @@ static void ls_row(table *t, const listed *e, bool full, bool dated) {
     if (e->r) row(t, "%s\t%.*s\t?\t?\t?\t%s\t%s", tag, digits, i->digest.text, dated ? "?" : hlsnap_result_name(e->r),
                   hlsnap_result_name(e->r));
     else
-        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u\t%s", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes),
-            llu(i->pages), i->layers, created);
+        row(t, "%s\t%.*s\t%s\t%s\t%llu\t%u\t%s%s%s", tag, digits, i->digest.text, human(i->bytes), own(i->own_bytes),
+            llu(i->pages), i->layers, created, dated && is_held(i) ? "  " : "", held(i));
 }
 
 static void ls_table(const options *o, const listing *all) {
     table t = {"llrrrl", NULL, 0};
-    bool dated = o->full;
+    bool dated = o->full, around = false;
     size_t i;
-    for (i = 0; i < all->num; i++) dated = dated || all->of[i].info.created;
-    if (dated) t.align = "llrrrll";
-    row(&t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS\tCREATED");
+    for (i = 0; i < all->num; i++) {
+        dated = dated || all->of[i].info.created;
+        around = around || is_held(&all->of[i].info);
+    }
+    if (dated || around) t.align = "llrrrll";
+    row(&t, "TAG\tDIGEST\tSIZE\tOWN\tPAGES\tLAYERS\t%s", dated ? "CREATED" : "");
     for (i = 0; i < all->num; i++) ls_row(&t, &all->of[i], o->full, dated);
     table_print(&t);
 }
@@ -841,7 +862,12 @@ static void identity_lines(const view *v) {
     printf("generation  %llu\n", llu(i->generation));
     printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
            human(i->stored_pages * PAGE));
-    printf("on disk     %s, %s of it nobody else's\n\n", human(v->oci.bytes), own(v->oci.own_bytes));
+    printf("on disk     %s, %s of it nobody else's\n", human(v->oci.bytes), own(v->oci.own_bytes));
+    if (is_held(&v->oci)) {
+        hlsnap_error unused;
+        hlsnap_oci_holders(v->dir, v->oci.digest.text, holder_line, "held by     ", &unused);
+    }
+    putchar('\n');
 }
 
 static void memory_lines(const view *v) {
@@ -1077,12 +1103,21 @@ static hlsnap_result add_tags_of(const char *dir, const char *word, tag_set *set
     return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, set->digest ? "no tag leads to '%s'" : "no tag matches '%s'", word));
 }
 
+/* What stays all the same, since something else leads to it: told for the few that one names, not for hundreds. */
+static void tell_holders(const options *o, const char *digest) {
+    hlsnap_error unused;
+    if (digest[0]) hlsnap_oci_holders(o->args[0], digest, holder_line, "  held by ", &unused);
+}
+
 static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
+    hlsnap_error unused;
     size_t i;
     for (i = 0; i < set->num && !r; i++) {
+        lookup l = {set->tags[i], {""}};
+        if (set->num <= 16 && !o->json) hlsnap_oci_list(o->args[0], look_up, &l, &unused);
         r = change_untag(o, set->tags[i], err);
-        if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i]));
+        if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i])), tell_holders(o, l.digest.text);
     }
     if (r || !o->json) return r;
     json("{'untagged':[");
@@ -2530,6 +2565,17 @@ static int read_options(options *o, int argc, char **argv) {
     return status;
 }
 
+/* An index that comes near its limit is told while there is time: saves and tags would fail beyond it. */
+static void warn_of_size(const options *o) {
+    char path[4200];
+    struct stat st;
+    if (strncmp(current->args, "DIR", 3) != 0) return;
+    snprintf(path, sizeof(path), "%.4096s/index.json", o->args[0]);
+    if (stat(path, &st) != 0 || st.st_size < HLSNAP_OCI_INDEX_MAX / 4 * 3) return;
+    fprintf(stderr, "hlsnap_tool: %s: warning: %s: index.json has %s of the %s that it may have: remove tags, then gc\n",
+            current->name, show("%s", o->args[0]), human((uint64_t)st.st_size), human(HLSNAP_OCI_INDEX_MAX));
+}
+
 static int run_command(int argc, char **argv) {
     options o = {0};
     hlsnap_error err = HLSNAP_ZERO;
@@ -2541,6 +2587,7 @@ static int run_command(int argc, char **argv) {
     status = read_options(&o, argc, argv);
     if (status || o.help) return status ? status : help_on(current);
     r = current->run(&o, &err);
+    warn_of_size(&o);
     if (!r) return o.status;
     fflush(stdout);
     print_error(r, &err);

@@ -315,6 +315,40 @@ json.dump(index, open("made/index.json", "w"))'
 if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
 
 # ---- errors: the exit status is the number ----
+around() { # a signature, and an index of images: ls counts them, inspect and rm name them, gc takes the one and leaves the other
+    rm -rf two && cp -r made two && python3 -B - "$a" <<'EOF' || return 1
+import hashlib, json, sys
+index = json.load(open("two/index.json"))
+manifest = next(e for e in index["manifests"] if e["digest"] == sys.argv[1])
+kinds = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
+empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": "sha256:" + hashlib.sha256(b"{}").hexdigest(), "size": 2}
+about = {"schemaVersion": 2, "artifactType": "a/b", "config": empty, "layers": [empty],
+         "subject": {"mediaType": kinds[0], "digest": sys.argv[1], "size": manifest["size"]}}
+images = {"schemaVersion": 2, "manifests": [{"mediaType": kinds[0], "digest": sys.argv[1], "size": manifest["size"]}]}
+for kind, document, tag in zip(kinds, (about, images), (None, "images")):
+    text = json.dumps(document).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    open("two/blobs/sha256/" + digest, "wb").write(text)
+    index["manifests"].append({"mediaType": kind, "digest": "sha256:" + digest, "size": len(text),
+                               **({"annotations": {"org.opencontainers.image.ref.name": tag}} if tag else {})})
+json.dump(index, open("two/index.json", "w"))
+EOF
+    tool ls two >out && cat out && grep -q "^a .* pinned, 1 about it$" out && grep -q "^b .* 2 *$" out &&
+        tool ls two --json | grep -q '"pinned":true,"referrers":1' && tool inspect two a >out && cat out &&
+        grep -q "^held by     sha256:[0-9a-f]\{12\} (no tag), which is about it and goes with it$" out &&
+        grep -q "^held by     sha256:[0-9a-f]\{12\} (images)$" out && tool rm two a >out && cat out &&
+        grep -q "^  held by sha256:[0-9a-f]\{12\} (images)$" out && tool gc two --grace 0 >out && says ok tool verify two "$a"
+}
+check "what a snapshot has around it" around
+wall() { # said while there is time
+    rm -rf two && cp -r made two && python3 -c '
+import json
+index = json.load(open("two/index.json"))
+index["x"] = "y" * (25 << 20)
+json.dump(index, open("two/index.json", "w"))' && tool ls two >out 2>err && cat err &&
+        grep -q "warning: two: index.json has 25.0 MiB of the 32.0 MiB" err && tool ls made 2>err >out && [ ! -s err ]
+}
+check "an index that is nearly full" wall
 waits() { # for a saver's lock, as long as it is told to
     rm -rf two && cp -r made two && : >>two/.hlsnap.lock && python3 -c '
 import fcntl, os, struct, sys, time
