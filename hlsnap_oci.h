@@ -413,8 +413,8 @@ extern "C" {
 #else
 #define HLSNAP__OCI_ARCH "aarch64"
 #endif
-#define HLSNAP__OCI_JSON_MAX (1u << 20)    /* bytes of any JSON file but the index */
-#define HLSNAP__OCI_INDEX_READ (64u << 20) /* bytes of index.json that are read */
+#define HLSNAP__OCI_JSON_MAX (1u << 20)     /* bytes of any JSON file but the index */
+#define HLSNAP__OCI_INDEX_READ (64u << 20)  /* bytes of index.json that are read */
 #define HLSNAP__OCI_MANIFEST_MAX (4u << 20) /* bytes of a foreign manifest, as registries have it */
 #define HLSNAP__OCI_MAX_EXTENTS 32768u      /* runs of pages: what one process can map and 1 MiB of config can hold */
 #define HLSNAP__OCI_CHUNK 65536u            /* bytes of a memory layer under one digest of its chunk list */
@@ -1023,9 +1023,13 @@ static uint32_t hlsnap__json_char(const unsigned char **p) {
     const char *letter;
     uint32_t c = *at, i, n;
     if (c == '"') return 0;
+    if (c < 0x80 && c != '\\') {
+        *p = at + 1;
+        return c;
+    }
     if (c != '\\') {
         n = (uint32_t)hlsnap__json_utf8(at, 4);
-        c &= n == 1 ? 0x7fu : 0x7fu >> n;
+        c &= 0x7fu >> n;
         for (i = 1; i < n; i++) c = c << 6 | (at[i] & 0x3fu);
         *p = at + n;
         return c;
@@ -1054,6 +1058,13 @@ static int hlsnap__json_name_order(const void *a, const void *b) {
     }
 }
 
+static bool hlsnap__json_escaped(hlsnap__json_span span) { return (memchr)(span.at, '\\', span.size) != NULL; }
+
+static bool hlsnap__json_name_same(const hlsnap__json_span *a, const hlsnap__json_span *b) {
+    if (hlsnap__json_escaped(*a) || hlsnap__json_escaped(*b)) return hlsnap__json_name_order(a, b) == 0;
+    return a->size == b->size && memcmp(a->at, b->at, a->size) == 0;
+}
+
 /* Whether two of an object's names are the same, escapes resolved. */
 static bool hlsnap__json_twice(hlsnap__json_span *names, uint32_t num) {
     uint32_t i, k;
@@ -1065,7 +1076,7 @@ static bool hlsnap__json_twice(hlsnap__json_span *names, uint32_t num) {
     }
     for (i = 1; i < num; i++)
         for (k = 0; k < i; k++)
-            if (hlsnap__json_name_order(&names[k], &names[i]) == 0) return true;
+            if (hlsnap__json_name_same(&names[k], &names[i])) return true;
     return false;
 }
 
@@ -1364,6 +1375,7 @@ static hlsnap__json_span hlsnap__json_value(hlsnap__json_scan *s) {
 /* Whether a name, as it is written, is this one of ASCII without quotes. */
 static bool hlsnap__json_name_is(hlsnap__json_span name, const char *is) {
     const unsigned char *p = (const unsigned char *)name.at + 1;
+    if (name.size != strlen(is) + 2 && !hlsnap__json_escaped(name)) return false;
     for (; *is; is++)
         if (hlsnap__json_char(&p) != (uint32_t)*is) return false;
     return *p == '"';
@@ -1892,7 +1904,8 @@ static void hlsnap__oci_store_none(hlsnap__oci_store *store) {
 static hlsnap_result hlsnap__oci_store_check(int root, bool must_be, hlsnap_error *err) {
     bool marked = false, indexed = false;
     hlsnap_result r = hlsnap__oci_layout_check(root, &marked, &indexed, err);
-    if (!r && must_be) return indexed ? r : hlsnap__oci_index_missing(root, err); /* and is read under its lock at once */
+    if (!r && must_be)
+        return indexed ? r : hlsnap__oci_index_missing(root, err); /* and is read under its lock at once */
     return r || !indexed ? r : hlsnap__oci_index_check(root, err);
 }
 
@@ -2447,6 +2460,11 @@ static const char *hlsnap__oci_index_string(hlsnap__oci_index *index, hlsnap__js
     size_t i;
     for (i = 0; i < 2; i++)
         if (span.size == strlen(often[i]) + 2 && memcmp(span.at + 1, often[i], span.size - 2) == 0) return often[i];
+    if (!hlsnap__json_escaped(span)) { /* as nearly all are */
+        memcpy(to, span.at + 1, span.size - 2);
+        to += span.size - 2;
+        p = (const unsigned char *)span.at + span.size - 1;
+    }
     while ((c = hlsnap__json_char(&p)) != 0) {
         if (c < 0x80) {
             *to++ = (char)c;
@@ -2482,7 +2500,8 @@ typedef struct hlsnap__oci_walk {
     hlsnap__json_scan s;
     hlsnap_error *err;
     hlsnap_result r; /* what is wrong with its content; JSON that is not sound is in s.why */
-    char path[32];
+    bool entry;      /* it stands in entry number index->num */
+    char path[32];   /* hlsnap__oci_walk_path */
 } hlsnap__oci_walk;
 
 /* The next value; false: not JSON. */
@@ -2494,8 +2513,15 @@ static bool hlsnap__oci_walk_value(hlsnap__oci_walk *w, hlsnap__json_span *value
     return true;
 }
 
+/* Where it stands, for a message. */
+static const char *hlsnap__oci_walk_path(hlsnap__oci_walk *w) {
+    if (!w->entry) return "";
+    hlsnap__format(w->path, sizeof(w->path), "manifests[%u].", w->index->num);
+    return w->path;
+}
+
 static bool hlsnap__oci_walk_bad(hlsnap__oci_walk *w, const char *name, const char *expected, hlsnap__json_span found) {
-    if (!w->r) w->r = hlsnap__oci_index_bad(w->index, w->path, name, expected, found, w->err);
+    if (!w->r) w->r = hlsnap__oci_index_bad(w->index, hlsnap__oci_walk_path(w), name, expected, found, w->err);
     return true; /* the rest of the text is looked at: what is no JSON is told as such */
 }
 
@@ -2508,7 +2534,8 @@ static bool hlsnap__oci_walk_name(hlsnap__oci_walk *w, hlsnap__json_span span, c
     decoded = hlsnap__oci_index_string(w->index, span);
     hlsnap__format(name, 64, "%s", strlen(decoded) < 64 ? decoded : "");
     w->index->used = used; /* it is not kept */
-    if (!w->r) w->r = hlsnap__oci_fold(&w->index->doc, w->path, name, w->err);
+    if (!w->r && hlsnap__oci_folds_to(name))
+        w->r = hlsnap__oci_fold(&w->index->doc, hlsnap__oci_walk_path(w), name, w->err);
     return name[0] != 0;
 }
 
@@ -2631,12 +2658,12 @@ static bool hlsnap__oci_walk_entries(hlsnap__oci_walk *w) {
     }
     if (!hlsnap__json_enter(&w->s, &level)) return false;
     while (hlsnap__json_more(&w->s, &level, &value)) {
-        hlsnap__format(w->path, sizeof(w->path), "manifests[%u].", w->index->num);
+        w->entry = true;
         if (!hlsnap__oci_walk_room(w) || !hlsnap__oci_walk_entry(w, &w->index->entries[w->index->num])) return false;
         w->index->num++;
         if (w->r) w->index->num--; /* it is no entry */
     }
-    w->path[0] = 0;
+    w->entry = false;
     return !w->s.why[0];
 }
 

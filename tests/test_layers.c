@@ -2058,7 +2058,7 @@ static void attendant(const char *dir, bool collect) { /* until it is told to go
     hlsnap_error e;
     for (;;) {
         const hlsnap_result r = collect ? hlsnap_oci_gc(dir, 0, NULL, &e) : hlsnap_oci_list(dir, load_it, (void *)(uintptr_t)dir, &e);
-        if (r && r != HLSNAP_ERR_FILE) {
+        if (r && r != HLSNAP_ERR_FILE && r != HLSNAP_ERR_NOT_FOUND) { /* until the first save there is no layout */
             printf("# %s: %s\n", collect ? "gc" : "reader", e.msg);
             fflush(stdout);
             _exit(1);
