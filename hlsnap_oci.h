@@ -1556,7 +1556,21 @@ static hlsnap_result hlsnap__oci_read_text_once(int root, const char *path, uint
     return r;
 }
 
-#define HLSNAP__OCI_TRIES 8 /* after 1, 2, 4 .. 128 ms */
+#define HLSNAP__OCI_TRIES 8        /* after 1, 2, 4 .. 128 ms */
+#define HLSNAP__OCI_TRIES_UNBORN 3 /* where there was never an index */
+#define HLSNAP__OCI_LOCK ".hlsnap.lock"
+
+/* Whether a lock file says that no index was written yet, which it says from the first one on: that save is at work, or was
+   killed. */
+static bool hlsnap__oci_unborn(int root) {
+    struct stat st;
+    return fstatat(root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && !st.st_size;
+}
+
+/* How often to look again for an index that is not there. */
+static int hlsnap__oci_tries(int root) {
+    return hlsnap__oci_unborn(root) ? HLSNAP__OCI_TRIES_UNBORN : HLSNAP__OCI_TRIES;
+}
 
 static void hlsnap__oci_pause(uint64_t ns) {
     struct timespec nap = {0, 0};
@@ -1582,8 +1596,8 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
     int i;
     for (i = 0;; i++) {
         r = hlsnap__oci_read_text_once(root, path, max, d, err);
-        if (!r || i == HLSNAP__OCI_TRIES || (err->os_errno != ENOENT && err->os_errno != ESTALE) ||
-            !hlsnap__oci_is_layout(root))
+        if (!r || i >= HLSNAP__OCI_TRIES || (err->os_errno != ENOENT && err->os_errno != ESTALE) ||
+            !hlsnap__oci_is_layout(root) || i >= hlsnap__oci_tries(root))
             break;
         hlsnap__free(d->text);
         d->text = NULL;
@@ -1604,7 +1618,6 @@ static hlsnap_result hlsnap__oci_read_text(int root, const char *path, uint64_t 
 #define HLSNAP__OCI_AT_EMPTY_PATH 0x1000
 #define HLSNAP__OCI_OFD_SETLK 37
 #define HLSNAP__OCI_OFD_SETLKW 38
-#define HLSNAP__OCI_LOCK ".hlsnap.lock"
 #define HLSNAP__OCI_TEMP ".hlsnap-tmp"
 #define HLSNAP__OCI_LOCK_GC 0    /* shared: savers; exclusive: who removes blobs, or the lock file */
 #define HLSNAP__OCI_LOCK_INDEX 1 /* exclusive, while index.json is read, merged and replaced */
@@ -1953,6 +1966,12 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
 }
 
 /* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
+/* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
+static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
+    struct stat st;
+    if (fstat(store->lock, &st) == 0 && !st.st_size && pwrite(store->lock, "i", 1, 0) < 0) return;
+}
+
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
     struct stat st;
     int r, saved;
@@ -2759,10 +2778,7 @@ static hlsnap_result hlsnap__oci_index_lost(hlsnap_error *err) {
 
 /* There is no index.json. Beside blobs it is lost, but where a lock file says that there was none yet: a first save was killed. */
 static hlsnap_result hlsnap__oci_index_missing(int root, hlsnap_error *err) {
-    struct stat st;
-    if (!hlsnap__oci_has_blobs(root) ||
-        (fstatat(root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && !st.st_size))
-        return hlsnap__oci_no_layout(err);
+    if (!hlsnap__oci_has_blobs(root) || hlsnap__oci_unborn(root)) return hlsnap__oci_no_layout(err);
     return hlsnap__oci_index_lost(err);
 }
 
@@ -2783,8 +2799,7 @@ static hlsnap_result hlsnap__oci_layout_check(int root, bool *marked, bool *inde
     hlsnap_result r = hlsnap__oci_exists(root, "index.json", indexed, err);
     int i;
     if (!r) r = hlsnap__oci_exists(root, "oci-layout", marked, err);
-    for (i = 0; !r && *marked && !*indexed && i < HLSNAP__OCI_TRIES;
-         i++) { /* it may be replaced, or be made, just now */
+    for (i = 0; !r && *marked && !*indexed && i < hlsnap__oci_tries(root); i++) { /* it may be replaced just now */
         hlsnap__oci_pause((uint64_t)1000000 << i);
         r = hlsnap__oci_exists(root, "index.json", indexed, err);
     }
@@ -4553,12 +4568,6 @@ static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hl
     r = hlsnap__oci_fsync(parent, "the layout's parent", err);
     close(parent);
     return r;
-}
-
-/* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
-static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
-    struct stat st;
-    if (fstat(store->lock, &st) == 0 && !st.st_size && pwrite(store->lock, "i", 1, 0) < 0) return;
 }
 
 static int64_t hlsnap__oci_now(void) {
@@ -6481,7 +6490,9 @@ static hlsnap_result hlsnap__oci_index_replace(hlsnap__oci_store *store, hlsnap_
     if (!r) r = hlsnap__oci_root_write(store, &b, "index.json", text->at, text->size, err);
     if (!r) r = hlsnap__oci_root_name(store, &b, "index.json", err);
     hlsnap__oci_blob_close(store, &b, false);
-    return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
+    if (r) return r;
+    hlsnap__oci_index_noted(store);
+    return hlsnap__oci_fsync(store->root, "the layout", err);
 }
 
 /* Brings the index as it is to the disk: another tool may have written it, and may not have done that. */

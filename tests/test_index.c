@@ -155,7 +155,7 @@ static hlsnap_result gc(const char *dir) {
 }
 static const char *manifest_name(const char *digest) {
     static char name[100];
-    snprintf(name, sizeof(name), "blobs/sha256/%s", digest + 7);
+    snprintf(name, sizeof(name), "blobs/sha256/%.64s", digest + 7);
     return name;
 }
 /* The snapshot's manifest with a piece of it replaced, listed under a tag instead. */
