@@ -3067,7 +3067,7 @@ static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__oci_i
     r = hlsnap__text_start(t, old->doc.size + 1024, err);
     if (r) return r;
     hlsnap__oci_index_write(t, old, edit);
-    if (t->size <= HLSNAP_OCI_INDEX_MAX || t->size <= old->doc.size) return HLSNAP_OK;
+    if (t->size <= t->cap && (t->size <= HLSNAP_OCI_INDEX_MAX || t->size <= old->doc.size)) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
                         "index.json: %u entries, and would pass %u bytes: remove tags, then collect", old->num,
                         HLSNAP_OCI_INDEX_MAX);
@@ -4675,6 +4675,24 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
 
 /* ---- >>load ---- */
 
+typedef struct hlsnap__oci_reached hlsnap__oci_reached;
+
+/* A set of digests. These are whatever a file says, hence the key. */
+typedef struct hlsnap__oci_reach {
+    hlsnap__oci_reached *rows;
+    uint32_t
+        *slots; /* num_slots of them, a power of two, at least twice the rows; 0 = empty, else 1 + a row's number */
+    uint32_t *queue; /* rows still to be looked into, for the entry at hand */
+    uint32_t num, cap, num_slots, queued;
+    uint64_t key;
+    uint32_t who;        /* the entry at hand */
+    const char *subject; /* what that is about: does not count as what it leads to; "" = nothing */
+    const char *watch;   /* for whom it shall be told that an entry leads there, or NULL */
+    bool seen;           /* it was */
+} hlsnap__oci_reach;
+
+static void hlsnap__oci_reach_free(hlsnap__oci_reach *t);
+
 typedef struct hlsnap__oci_load {
     const char *ref;
     hlsnap_oci_desc desc;
@@ -4693,6 +4711,8 @@ typedef struct hlsnap__oci_load {
     uint8_t *buffer;                 /* HLSNAP__OCI_BATCH bytes */
     uint64_t done, total;            /* bytes, for progress */
     int32_t stop;
+    hlsnap__oci_reach now; /* hlsnap__oci_listed_now, of this index.json: */
+    uint64_t now_ino, now_ctime;
 } hlsnap__oci_load;
 
 /* Reads a small blob, whole, and verifies it. The caller frees *out. */
@@ -5481,6 +5501,7 @@ static hlsnap__oci_load *hlsnap__oci_load_new(hlsnap_error *err) {
 static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
     if (!load) return;
     hlsnap__oci_load_clear(load);
+    hlsnap__oci_reach_free(&load->now);
     if (load->root >= 0) close(load->root);
     hlsnap__free(load->buffer);
     hlsnap__free(load);
@@ -5492,30 +5513,19 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
 #define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
 #define HLSNAP__OCI_MANY UINT32_MAX /* more than one entry */
 
-typedef struct hlsnap__oci_reached {
+struct hlsnap__oci_reached {
     char digest[136]; /* of an algorithm that names files: sha256, sha384, sha512, blake3 */
     uint64_t size;    /* that a descriptor says; 0: none does */
     uint32_t entry;   /* that leads there, or HLSNAP__OCI_MANY */
+    uint32_t leaf;    /* entry of a snapshot's that it is a blob of, and so no document for that one */
+    char about[72];   /* what the first who looked was about, so did not see */
+    bool seen_all;    /* one looked who was about something else */
     uint32_t looked;  /* entry for which it was looked into, or HLSNAP__OCI_NOBODY, HLSNAP__OCI_MANY */
     uint32_t referrers;
     bool needed;     /* by the index or by a snapshot; else it may well be elsewhere */
     bool document;   /* listed as one: it must be read */
     char chunks[72]; /* for fsck, of a memory layer: its chunk list */
-} hlsnap__oci_reached;
-
-/* A set of digests. These are whatever a file says, hence the key. */
-typedef struct hlsnap__oci_reach {
-    hlsnap__oci_reached *rows;
-    uint32_t
-        *slots; /* num_slots of them, a power of two, at least twice the rows; 0 = empty, else 1 + a row's number */
-    uint32_t *queue; /* rows still to be looked into, for the entry at hand */
-    uint32_t num, cap, num_slots, queued;
-    uint64_t key;
-    uint32_t who;        /* the entry at hand */
-    const char *subject; /* what that is about: does not count as what it leads to; "" = nothing */
-    const char *watch;   /* for whom it shall be told that an entry leads there, or NULL */
-    bool seen;           /* it was */
-} hlsnap__oci_reach;
+};
 
 static void hlsnap__oci_reach_free(hlsnap__oci_reach *t) {
     hlsnap__free(t->rows);
@@ -5579,7 +5589,7 @@ static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *dig
         memset(*row, 0, sizeof(**row));
         hlsnap__format((*row)->digest, sizeof((*row)->digest), "%s", digest);
         (*row)->entry = entry;
-        (*row)->looked = HLSNAP__OCI_NOBODY;
+        (*row)->looked = (*row)->leaf = HLSNAP__OCI_NOBODY;
     }
     if (!(*row)->size) (*row)->size = size;
     return HLSNAP_OK;
@@ -5597,9 +5607,15 @@ static hlsnap_result hlsnap__oci_reach_note(hlsnap__oci_reach *t, const char *di
     r = hlsnap__oci_reach_add(t, digest, size, t->who, &row, err);
     if (r) return r;
     *out = row;
-    if (row->looked == t->who || row->looked == HLSNAP__OCI_MANY) return HLSNAP_OK;
+    if (leaf) row->leaf = t->who;
+    if (row->leaf == t->who || row->looked == t->who) return HLSNAP_OK;
+    if (row->looked == HLSNAP__OCI_MANY && (row->seen_all || strcmp(row->about, t->subject) == 0)) return HLSNAP_OK;
+    if (row->looked == HLSNAP__OCI_NOBODY)
+        hlsnap__format(row->about, sizeof(row->about), "%s", t->subject);
+    else if (strcmp(row->about, t->subject) != 0)
+        row->seen_all = true;
     row->looked = row->looked == HLSNAP__OCI_NOBODY ? t->who : HLSNAP__OCI_MANY;
-    if (!leaf) t->queue[t->queued++] = (uint32_t)(row - t->rows);
+    t->queue[t->queued++] = (uint32_t)(row - t->rows);
     return HLSNAP_OK;
 }
 
@@ -5703,6 +5719,9 @@ static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_
     uint64_t at;
     size_t n;
     hlsnap_result r = HLSNAP_OK;
+    if (size > HLSNAP__OCI_MAX_SIZE) /* a hole of exbibytes takes no disk, but would take years */
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "blobs/%.6s/%s: %llu bytes: what they lead to is not known",
+                            digest, digest + 7, (unsigned long long)size);
     if (!load->buffer) load->buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__OCI_BATCH, err);
     if (!load->buffer) return HLSNAP_ERR_MEMORY;
     memset(&f, 0, sizeof(f));
@@ -5756,7 +5775,10 @@ static hlsnap_result hlsnap__oci_reach_snapshot(hlsnap__oci_reach *t, const hlsn
                                                 hlsnap_error *err) {
     hlsnap__oci_reached *row;
     uint32_t i;
-    hlsnap_result r = hlsnap__oci_reach_note(t, m->config.digest, m->config.size, true, &row, err);
+    const char *subject = t->subject;
+    hlsnap_result r;
+    t->subject = ""; /* what a snapshot is made of, it leads to, whatever it says that it is about */
+    r = hlsnap__oci_reach_note(t, m->config.digest, m->config.size, true, &row, err);
     if (!r && row) row->needed = true;
     for (i = 0; !r && i < m->num_layers; i++) {
         r = hlsnap__oci_reach_note(t, m->memory[i].digest, m->memory[i].size, true, &row, err);
@@ -5764,6 +5786,7 @@ static hlsnap_result hlsnap__oci_reach_snapshot(hlsnap__oci_reach *t, const hlsn
         if (!r) r = hlsnap__oci_reach_note(t, m->chunks[i].digest, m->chunks[i].size, true, &row, err);
         if (!r && row) row->needed = true;
     }
+    t->subject = subject;
     return r;
 }
 
@@ -5948,6 +5971,11 @@ static const char *hlsnap__oci_subject(const hlsnap__oci_entry *e, const hlsnap_
     return hlsnap__oci_tag_subject(e->tag, tagged) ? tagged : a->subject;
 }
 
+/* The same, where another entry lists it: only then is it a referrer, whose subject it does not lead to. */
+static const char *hlsnap__oci_referrer(const hlsnap__oci_entry *e, const hlsnap__oci_about *a, char tagged[72]) {
+    return a->on != a->same ? hlsnap__oci_subject(e, a, tagged) : "";
+}
+
 #define HLSNAP__OCI_ABOUT 8u /* steps from a signature of a signature of ... to what it is about */
 
 /* All entries. The caller frees *out. */
@@ -5983,25 +6011,42 @@ static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_r
     hlsnap_result r = HLSNAP_OK;
     for (i = 0; i < load->index.num && !r; i++)
         r = hlsnap__oci_reach_entry(load, t, i, all[i].root,
-                                    hlsnap__oci_subject(&load->index.entries[i], &all[i], tagged), err);
+                                    hlsnap__oci_referrer(&load->index.entries[i], &all[i], tagged), err);
     return r;
 }
 
 /* ---- >>list ---- */
 
+/* The digests that the index lists now; read again only when there is another one. */
+static bool hlsnap__oci_listed_now(hlsnap__oci_load *load) {
+    hlsnap__oci_index now;
+    hlsnap__oci_reached *row;
+    hlsnap_error unused;
+    struct stat st;
+    uint32_t i;
+    bool ok;
+    if (fstatat(load->root, "index.json", &st, AT_SYMLINK_NOFOLLOW) != 0) return false;
+    if (load->now.num_slots && load->now_ino == (uint64_t)st.st_ino &&
+        load->now_ctime == (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec)
+        return true;
+    hlsnap__oci_reach_free(&load->now);
+    memset(&now, 0, sizeof(now));
+    ok = !hlsnap__oci_entries_read(load->root, &now, &unused);
+    ok = ok && !hlsnap__oci_reach_grow(&load->now, &unused);
+    for (i = 0; ok && i < now.num; i++)
+        ok = !hlsnap__oci_reach_add(&load->now, now.entries[i].digest, 0, 0, &row, &unused);
+    hlsnap__oci_index_close(&now);
+    load->now_ino = (uint64_t)st.st_ino;
+    load->now_ctime = (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
+    if (!ok) hlsnap__oci_reach_free(&load->now);
+    return ok;
+}
+
 /* Whether a blob was missing, as when its tag had moved and it was collected since the index was read, and the index does not
    list the entry any more. */
 static bool hlsnap__oci_unlisted(hlsnap__oci_load *load, const char *digest, hlsnap_result r, const hlsnap_error *err) {
-    hlsnap__oci_index now;
-    hlsnap_error unused;
-    uint32_t number;
-    bool gone;
-    if (!hlsnap__oci_collected(load, r, err)) return false;
-    memset(&now, 0, sizeof(now));
-    gone = hlsnap__oci_entries_read(load->root, &now, &unused) == HLSNAP_OK &&
-           hlsnap__oci_index_find(&now, digest, &number, &unused) == HLSNAP_ERR_NOT_FOUND;
-    hlsnap__oci_index_close(&now);
-    return gone;
+    return hlsnap__oci_collected(load, r, err) && hlsnap__oci_listed_now(load) &&
+           !hlsnap__oci_reach_find(&load->now, digest);
 }
 
 static hlsnap_result hlsnap__oci_list_run(hlsnap__oci_load *load, hlsnap_oci_visit visit, void *user,
@@ -6058,7 +6103,7 @@ static hlsnap_result hlsnap__oci_shares_find(hlsnap__oci_load *load, hlsnap__oci
     r = hlsnap__oci_reach_all(load, &shares->reach, shares->all, err);
     for (i = 0; !r && i < load->index.num; i++) {
         hlsnap__oci_reached *row = hlsnap__oci_reach_find(
-            &shares->reach, hlsnap__oci_subject(&load->index.entries[i], &shares->all[i], tagged));
+            &shares->reach, hlsnap__oci_referrer(&load->index.entries[i], &shares->all[i], tagged));
         if (row && shares->all[i].same == i) row->referrers++;
     }
     if (!r || hlsnap_result_transient(err)) return r;
@@ -6327,7 +6372,7 @@ static hlsnap_result hlsnap__oci_holders_run(hlsnap__oci_load *load, const char 
     r = hlsnap__oci_about_all(load, &all, err);
     for (i = 0; i < index->num && !r; i++) {
         const hlsnap__oci_entry *e = &index->entries[i];
-        const char *subject = hlsnap__oci_subject(e, &all[i], tagged);
+        const char *subject = hlsnap__oci_referrer(e, &all[i], tagged);
         hlsnap_oci_holder h;
         memset(&h, 0, sizeof(h));
         h.tag = e->tag ? e->tag : "";
@@ -6428,12 +6473,16 @@ static hlsnap_result hlsnap__oci_gc_sort(hlsnap__oci_gc *gc, hlsnap_error *err) 
         bool old;
         if (e->tag) r = hlsnap__oci_gc_tagged(gc, e, err);
         if (!r) r = hlsnap__oci_gc_old(gc, e, &old, err);
-        if (r || !old || (e->tag && !signature)) continue;
+        if (r || !old || (e->tag && (!signature || a->ours))) continue;
         if (a->on != a->same)
             gc->drop[i] = HLSNAP__OCI_GOES_WITH_IT;
         else if (!e->tag && (a->bytes || (a->why && hlsnap__oci_entry_ours(e)))) /* what is unsound may be another's */
             gc->drop[i] = HLSNAP__OCI_GOES;
     }
+    for (i = 0; i < index->num && !r;
+         i++) /* with nothing that goes by itself at its end (a circle, a long chain) it stays */
+        if (gc->drop[i] == HLSNAP__OCI_GOES_WITH_IT && gc->drop[gc->about[i].root] != HLSNAP__OCI_GOES)
+            gc->drop[i] = HLSNAP__OCI_STAYS;
     return r;
 }
 
@@ -6444,7 +6493,7 @@ static hlsnap_result hlsnap__oci_gc_keep(hlsnap__oci_gc *gc, uint32_t i, uint8_t
     gc->drop[i] = HLSNAP__OCI_STAYS;
     stays[a->same] = 1;
     return hlsnap__oci_reach_entry(gc->load, &gc->reach, i, i,
-                                   hlsnap__oci_subject(&gc->load->index.entries[i], a, tagged), err);
+                                   hlsnap__oci_referrer(&gc->load->index.entries[i], a, tagged), err);
 }
 
 /* Whether an entry that could go must stay: what stays leads to it, or it is about something that stays. */
@@ -6582,6 +6631,7 @@ static hlsnap_result hlsnap__oci_gc_locked(hlsnap__oci_gc *gc, hlsnap_error *err
     hlsnap_result r = hlsnap__oci_entries_read(gc->store.root, &gc->load->index, err);
     uint8_t *stays = r ? NULL : (uint8_t *)hlsnap__alloc(1, (size_t)gc->load->index.num + 1, err);
     if (!r && !stays) r = HLSNAP_ERR_MEMORY;
+    if (!r) hlsnap__oci_index_noted(&gc->store); /* the lock file may be new */
     if (!r) r = hlsnap__oci_gc_sort(gc, err);
     if (!r) r = hlsnap__oci_gc_choose(gc, stays, err);
     hlsnap__free(stays);
@@ -6928,6 +6978,7 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
     hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
     if (!r && !indexed) r = hlsnap__oci_fsck_recover(f, err);
     if (!r) r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    if (!r && f->repair) hlsnap__oci_index_noted(&f->store);
     if (!r) r = hlsnap__oci_fsck_marker(f, err);
     if (!r) r = hlsnap__oci_fsck_tags(f, err);
     if (!r) r = hlsnap__oci_configs_start(&f->configs, f->load->index.num, err);
