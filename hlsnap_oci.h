@@ -5676,7 +5676,8 @@ static bool hlsnap__oci_finder_next(hlsnap__oci_finder *f, unsigned char c) {
     f->unit = f->unit << 4 | digit;
     if (digit < 16 && f->escape++ < 5) return false;
     f->escape = 0;
-    return hlsnap__oci_finder_take(f, digit < 16 && f->unit < 0x80 ? (char)f->unit : '?');
+    if (digit == 16) return hlsnap__oci_finder_take(f, (char)c); /* no escape: this is no JSON */
+    return hlsnap__oci_finder_take(f, f->unit < 0x80 ? (char)f->unit : '?');
 }
 
 /* Whether a digest is one that would be found. */
@@ -5884,11 +5885,12 @@ static hlsnap_result hlsnap__oci_signed_subject(hlsnap__oci_load *load, const ch
                       key[] = "\"docker-manifest-digest\":\"";
     hlsnap__oci_finder f;
     hlsnap_result r = HLSNAP_OK;
+    bool several = false; /* of two different ones: then it goes with neither */
     size_t i;
     if (!(strstr)(text, type)) return HLSNAP_OK;
     memset(&f, 0, sizeof(f));
-    for (i = 0; i < size && !r && !subject[0]; i++) {
-        char path[96], *payload = NULL;
+    for (i = 0; i < size && !r && !several; i++) {
+        char path[96], found[72] = "", *payload = NULL;
         const char *at;
         uint64_t n;
         int fd;
@@ -5898,11 +5900,13 @@ static hlsnap_result hlsnap__oci_signed_subject(hlsnap__oci_load *load, const ch
         if (n < 65536) r = hlsnap__oci_slurp(fd, path, (size_t)n, &payload, err);
         close(fd);
         at = !r && payload ? (strstr)(payload, key) : NULL;
-        if (at && strlen(at) > sizeof(key) + 70) hlsnap__format(subject, 72, "%.71s", at + sizeof(key) - 1);
-        if (!hlsnap__sha256_text_ok(subject)) subject[0] = 0;
+        if (at && strlen(at) > sizeof(key) + 70) hlsnap__format(found, 72, "%.71s", at + sizeof(key) - 1);
+        several = hlsnap__sha256_text_ok(found) && subject[0] && strcmp(found, subject) != 0;
+        if (hlsnap__sha256_text_ok(found)) memcpy(subject, found, 72);
         hlsnap__free(payload);
         if (r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
     }
+    if (several) subject[0] = 0;
     return r;
 }
 
@@ -6003,6 +6007,27 @@ static hlsnap_result hlsnap__oci_about_all(hlsnap__oci_load *load, hlsnap__oci_a
     return r;
 }
 
+/* What the index names outside its entries. */
+static hlsnap_result hlsnap__oci_reach_index(hlsnap__oci_load *load, hlsnap__oci_reach *t, uint32_t who,
+                                             hlsnap_error *err) {
+    const hlsnap__oci_index *index = &load->index;
+    const char *at = index->doc.text, *end = at + index->doc.size;
+    hlsnap__oci_finder f;
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    t->who = who;
+    t->subject = "";
+    t->queued = 0;
+    memset(&f, 0, sizeof(f));
+    for (i = 0; i <= index->num && !r; i++) {
+        const char *next = i < index->num ? index->entries[i].text.at : end;
+        r = hlsnap__oci_reach_text(t, &f, at, (size_t)(next - at), err);
+        at = i < index->num ? next + index->entries[i].text.size : end;
+    }
+    while (!r && t->queued) r = hlsnap__oci_reach_blob(load, t, t->queue[--t->queued], err);
+    return r;
+}
+
 /* Everything that the entries lead to; those of one root count as one. */
 static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_reach *t, const hlsnap__oci_about *all,
                                            hlsnap_error *err) {
@@ -6012,7 +6037,7 @@ static hlsnap_result hlsnap__oci_reach_all(hlsnap__oci_load *load, hlsnap__oci_r
     for (i = 0; i < load->index.num && !r; i++)
         r = hlsnap__oci_reach_entry(load, t, i, all[i].root,
                                     hlsnap__oci_referrer(&load->index.entries[i], &all[i], tagged), err);
-    return r;
+    return r ? r : hlsnap__oci_reach_index(load, t, load->index.num, err);
 }
 
 /* ---- >>list ---- */
@@ -6510,11 +6535,12 @@ static hlsnap_result hlsnap__oci_gc_choose(hlsnap__oci_gc *gc, uint8_t *stays, h
     uint32_t i;
     bool more = true;
     hlsnap_result r = HLSNAP_OK;
+    r = hlsnap__oci_reach_index(gc->load, &gc->reach, index->num, err);
     for (i = 0; i < index->num && !r; i++) {
         const hlsnap__oci_entry *e = &index->entries[i];
         if (gc->drop[i]) continue;
         r = hlsnap__oci_gc_keep(gc, i, stays, err);
-        if (!e->tag || hlsnap__oci_tag_subject(e->tag, tagged))
+        if (!e->tag || (hlsnap__oci_tag_subject(e->tag, tagged) && !gc->about[i].ours))
             stays[gc->about[i].on] = 1; /* for as long as it is young */
     }
     while (more && !r) {
@@ -6746,16 +6772,27 @@ static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, c
     return HLSNAP_OK;
 }
 
+static hlsnap_result hlsnap__oci_fsck_needs(hlsnap__oci_fsck *f, const hlsnap__oci_ref *ref, uint32_t number,
+                                            hlsnap_error *err) {
+    hlsnap__oci_reached *row;
+    hlsnap_result r = hlsnap__oci_reach_add(&f->reach, ref->digest, ref->size, number, &row, err);
+    if (!r) row->needed = true;
+    return r;
+}
+
 /* Notes the chunk lists that a manifest says its memory layers have: each is compared when the layer is hashed. */
 static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__oci_manifest *m, uint32_t number,
                                              hlsnap_error *err) {
     uint32_t i;
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r = hlsnap__oci_fsck_needs(f, &m->config, number, err);
     for (i = 0; !r && i < m->num_layers; i++) {
         hlsnap__oci_reached *row;
         r = hlsnap__oci_reach_add(&f->reach, m->memory[i].digest, m->memory[i].size, number, &row, err);
         if (r) return r;
         row->needed = true;
+        r = hlsnap__oci_fsck_needs(f, &m->chunks[i], number, err);
+        if (r) return r;
+        row = hlsnap__oci_reach_find(&f->reach, m->memory[i].digest);
         if (row->size != m->memory[i].size)
             return hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
                                 row->digest + 7, (unsigned long long)row->size, (unsigned long long)m->memory[i].size);
@@ -6891,22 +6928,29 @@ static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *e
     return r ? r : hlsnap__oci_fsck_names(f, err);
 }
 
-/* Whether a blob is the manifest of a snapshot; its size, when it is. */
-static hlsnap_result hlsnap__oci_stray_look(hlsnap__oci_load *load, const char *digest, uint64_t *size, bool *is,
-                                            hlsnap_error *err) {
+/* What a blob is that an index may have listed: a snapshot's manifest of whatever version (its type), or what says of itself that it
+   is another document, whose type that is; else "". And its size. */
+static hlsnap_result hlsnap__oci_stray_look(hlsnap__oci_load *load, const char *digest, uint64_t *size, bool *ours,
+                                            char type[80], hlsnap_error *err) {
     hlsnap__oci_ref ref = {"", digest, 0};
+    const cJSON *says;
     char path[96];
     struct stat st;
     hlsnap_result r;
-    *is = false;
+    type[0] = 0;
+    *ours = false;
     hlsnap__format(path, sizeof(path), "blobs/sha256/%s", digest + 7);
     if (fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) || st.st_size < 1 ||
         st.st_size > (off_t)HLSNAP__OCI_JSON_MAX)
         return HLSNAP_OK;
     *size = ref.size = (uint64_t)st.st_size;
     r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &load->manifest_json, err);
-    if (!r && hlsnap__oci_manifest_ours(load->manifest_json.root))
-        *is = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err) == HLSNAP_OK;
+    *ours = !r && hlsnap__oci_manifest_ours(load->manifest_json.root);
+    says = r ? NULL : hlsnap__json_get(load->manifest_json.root, "mediaType");
+    if (*ours)
+        hlsnap__format(type, 80, HLSNAP__OCI_MANIFEST_TYPE);
+    else if (cJSON_IsString(says) && hlsnap__oci_is_document(says->valuestring))
+        hlsnap__format(type, 80, "%s", says->valuestring);
     hlsnap__json_close(&load->manifest_json);
     return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
 }
@@ -6922,15 +6966,20 @@ static hlsnap_result hlsnap__oci_strays(const hlsnap__oci_store *store, hlsnap__
     while (d && !r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
         hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
         char digest[72], tag[32];
-        bool is;
+        char type[80];
+        bool ours;
         if (!hlsnap__oci_blob_file(name)) continue;
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         hlsnap__format(tag, sizeof(tag), "recovered-%.12s", name);
         edit.tag = tag;
         edit.digest = digest;
-        r = hlsnap__oci_stray_look(load, digest, &edit.size, &is, err);
-        if (r || !is) continue;
-        if (index) hlsnap__oci_entry_add(index, *num == 0, &edit);
+        r = hlsnap__oci_stray_look(load, digest, &edit.size, &ours, type, err);
+        if (r || !type[0] || (!index && !ours)) continue;
+        if (index && ours)
+            hlsnap__oci_entry_add(index, *num == 0, &edit);
+        else if (index) /* without a tag it stays all the same: it is another's */
+            hlsnap__text_add(index, "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu}", *num ? "," : "", type,
+                             digest, (unsigned long long)edit.size);
         ++*num;
         if (!index) break;
     }

@@ -522,6 +522,151 @@ static void referrers_of_all_sorts(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- nothing that says it is about something makes anything else go ---- */
+
+static void piece_of(const char *dir, const char *digest, const char *kind, char out[72]) { /* "memory.v1" or "config.v1+json" */
+    char *m = text_read(dir, manifest_name(digest)), *at = strstr(m, kind);
+    snprintf(out, 72, "%.71s", at ? at + strlen(kind) + 12 : "");
+    CHECK(hlsnap__sha256_text_ok(out));
+    free(m);
+}
+static void about(const char *dir, const char *subject, const char *layer, int salt, const char *tag, char d[140]) {
+    char text[900];
+    snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"config\":" EMPTY ",\"layers\":[{\"mediaType\":\"a/b\",\"digest\":\"%s\",\"size\":%d}],"
+             "\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"%s\"}}", layer, salt + 1, subject);
+    listed(dir, MANIFEST_TYPE, text, tag, NULL, d);
+}
+
+/* A tag of cosign's form on a snapshot of ours: it is a tag, whatever it names. */
+static void tags_of_that_form(void) {
+    const char *dir = fresh(), *to = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], other[72], own[90], warm[100], back[90];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(save(dir, "v2", o, other), 0);
+    snprintf(own, sizeof(own), "sha256-%s", digest + 7);
+    CHECK_EQ(hlsnap_oci_copy(dir, "v1", to, own, NULL, NULL, &err), 0); /* its own digest */
+    CHECK_EQ(gc(to), 0);
+    CHECK_EQ(loads(to, own), 0);
+    snprintf(warm, sizeof(warm), "%s.warm", own); /* another's */
+    CHECK_EQ(hlsnap_oci_tag(dir, "v2", warm, &err), 0);
+    snprintf(back, sizeof(back), "sha256-%s.x", other + 7); /* and that one's */
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", back, &err), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v2", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, warm), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, back, &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, warm), 0);
+    CHECK(!blob_there(dir, digest));
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* Entries that come first and are about a part of it, or call its manifest their config. */
+static void claims_hide_nothing(void) {
+    int way;
+    for (way = 0; way < 5; way++) {
+        const char *dir = fresh(), *other = fresh();
+        hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+        char digest[72], part[72], d[140], x[140], text[900];
+        int i;
+        CHECK_EQ(save(other, "v1", s, digest), 0);
+        CHECK_EQ(save(dir, "base", o, NULL), 0);
+        piece_of(other, digest, way % 2 ? "config.v1+json" : "memory.v1", part);
+        if (way < 4)
+            for (i = 0; i < 3; i++) about(dir, part, digest, i, way / 2 ? i == 0 ? "p0" : i == 1 ? "p1" : "p2" : NULL, d);
+        else /* two that mention an index of it, and are about it; then one that leads there over that index */
+            for (i = 0; i < 2; i++) {
+                snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":1}]}", digest);
+                blob_put(dir, text, x);
+                about(dir, digest, x, i, i ? "sbom" : "att", d);
+            }
+        CHECK_EQ(hlsnap_oci_copy(other, "v1", dir, "v1", NULL, NULL, &err), 0);
+        if (way == 4) {
+            snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" INDEX_TYPE "\",\"digest\":\"%s\",\"size\":1}]}", x);
+            listed(dir, INDEX_TYPE, text, "release", NULL, d);
+            CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+        }
+        CHECK_EQ(gc(dir), 0);
+        CHECK_EQ(loads(dir, digest), 0);
+        CHECK_EQ(loads(dir, "base"), 0);
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(o);
+    }
+}
+
+/* What is no referrer: about a blob that no entry lists, about its own layer, about each other, about two. */
+static void claims_of_other_sorts(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], second[72], part[72], unlisted[140], a[140], b[140], d[140], p[2][140], text[900], tag[90], *m, *now;
+    int i;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(save(dir, "v2", o, second), 0);
+    piece_of(dir, digest, "memory.v1", part);
+    m = text_read(dir, manifest_name(digest));
+    snprintf(text, sizeof(text), "\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"%s\"},\"layers\"", part);
+    now = replaced(m, "\"layers\"", text);
+    listed(dir, MANIFEST_TYPE, now, "own_layer", NULL, d);
+    blob_put(dir, "what no entry lists", unlisted);
+    about(dir, unlisted, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 1, "mine", d);
+    snprintf(text, sizeof(text), OTHER, "");
+    blob_put(dir, text, a);
+    about(dir, a, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL, b);
+    snprintf(tag, sizeof(tag), "sha256-%.64s.sig", b + 7);
+    entry_add(dir, MANIFEST_TYPE, a, strlen(text), tag, NULL); /* a circle */
+    for (i = 0; i < 2; i++) {
+        snprintf(text, sizeof(text), "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"%s\"}}}", i ? second : digest);
+        blob_put(dir, text, p[i]);
+    }
+    snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"config\":" EMPTY ",\"layers\":[{\"mediaType\":\"application/vnd.dev.cosign.simplesigning.v1+json\",\"size\":1,\"digest\":\"%s\"},{\"digest\":\"%s\"}]}",
+             p[0], p[1]);
+    listed(dir, MANIFEST_TYPE, text, NULL, NULL, d);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, "own_layer"), 0);
+    CHECK(blob_there(dir, unlisted) && blob_there(dir, a) && blob_there(dir, b) && blob_there(dir, d) && blob_there(dir, p[1]));
+    free(m), free(now);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
+/* What the index names outside its entries, and text that only looks like an escape. */
+static void named_elsewhere(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char top[140], tex[140], d[140], text[400];
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    blob_put(dir, "named by the index's own annotations", top);
+    blob_put(dir, "named behind a backslash and u", tex);
+    snprintf(text, sizeof(text), "{\"annotations\":{\"x\":\"%s\"},\"schemaVersion\"", top);
+    edit(dir, "index.json", "{\"schemaVersion\"", text);
+    snprintf(text, sizeof(text), "\\textbf{\\u%s}", tex);
+    listed(dir, "text/plain", text, "tex", NULL, d);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(blob_there(dir, top) && blob_there(dir, tex));
+    hlsnap_snapshot_release(s);
+}
+
+/* A chunk list that is missing is found, whoever else leads to the snapshot. */
+static void missing_behind_others(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], chunks[72], d[140];
+    int i;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    piece_of(dir, digest, "chunks.v1", chunks);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    for (i = 0; i < 2; i++) about(dir, "sha256:00000000000000000000000000000000000000000000000000000000000000ee", digest, i, NULL, d);
+    CHECK_EQ(hlsnap_oci_tag(dir, digest, "v1", &err), 0);
+    CHECK_EQ(sh("rm %s/%s", dir, manifest_name(chunks)), 0);
+    CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_FILE);
+    hlsnap_snapshot_release(s);
+}
+
 /* An index of the user's that lists a snapshot keeps it, and its entry. */
 static void pinned_by_an_index(void) {
     const char *dir = fresh();
@@ -742,6 +887,28 @@ static void lost_index(void) {
         CHECK_EQ(save(dir, "v3", s, NULL), 0);
         CHECK_EQ(loads(dir, "v3"), 0);
     }
+    /* where gc, tag or a repair made the lock file; others' documents, and snapshots of another version, are found, too */
+    for (n = 0; n < 3; n++) {
+        char *m, *now, text[400], newer[140], image[140], layer[140];
+        CHECK_EQ(sh("rm -rf %s", dir), 0);
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        m = text_read(dir, manifest_name(digest));
+        now = replaced(m, "\"dev.hlsnap.version\":\"1\"", "\"dev.hlsnap.version\":\"2\"");
+        listed(dir, MANIFEST_TYPE, now, "newer", NULL, newer);
+        blob_put(dir, "a layer of another's", layer);
+        snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"layers\":[{\"digest\":\"%s\"}]}", layer);
+        listed(dir, MANIFEST_TYPE, text, "image", NULL, image);
+        CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
+        CHECK_EQ(n == 0 ? hlsnap_oci_gc(dir, 3600, NULL, &err) : n == 1 ? hlsnap_oci_tag(dir, "v1", "v2", &err) : hlsnap_oci_fsck(dir, true, &err), 0);
+        CHECK_EQ(sh("rm %s/index.json", dir), 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
+        CHECK_EQ(save(dir, "v9", o, NULL), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), 0);
+        CHECK_EQ(gc(dir), 0);
+        CHECK(blob_there(dir, newer) && blob_there(dir, image) && blob_there(dir, layer));
+        CHECK_EQ(loads(dir, digest), 0);
+        free(m), free(now);
+    }
     /* blobs of others, and nothing of ours: a layout that another tool has just begun */
     CHECK_EQ(sh("rm -rf %s; mkdir -p %s/blobs/sha256; echo x > %s/blobs/sha256/x", dir, dir, dir), 0);
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
@@ -827,6 +994,7 @@ static void times(void) {
 
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
+    TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(collected_meanwhile), TEST(lost_index),
     TEST(other_versions), TEST(times)};
 
