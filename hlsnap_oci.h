@@ -232,7 +232,7 @@ typedef enum hlsnap_oci_held {
 
 typedef struct hlsnap_oci_holder {
     hlsnap_oci_held kind;
-    const char *tag, *digest;  /* of the entry; tag "" = none */
+    const char *ref_name, *digest; /* of the entry: its tag, "" = none */
 } hlsnap_oci_holder;
 
 /* Called for a holder, which lives for the call. False ends the list. */
@@ -1968,8 +1968,10 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
 /* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 /* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
 static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
+    hlsnap_error unused;
     struct stat st;
-    if (fstat(store->lock, &st) == 0 && !st.st_size && pwrite(store->lock, "i", 1, 0) < 0) return;
+    if (fstat(store->lock, &st) == 0 && !st.st_size && !hlsnap__file_room(1, "the lock file", &unused))
+        hlsnap__pwrite(store->lock, "i", 1, 0, &unused);
 }
 
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
@@ -6400,7 +6402,7 @@ static hlsnap_result hlsnap__oci_holders_run(hlsnap__oci_load *load, const char 
         const char *subject = hlsnap__oci_referrer(e, &all[i], tagged);
         hlsnap_oci_holder h;
         memset(&h, 0, sizeof(h));
-        h.tag = e->tag ? e->tag : "";
+        h.ref_name = e->tag ? e->tag : "";
         h.digest = e->digest;
         if (strcmp(e->digest, digest) == 0) {
             if (e->tag && !visit(&h, user)) break;

@@ -694,7 +694,7 @@ static void ls_json(const char *tag, hlsnap_result r, const hlsnap_oci_info *i) 
 
 /* One that keeps a snapshot without its tags, or is about it. user: what stands in front of the first. */
 static bool holder_line(const hlsnap_oci_holder *h, void *user) {
-    const char *tag = h->tag[0] ? show("%s", h->tag) : "no tag";
+    const char *tag = h->ref_name[0] ? show("%s", h->ref_name) : "no tag";
     if (h->kind != HLSNAP_OCI_HELD_TAG)
         printf("%s%.19s (%s)%s\n", (const char *)user, show("%s", h->digest), tag,
                h->kind == HLSNAP_OCI_HELD_ABOUT ? ", which is about it and goes with it" : "");

@@ -418,7 +418,7 @@ typedef struct held { char text[800]; } held;
 static bool note_holder(const hlsnap_oci_holder *h, void *user) {
     held *out = (held *)user;
     static const char *const kinds[] = {"tag", "by", "about"};
-    snprintf(out->text + strlen(out->text), sizeof(out->text) - strlen(out->text), "%s %s;", kinds[h->kind], h->tag[0] ? h->tag : "-");
+    snprintf(out->text + strlen(out->text), sizeof(out->text) - strlen(out->text), "%s %s;", kinds[h->kind], h->ref_name[0] ? h->ref_name : "-");
     return true;
 }
 static void holders(const char *dir, const char *ref, const char *want) {
@@ -857,6 +857,37 @@ static void collected_meanwhile(void) {
 
 /* ---- lost, other versions, times ---- */
 
+/* Also where gc, tag or a repair made the lock file. Others' documents, and snapshots of another version, are found, too. */
+static void lost_beside_others(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72];
+    int n;
+    for (n = 0; n < 3; n++) {
+        char *m, *now, text[400], newer[140], image[140], layer[140];
+        CHECK_EQ(sh("rm -rf %s", dir), 0);
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        m = text_read(dir, manifest_name(digest));
+        now = replaced(m, "\"dev.hlsnap.version\":\"1\"", "\"dev.hlsnap.version\":\"2\"");
+        listed(dir, MANIFEST_TYPE, now, "newer", NULL, newer);
+        blob_put(dir, "a layer of another's", layer);
+        snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"layers\":[{\"digest\":\"%s\"}]}", layer);
+        listed(dir, MANIFEST_TYPE, text, "image", NULL, image);
+        CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
+        CHECK_EQ(n == 0 ? hlsnap_oci_gc(dir, 3600, NULL, &err) : n == 1 ? hlsnap_oci_tag(dir, "v1", "v2", &err) : hlsnap_oci_fsck(dir, true, &err), 0);
+        CHECK_EQ(sh("rm %s/index.json", dir), 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
+        CHECK_EQ(save(dir, "v9", o, NULL), HLSNAP_ERR_FILE);
+        CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), 0);
+        CHECK_EQ(gc(dir), 0);
+        CHECK(blob_there(dir, newer) && blob_there(dir, image) && blob_there(dir, layer));
+        CHECK_EQ(loads(dir, digest), 0);
+        free(m), free(now);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
 static void lost_index(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
@@ -886,28 +917,6 @@ static void lost_index(void) {
         CHECK_EQ(loads(dir, other), 0);
         CHECK_EQ(save(dir, "v3", s, NULL), 0);
         CHECK_EQ(loads(dir, "v3"), 0);
-    }
-    /* where gc, tag or a repair made the lock file; others' documents, and snapshots of another version, are found, too */
-    for (n = 0; n < 3; n++) {
-        char *m, *now, text[400], newer[140], image[140], layer[140];
-        CHECK_EQ(sh("rm -rf %s", dir), 0);
-        CHECK_EQ(save(dir, "v1", s, digest), 0);
-        m = text_read(dir, manifest_name(digest));
-        now = replaced(m, "\"dev.hlsnap.version\":\"1\"", "\"dev.hlsnap.version\":\"2\"");
-        listed(dir, MANIFEST_TYPE, now, "newer", NULL, newer);
-        blob_put(dir, "a layer of another's", layer);
-        snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"layers\":[{\"digest\":\"%s\"}]}", layer);
-        listed(dir, MANIFEST_TYPE, text, "image", NULL, image);
-        CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
-        CHECK_EQ(n == 0 ? hlsnap_oci_gc(dir, 3600, NULL, &err) : n == 1 ? hlsnap_oci_tag(dir, "v1", "v2", &err) : hlsnap_oci_fsck(dir, true, &err), 0);
-        CHECK_EQ(sh("rm %s/index.json", dir), 0);
-        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
-        CHECK_EQ(save(dir, "v9", o, NULL), HLSNAP_ERR_FILE);
-        CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), 0);
-        CHECK_EQ(gc(dir), 0);
-        CHECK(blob_there(dir, newer) && blob_there(dir, image) && blob_there(dir, layer));
-        CHECK_EQ(loads(dir, digest), 0);
-        free(m), free(now);
     }
     /* blobs of others, and nothing of ours: a layout that another tool has just begun */
     CHECK_EQ(sh("rm -rf %s; mkdir -p %s/blobs/sha256; echo x > %s/blobs/sha256/x", dir, dir, dir), 0);
@@ -995,7 +1004,7 @@ static void times(void) {
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
-    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(collected_meanwhile), TEST(lost_index),
+    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
     TEST(other_versions), TEST(times)};
 
 int main(int argc, char **argv) {
