@@ -526,7 +526,7 @@ static void index_agrees(const hlsnap__oci_index *index, const cJSON *root_value
 /* An index that was edited: it is JSON, what had the tag has it no longer, all else stands as it stood. */
 static void index_edited(const hlsnap__oci_index *old, const cJSON *old_root, uint64_t how) {
     static const char *const tags[] = {"v1", "v0", "new", "foreign"};
-    hlsnap__oci_edit edit = {tags[how % 4], how / 4 % 2 ? docs[DOC_MANIFEST + how / 8 % 3].digest : NULL, docs[DOC_MANIFEST + how / 8 % 3].size, NULL};
+    hlsnap__oci_edit edit = {tags[how % 4], how / 4 % 2 ? docs[DOC_MANIFEST + how / 8 % 3].digest : NULL, docs[DOC_MANIFEST + how / 8 % 3].size, NULL, 0};
     uint8_t *drop = (uint8_t *)calloc(1, (size_t)old->num + 1);
     hlsnap__text t = {NULL, 0, 0};
     hlsnap__oci_index edited;
@@ -1288,7 +1288,7 @@ static void seeds_manifest(void) {
         memcpy(config.digest, docs[DOC_CONFIG + i].digest, 72);
         config.size = docs[DOC_CONFIG + i].size;
         t.size = 0;
-        hlsnap__oci_manifest_write(&t, g, rows, i + 1, &config);
+        hlsnap__oci_manifest_write(&t, g, rows, i + 1, &config, 0);
         seed_doc(t.at, t.size);
         seed_doc(docs[DOC_MANIFEST + i].data, docs[DOC_MANIFEST + i].size);
     }
