@@ -5597,8 +5597,9 @@ static hlsnap_result hlsnap__oci_reach_add(hlsnap__oci_reach *t, const char *dig
     return HLSNAP_OK;
 }
 
-/* Notes a blob that the entry at hand leads to, and that it is to be looked into. Twice suffices: for the second entry,
-   everything behind it is known to be shared. */
+/* Notes a blob that the entry at hand leads to, and that it is to be looked into. Two looks suffice, for behind the second one
+   everything is known to be shared; but two that were about the same did not see that, so that one more looks who is not. A leaf
+   is a blob of a snapshot's: for that one, and only for it, it is no document. */
 static hlsnap_result hlsnap__oci_reach_note(hlsnap__oci_reach *t, const char *digest, uint64_t size, bool leaf,
                                             hlsnap__oci_reached **out, hlsnap_error *err) {
     hlsnap__oci_reached *row;
