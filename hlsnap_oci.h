@@ -253,7 +253,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_holders(const char *dir, const char *ref, hl
    dir, ref  in     as for hlsnap_oci_load
    visit     in     not NULL
    err       out    may be NULL
-   returns   as hlsnap_oci_list; HLSNAP_ERR_NOT_FOUND, _AMBIGUOUS, _MANIFEST, _MEDIA_TYPE, _SIZE, _DIGEST
+   returns   as hlsnap_oci_list; HLSNAP_ERR_NOT_FOUND, _AMBIGUOUS, _MANIFEST, _MEDIA_TYPE, _SIZE, _DIGEST,
+             _VERSION (its manifest is of another)
    threads   any  */
 HLSNAP_API hlsnap_result hlsnap_oci_annotations(const char *dir, const char *ref, hlsnap_oci_visit_text visit, void *user,
                                                 hlsnap_error *err);
@@ -363,7 +364,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
                     version the snapshot is; NULL = defaults
    out       out    digest of the manifest; may be NULL
    err       out    may be NULL; its text names the layout that it is about
-   returns   HLSNAP_OK: on stable storage, complete; as hlsnap_oci_load, but for _CPU, _ARCH and _VERSION, and as hlsnap_oci_save
+   returns   HLSNAP_OK: on stable storage, complete; as hlsnap_oci_load, but for _CPU and _ARCH, and as hlsnap_oci_save;
+             _VERSION only where the manifest says so, of which it is then not known what it leads to
    threads   any; as for hlsnap_oci_save
    cost      blobs that to_dir has already are read and hashed, and replaced where they are damaged; others are clones where
                     the file system can, which are hashed, else they are hashed while they are copied; fsync  */

@@ -931,20 +931,35 @@ static void lost_index(void) {
     hlsnap_snapshot_release(o);
 }
 
-/* A layout of another version says so, whatever else has changed in it. */
+static bool no_text(const char *key, const char *value, void *user) { return (void)key, (void)value, (void)user, CHECK(!"nothing is told of it"); }
+static bool no_layer(const hlsnap_oci_layer *layer, void *user) { return (void)layer, (void)user, CHECK(!"nothing is told of it"); }
+
+/* A layout of another version says so, whatever else has changed in it, and whoever reads its manifest. */
 static void other_versions(void) {
-    static const char *const forms[] = {"\"layers\":[]", "\"layers\":7", "\"config\":{\"mediaType\":\"" HLSNAP__OCI_CONFIG_TYPE "\",\"digest\":\"sha256:00\"},\"l\":[]"};
+    static const struct { const char *from, *to; } forms[] = {
+        {"\"layers\":[", "\"layers\":["}, {"\"layers\":[", "\"layers\":[],\"old\":["}, {"\"layers\":[", "\"layers\":7,\"old\":["}, {"\"layers\":[", "\"levels\":["},
+        {"\"config\":{", "\"config\":{\"more\":[{}],"}};
     hlsnap_snapshot *s = snapshot_small(1);
-    char digest[72], from[60], number[40];
+    hlsnap_oci_info info;
+    char digest[72], from[60], number[40], d[140];
     size_t i;
-    for (i = 0; i < 1 + HLSNAP_COUNT(forms); i++) {
+    snprintf(from, sizeof(from), "\"dev.hlsnap.version\":\"%d\"", HLSNAP_SNAPSHOT_VERSION);
+    snprintf(number, sizeof(number), "format version 0, this is %d", HLSNAP_SNAPSHOT_VERSION);
+    for (i = 0; i < HLSNAP_COUNT(forms); i++) {
         const char *dir = fresh();
+        char *old, *form, *now;
         CHECK_EQ(save(dir, "v1", s, digest), 0);
-        snprintf(from, sizeof(from), "\"dev.hlsnap.version\":\"%d\"", HLSNAP_SNAPSHOT_VERSION);
-        manifest_edit(dir, digest, from, "\"dev.hlsnap.version\":\"0\"");
+        old = text_read(dir, manifest_name(digest)), form = replaced(old, forms[i].from, forms[i].to), now = replaced(form, from, "\"dev.hlsnap.version\":\"0\"");
+        CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+        listed(dir, MANIFEST_TYPE, now, "v1", NULL, d);
+        free(old), free(form), free(now);
         CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_VERSION);
-        snprintf(number, sizeof(number), "format version 0, this is %d", HLSNAP_SNAPSHOT_VERSION);
         CHECK(strstr(err.msg, number) != NULL);
+        CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), HLSNAP_ERR_VERSION);
+        CHECK_EQ(hlsnap_oci_annotations(dir, "v1", no_text, NULL, &err), HLSNAP_ERR_VERSION);
+        CHECK_EQ(hlsnap_oci_layers(dir, "v1", no_layer, NULL, &err), HLSNAP_ERR_VERSION);
+        CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_ERR_VERSION);
+        CHECK_EQ(hlsnap_oci_copy(dir, "v1", fresh(), NULL, NULL, NULL, &err), HLSNAP_ERR_VERSION);
         CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0); /* it can be removed all the same */
         CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
     }
