@@ -6933,8 +6933,8 @@ static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *e
     return r ? r : hlsnap__oci_fsck_names(f, err);
 }
 
-/* What a blob is that an index may have listed: a snapshot's manifest of whatever version (its type), or what says of itself that it
-   is another document, whose type that is; else "". And its size. */
+/* What a blob is that an index may have listed: a snapshot's manifest of whatever version (its type), or what says of itself that
+   it is another document, whose type that is; else "". And its size. */
 static hlsnap_result hlsnap__oci_stray_look(hlsnap__oci_load *load, const char *digest, uint64_t *size, bool *ours,
                                             char type[80], hlsnap_error *err) {
     hlsnap__oci_ref ref = {"", digest, 0};
