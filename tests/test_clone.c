@@ -34,7 +34,7 @@ static const char *const way_names[] = {"as the kernel does", "with a clone made
 static way way_now;
 static int refusal = EOPNOTSUPP;      /* of NONE */
 static void (*clone_next)(void), (*clone_made)(void); /* run once, around the next FICLONE */
-static int asked;
+static int ioctls_seen;
 
 static void once(void (**hook)(void)) {
     void (*run)(void) = *hook;
@@ -56,7 +56,7 @@ static int copy_file(int to, int from) {
 static long t_syscall(long nr, long a, long b, long c, long d, long e, long f) {
     long r;
     if (nr != SYS_ioctl || (unsigned long)b != FICLONE) return syscall(nr, a, b, c, d, e, f);
-    asked++;
+    ioctls_seen++;
     once(&clone_next);
     if (way_now == NONE) r = (errno = refusal, -1);
     else r = way_now == KERNEL ? ioctl((int)a, FICLONE, c) : copy_file((int)a, (int)c);
@@ -203,10 +203,10 @@ static bool is_cloned(const hlsnap_snapshot *t) {
 static void each_way(void (*test)(void)) {
     for (way_now = KERNEL; way_now < (getenv("EXPECT_CLONE") ? COPYING : NUM_WAYS); way_now++) {
         const int fds = count_fds(), bad = test_bad;
-        asked = 0;
+        ioctls_seen = 0;
         test();
         CHECK_EQ(count_fds(), fds);
-        CHECK(asked > 0 || !has_tmpfile()); /* else hlsnap's calls do not come by here */
+        CHECK(ioctls_seen > 0 || !has_tmpfile()); /* else hlsnap's calls do not come by here */
         CHECK(!clone_next && !clone_made);
         if (test_bad > bad) printf("# %s\n", way_names[way_now]);
     }
@@ -643,7 +643,7 @@ static void file_size_limit_one(void) {
     size_t i;
     int status;
     layout_new();
-    asked++; /* in the children */
+    ioctls_seen++; /* in the children */
     for (i = 0; i < HLSNAP_COUNT(limits) && way_now != COPYING; i++) {
         pid_t pid;
         fflush(stdout);
