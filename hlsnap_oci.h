@@ -102,8 +102,8 @@ typedef struct hlsnap_oci_desc {
                                   a byte is wrong */
     bool any_cpu;              /* load: to look at, also what this CPU cannot run; to start it is HLSNAP_ERR_CPU all the same */
     uint32_t threads;          /* for hashing what is there, at most 64; 0 = 1 */
-    uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; 0 = what
-                                  the format allows */
+    uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; save:
+                                  refuse to read and hash again more than that of what was loaded; 0 = what the format allows */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
     int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
                                   index, so that equal snapshots have equal digests; -1 = none */
@@ -124,8 +124,8 @@ typedef struct hlsnap_oci_desc {
    err       out    may be NULL
    returns   HLSNAP_OK: the snapshot is on stable storage, complete; HLSNAP_ERR_ARG (tag, canary, NULL);
              HLSNAP_ERR_STATE (a pre-init snapshot); HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _FILE (what is there is not sound, or its
-             index is lost; it is left alone); HLSNAP_ERR_LIMIT (the index would pass 32 MiB); HLSNAP_ERR_CANCELLED (by
-             desc->progress);
+             index is lost; it is left alone); HLSNAP_ERR_LIMIT (the index would pass 32 MiB; desc->max_bytes);
+             HLSNAP_ERR_CANCELLED (by desc->progress);
              HLSNAP_ERR_CHANGED (the files of an unguarded snapshot); HLSNAP_ERR_CPU (it needs features that this version has
              no names for); HLSNAP_ERR_OS, _MEMORY; of these EPERM: index.json is somebody's who could not use the new one. After
              a failure the directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
@@ -135,7 +135,8 @@ typedef struct hlsnap_oci_desc {
              Of a chain, small layers are written again, merged, when there would be more than 32: a page about as often as the
              number of layers doubles; the whole image when the rest is more than half as large as the base.
              The first save over a blob that was loaded reads and hashes that one whole, as progress says, which may cancel it;
-             on one thread, others hash other blobs, and chunks unless the load verified all of them and the file is the same
+             on one thread, others hash other blobs, and chunks unless the load verified all of them and the file is the same.
+             With desc->max_bytes it is HLSNAP_ERR_LIMIT, before it is read, when all such blobs together are larger
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char *tag, hlsnap_snapshot *s,
                                                      const hlsnap_oci_desc *desc, hlsnap_oci_digest *out,
@@ -299,6 +300,16 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsn
    threads   as hlsnap_oci_tag_with  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
                                                hlsnap_error *err);
+
+/* hlsnap_oci_untag_all -- take several tags away by one change of the index: all of them or, when one cannot be, none.
+   tags      in     num of them, each as tag of hlsnap_oci_untag, in any order; what is meant twice goes once. 0: nothing is
+                    changed, and tags may be NULL
+   desc      in     as for hlsnap_oci_tag_with
+   returns   as hlsnap_oci_untag_with; of several that cannot be taken away the text names the first
+   threads   as hlsnap_oci_tag_with
+   cost      one reading and one writing of the index, however many they are, and a manifest for each  */
+HLSNAP_API hlsnap_result hlsnap_oci_untag_all(const char *dir, const char *const *tags, uint32_t num,
+                                              const hlsnap_oci_desc *desc, hlsnap_error *err);
 
 /* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
    leads to. Entries of others stay, whatever they are, and what they lead to.
@@ -2890,14 +2901,14 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__oci_index *index, cons
 
 /* A change of the index. */
 typedef struct hlsnap__oci_edit {
-    const char
-        *tag; /* that moves; NULL: with a digest, an entry without one is added. Without, it may be a digest: all its
-                            tags go */
-    const char *digest;  /* of the manifest that it moves to; NULL: it goes */
+    const char *tag;     /* that moves; NULL: with a digest, an entry without one is added */
+    const char *digest;  /* of the manifest that it moves to; NULL: none moves */
     uint64_t size;       /* of the manifest */
-    const uint8_t *drop; /* one byte an entry: it goes; or NULL */
+    const uint8_t *drop; /* one byte an entry: it goes, or its tag (HLSNAP__OCI_TAG_GOES); or NULL */
     int64_t created;     /* of what the tag moves to, seconds since 1970; 0: as another entry says */
 } hlsnap__oci_edit;
+
+#define HLSNAP__OCI_TAG_GOES 255u
 
 typedef enum hlsnap__oci_fate {
     HLSNAP__OCI_KEEP,
@@ -2910,7 +2921,7 @@ typedef enum hlsnap__oci_fate {
 static hlsnap__oci_fate hlsnap__oci_entry_fate(const hlsnap__oci_index *index, const hlsnap__oci_entry *entry,
                                                const hlsnap__oci_edit *edit, bool have_new) {
     const hlsnap__oci_entry *e, *end = index->entries + index->num;
-    if (edit->digest && strcmp(entry->digest, edit->digest) == 0) {
+    if (strcmp(entry->digest, edit->digest) == 0) {
         const bool right = entry->size == edit->size && !strcmp(entry->type, HLSNAP__OCI_MANIFEST_TYPE);
         return right && !have_new ? HLSNAP__OCI_IS_NEW : HLSNAP__OCI_DROP;
     }
@@ -3010,10 +3021,12 @@ static void hlsnap__oci_entries_write(hlsnap__text *t, const hlsnap__oci_index *
     hlsnap__text_raw(t, "[", 1);
     for (i = 0; i < index->num; i++) {
         const hlsnap__oci_entry *e = &index->entries[i];
-        hlsnap__oci_fate fate = edit->drop && edit->drop[i] ? HLSNAP__OCI_DROP
-                                : edit->tag && hlsnap__oci_has_tag(e, edit->tag)
-                                    ? hlsnap__oci_entry_fate(index, e, edit, have_new)
-                                    : HLSNAP__OCI_KEEP;
+        const uint8_t drop = edit->drop ? edit->drop[i] : 0;
+        const hlsnap__oci_fate fate = drop == HLSNAP__OCI_TAG_GOES ? HLSNAP__OCI_UNTAG
+                                      : drop                       ? HLSNAP__OCI_DROP
+                                      : edit->tag && hlsnap__oci_has_tag(e, edit->tag)
+                                          ? hlsnap__oci_entry_fate(index, e, edit, have_new)
+                                          : HLSNAP__OCI_KEEP;
         if (fate == HLSNAP__OCI_DROP) continue;
         if (!first) hlsnap__text_raw(t, ",", 1);
         first = false;
@@ -3064,8 +3077,7 @@ static hlsnap_result hlsnap__oci_index_make(hlsnap__text *t, const hlsnap__oci_i
                                             hlsnap_error *err) {
     uint32_t i, same = 0;
     hlsnap_result r;
-    for (i = 0; i < old->num && edit->tag && edit->digest; i++)
-        same += hlsnap__oci_has_tag(&old->entries[i], edit->tag);
+    for (i = 0; i < old->num && edit->tag; i++) same += hlsnap__oci_has_tag(&old->entries[i], edit->tag);
     if (same > HLSNAP__OCI_MAX_SAME_TAG)
         return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed %u times", edit->tag, same);
     r = hlsnap__text_start(t, old->doc.size + 1024, err);
@@ -3593,6 +3605,7 @@ typedef struct hlsnap__oci_save {
     uint8_t *buffer; /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
     uint8_t *sums;   /* the chunk list */
     uint64_t done;   /* bytes that were hashed or written, but for the work in progress */
+    uint64_t again;  /* bytes that were loaded, and had to be hashed again */
     hlsnap__text text;
     hlsnap__oci_plan plan;
     hlsnap__oci_store store;
@@ -4210,13 +4223,23 @@ static hlsnap_result hlsnap__oci_look_share(hlsnap__oci_looking *l, hlsnap_error
     return r;
 }
 
-/* hlsnap__oci_blob_look of several, with progress. A failure only when that cancels. then: bytes that will be written. */
+/* What a save reads of blobs that were loaded, before it is read. */
+static hlsnap_result hlsnap__oci_look_bound(hlsnap__oci_save *save, uint64_t size, hlsnap_error *err) {
+    save->again += size;
+    if (!save->desc.max_bytes || save->again <= save->desc.max_bytes) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                        "%llu bytes of memory layers that were loaded are to be hashed again, desc.max_bytes is %llu",
+                        (unsigned long long)save->again, (unsigned long long)save->desc.max_bytes);
+}
+
+/* hlsnap__oci_blob_look of several, with progress. A failure only when that cancels, or when those that were loaded are more than
+   desc.max_bytes. then: bytes that will be written. */
 static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_file *files, uint32_t num,
                                             uint64_t then, hlsnap_error *err) {
     const uint32_t threads = save->desc.threads ? save->desc.threads : 1;
     hlsnap__oci_looking l;
     uint32_t i, tasks = 0;
-    uint64_t size = 0;
+    uint64_t size = 0, loaded = 0;
     hlsnap_result r = HLSNAP_OK;
     memset(&l, 0, sizeof(l));
     l.save = save;
@@ -4226,12 +4249,14 @@ static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_
         hlsnap__oci_file_open(&save->store, &files[i]);
         if (files[i].fd < 0) continue;
         size += files[i].b->size;
+        loaded += files[i].known ? files[i].b->size : 0;
         tasks += files[i].b->size > HLSNAP__OCI_BATCH && files[i].known && !files[i].listed ? 2 : 1;
     }
     l.parts = threads > 1 ? 2 : 1;
     l.total = save->done + size + then;
-    if (size > HLSNAP__OCI_BATCH) hlsnap__oci_lookers_start(&l, (tasks < threads ? tasks : threads) - 1);
-    if (tasks) r = hlsnap__oci_look_share(&l, err);
+    r = hlsnap__oci_look_bound(save, loaded, err);
+    if (!r && size > HLSNAP__OCI_BATCH) hlsnap__oci_lookers_start(&l, (tasks < threads ? tasks : threads) - 1);
+    if (!r && tasks) r = hlsnap__oci_look_share(&l, err);
     for (i = 0; i < num; i++) hlsnap__oci_file_close(&files[i], !r);
     save->done += size;
     return r;
@@ -6697,57 +6722,187 @@ static hlsnap_result hlsnap__oci_gc_run(const char *dir, hlsnap__oci_gc *gc, hls
 
 /* ---- >>tags ---- */
 
-/* Whether the tag may be taken away: one of its entries, when it is listed several times, is a snapshot's, or was. What cannot be
-   looked at just now may be another's. */
-static hlsnap_result hlsnap__oci_untag_check(hlsnap__oci_load *load, const char *tag, hlsnap_error *err) {
-    const hlsnap__oci_index *index = &load->index;
-    uint32_t i, found = 0;
-    bool listed = false;
-    for (i = 0; i < index->num; i++) {
-        hlsnap__oci_about a;
-        hlsnap_result r;
-        if (!hlsnap__oci_has_tag(&index->entries[i], tag)) {
-            listed = listed || strcmp(index->entries[i].digest, tag) == 0;
-            continue;
-        }
-        found++;
-        memset(&a, 0, sizeof(a));
-        r = hlsnap__oci_about_look(load, i, &a, err);
-        if (r || (a.why && hlsnap_result_transient(err))) return err->code;
-        if (a.ours) return HLSNAP_OK;
-    }
-    if (!found && listed) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: '%s' has no tag", tag);
-    if (!found) return hlsnap__oci_not_found(tag, err);
-    return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", tag);
+static int hlsnap__oci_tag_order(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Changes what a tag leads to: to the manifest that ref means, or nowhere (NULL). */
-static hlsnap_result hlsnap__oci_retag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *ref,
-                                              const char *tag, hlsnap_error *err) {
+/* Entries of one digest side by side, one without a tag first, else as the index has them. */
+static int hlsnap__oci_digest_order(const void *a, const void *b) {
+    const hlsnap__oci_entry *x = *(const hlsnap__oci_entry *const *)a, *y = *(const hlsnap__oci_entry *const *)b;
+    const int order = strcmp(x->digest, y->digest);
+    if (order || (!x->tag != !y->tag)) return order ? order : !x->tag ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+typedef enum hlsnap__oci_named {
+    HLSNAP__OCI_UNLISTED,
+    HLSNAP__OCI_TAGLESS, /* a digest that is listed, without a tag */
+    HLSNAP__OCI_OTHERS,  /* tags of something else than a snapshot only */
+    HLSNAP__OCI_OURS     /* of one's entries one is a snapshot's, or was */
+} hlsnap__oci_named;
+
+/* Tags that go, all at once: what the index lists is looked at a fixed number of times, however many they are. */
+typedef struct hlsnap__oci_untag {
+    const char **names; /* tags and digests that are to go, ascending, each once */
+    uint8_t *named;     /* hlsnap__oci_named of each */
+    uint32_t num_names;
+    const hlsnap__oci_entry **entries; /* those whose tag goes, and those without one, by hlsnap__oci_digest_order */
+    uint32_t num_entries;
+    uint8_t *drop;                 /* as in hlsnap__oci_edit */
+    const hlsnap__oci_entry *seen; /* whose manifest was looked at last */
+    hlsnap__oci_named seen_as[3];  /* by what its entry says: hlsnap__oci_untag_look */
+} hlsnap__oci_untag;
+
+static void hlsnap__oci_untag_free(hlsnap__oci_untag *u) {
+    hlsnap__free(u->names);
+    hlsnap__free(u->named);
+    hlsnap__free(u->entries);
+    hlsnap__free(u->drop);
+}
+
+/* Where a text stands among the names, or NULL. */
+static uint8_t *hlsnap__oci_untag_named(const hlsnap__oci_untag *u, const char *text) {
+    const char **at = text && u->num_names
+                          ? (const char **)(bsearch)(&text, u->names, u->num_names, sizeof(text), hlsnap__oci_tag_order)
+                          : NULL;
+    return at ? &u->named[at - u->names] : NULL;
+}
+
+/* The name by which all tags of an entry's digest are meant. */
+static uint8_t *hlsnap__oci_untag_by_digest(const hlsnap__oci_untag *u, const hlsnap__oci_entry *e) {
+    return hlsnap__sha256_text_ok(e->digest) ? hlsnap__oci_untag_named(u, e->digest) : NULL;
+}
+
+/* Takes down the names, and what they mean. */
+static hlsnap_result hlsnap__oci_untag_find(hlsnap__oci_untag *u, const hlsnap__oci_index *index,
+                                            const char *const *tags, uint32_t num, hlsnap_error *err) {
+    uint32_t i;
+    u->names = (const char **)hlsnap__alloc((size_t)num + 1, sizeof(u->names[0]), err);
+    u->named = u->names ? (uint8_t *)hlsnap__alloc((size_t)num + 1, 1, err) : NULL;
+    u->entries =
+        u->named ? (const hlsnap__oci_entry **)hlsnap__alloc((size_t)index->num + 1, sizeof(u->entries[0]), err) : NULL;
+    u->drop = u->entries ? (uint8_t *)hlsnap__alloc((size_t)index->num + 1, 1, err) : NULL;
+    if (!u->drop) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < num; i++) u->names[i] = tags[i];
+    qsort(u->names, num, sizeof(u->names[0]), hlsnap__oci_tag_order);
+    for (i = 0; i < num; i++)
+        if (!i || strcmp(u->names[i], u->names[u->num_names - 1]) != 0) u->names[u->num_names++] = u->names[i];
+    for (i = 0; i < index->num; i++) {
+        const hlsnap__oci_entry *e = &index->entries[i];
+        uint8_t *digest = hlsnap__oci_untag_by_digest(u, e);
+        if (!e->tag && digest && !*digest) *digest = HLSNAP__OCI_TAGLESS;
+        if (e->tag && (digest || hlsnap__oci_untag_named(u, e->tag))) u->drop[i] = HLSNAP__OCI_TAG_GOES;
+        if (!e->tag || u->drop[i]) u->entries[u->num_entries++] = e;
+    }
+    qsort(u->entries, u->num_entries, sizeof(u->entries[0]), hlsnap__oci_digest_order);
+    return HLSNAP_OK;
+}
+
+/* Whether an entry is a snapshot's, or was. What cannot be looked at just now may be another's, and ends it. A manifest is read
+   once for each thing that its entries say it is, however many they are; those of another size are not read. */
+static hlsnap_result hlsnap__oci_untag_look(hlsnap__oci_untag *u, hlsnap__oci_load *load, const hlsnap__oci_entry *e,
+                                            hlsnap__oci_named *as, hlsnap_error *err) {
+    const uint32_t number = (uint32_t)(e - load->index.entries);
+    const uint32_t says = hlsnap__oci_entry_ours(e) ? 0 : e->artifact ? 1 : 2;
+    bool ours = false;
+    hlsnap_result r;
+    *as = HLSNAP__OCI_OTHERS;
+    if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
+    if (u->seen && strcmp(u->seen->digest, e->digest) != 0) u->seen = NULL;
+    if (u->seen && u->seen->size == e->size && u->seen_as[says]) return *as = u->seen_as[says], HLSNAP_OK;
+    r = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, &ours, err);
+    hlsnap__json_close(&load->manifest_json);
+    if (r == HLSNAP_ERR_MEMORY || (r == HLSNAP_ERR_OS && err->os_errno != EACCES) ||
+        (r && hlsnap_result_transient(err)))
+        return r;
+    if (ours || (r && says != 1)) *as = HLSNAP__OCI_OURS;
+    if (hlsnap__oci_size_misfits(r)) return HLSNAP_OK;
+    if (!u->seen || u->seen->size != e->size) memset(u->seen_as, 0, sizeof(u->seen_as));
+    u->seen = e;
+    u->seen_as[says] = *as;
+    return HLSNAP_OK;
+}
+
+/* Whether each of the names may go: of its entries, when it is listed several times, one is a snapshot's, or was. */
+static hlsnap_result hlsnap__oci_untag_check(hlsnap__oci_untag *u, hlsnap__oci_load *load, const char *const *tags,
+                                             uint32_t num, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; i < u->num_entries; i++) {
+        const hlsnap__oci_entry *e = u->entries[i];
+        uint8_t *tag = hlsnap__oci_untag_named(u, e->tag), *digest = hlsnap__oci_untag_by_digest(u, e);
+        hlsnap__oci_named as;
+        hlsnap_result r;
+        if (!e->tag || ((!tag || *tag == HLSNAP__OCI_OURS) && (!digest || *digest == HLSNAP__OCI_OURS))) continue;
+        r = hlsnap__oci_untag_look(u, load, e, &as, err);
+        if (r) return r;
+        if (tag && *tag != HLSNAP__OCI_OURS) *tag = (uint8_t)as;
+        if (digest && *digest != HLSNAP__OCI_OURS) *digest = (uint8_t)as;
+    }
+    for (i = 0; i < num; i++) {
+        const uint8_t named = *hlsnap__oci_untag_named(u, tags[i]);
+        if (named == HLSNAP__OCI_UNLISTED) return hlsnap__oci_not_found(tags[i], err);
+        if (named == HLSNAP__OCI_TAGLESS)
+            return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: '%s' has no tag", tags[i]);
+        if (named == HLSNAP__OCI_OTHERS)
+            return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", tags[i]);
+    }
+    return HLSNAP_OK;
+}
+
+/* Takes tags away, all of them or none. An entry that loses its tag stays, unless one of its digest without a tag is there. */
+static hlsnap_result hlsnap__oci_untag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *const *tags,
+                                              uint32_t num, hlsnap_error *err) {
+    const hlsnap__oci_index *index = &load->index;
+    hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
+    hlsnap__text text = {NULL, 0, 0};
+    hlsnap__oci_untag u;
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
+    if (r || !num) return r;
+    memset(&u, 0, sizeof(u));
+    r = hlsnap__oci_untag_find(&u, index, tags, num, err);
+    if (!r) r = hlsnap__oci_untag_check(&u, load, tags, num, err);
+    for (i = 1; i < u.num_entries && !r; i++)
+        if (u.entries[i]->tag && strcmp(u.entries[i]->digest, u.entries[i - 1]->digest) == 0)
+            u.drop[u.entries[i] - index->entries] = 1;
+    edit.drop = u.drop;
+    if (!r) r = hlsnap__oci_index_replace(store, &text, index, &edit, err);
+    hlsnap__free(text.at);
+    hlsnap__oci_untag_free(&u);
+    return r;
+}
+
+/* Moves a tag to the manifest that ref means. */
+static hlsnap_result hlsnap__oci_tag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *ref,
+                                            const char *tag, hlsnap_error *err) {
     hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
     hlsnap__text text = {NULL, 0, 0};
     uint32_t number = 0;
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
-    if (!r) r = ref ? hlsnap__oci_find_manifest(load, ref, &number, err) : hlsnap__oci_untag_check(load, tag, err);
+    if (!r) r = hlsnap__oci_find_manifest(load, ref, &number, err);
     if (r) return r;
     edit.tag = tag;
-    edit.digest = ref ? load->index.entries[number].digest : NULL;
-    edit.size = ref ? load->index.entries[number].size : 0;
-    edit.created = ref ? hlsnap__oci_created(load->index.entries[number].created) : 0;
+    edit.digest = load->index.entries[number].digest;
+    edit.size = load->index.entries[number].size;
+    edit.created = hlsnap__oci_created(load->index.entries[number].created);
     r = hlsnap__oci_index_replace(store, &text, &load->index, &edit, err);
     hlsnap__free(text.at);
     return r;
 }
 
-static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *tag, const hlsnap_oci_desc *desc,
-                                       hlsnap_error *err) {
+/* Changes what tags lead to: the first one to what ref means, or all num of them nowhere (NULL). */
+static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *const *tags, uint32_t num,
+                                       const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap__oci_store store;
     hlsnap__oci_load *load = hlsnap__oci_load_new(err);
     hlsnap_result r;
     if (!load) return HLSNAP_ERR_MEMORY;
     r = hlsnap__oci_store_open(dir, &store, desc, F_UNLCK, false, err); /* with the index lock */
     load->root = store.root;
-    if (!r) r = hlsnap__oci_retag_locked(&store, load, ref, tag, err);
+    if (!r && ref)
+        r = hlsnap__oci_tag_locked(&store, load, ref, tags[0], err);
+    else if (!r)
+        r = hlsnap__oci_untag_locked(&store, load, tags, num, err);
     load->root = -1;
     hlsnap__oci_store_close(dir, &store, false);
     hlsnap__oci_load_free(load);
@@ -6819,10 +6974,6 @@ static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, uint32_t number
     if (!r && *ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
     hlsnap__oci_config_clear(load);
     return r;
-}
-
-static int hlsnap__oci_tag_order(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* One of a snapshot's tags must be no other entry's. */
@@ -7594,7 +7745,7 @@ static hlsnap_result hlsnap__oci_tag_as(const char *function, const char *dir, c
     if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, ref, tag, &d, &e);
+    if (!r) r = hlsnap__oci_retag(dir, ref, &tag, 1, &d, &e);
     return hlsnap__oci_end(r, function, &e, err);
 }
 
@@ -7607,24 +7758,31 @@ HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, c
     return hlsnap__oci_tag_as("hlsnap_oci_tag_with", dir, ref, tag, desc, err);
 }
 
-static hlsnap_result hlsnap__oci_untag_as(const char *function, const char *dir, const char *tag,
+static hlsnap_result hlsnap__oci_untag_as(const char *function, const char *dir, const char *const *tags, uint32_t num,
                                           const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
+    uint32_t i;
     hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
     if (!r) r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_ref_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, NULL, tag, &d, &e);
+    if (!r && num) r = hlsnap__oci_given(tags, "tags", &e);
+    for (i = 0; i < num && !r; i++) r = hlsnap__oci_ref_check(tags[i], &e);
+    if (!r) r = hlsnap__oci_retag(dir, NULL, tags, num, &d, &e);
     return hlsnap__oci_end(r, function, &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
-    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, tag, NULL, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, &tag, 1, NULL, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
                                                hlsnap_error *err) {
-    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, tag, desc, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, &tag, 1, desc, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_untag_all(const char *dir, const char *const *tags, uint32_t num,
+                                              const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_all", dir, tags, num, desc, err);
 }
 
 static hlsnap_result hlsnap__oci_gc_as(const char *function, const char *dir, uint64_t grace_s,
