@@ -942,9 +942,10 @@ static hlsnap_result change_tag(const options *o, const char *ref, const char *t
     return in(o->args[0], hlsnap_oci_tag_with(o->args[0], ref, tag, &desc, err));
 }
 
-static hlsnap_result change_untag(const options *o, const char *tag, hlsnap_error *err) {
+/* All of them or none. */
+static hlsnap_result change_untag(const options *o, const char *const *tags, size_t num, hlsnap_error *err) {
     const hlsnap_oci_desc desc = patience(o);
-    return in(o->args[0], hlsnap_oci_untag_with(o->args[0], tag, &desc, err));
+    return in(o->args[0], hlsnap_oci_untag_all(o->args[0], tags, (uint32_t)num, &desc, err));
 }
 
 static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *freed, hlsnap_error *err) {
@@ -1065,19 +1066,16 @@ static hlsnap_result run_tag(options *o, hlsnap_error *err) {
     return r;
 }
 
-/* Tags, each once; what a word of rm means. */
+/* Tags; what a word of rm means. */
 typedef struct tag_set {
     char **tags;
-    size_t num, found; /* found: for the word at hand, those that are there already, too */
+    size_t num, found; /* found: for the word at hand */
     const char *word;
     bool digest;
 } tag_set;
 
 static void add_tag(tag_set *set, const char *tag) {
-    size_t i = 0;
     set->found++;
-    while (i < set->num && strcmp(set->tags[i], tag) != 0) i++;
-    if (i < set->num) return;
     if ((set->num & (set->num - 1)) == 0) set->tags = (char **)grow(set->tags, (2 * set->num + 1) * sizeof(char *));
     set->tags[set->num++] = copy_of(tag, strlen(tag));
 }
@@ -1103,6 +1101,28 @@ static hlsnap_result add_tags_of(const char *dir, const char *word, tag_set *set
     return in(dir, fails(err, HLSNAP_ERR_NOT_FOUND, set->digest ? "no tag leads to '%s'" : "no tag matches '%s'", word));
 }
 
+static int by_tag(const void *a, const void *b) {
+    char *const *x = *(char *const *const *)a, *const *y = *(char *const *const *)b;
+    const int order = strcmp(*x, *y);
+    return order ? order : x < y ? -1 : x > y;
+}
+
+/* Leaves each tag once, the first. */
+static void unique_tags(tag_set *set) {
+    char ***sorted = (char ***)grow(NULL, set->num * sizeof(*sorted));
+    const char *last = NULL;
+    size_t i, num = 0;
+    for (i = 0; i < set->num; i++) sorted[i] = &set->tags[i];
+    qsort(sorted, set->num, sizeof(*sorted), by_tag);
+    for (i = 0; i < set->num; i++)
+        if (last && strcmp(*sorted[i], last) == 0) free(*sorted[i]), *sorted[i] = NULL;
+        else last = *sorted[i];
+    for (i = 0; i < set->num; i++)
+        if (set->tags[i]) set->tags[num++] = set->tags[i];
+    set->num = num;
+    free(sorted);
+}
+
 /* What stays all the same, since something else leads to it: told for the few that one names, not for hundreds. */
 static void tell_holders(const options *o, const char *digest) {
     hlsnap_error unused;
@@ -1110,14 +1130,20 @@ static void tell_holders(const options *o, const char *digest) {
 }
 
 static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_error *err) {
-    hlsnap_result r = HLSNAP_OK;
+    enum { FEW = 16 };
+    hlsnap_oci_digest of[FEW] = {{""}};
+    hlsnap_result r;
     hlsnap_error unused;
     size_t i;
-    for (i = 0; i < set->num && !r; i++) {
+    for (i = 0; i < set->num && set->num <= FEW && !o->json; i++) {
         lookup l = {set->tags[i], {""}};
-        if (set->num <= 16 && !o->json) hlsnap_oci_list(o->args[0], look_up, &l, &unused);
-        r = change_untag(o, set->tags[i], err);
-        if (!r && !o->json) printf("untagged %s\n", show("%s", set->tags[i])), tell_holders(o, l.digest.text);
+        hlsnap_oci_list(o->args[0], look_up, &l, &unused);
+        of[i] = l.digest;
+    }
+    r = change_untag(o, (const char *const *)set->tags, set->num, err);
+    for (i = 0; i < set->num && !r && !o->json; i++) {
+        printf("untagged %s\n", show("%s", set->tags[i]));
+        if (set->num <= FEW) tell_holders(o, of[i].text);
     }
     if (r || !o->json) return r;
     json("{'untagged':[");
@@ -1126,12 +1152,13 @@ static hlsnap_result untag_all(const options *o, const tag_set *set, hlsnap_erro
     return r;
 }
 
-/* What each word means is found out first: where one means nothing, no tag goes. */
+/* What each word means is found out first: where one means nothing, no tag goes, and else all do at once. */
 static hlsnap_result run_rm(options *o, hlsnap_error *err) {
     tag_set set = {NULL, 0, 0, NULL, false};
     hlsnap_result r = HLSNAP_OK;
     int i;
     for (i = 1; i < o->num_args && !r; i++) r = add_tags_of(o->args[0], o->args[i], &set, err);
+    unique_tags(&set);
     if (!r) r = untag_all(o, &set, err);
     if (!r && !o->json) printf("`hlsnap_tool gc` frees what no other snapshot needs\n");
     return r;
@@ -1263,13 +1290,16 @@ static uint64_t prune_frees(listing *all) {
 }
 
 static hlsnap_result prune_untag(const options *o, const listing *all, hlsnap_error *err) {
-    const char *comma = "";
+    const char *comma = "", **tags = (const char **)grow(NULL, (all->num + 1) * sizeof(*tags));
     hlsnap_result r = HLSNAP_OK;
-    size_t i;
-    for (i = 0; i < all->num && !r; i++) {
+    size_t i, num = 0;
+    for (i = 0; i < all->num; i++)
+        if (all->of[i].goes) tags[num++] = all->of[i].tag;
+    if (num && !o->dry_run) r = change_untag(o, tags, num, err);
+    free(tags);
+    for (i = 0; i < all->num && !r && !o->json; i++) {
         const listed *e = &all->of[i];
-        if (e->goes && !o->dry_run) r = change_untag(o, e->tag, err);
-        if (e->goes && !r && !o->json)
+        if (e->goes)
             printf("%s %s  %s\n", o->dry_run ? "would untag" : "untagged", show("%s", e->tag), date(e->info.created));
     }
     if (r || !o->json) return r;

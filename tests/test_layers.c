@@ -836,6 +836,53 @@ static void hashes_what_was_loaded(void) {
     hlsnap_snapshot_release(b);
 }
 
+/* max_bytes bounds what a save reads again of blobs that were loaded, all of them together, before it is read; not what it writes,
+   nor what this process saved itself. */
+static void hashes_no_more_than_max_bytes(void) {
+    hlsnap_snapshot *a = scattered(3), *b, *s, *next;
+    const char *dir = fresh();
+    char path[120], want[120];
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    steps p;
+    uint32_t threads;
+    int64_t bytes;
+    save_unpacked(dir, "v1", a, path);
+    b = derive(a, 40, 200, 8); /* a second blob */
+    CHECK_EQ(save(dir, "v2", b, NULL), 0);
+    desc.max_bytes = 1;
+    next = derive(b, 60, 3, 9); /* over what was saved here: nothing is hashed again */
+    CHECK_EQ(hlsnap_oci_save(dir, "v3", next, &desc, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(next);
+    bytes = bytes_of(dir);
+    snprintf(want, sizeof(want), "%llu bytes of memory layers that were loaded are to be hashed again, desc.max_bytes is %llu", 1992ull * P, 1992ull * P - 1);
+    desc.progress = step;
+    desc.user = &p;
+    for (threads = 0; threads < 4; threads++) {
+        s = load(dir, "v2");
+        if (!s) return;
+        next = derive(s, 60, 4, 30 + threads);
+        desc.threads = threads;
+        desc.max_bytes = 1992ull * P - 1;
+        memset(&p, 0, sizeof(p));
+        CHECK_EQ(hlsnap_oci_save(dir, "v4", next, &desc, NULL, &err), HLSNAP_ERR_LIMIT);
+        if (!CHECK(strstr(err.msg, want) != NULL)) printf("# %s\n", err.msg);
+        CHECK(p.calls == 0 && bytes_of(dir) == bytes); /* not a byte was read, and nothing is left */
+        CHECK_EQ(hlsnap_oci_load(dir, "v4", NULL, &(hlsnap_snapshot *){NULL}, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+        desc.max_bytes++;
+        CHECK_EQ(hlsnap_oci_save(dir, "v4", next, &desc, NULL, &err), HLSNAP_OK);
+        CHECK(p.calls > 0 && p.last == p.total);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v4", &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+        CHECK_EQ(bytes_of(dir), bytes);
+        hlsnap_snapshot_release(next);
+        hlsnap_snapshot_release(s);
+    }
+    desc.max_bytes = 1; /* into another layout, and flat, nothing is hashed again */
+    CHECK_EQ(hlsnap_oci_save(fresh(), "v1", b, &desc, NULL, &err), HLSNAP_OK);
+    hlsnap_snapshot_release(a);
+    hlsnap_snapshot_release(b);
+}
+
 static uint64_t listed_of(const hlsnap_snapshot *s, uint32_t layer) {
     hlsnap__place *place = hlsnap__layer_place_get(s->layers[layer], 0);
     const uint64_t ino = place ? place->list_ino : 0;
@@ -2204,7 +2251,7 @@ static const test_row tests[] = {
     TEST(small_layers_are_merged), TEST(overwritten_pages_go), TEST(joined_over_a_base), TEST(written_whole_beyond_half),
     TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(same_pages_elsewhere), TEST(few_different_pages),
-    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(hashes_what_was_loaded), TEST(verified_chunks_are_remembered), TEST(one_byte_is_found),
+    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(hashes_what_was_loaded), TEST(hashes_no_more_than_max_bytes), TEST(verified_chunks_are_remembered), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(verified_in_a_child), TEST(locked_in_a_child), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(one_manifest_many_entries),
     TEST(moved_while_read), TEST(tags), TEST(collects), TEST(collects_around_others),

@@ -271,8 +271,9 @@ tags_of() { tool ls --json "$1" | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | sort |
 several() { # tags, globs, digests; one that means nothing: none goes
     rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a "$t" || return 1; done
     exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' &&
-        exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000
-    [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two 'v?' 'v1*' w1 >out && cat out &&
+        exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000 &&
+        exits 3 "two: hlsnap_oci_untag_all: index.json: no tag 'nope'" tool rm two v1 nope 'v*' neither
+    [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two w1 'v?' 'v1*' w1 >out && cat out &&
         [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
         [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] &&
             says ok tool verify two "$a" &&
@@ -556,7 +557,8 @@ prunes() { # oldest first; what does not say when is older than what does, but -
             --match 'd*' --keep-last 0 &&
             [ "$(sed -n 's/^untagged \([a-z0-9]*\) .*/\1/p' out | xargs)" = "date dot day1" ] || return 1
     exits 2 "--keep-last or --older-than must say which" tool prune two && exits 2 "" tool prune --match 'x*' two &&
-        [ "$(wc -l <two/index.json)" = "$(wc -l <dated/index.json)" ]
+        [ "$(wc -l <two/index.json)" = "$(wc -l <dated/index.json)" ] || return 1
+    rm -rf two && cp -r made two && sed -i 's/"b"/"a"/' two/index.json && tool prune two --keep-last 0 && [ "$(tags_of two)" = "" ]
 }
 # At least what gc then frees, and all of it where nothing is shared by those that go alone; of what cannot be read the tag stays.
 frees() {
