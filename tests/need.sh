@@ -22,8 +22,9 @@ need_done() {
         return 1
     fi
     echo "+ apt-get install$missing"
-    # shellcheck disable=SC2086
-    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } \
+    # shellcheck disable=SC2086,SC2154 # $build is the script's
+    $sudo flock "${top:-.}/tests" sh -c 'apt-get update -qq && # one at a time: suites run side by side
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"' sh $missing \
         >"$build/apt.log" 2>&1 || { tail -n 5 "$build/apt.log"; echo "could not install:$missing"; return 1; }
     missing=
 }
