@@ -1943,18 +1943,34 @@ static hlsnap_result hlsnap__oci_open_dirs(hlsnap__oci_store *store, hlsnap_erro
     return store->sha256 < 0 ? hlsnap__oci_os(err, errno, "open", "blobs/sha256") : HLSNAP_OK;
 }
 
+/* Before a store is opened once more, because the name of the lock file led elsewhere when the lock was got. A file that was
+   removed is no reason to give up: who waits for a lock behind others may find that many times. Then it is waited for as
+   for a lock. *odd: how often in a row it was something else. */
+static hlsnap_result hlsnap__oci_lock_again(const char *dir, hlsnap__oci_store *store, int *tries, int *odd,
+                                            uint64_t *pause, hlsnap_error *err) {
+    struct stat st;
+    const bool removed = store->lock >= 0 && fstat(store->lock, &st) == 0 && !st.st_nlink;
+    *odd = removed ? 0 : *odd + 1;
+    if (store->root >= 0) hlsnap__oci_store_close(dir, store, false);
+    if (*odd >= 100)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, EAGAIN,
+                            HLSNAP__OCI_LOCK ": it, or its directory, is another one each time (errno %d)", EAGAIN);
+    return ++*tries < 8 ? HLSNAP_OK : hlsnap__oci_lock_wait(store, pause, err);
+}
+
 /* Opens a layout: checks it, or makes its directory when `create` says so, and takes the gc lock. Whatever comes of it, the
    store must be closed. */
 static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *store, const hlsnap_oci_desc *desc,
                                             int type, bool create, hlsnap_error *err) {
-    bool stale = true;
+    bool stale = true, again;
+    uint64_t pause = 100000;
     hlsnap_result r = HLSNAP_OK;
-    int i;
+    int tries = 0, odd = 0;
     hlsnap__oci_store_none(store);
     store->desc = desc;
-    for (i = 0; stale && i < 100; i++) {
-        if (store->root >= 0) hlsnap__oci_store_close(dir, store, false);
-        r = hlsnap__oci_open_root(dir, &store->root, err);
+    for (again = false; stale; again = true) {
+        if (again) r = hlsnap__oci_lock_again(dir, store, &tries, &odd, &pause, err);
+        if (!r) r = hlsnap__oci_open_root(dir, &store->root, err);
         if (r) return r;
         if (store->root >= 0) {
             r = hlsnap__oci_store_check(store->root, !create, err);
@@ -1972,7 +1988,6 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
         if (!r) r = hlsnap__oci_lock_open(store, type, &stale, err);
         if (r) return r;
     }
-    if (stale) return hlsnap__oci_os(err, ENOENT, "open", dir);
     if (!create) return hlsnap__oci_open_dirs(store, err);
     r = hlsnap__oci_make_dir(store, store->root, "blobs", &store->blobs, &store->made_blobs, err);
     return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
@@ -7203,21 +7218,31 @@ static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err
 }
 
 /* Without repair nothing is written, not even a lock file: a saver at work is then seen as it is, half done. */
-static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_fsck_lock(const char *dir, hlsnap__oci_fsck *f, bool *stale, hlsnap_error *err) {
     hlsnap__oci_store *store = &f->store;
-    bool stale = false;
-    hlsnap_result r;
-    hlsnap__oci_store_none(store);
-    store->desc = &f->desc;
-    r = hlsnap__oci_open_root(dir, &store->root, err);
+    hlsnap_result r = hlsnap__oci_open_root(dir, &store->root, err);
+    *stale = false;
     if (!r && store->root < 0) r = hlsnap__oci_no_layout(err);
     if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
     if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT)
         r = f->repair && hlsnap__oci_has_blobs(store->root) ? HLSNAP_OK : hlsnap__oci_index_missing(store->root, err);
     hlsnap__oci_index_close(&f->load->index);
     if (!r && f->repair) r = hlsnap__oci_store_owner(store, err);
-    if (!r && f->repair) r = hlsnap__oci_lock_open(store, F_WRLCK, &stale, err);
-    if (!r && stale) r = hlsnap__oci_os(err, EBUSY, "lock", HLSNAP__OCI_LOCK);
+    return r || !f->repair ? r : hlsnap__oci_lock_open(store, F_WRLCK, stale, err);
+}
+
+static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_store *store = &f->store;
+    bool stale = true, again;
+    uint64_t pause = 100000;
+    int tries = 0, odd = 0;
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap__oci_store_none(store);
+    store->desc = &f->desc;
+    for (again = false; !r && stale; again = true) {
+        if (again) r = hlsnap__oci_lock_again(dir, store, &tries, &odd, &pause, err);
+        if (!r) r = hlsnap__oci_fsck_lock(dir, f, &stale, err);
+    }
     if (!r && f->repair) r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
     return r ? r : hlsnap__oci_open_dirs(store, err);
 }

@@ -66,7 +66,16 @@ static int t_fsync(int fd) {
     const int fails = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? no_sync : no_file_sync;
     return fails ? errno = fails, -1 : fsync(fd);
 }
+static const char *snatched;   /* a lock file that is removed whenever a lock of it was got, so many times; moved away, not removed */
+static int snatch_times;
+static bool snatch_moves;
 static int t_fcntl(int fd, int command, long arg) {
+    if (snatched && snatch_times && (command == F_OFD_SETLK || command == F_OFD_SETLKW) && ((struct flock *)arg)->l_type != F_UNLCK &&
+        ((struct flock *)arg)->l_start != 2) { /* but the turn */
+        const int r = fcntl(fd, command, arg);
+        if (r == 0 && (snatch_moves ? rename(snatched, "moved") : unlink(snatched)) == 0) snatch_times--;
+        return r;
+    }
     if (locks_lie && (command == F_OFD_SETLK || command == F_OFD_SETLKW)) return 0; /* as bindfs with lock forwarding */
     return no_locks && (command == F_OFD_SETLK || command == F_OFD_SETLKW) ? errno = EINVAL, -1 : fcntl(fd, command, arg);
 }
@@ -358,7 +367,7 @@ static void permissions_on_request(void) {
 static bool quiet; /* failures are expected */
 static hlsnap_result here(act a) {
     const hlsnap_result r = act_do(&a);
-    if (r && !quiet) printf("# %s of %s: %s\n", a.name, a.tag, err.msg);
+    if (r && !quiet) printf("# %s of %s: %s, errno %d: %s\n", a.name, a.tag, hlsnap_result_name(r), err.os_errno, err.msg);
     return r;
 }
 /* Every name among the blobs is the sha256 of a regular file, and nothing else is left. */
@@ -739,6 +748,38 @@ static void lock_file_stays_in_use(void) { /* a save that fails removes what it 
     }
 }
 
+static void lock_file_is_snatched(void) { /* many times in a row, as it is from those who wait for it behind others */
+    const char *dir = fresh();
+    char path[100];
+    int what;
+    CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
+    snprintf(path, sizeof(path), "%s/.hlsnap.lock", dir);
+    snatched = path;
+    for (what = 0; what < 5; what++) {
+        hlsnap_oci_desc d = HLSNAP_ZERO;
+        snatch_times = 300;
+        if (what == 3) d.wait_ns = 60000000000u; /* and those who do not wait for ever */
+        CHECK_EQ(do_with(what, dir, &d), HLSNAP_OK);
+        CHECK_EQ(snatch_times, 0);
+        if (what == 1) CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
+        snatch_times = -1;
+        memset(&asked, 0, sizeof(asked));
+        asked.until = 3, asked.release = -1;
+        d.wait_ns = 0, d.progress = ask, d.user = &asked;
+        CHECK_EQ(do_with(what, dir, &d), HLSNAP_ERR_CANCELLED);
+        CHECK(asked.calls == 3 && !asked.odd && strstr(err.msg, ".hlsnap.lock: cancelled after "));
+        d.progress = NULL, d.wait_ns = 3000000;
+        CHECK(do_with(what, dir, &d) == HLSNAP_ERR_OS && err.os_errno == EAGAIN && hlsnap_result_transient(&err));
+        snatch_moves = true; /* it is there, and another one: no reason to wait for ever */
+        d.wait_ns = 0;
+        CHECK(do_with(what, dir, &d) == HLSNAP_ERR_OS && err.os_errno == EAGAIN && strstr(err.msg, "another one each time"));
+        snatch_moves = false;
+    }
+    snatched = NULL;
+    snatch_times = 0;
+    CHECK_EQ(here(fsck_of(dir)), HLSNAP_OK);
+}
+
 /* Removes the lock file as a save that fails does, again and again. */
 static int remover(const char *dir) {
     char path[100];
@@ -792,7 +833,8 @@ static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TE
                                  TEST(without_sync_of_directories), TEST(without_locks), TEST(links_lead_nowhere),
                                  TEST(looked_for_again), TEST(collects_around_what_is_stuck), TEST(times_in_the_future),
                                  TEST(tags_beside_savers), TEST(waits_as_long_as_asked), TEST(waits_no_more_than_needed),
-                                 TEST(lock_file_stays_in_use), TEST(lock_file_comes_and_goes)};
+                                 TEST(lock_file_stays_in_use), TEST(lock_file_is_snatched),
+                                 TEST(lock_file_comes_and_goes)};
 
 int main(int argc, char **argv) {
     const char *tmp = getenv("TMPDIR");
