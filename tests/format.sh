@@ -63,6 +63,17 @@ goldens() { # tests/golden, where the C that is gone wrote it ("extreme" would b
 }
 : "${GOLDEN_DIR:=$top/tests/golden}"
 check "the layouts that are checked in" goldens
+vectors() { # the text's table, of every tag; what "extreme" has in memory only in the long form: its digest says as much
+    sed -n '/^## Test vectors/,/^## Writing/p' "$top/docs/snapshot-format.md" | grep '^| `' >table
+    sed 's/^| `\([a-z]*\)`.*/\1/' table >tags
+    grep -oE '"org.opencontainers.image.ref.name":"[^"]*"' "$GOLDEN_DIR/index.json" | cut -d'"' -f4 | diff - tags || return 1
+    # shellcheck disable=SC2046
+    python vectors "$GOLDEN_DIR" --unhashed $(cat tags) >short && sed 's/ [^|]*|$//' table | diff - short || return 1
+    unhashed=$([ "${LONG:-0}" != 0 ] || echo extreme)
+    # shellcheck disable=SC2046
+    python vectors "$GOLDEN_DIR" $(grep -vx "$unhashed" tags) >full && grep -v "^| .$unhashed. " table | diff - full
+}
+check "the text's test vectors are what python reads" vectors
 zero() {
     python write z chain --zero --layers 3 && hlsnap copy z chain zc one && python write zf one --zero --layers 3 --flat &&
         python check zc >x && python check zf >y && diff x y && reads z

@@ -7,6 +7,7 @@ It shares no line with hlsnap_oci.h, so where the two agree, the text says enoug
                                 REF DIGEST pages=N stored=N layers=N memory=SHA256
                                 pages: of all regions; stored: that extents cover; memory: sha256 of all pages of stored
                                 regions, ascending, pages without extent as zeros
+    vectors DIR REF...          the rows of the text's table of test vectors; --unhashed: without the last column
     same DIR1 REF1 DIR2 REF2    do the two mean the same memory, regions, contract? Says the first difference
     exact DIR REF...            are manifest, config and index entry byte by byte what the text says writers write?
     write DIR TAG [options]     write a snapshot made up from --seed: valid, but as odd as the text allows
@@ -711,12 +712,23 @@ class Snapshot:
                     yield from zeros(end - page)
                     page = end
 
-    def line(self, ref: str) -> str:
+    def hashed(self) -> str:
         memory = hashlib.sha256()
         for part in self.memory():
             memory.update(part)
-        pages, stored = sum(r.pages for r in self.config.regions), sum(e[1] for e in self.config.extents)
-        return f"{ref} {self.digest} pages={pages} stored={stored} layers={len(self.fds)} memory={memory.hexdigest()}"
+        return memory.hexdigest()
+
+    def shown(self) -> int:
+        return sum(e[1] for e in self.config.extents)
+
+    def line(self, ref: str) -> str:
+        pages = sum(r.pages for r in self.config.regions)
+        return f"{ref} {self.digest} pages={pages} stored={self.shown()} layers={len(self.fds)} memory={self.hashed()}"
+
+    def vector(self, ref: str, unhashed: bool) -> str:
+        size = sum(end - start for start, end in self.config.stored_regions()) * PAGE
+        row = f"| `{ref}` | `{self.digest}` | {len(self.fds)} | {self.shown()} | {size:,} |"
+        return row if unhashed else f"{row} `{self.hashed()}` |"
 
 
 ZEROS = memoryview(bytes(1 << 20))
@@ -1943,6 +1955,15 @@ def command_check(args: argparse.Namespace) -> int:
     return bad
 
 
+def command_vectors(args: argparse.Namespace) -> int:
+    layout = Layout(args.dir)
+    for ref in args.refs:
+        snapshot = load(layout, ref, args.any_machine)
+        print(snapshot.vector(ref, args.unhashed), flush=True)
+        snapshot.close()
+    return 0
+
+
 def command_same(args: argparse.Namespace) -> int:
     a = load(Layout(args.dir1), args.ref1, args.any_machine)
     b = load(Layout(args.dir2), args.ref2, args.any_machine)
@@ -2056,6 +2077,7 @@ def arguments() -> argparse.Namespace:
         return sub
 
     command("check", command_check, "dir", "refs*")
+    command("vectors", command_vectors, "dir", "refs+").add_argument("--unhashed", action="store_true")
     command("same", command_same, "dir1", "ref1", "dir2", "ref2")
     command("exact", command_exact, "dir", "refs+")
     command("verdict", command_verdict, "ref", "dirs+")
