@@ -93,6 +93,21 @@ typedef enum hlsnap_oci_guard {
     HLSNAP_OCI_GUARD_FORCE32 = 0x7fffffff
 } hlsnap_oci_guard;
 
+/* Something that hlsnap_oci_fsck found; it lives for the call. */
+typedef struct hlsnap_oci_problem {
+    hlsnap_result code;        /* as hlsnap_oci_fsck returns it where this is the first one */
+    int os_errno;              /* as in hlsnap_error */
+    bool repaired;             /* it is not there any more, and does not count for the result */
+    const char *tag;           /* of an entry that leads there, as the index has it, whatever characters; "" = none is known */
+    const char *digest;        /* of the manifest or blob that it is about; "" = a file of another name, which text says */
+    const char *text;          /* what is wrong, one line of printable ASCII below 512 bytes, names in it perhaps cut */
+} hlsnap_oci_problem;
+
+/* Called on the calling thread for each problem, once, as it is found; false cancels. There may be as many as there are files and
+   entries: who writes them down sees to it that it is not too much. It must not change that layout, nor wait for somebody who
+   does. */
+typedef bool (*hlsnap_oci_on_problem)(const hlsnap_oci_problem *problem, void *user);
+
 typedef struct hlsnap_oci_desc {
     uint32_t _start_canary;
     hlsnap_oci_guard guard;    /* load: what protects the files in use; 0 = PRIVATE; save: not looked at */
@@ -105,6 +120,7 @@ typedef struct hlsnap_oci_desc {
     uint64_t max_bytes;        /* load: refuse a snapshot whose memory layers are larger, together, before they are read; save:
                                   refuse to read and hash again more than that of what was loaded; 0 = what the format allows */
     hlsnap_oci_progress progress; void *user; /* NULL = none */
+    hlsnap_oci_on_problem on_problem; /* fsck, with the same user; NULL = only the first one is told, by err */
     int64_t created;           /* save: seconds since 1970, written into manifest and index; 0 = the time of the save, only into the
                                   index, so that equal snapshots have equal digests; -1 = none */
     uint32_t mode;             /* save: permissions of the files written, such as 0644 to publish to other users; a directory that
@@ -338,18 +354,26 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, c
    repair    in     also make oci-layout where it is missing; where index.json is lost, one that lists all snapshots that are found,
                     as "recovered-" and 12 digits; and remove what killed savers left and blobs that hold something else than
                     their names say, when nothing leads to them. A blob that is damaged and needed is only reported:
-                    saving the same snapshot again mends it. Without repair nothing at all is written
-   err       out    the first problem that is (still) there; may be NULL
-   returns   HLSNAP_OK: all is sound, as far as it is not another machine's; else the first problem's: as hlsnap_oci_load
+                    saving the same snapshot again mends it. Without repair nothing at all is written, nor where index.json is
+                    there and cannot be read
+   err       out    the first problem that is (still) there, which does not depend on threads; may be NULL
+   returns   HLSNAP_OK: all is sound, as far as it is not another machine's; else the first problem's: as hlsnap_oci_load. One
+             problem ends nothing: what does not need it is looked at all the same, without an index all blobs
    threads   any; with repair it waits for saves that are under way, without it a save under way is no problem, nor what is
              collected meanwhile
    cost      reads and hashes all blobs; one beyond 32 GiB is HLSNAP_ERR_LIMIT  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_error *err);
 
-/* hlsnap_oci_fsck_with -- hlsnap_oci_fsck, with a limit to its waiting; without repair it does not wait.
-   desc      in     as for hlsnap_oci_tag_with
-   returns   as hlsnap_oci_fsck; HLSNAP_ERR_OS with EAGAIN, HLSNAP_ERR_CANCELLED: nothing was looked at
-   threads   as hlsnap_oci_fsck  */
+/* hlsnap_oci_fsck_with -- hlsnap_oci_fsck that tells all problems, shows how far it is, and can be ended.
+   desc      in     on_problem; progress: bytes of blobs hashed, of all there are, 0 while entries are read; threads; max_bytes: a
+                    blob beyond it is HLSNAP_ERR_LIMIT instead of read, but for documents that may lead to others; wait_ns:
+                    without repair it does not wait. The rest is not looked at; NULL = defaults
+   returns   as hlsnap_oci_fsck; HLSNAP_ERR_OS with EAGAIN (wait_ns is over): nothing was looked at; HLSNAP_ERR_CANCELLED (by
+             desc->progress or on_problem): not all was looked at, what was repaired stays so
+   threads   as hlsnap_oci_fsck; desc->threads of its own that hash, for the time of the call, all signals blocked. With several,
+             problems of blobs come in any order
+   cost      as hlsnap_oci_fsck; a blob takes two threads at most: its digest is a chain, its chunks go beside it. For each
+             problem that was told, 500 bytes  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc, hlsnap_error *err);
 
 /* hlsnap_oci_flatten -- write a snapshot again with one layer instead of many.
@@ -4077,21 +4101,32 @@ typedef struct hlsnap__oci_file {
 /* A thread that helps, and its buffer of HLSNAP__OCI_BATCH bytes behind it. */
 typedef struct hlsnap__oci_looker {
     struct hlsnap__oci_looker *next;
-    struct hlsnap__oci_looking *l;
+    struct hlsnap__oci_pool *pool;
     pthread_t thread;
 } hlsnap__oci_looker;
 
+/* Tasks, and the threads that take them. */
+typedef struct hlsnap__oci_pool {
+    /* one task; where `report` is set it is the caller's thread, which alone reports */
+    hlsnap_result (*task)(struct hlsnap__oci_pool *p, uint32_t task, uint8_t *buffer, bool report, hlsnap_error *err);
+    hlsnap_result (*tell)(struct hlsnap__oci_pool *p, hlsnap_error *err); /* before each report, or NULL */
+    const hlsnap__sha256_ways *sha;
+    const hlsnap_oci_desc *desc; /* whom progress is reported to */
+    uint8_t *buffer;             /* of the caller's thread, HLSNAP__OCI_BATCH bytes */
+    uint32_t num;                /* tasks */
+    uint32_t next;               /* atomic: the first task that nobody took */
+    uint64_t before, total;      /* for progress: bytes that were done before, and all of them */
+    uint64_t done;               /* atomic: bytes of the files that were hashed */
+    uint32_t running;            /* atomic: threads that help */
+    int32_t stop;                /* atomic: not 0 = give up */
+    hlsnap__oci_looker *lookers;
+} hlsnap__oci_pool;
+
 /* The digest of a file is a chain, for one thread; but that of its chunk list another one may make meanwhile. */
 typedef struct hlsnap__oci_looking {
-    const hlsnap__oci_save *save;
+    hlsnap__oci_pool pool;
     hlsnap__oci_file *files;
-    uint32_t num, parts; /* files; 2: file i is tasks 2 i, the whole, and 2 i + 1, its chunks; 1: task i is both */
-    uint32_t next;       /* atomic: the first task that nobody took */
-    uint64_t done;       /* atomic: bytes of the files that were hashed */
-    uint64_t total;      /* for progress */
-    uint32_t running;    /* atomic: threads that help */
-    int32_t stop;        /* atomic: not 0 = give up */
-    hlsnap__oci_looker *lookers;
+    uint32_t parts; /* 2: file i is tasks 2 i, the whole, and 2 i + 1, its chunks; 1: task i is both */
 } hlsnap__oci_looking;
 
 static void hlsnap__oci_file_set(hlsnap__oci_file *f, hlsnap__oci_blob *b, const hlsnap__place *known) {
@@ -4138,104 +4173,115 @@ static void hlsnap__oci_file_close(hlsnap__oci_file *f, bool found) {
     f->fd = -1;
 }
 
-/* Whether a digest is the one that a text says. */
-static bool hlsnap__oci_sum_is(hlsnap__sha256 *sha, const char *digest) {
-    uint8_t sum[32];
-    char text[72];
-    hlsnap__sha256_final(sha, sum);
-    hlsnap__sha256_text(sum, text);
-    return strcmp(text, digest) == 0;
+static hlsnap_result hlsnap__oci_pool_report(hlsnap__oci_pool *p, hlsnap_error *err) {
+    const uint64_t done = p->before + __atomic_load_n(&p->done, __ATOMIC_RELAXED);
+    hlsnap_result r = p->tell ? p->tell(p, err) : HLSNAP_OK;
+    return r ? r : hlsnap__oci_report(p->desc, done < p->total ? done : p->total, p->total, err);
 }
 
-/* Hashes a file, whole or its chunks or both. The caller's thread alone reports. */
-static hlsnap_result hlsnap__oci_file_hash(hlsnap__oci_looking *l, hlsnap__oci_file *f, bool whole, bool chunks,
-                                           uint8_t *buffer, bool report, hlsnap_error *err) {
-    const hlsnap__oci_save *save = l->save;
+/* Hashes an open file: its whole and its list of chunks, of which each may be NULL. *ended: all of it, not given up before. What
+   was read counts with the whole. skip: atomic, not 0 = give up. */
+static hlsnap_result hlsnap__oci_pool_hash(hlsnap__oci_pool *p, int fd, uint64_t size, char *whole, char *list,
+                                           const int32_t *skip, uint8_t *buffer, bool report, bool *ended,
+                                           hlsnap_error *err) {
     uint8_t sums[HLSNAP__OCI_BATCH / HLSNAP__OCI_CHUNK * 32];
-    hlsnap__sha256 all, list;
-    hlsnap_error unused;
+    hlsnap__sha256 all, chunks;
     hlsnap_result r = HLSNAP_OK;
     uint64_t at, n;
-    chunks = chunks && f->known && !f->listed;
-    hlsnap__sha256_init(&all, save->sha->one);
-    hlsnap__sha256_init(&list, save->sha->one);
-    for (at = 0; !r && (whole || chunks) && at < f->b->size; at += n) {
-        n = f->b->size - at < HLSNAP__OCI_BATCH ? f->b->size - at : HLSNAP__OCI_BATCH;
-        if (__atomic_load_n(&l->stop, __ATOMIC_RELAXED) || __atomic_load_n(&f->wrong, __ATOMIC_RELAXED)) return r;
-        if (hlsnap__pread(f->fd, buffer, (size_t)n, at, &unused)) {
-            __atomic_store_n(&f->wrong, 1, __ATOMIC_RELAXED);
-            return r;
-        }
+    *ended = false;
+    hlsnap__sha256_init(&all, p->sha->one);
+    hlsnap__sha256_init(&chunks, p->sha->one);
+    for (at = 0; !r && at < size; at += n) {
+        n = size - at < HLSNAP__OCI_BATCH ? size - at : HLSNAP__OCI_BATCH;
+        if (__atomic_load_n(&p->stop, __ATOMIC_RELAXED) || __atomic_load_n(skip, __ATOMIC_RELAXED)) return r;
+        r = hlsnap__pread(fd, buffer, (size_t)n, at, err);
+        if (r) return r;
         if (whole) hlsnap__sha256_update(&all, buffer, (size_t)n);
-        if (chunks) hlsnap__sha256_chunks(save->sha, buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
-        if (chunks) hlsnap__sha256_update(&list, sums, (size_t)((n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32));
-        if (whole) __atomic_fetch_add(&l->done, n, __ATOMIC_RELAXED);
-        if (report)
-            r = hlsnap__oci_report(&save->desc, save->done + __atomic_load_n(&l->done, __ATOMIC_RELAXED), l->total,
-                                   err);
+        if (list) hlsnap__sha256_chunks(p->sha, buffer, (size_t)n, HLSNAP__OCI_CHUNK, sums);
+        if (list) hlsnap__sha256_update(&chunks, sums, (size_t)((n + HLSNAP__OCI_CHUNK - 1) / HLSNAP__OCI_CHUNK * 32));
+        if (whole) __atomic_fetch_add(&p->done, n, __ATOMIC_RELAXED);
+        if (report) r = hlsnap__oci_pool_report(p, err);
     }
-    if (!r && ((whole && !hlsnap__oci_sum_is(&all, f->b->digest)) ||
-               (chunks && !hlsnap__oci_sum_is(&list, f->known->chunks))))
-        __atomic_store_n(&f->wrong, 1, __ATOMIC_RELAXED);
+    if (r) return r;
+    *ended = true;
+    hlsnap__sha256_final(&all, sums);
+    if (whole) hlsnap__sha256_text(sums, whole);
+    hlsnap__sha256_final(&chunks, sums);
+    if (list) hlsnap__sha256_text(sums, list);
     return r;
 }
 
 /* Takes tasks until there are none. */
-static hlsnap_result hlsnap__oci_look_run(hlsnap__oci_looking *l, uint8_t *buffer, bool report, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_pool_run(hlsnap__oci_pool *p, uint8_t *buffer, bool report, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
-    while (!r && !__atomic_load_n(&l->stop, __ATOMIC_RELAXED)) {
-        const uint32_t task = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
-        hlsnap__oci_file *f = &l->files[task / l->parts];
-        if (task >= l->num * l->parts) break;
-        if (f->fd >= 0)
-            r = hlsnap__oci_file_hash(l, f, l->parts == 1 || task % 2 == 0, l->parts == 1 || task % 2 == 1, buffer,
-                                      report, err);
+    while (!r && !__atomic_load_n(&p->stop, __ATOMIC_RELAXED)) {
+        const uint32_t task = __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED);
+        if (task >= p->num) break;
+        r = p->task(p, task, buffer, report, err);
     }
     return r;
 }
 
-static void *hlsnap__oci_look_thread(void *arg) {
+static void *hlsnap__oci_pool_thread(void *arg) {
     hlsnap__oci_looker *looker = (hlsnap__oci_looker *)arg;
     hlsnap_error unused;
-    hlsnap__oci_look_run(looker->l, (uint8_t *)(looker + 1), false, &unused);
-    __atomic_fetch_sub(&looker->l->running, 1, __ATOMIC_RELEASE);
+    hlsnap__oci_pool_run(looker->pool, (uint8_t *)(looker + 1), false, &unused);
+    __atomic_fetch_sub(&looker->pool->running, 1, __ATOMIC_RELEASE);
     return NULL;
 }
 
 /* Starts up to n threads. Where there are none, or no memory, those that there are do their share. */
-static void hlsnap__oci_lookers_start(hlsnap__oci_looking *l, uint32_t n) {
+static void hlsnap__oci_pool_start(hlsnap__oci_pool *p, uint32_t n) {
     for (; n; n--) {
         hlsnap__oci_looker *looker = (hlsnap__oci_looker *)hlsnap__alloc_raw(sizeof(*looker) + HLSNAP__OCI_BATCH, NULL);
         if (!looker) return;
-        looker->l = l;
-        __atomic_fetch_add(&l->running, 1, __ATOMIC_RELAXED);
-        if (!hlsnap__oci_thread(&looker->thread, hlsnap__oci_look_thread, looker)) {
-            __atomic_fetch_sub(&l->running, 1, __ATOMIC_RELAXED);
+        looker->pool = p;
+        __atomic_fetch_add(&p->running, 1, __ATOMIC_RELAXED);
+        if (!hlsnap__oci_thread(&looker->thread, hlsnap__oci_pool_thread, looker)) {
+            __atomic_fetch_sub(&p->running, 1, __ATOMIC_RELAXED);
             hlsnap__free(looker);
             return;
         }
-        looker->next = l->lookers;
-        l->lookers = looker;
+        looker->next = p->lookers;
+        p->lookers = looker;
     }
 }
 
 /* This thread's share, then reports until the others have done theirs. */
-static hlsnap_result hlsnap__oci_look_share(hlsnap__oci_looking *l, hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_pool_share(hlsnap__oci_pool *p, hlsnap_error *err) {
     const struct timespec nap = {0, 1000000};
-    hlsnap_result r = hlsnap__oci_look_run(l, l->save->buffer, true, err);
-    while (!r && __atomic_load_n(&l->running, __ATOMIC_ACQUIRE)) {
+    hlsnap_result r = hlsnap__oci_pool_run(p, p->buffer, true, err);
+    while (!r && __atomic_load_n(&p->running, __ATOMIC_ACQUIRE)) {
         nanosleep(&nap, NULL);
-        r = hlsnap__oci_report(&l->save->desc, l->save->done + __atomic_load_n(&l->done, __ATOMIC_RELAXED), l->total,
-                               err);
+        r = hlsnap__oci_pool_report(p, err);
     }
-    if (r) __atomic_store_n(&l->stop, 1, __ATOMIC_RELAXED);
-    while (l->lookers) {
-        hlsnap__oci_looker *looker = l->lookers;
+    if (r) __atomic_store_n(&p->stop, 1, __ATOMIC_RELAXED);
+    while (p->lookers) {
+        hlsnap__oci_looker *looker = p->lookers;
         pthread_join(looker->thread, NULL);
-        l->lookers = looker->next;
+        p->lookers = looker->next;
         hlsnap__free(looker);
     }
     return r;
+}
+
+/* One file, whole or its chunks or both: what is wrong with it is noted, and a failure only when progress cancels. */
+static hlsnap_result hlsnap__oci_file_task(hlsnap__oci_pool *p, uint32_t task, uint8_t *buffer, bool report,
+                                           hlsnap_error *err) {
+    const hlsnap__oci_looking *l = (const hlsnap__oci_looking *)(const void *)p;
+    hlsnap__oci_file *f = &l->files[task / l->parts];
+    const bool whole = l->parts == 1 || task % 2 == 0,
+               chunks = (l->parts == 1 || task % 2 == 1) && f->known && !f->listed;
+    char sum[72], list[72];
+    bool ended;
+    hlsnap_result r;
+    if (f->fd < 0 || (!whole && !chunks)) return HLSNAP_OK;
+    r = hlsnap__oci_pool_hash(p, f->fd, f->b->size, whole ? sum : NULL, chunks ? list : NULL, &f->wrong, buffer, report,
+                              &ended, err);
+    if (r == HLSNAP_ERR_CANCELLED) return r;
+    if (r || (ended && ((whole && strcmp(sum, f->b->digest) != 0) || (chunks && strcmp(list, f->known->chunks) != 0))))
+        __atomic_store_n(&f->wrong, 1, __ATOMIC_RELAXED);
+    return HLSNAP_OK;
 }
 
 /* What a save reads of blobs that were loaded, before it is read. */
@@ -4257,9 +4303,7 @@ static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_
     uint64_t size = 0, loaded = 0;
     hlsnap_result r = HLSNAP_OK;
     memset(&l, 0, sizeof(l));
-    l.save = save;
     l.files = files;
-    l.num = num;
     for (i = 0; i < num; i++) {
         hlsnap__oci_file_open(&save->store, &files[i]);
         if (files[i].fd < 0) continue;
@@ -4268,10 +4312,16 @@ static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_
         tasks += files[i].b->size > HLSNAP__OCI_BATCH && files[i].known && !files[i].listed ? 2 : 1;
     }
     l.parts = threads > 1 ? 2 : 1;
-    l.total = save->done + size + then;
+    l.pool.task = hlsnap__oci_file_task;
+    l.pool.sha = save->sha;
+    l.pool.desc = &save->desc;
+    l.pool.buffer = save->buffer;
+    l.pool.num = num * l.parts;
+    l.pool.before = save->done;
+    l.pool.total = save->done + size + then;
     r = hlsnap__oci_look_bound(save, loaded, err);
-    if (!r && size > HLSNAP__OCI_BATCH) hlsnap__oci_lookers_start(&l, (tasks < threads ? tasks : threads) - 1);
-    if (!r && tasks) r = hlsnap__oci_look_share(&l, err);
+    if (!r && size > HLSNAP__OCI_BATCH) hlsnap__oci_pool_start(&l.pool, (tasks < threads ? tasks : threads) - 1);
+    if (!r && tasks) r = hlsnap__oci_pool_share(&l.pool, err);
     for (i = 0; i < num; i++) hlsnap__oci_file_close(&files[i], !r);
     save->done += size;
     return r;
@@ -6931,20 +6981,101 @@ typedef struct hlsnap__oci_fsck {
     hlsnap__oci_store store;
     hlsnap__oci_load *load;
     hlsnap__oci_reach reach, looked; /* looked: manifests, and the size of the entry that they were looked at for */
+    hlsnap__oci_reach strays;        /* blobs that nothing leads to */
+    hlsnap__oci_reach *told; /* of all attempts: problems, by a digest of each; size: the last one that found it */
     hlsnap__oci_configs configs;
     const char **tags; /* of all entries, ascending; point into the index */
     uint32_t num_tags;
     uint8_t *buffer;
     bool repair, blind; /* blind: not all that the index leads to is known */
-    uint32_t found;     /* problems that are still there, one perhaps more than once */
-    hlsnap_error first; /* of them */
+    bool lost;          /* the index is not there, or none */
+    bool again;         /* something is missing, and the index is another one now: that may have been collected */
+    const char *path;   /* of index.json, and what it was before it was read */
+    struct stat index;
+    uint32_t attempt;     /* from 1 on */
+    uint64_t done, total; /* bytes, for progress; total: only where that is wanted */
+    uint32_t found;       /* problems that are still there */
+    uint64_t first_place; /* of the first of them: the order does not depend on threads */
+    hlsnap_error first;
 } hlsnap__oci_fsck;
 
-/* Counts a problem. Only what keeps the check itself from going on is returned. */
-static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, const hlsnap_error *err) {
-    if (r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY) return r;
-    if (!f->found++) f->first = *err;
+#define HLSNAP__OCI_ATTEMPTS 20u
+
+/* What a problem is about. */
+typedef struct hlsnap__oci_what {
+    char kind;       /* of the key: problems of the same key are one */
+    const char *key; /* NULL = the text */
+    const char *tag; /* NULL = none */
+    const char *digest;
+    uint64_t place;
+    bool repaired;
+} hlsnap__oci_what;
+
+static hlsnap__oci_what hlsnap__oci_what_of(char kind, const char *key, const char *tag, const char *digest) {
+    hlsnap__oci_what what = {kind, key, tag, digest, 0, false};
+    return what;
+}
+
+/* Whether index.json is another file than the one that was read. */
+static bool hlsnap__oci_fsck_moved(const hlsnap__oci_fsck *f) {
+    struct stat now;
+    return stat(f->path, &now) == 0 &&
+           (f->index.st_ino != now.st_ino || f->index.st_ctim.tv_sec != now.st_ctim.tv_sec ||
+            f->index.st_ctim.tv_nsec != now.st_ctim.tv_nsec);
+}
+
+/* Notes a problem. *is_new: it was not found yet in this attempt; *told: it was in one before. Where no more can be noted, all are
+   new: rather twice than never. */
+static hlsnap_result hlsnap__oci_problem_note(hlsnap__oci_fsck *f, char kind, const char *text, bool *is_new,
+                                              bool *told, hlsnap_error *err) {
+    hlsnap__oci_reached *row;
+    hlsnap__sha256 s;
+    hlsnap_error e;
+    uint8_t sum[32];
+    char key[72];
+    hlsnap_result r;
+    *is_new = true;
+    *told = false;
+    hlsnap__sha256_init(&s, f->load->sha->one);
+    hlsnap__sha256_update(&s, &kind, 1);
+    hlsnap__sha256_update(&s, text, strlen(text));
+    hlsnap__sha256_final(&s, sum);
+    hlsnap__sha256_text(sum, key);
+    r = hlsnap__oci_reach_add(f->told, key, 0, 0, &row, &e);
+    if (r == HLSNAP_ERR_MEMORY) *err = e;
+    if (r) return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+    *is_new = row->size != f->attempt;
+    *told = row->size != 0;
+    row->size = f->attempt;
     return HLSNAP_OK;
+}
+
+/* Tells and counts what *err says is wrong, once. Only what keeps the check itself from going on is returned. */
+static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, const hlsnap__oci_what *what,
+                                         hlsnap_error *err) {
+    hlsnap_oci_problem p;
+    bool is_new, told;
+    if (r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_CANCELLED) return r;
+    /* without locks, what is collected meanwhile looks like damage */
+    f->again = !f->repair && r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && f->attempt <= HLSNAP__OCI_ATTEMPTS &&
+               hlsnap__oci_fsck_moved(f);
+    if (f->again) return r;
+    r = hlsnap__oci_problem_note(f, what->kind, what->key ? what->key : err->msg, &is_new, &told, err);
+    if (r || !is_new) return r;
+    if (!what->repaired && (!f->found++ || what->place < f->first_place)) {
+        f->first = *err;
+        f->first_place = what->place;
+    }
+    if (told || !f->desc.on_problem) return HLSNAP_OK;
+    memset(&p, 0, sizeof(p));
+    p.code = err->code;
+    p.os_errno = err->os_errno;
+    p.repaired = what->repaired;
+    p.tag = what->tag ? what->tag : "";
+    p.digest = what->digest ? what->digest : "";
+    p.text = err->msg;
+    if (f->desc.on_problem(&p, f->desc.user)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "cancelled by on_problem");
 }
 
 static hlsnap_result hlsnap__oci_fsck_needs(hlsnap__oci_fsck *f, const hlsnap__oci_ref *ref, uint32_t number,
@@ -6955,53 +7086,92 @@ static hlsnap_result hlsnap__oci_fsck_needs(hlsnap__oci_fsck *f, const hlsnap__o
     return r;
 }
 
-/* Notes the chunk lists that a manifest says its memory layers have: each is compared when the layer is hashed. */
-static hlsnap_result hlsnap__oci_fsck_chunks(hlsnap__oci_fsck *f, const hlsnap__oci_manifest *m, uint32_t number,
-                                             hlsnap_error *err) {
-    uint32_t i;
-    hlsnap_result r = hlsnap__oci_fsck_needs(f, &m->config, number, err);
-    for (i = 0; !r && i < m->num_layers; i++) {
-        hlsnap__oci_reached *row;
-        r = hlsnap__oci_reach_add(&f->reach, m->memory[i].digest, m->memory[i].size, number, &row, err);
-        if (r) return r;
-        row->needed = true;
-        r = hlsnap__oci_fsck_needs(f, &m->chunks[i], number, err);
-        if (r) return r;
-        row = hlsnap__oci_reach_find(&f->reach, m->memory[i].digest);
-        if (row->size != m->memory[i].size)
-            return hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
-                                row->digest + 7, (unsigned long long)row->size, (unsigned long long)m->memory[i].size);
-        if (!row->chunks[0]) memcpy(row->chunks, m->chunks[i].digest, sizeof(row->chunks));
-        if (strcmp(row->chunks, m->chunks[i].digest) != 0)
-            r = hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "blobs/sha256/%s: its chunk list cannot be both %s and %s",
-                             row->digest + 7, row->chunks, m->chunks[i].digest);
-    }
+/* Notes a memory layer and its chunk list, which are compared when the layer is hashed. */
+static hlsnap_result hlsnap__oci_fsck_layer(hlsnap__oci_fsck *f, const hlsnap__oci_ref *memory,
+                                            const hlsnap__oci_ref *chunks, uint32_t number, hlsnap_error *err) {
+    const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, f->load->index.entries[number].tag, memory->digest);
+    hlsnap__oci_reached *row;
+    hlsnap_result r = hlsnap__oci_fsck_needs(f, memory, number, err);
+    if (!r) r = hlsnap__oci_fsck_needs(f, chunks, number, err);
+    if (r) return r;
+    row = hlsnap__oci_reach_find(&f->reach, memory->digest);
+    if (!row->chunks[0]) memcpy(row->chunks, chunks->digest, sizeof(row->chunks));
+    if (row->size != memory->size)
+        r = hlsnap__oci_problem(
+            f,
+            hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "blobs/sha256/%s: it cannot have both %llu and %llu bytes",
+                         row->digest + 7, (unsigned long long)row->size, (unsigned long long)memory->size),
+            &what, err);
+    if (!r && strcmp(row->chunks, chunks->digest) != 0)
+        r = hlsnap__oci_problem(f,
+                                hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0,
+                                             "blobs/sha256/%s: its chunk list cannot be both %s and %s",
+                                             row->digest + 7, row->chunks, chunks->digest),
+                                &what, err);
     return r;
 }
 
-/* The structure of one entry's snapshot: manifest, config, chunk lists. What only another machine can run is sound. */
-static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, uint32_t number, bool *ours, hlsnap_error *err) {
+/* Notes what a manifest says that its snapshot is made of. */
+static hlsnap_result hlsnap__oci_fsck_layers(hlsnap__oci_fsck *f, const hlsnap__oci_manifest *m, uint32_t number,
+                                             hlsnap_error *err) {
+    uint32_t i;
+    hlsnap_result r = hlsnap__oci_fsck_needs(f, &m->config, number, err);
+    for (i = 0; !r && i < m->num_layers; i++) r = hlsnap__oci_fsck_layer(f, &m->memory[i], &m->chunks[i], number, err);
+    return r;
+}
+
+/* A problem with a small blob that was read for an entry: what is wrong with the blob itself is not told again when it is hashed,
+   unless it is another thing for another size. */
+static hlsnap_result hlsnap__oci_fsck_read(hlsnap__oci_fsck *f, hlsnap_result r, const hlsnap__oci_entry *e,
+                                           const char *digest, uint64_t size, hlsnap_error *err) {
+    const bool blob = r == HLSNAP_ERR_FILE || r == HLSNAP_ERR_SIZE || r == HLSNAP_ERR_DIGEST || r == HLSNAP_ERR_OS;
+    const bool form = !blob && r != HLSNAP_ERR_INDEX; /* of the manifest, or of the config with this manifest */
+    hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, e->tag, blob ? digest : e->digest);
+    char key[120];
+    bool unused, told;
+    if (!r) return r;
+    hlsnap__format(key, sizeof(key), "%s %llu", what.digest, (unsigned long long)(blob ? size : e->size));
+    if (blob || form) what.kind = blob ? 's' : 'f';
+    if (blob || form) what.key = key;
+    r = hlsnap__oci_problem(f, r, &what, err);
+    return r || !blob ? r : hlsnap__oci_problem_note(f, 'b', digest, &unused, &told, err);
+}
+
+/* The structure of one entry's snapshot: manifest, config, chunk lists, each as far as it can be read. What only another machine
+   can run is sound. *misfit: as hlsnap__oci_size_misfits. */
+static hlsnap_result hlsnap__oci_fsck_entry(hlsnap__oci_fsck *f, uint32_t number, bool *ours, bool *misfit,
+                                            hlsnap_error *err) {
     hlsnap__oci_load *load = f->load;
+    const hlsnap__oci_entry *e = &load->index.entries[number];
     const hlsnap__oci_seen *seen;
     hlsnap_result r = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, ours, err);
-    if (!r && *ours) r = hlsnap__oci_config_seen(load, &f->configs, &seen, err);
-    if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
-    if (!r && *ours) r = hlsnap__oci_fsck_chunks(f, &load->manifest, number, err);
+    *misfit = hlsnap__oci_size_misfits(r);
+    if (r == HLSNAP_ERR_VERSION) r = HLSNAP_OK;
+    r = hlsnap__oci_fsck_read(f, r, e, e->digest, e->size, err);
+    if (!r && *ours) {
+        const hlsnap__oci_ref *config = &load->manifest.config;
+        r = hlsnap__oci_config_seen(load, &f->configs, &seen, err);
+        if (r == HLSNAP_ERR_VERSION || r == HLSNAP_ERR_ARCH) r = HLSNAP_OK;
+        r = hlsnap__oci_fsck_read(f, r, e, config->digest, config->size, err);
+        if (!r) r = hlsnap__oci_fsck_layers(f, &load->manifest, number, err);
+    }
     hlsnap__oci_config_clear(load);
     return r;
 }
 
 /* One of a snapshot's tags must be no other entry's. */
-static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const char *tag, hlsnap_error *err) {
-    const char **at = tag && f->num_tags
-                          ? (const char **)(bsearch)(&tag, f->tags, f->num_tags, sizeof(tag), hlsnap__oci_tag_order)
-                          : NULL;
+static hlsnap_result hlsnap__oci_fsck_tag(hlsnap__oci_fsck *f, const hlsnap__oci_entry *e, hlsnap_error *err) {
+    const hlsnap__oci_what what = hlsnap__oci_what_of('t', e->tag, e->tag, e->digest);
+    const char **at = e->tag && f->num_tags ? (const char **)(bsearch)(&e->tag, f->tags, f->num_tags, sizeof(e->tag),
+                                                                       hlsnap__oci_tag_order)
+                                            : NULL;
     char shown[200];
-    if (!at ||
-        ((at == f->tags || strcmp(at[-1], tag) != 0) && (at + 1 == f->tags + f->num_tags || strcmp(at[1], tag) != 0)))
+    if (!at || ((at == f->tags || strcmp(at[-1], e->tag) != 0) &&
+                (at + 1 == f->tags + f->num_tags || strcmp(at[1], e->tag) != 0)))
         return HLSNAP_OK;
-    hlsnap__printable(shown, sizeof(shown), tag, strlen(tag), false);
-    return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", shown);
+    hlsnap__printable(shown, sizeof(shown), e->tag, strlen(e->tag), false);
+    return hlsnap__oci_problem(
+        f, hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", shown), &what, err);
 }
 
 /* All tags, in order. */
@@ -7020,83 +7190,246 @@ static hlsnap_result hlsnap__oci_fsck_tags(hlsnap__oci_fsck *f, hlsnap_error *er
    row->needed, it is a snapshot's. Of a size that does not fit, a manifest is not even opened. */
 static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number, hlsnap_error *err) {
     const hlsnap__oci_entry *e = &f->load->index.entries[number];
+    const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, e->tag, e->digest);
     hlsnap__oci_reached *row;
-    bool ours = false;
+    bool ours = false, misfit;
     hlsnap_result r;
     if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
     r = hlsnap__oci_reach_add(&f->looked, e->digest, 0, 0, &row, err);
-    if (r) return r;
-    if (row->looked == HLSNAP__OCI_NOBODY || row->size != e->size) {
-        r = hlsnap__oci_fsck_entry(f, number, &ours, err);
-        if (!hlsnap__oci_size_misfits(r)) {
+    if (!r && (row->looked == HLSNAP__OCI_NOBODY || row->size != e->size)) {
+        r = hlsnap__oci_fsck_entry(f, number, &ours, &misfit, err);
+        if (!misfit) {
             row->looked = 0;
             row->size = e->size;
             row->needed = ours;
         }
-        r = hlsnap__oci_problem(f, r, err);
     }
-    if (r || !row->needed) return r;
-    return hlsnap__oci_problem(f, hlsnap__oci_fsck_tag(f, e->tag, err), err);
+    if (r && !f->again) r = hlsnap__oci_problem(f, r, &what, err); /* there are too many */
+    return r || (!row->needed && !hlsnap__oci_entry_ours(e)) ? r : hlsnap__oci_fsck_tag(f, e, err);
 }
 
-/* Whether a blob holds what its name says, and its chunk list is `chunks`, when that is given. */
-static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_fsck *f, const char *digest, uint64_t want, const char *chunks,
-                                           hlsnap_error *err) {
-    char path[96];
-    uint64_t size = 0;
-    int fd;
-    hlsnap_result r;
-    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", digest + 7);
-    r = hlsnap__oci_open(f->store.root, path, &fd, &size, err);
-    if (r) return r;
-    if (want && size != want)
-        r = hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "%s: %llu bytes, not %llu as its descriptor says", path,
-                         (unsigned long long)size, (unsigned long long)want);
-    if (!r && size > HLSNAP__OCI_MAX_SIZE) /* a hole of exbibytes takes no disk, but would take years */
-        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, not looked at", path, (unsigned long long)size);
-    if (!r) r = hlsnap__oci_hash_file(fd, size, digest, chunks, f->load->sha, f->buffer, err);
-    close(fd);
+/* Whether a text is about a blob that the index is known to lead to, so that it is found when that is hashed. */
+static bool hlsnap__oci_fsck_hashes(const hlsnap__oci_fsck *f, const char *text) {
+    const char *at = (strstr)(text, "blobs/sha256/");
+    char digest[72];
+    hlsnap__format(digest, sizeof(digest), "sha256:%.64s", at ? at + 13 : "");
+    return hlsnap__sha256_text_ok(digest) && hlsnap__oci_reach_find(&f->reach, digest);
+}
+
+/* What an entry leads to. Where something cannot be looked into, what else there is all the same. */
+static hlsnap_result hlsnap__oci_fsck_lead(hlsnap__oci_fsck *f, uint32_t number, hlsnap_error *err) {
+    const hlsnap__oci_entry *e = &f->load->index.entries[number];
+    const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, e->tag, e->digest);
+    hlsnap_result r = hlsnap__oci_reach_entry(f->load, &f->reach, number, number, "", err);
+    while (r && r != HLSNAP_ERR_MEMORY) {
+        f->blind = true;
+        r = hlsnap__oci_fsck_hashes(f, err->msg) ? HLSNAP_OK : hlsnap__oci_problem(f, r, &what, err);
+        if (r) break;
+        while (!r && f->reach.queued)
+            r = hlsnap__oci_reach_blob(f->load, &f->reach, f->reach.queue[--f->reach.queued], err);
+    }
     return r;
 }
 
-/* All names in blobs/sha256: what is wrong and nothing leads to goes, when repair is asked for. */
+/* Something that was found out about a blob, and is still to be told. */
+typedef struct hlsnap__oci_found {
+    struct hlsnap__oci_found *next;
+    uint32_t number; /* of its row */
+    bool list;       /* by who hashed only its chunks */
+    hlsnap_error err;
+} hlsnap__oci_found;
+
+/* Hashing all blobs of a table. */
+typedef struct hlsnap__oci_hashing {
+    hlsnap__oci_pool pool;
+    hlsnap__oci_fsck *f;
+    const hlsnap__oci_reach *rows;
+    bool strays;
+    uint32_t parts;                 /* as in hlsnap__oci_looking */
+    int32_t lock, poor;             /* atomic; lock: for found, end; poor: there was no memory */
+    hlsnap__oci_found *found, *end; /* the first and the last one */
+    hlsnap__oci_found *lists;       /* of those of lists: told once it is known that the whole is right */
+} hlsnap__oci_hashing;
+
+static void hlsnap__oci_found_add(hlsnap__oci_hashing *h, uint32_t number, bool list, const hlsnap_error *e) {
+    hlsnap__oci_found *x = (hlsnap__oci_found *)hlsnap__alloc_raw(sizeof(*x), NULL);
+    if (!x) {
+        __atomic_store_n(&h->poor, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    x->next = NULL;
+    x->number = number;
+    x->list = list;
+    x->err = *e;
+    while (__atomic_exchange_n(&h->lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+    if (h->found)
+        h->end->next = x;
+    else
+        h->found = x;
+    h->end = x;
+    __atomic_store_n(&h->lock, 0, __ATOMIC_RELEASE);
+}
+
+static hlsnap__oci_found *hlsnap__oci_found_take(hlsnap__oci_hashing *h) {
+    hlsnap__oci_found *x;
+    while (__atomic_exchange_n(&h->lock, 1, __ATOMIC_ACQUIRE)) sched_yield();
+    x = h->found;
+    if (x) h->found = x->next;
+    __atomic_store_n(&h->lock, 0, __ATOMIC_RELEASE);
+    return x;
+}
+
+/* The tag of an entry that leads to a blob, or NULL. */
+static const char *hlsnap__oci_fsck_tag_of(const hlsnap__oci_fsck *f, const hlsnap__oci_reached *row) {
+    const hlsnap__oci_index *index = &f->load->index;
+    const uint32_t number = row->entry < index->num ? row->entry : row->leaf < index->num ? row->leaf : row->looked;
+    return number < index->num ? index->entries[number].tag : NULL;
+}
+
+/* A blob that is not what it should be. What nothing leads to and holds something else, or is no file, goes when repair is asked
+   for. */
+static hlsnap_result hlsnap__oci_fsck_wrong(hlsnap__oci_hashing *h, hlsnap__oci_found *x, hlsnap_error *err) {
+    hlsnap__oci_fsck *f = h->f;
+    const hlsnap__oci_reached *row = &h->rows->rows[x->number];
+    hlsnap__oci_what what =
+        hlsnap__oci_what_of('b', row->digest, h->strays ? NULL : hlsnap__oci_fsck_tag_of(f, row), row->digest);
+    const hlsnap_result r = x->err.code;
+    what.place = (h->strays ? (uint64_t)2 << 32 : (uint64_t)1 << 32) + x->number;
+    what.repaired = h->strays && f->repair && !f->blind && (r == HLSNAP_ERR_DIGEST || r == HLSNAP_ERR_FILE) &&
+                    unlinkat(f->store.sha256, row->digest + 7, 0) == 0;
+    *err = x->err;
+    return hlsnap__oci_problem(f, r, &what, err);
+}
+
+/* On the caller's thread: tells what was found meanwhile. */
+static hlsnap_result hlsnap__oci_fsck_tell(hlsnap__oci_pool *p, hlsnap_error *err) {
+    hlsnap__oci_hashing *h = (hlsnap__oci_hashing *)(void *)p;
+    hlsnap__oci_found *x;
+    hlsnap_result r = HLSNAP_OK;
+    if (__atomic_load_n(&h->poor, __ATOMIC_RELAXED))
+        return hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory: %zu bytes", sizeof(*x));
+    while (!r && (x = hlsnap__oci_found_take(h)) != NULL) {
+        if (x->list) {
+            x->next = h->lists;
+            h->lists = x;
+            continue;
+        }
+        r = hlsnap__oci_fsck_wrong(h, x, err);
+        hlsnap__free(x);
+    }
+    return r;
+}
+
+/* Whether a blob holds what its name says, and its chunk list is the one that is meant: both, or the one that is asked for. */
+static hlsnap_result hlsnap__oci_fsck_blob(hlsnap__oci_hashing *h, const hlsnap__oci_reached *row, bool whole,
+                                           bool list, uint8_t *buffer, bool report, hlsnap_error *err) {
+    const uint64_t asked = h->f->desc.max_bytes,
+                   most = asked && asked < HLSNAP__OCI_MAX_SIZE ? asked : HLSNAP__OCI_MAX_SIZE;
+    const int32_t never = 0;
+    char path[96], sum[72], chunks[72];
+    uint64_t size = 0;
+    bool ended = false;
+    int fd;
+    hlsnap_result r;
+    hlsnap__format(path, sizeof(path), "blobs/sha256/%s", row->digest + 7);
+    r = hlsnap__oci_open(h->f->store.root, path, &fd, &size, err);
+    if (r) return r;
+    if (row->size && size != row->size)
+        r = hlsnap__fail(err, HLSNAP_ERR_SIZE, 0, "%s: %llu bytes, not %llu as its descriptor says", path,
+                         (unsigned long long)size, (unsigned long long)row->size);
+    if (!r && size > most) /* a hole of exbibytes takes no disk, but would take years */
+        r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%s: %llu bytes, not looked at", path, (unsigned long long)size);
+    if (!r)
+        r = hlsnap__oci_pool_hash(&h->pool, fd, size, whole ? sum : NULL, list ? chunks : NULL, &never, buffer, report,
+                                  &ended, err);
+    close(fd);
+    if (r || !ended) return r;
+    if (whole && strcmp(sum, row->digest) != 0)
+        return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "%s: its content is %s", path, sum);
+    if (list && strcmp(chunks, row->chunks) != 0)
+        return hlsnap__fail(err, HLSNAP_ERR_DIGEST, 0, "%s: its chunk list is %s, not %s", path, chunks, row->chunks);
+    return HLSNAP_OK;
+}
+
+/* One blob, whole or its chunks or both. */
+static hlsnap_result hlsnap__oci_fsck_task(hlsnap__oci_pool *p, uint32_t task, uint8_t *buffer, bool report,
+                                           hlsnap_error *err) {
+    hlsnap__oci_hashing *h = (hlsnap__oci_hashing *)(void *)p;
+    const hlsnap__oci_reached *row = &h->rows->rows[task / h->parts];
+    const bool whole = h->parts == 1 || task % 2 == 0, list = (h->parts == 1 || task % 2 == 1) && row->chunks[0];
+    hlsnap_error e;
+    hlsnap_result r = HLSNAP_OK;
+    if (!hlsnap__sha256_text_ok(row->digest) || (!whole && !list)) return r;
+    r = hlsnap__oci_fsck_blob(h, row, whole, list, buffer, report, &e);
+    if (report && (r == HLSNAP_ERR_CANCELLED || r == HLSNAP_ERR_MEMORY || h->f->again)) {
+        *err = e;
+        return r;
+    }
+    if (r == HLSNAP_ERR_FILE && e.os_errno == ENOENT && !row->needed) r = HLSNAP_OK;
+    if (r && (whole || r == HLSNAP_ERR_DIGEST)) hlsnap__oci_found_add(h, task / h->parts, !whole, &e);
+    return report ? hlsnap__oci_pool_report(p, err) : HLSNAP_OK;
+}
+
+/* Hashes all blobs of a table. */
+static hlsnap_result hlsnap__oci_fsck_hash(hlsnap__oci_fsck *f, const hlsnap__oci_reach *rows, bool strays,
+                                           hlsnap_error *err) {
+    const uint32_t threads = f->desc.threads ? f->desc.threads : 1;
+    hlsnap__oci_hashing h;
+    hlsnap__oci_found *x;
+    uint64_t size = strays && rows->num > 1 ? HLSNAP__OCI_BATCH + 1 : 0;
+    uint32_t i;
+    hlsnap_result r;
+    memset(&h, 0, sizeof(h));
+    h.f = f;
+    h.rows = rows;
+    h.strays = strays;
+    h.parts = threads > 1 && !strays ? 2 : 1;
+    h.pool.task = hlsnap__oci_fsck_task;
+    h.pool.tell = hlsnap__oci_fsck_tell;
+    h.pool.sha = f->load->sha;
+    h.pool.desc = &f->desc;
+    h.pool.buffer = f->buffer;
+    h.pool.num = rows->num * h.parts;
+    h.pool.before = f->done;
+    h.pool.total = f->total;
+    for (i = 0; i < rows->num && size <= HLSNAP__OCI_BATCH; i++) size += rows->rows[i].size;
+    if (size > HLSNAP__OCI_BATCH) hlsnap__oci_pool_start(&h.pool, (h.pool.num < threads ? h.pool.num : threads) - 1);
+    r = hlsnap__oci_pool_share(&h.pool, err);
+    if (!r) r = hlsnap__oci_fsck_tell(&h.pool, err);
+    for (; (x = h.lists ? h.lists : hlsnap__oci_found_take(&h)) != NULL; hlsnap__free(x)) {
+        if (x == h.lists) h.lists = x->next;
+        if (!r) r = hlsnap__oci_fsck_wrong(&h, x, err);
+    }
+    f->done += h.pool.done;
+    return r;
+}
+
+/* All names in blobs/sha256. */
 static hlsnap_result hlsnap__oci_fsck_names(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_reached *row;
     hlsnap_result r;
     const char *name;
     DIR *d = hlsnap__oci_dir_open(f->store.sha256, err, &r);
     while (!r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL) {
-        hlsnap_error why;
-        bool wrong;
         char digest[72], shown[80];
-        hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
         if (!hlsnap__oci_blob_file(name)) {
-            r = hlsnap__oci_problem(f, hlsnap__fail(&why, HLSNAP_ERR_FILE, 0, "blobs/sha256/%s: no blob's name", shown),
-                                    &why);
+            hlsnap__oci_what what = hlsnap__oci_what_of('n', name, NULL, NULL);
+            what.place = ((uint64_t)2 << 32) - 1;
+            hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
+            r = hlsnap__oci_problem(f, hlsnap__fail(err, HLSNAP_ERR_FILE, 0, "blobs/sha256/%s: no blob's name", shown),
+                                    &what, err);
             continue;
         }
         hlsnap__format(digest, sizeof(digest), "sha256:%s", name);
         if (hlsnap__oci_reach_find(&f->reach, digest)) continue; /* looked at already */
-        if (!hlsnap__oci_fsck_blob(f, digest, 0, NULL, &why)) continue;
-        wrong = why.code == HLSNAP_ERR_DIGEST || why.code == HLSNAP_ERR_FILE; /* holds something else, or is no file */
-        if (!f->repair || f->blind || !wrong || unlinkat(f->store.sha256, name, 0) != 0)
-            r = hlsnap__oci_problem(f, why.code, &why);
+        r = hlsnap__oci_reach_add(&f->strays, digest, 0, 0, &row, err);
+        if (r || f->strays.num < 65536) continue;
+        r = hlsnap__oci_fsck_hash(f, &f->strays, true, err); /* as many as there are, in bounded memory */
+        hlsnap__oci_reach_free(&f->strays);
     }
+    if (!r) r = hlsnap__oci_fsck_hash(f, &f->strays, true, err);
     if (d) closedir(d);
     return r;
-}
-
-static hlsnap_result hlsnap__oci_fsck_blobs(hlsnap__oci_fsck *f, hlsnap_error *err) {
-    uint32_t i;
-    hlsnap_result r = HLSNAP_OK;
-    for (i = 0; !r && i < f->reach.num; i++) {
-        const hlsnap__oci_reached *row = &f->reach.rows[i];
-        const char *chunks = row->chunks[0] ? row->chunks : NULL;
-        if (!hlsnap__sha256_text_ok(row->digest)) continue;
-        r = hlsnap__oci_fsck_blob(f, row->digest, row->size, chunks, err);
-        if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && !row->needed) r = HLSNAP_OK;
-        r = hlsnap__oci_problem(f, r, err);
-    }
-    return r ? r : hlsnap__oci_fsck_names(f, err);
 }
 
 /* What a blob is that an index may have listed: a snapshot's manifest of whatever version (its type), or what says of itself that
@@ -7183,38 +7516,79 @@ static hlsnap_result hlsnap__oci_fsck_recover(hlsnap__oci_fsck *f, hlsnap_error 
 
 /* oci-layout, which is always the same. */
 static hlsnap_result hlsnap__oci_fsck_marker(hlsnap__oci_fsck *f, hlsnap_error *err) {
-    hlsnap_result r = hlsnap__oci_marker_read(f->store.root, err);
+    hlsnap__oci_what what = hlsnap__oci_what_of('n', "oci-layout", NULL, NULL);
+    hlsnap_error e;
+    hlsnap_result r = hlsnap__oci_marker_read(f->store.root, err), made;
     if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT && f->repair) {
-        r = hlsnap__oci_marker_write(&f->store, err);
-        if (!r) r = hlsnap__oci_fsync(f->store.root, "the layout", err);
+        made = hlsnap__oci_marker_write(&f->store, &e);
+        if (!made) made = hlsnap__oci_fsync(f->store.root, "the layout", &e);
+        what.repaired = !made;
+        if (made) *err = e;
+        if (made) r = made;
     }
-    return hlsnap__oci_problem(f, r, err);
+    return hlsnap__oci_problem(f, r, &what, err);
+}
+
+/* The index cannot be read. What does not need it is looked at all the same, and nothing is changed. */
+static hlsnap_result hlsnap__oci_fsck_lost(hlsnap__oci_fsck *f, hlsnap_result r, hlsnap_error *err) {
+    const hlsnap__oci_what what = hlsnap__oci_what_of('n', "index.json", NULL, NULL);
+    if (!r || r == HLSNAP_ERR_NOT_FOUND || hlsnap_result_transient(err)) return r;
+    r = hlsnap__oci_problem(f, r, &what, err);
+    f->lost = f->blind = true;
+    f->repair = false;
+    hlsnap__oci_index_close(&f->load->index);
+    return r;
+}
+
+/* Reads the index, under the lock where there is one; makes it first, where it is lost and that is asked for. */
+static hlsnap_result hlsnap__oci_fsck_index(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap__oci_what what = hlsnap__oci_what_of('n', "index.json", NULL, NULL);
+    bool indexed = true;
+    hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
+    if (f->lost || r) return r;
+    if (!indexed) {
+        r = hlsnap__oci_fsck_recover(f, err);
+        what.repaired = true;
+        if (!r) r = hlsnap__oci_problem(f, hlsnap__oci_index_lost(err), &what, err);
+        if (r) return r;
+    }
+    r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
+    if (!r && f->repair) hlsnap__oci_index_noted(&f->store);
+    return hlsnap__oci_fsck_lost(f, r, err);
+}
+
+/* Bytes that there are to be hashed, where somebody wants to know. */
+static hlsnap_result hlsnap__oci_fsck_total(hlsnap__oci_fsck *f, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    struct stat st;
+    const char *name;
+    DIR *d = f->desc.progress ? hlsnap__oci_dir_open(f->store.sha256, err, &r) : NULL;
+    while (d && !r && (name = hlsnap__oci_dir_next(d, err, &r)) != NULL)
+        if (hlsnap__oci_blob_file(name) && fstatat(f->store.sha256, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t)st.st_size <= HLSNAP__OCI_MAX_SIZE)
+            f->total += (uint64_t)st.st_size;
+    if (d) closedir(d);
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_fsck_all(hlsnap__oci_fsck *f, hlsnap_error *err) {
     hlsnap__oci_sweep sweep;
     uint32_t i;
-    bool indexed = true;
-    hlsnap_result r = f->repair ? hlsnap__oci_exists(f->store.root, "index.json", &indexed, err) : HLSNAP_OK;
-    if (!r && !indexed) r = hlsnap__oci_fsck_recover(f, err);
-    if (!r) r = hlsnap__oci_entries_read(f->store.root, &f->load->index, err);
-    if (!r && f->repair) hlsnap__oci_index_noted(&f->store);
+    hlsnap_result r = hlsnap__oci_fsck_index(f, err);
     if (!r) r = hlsnap__oci_fsck_marker(f, err);
+    if (!r) r = hlsnap__oci_fsck_total(f, err);
     if (!r) r = hlsnap__oci_fsck_tags(f, err);
     if (!r) r = hlsnap__oci_configs_start(&f->configs, f->load->index.num, err);
     for (i = 0; !r && i < f->load->index.num; i++) {
-        r = hlsnap__oci_fsck_look(f, i, err);
-        if (r || !hlsnap__oci_reach_entry(f->load, &f->reach, i, i, "", err)) continue;
-        f->blind = true;
-        r = hlsnap__oci_problem(f, err->code, err);
+        r = hlsnap__oci_report(&f->desc, 0, f->total, err);
+        if (!r) r = hlsnap__oci_fsck_look(f, i, err);
+        if (!r) r = hlsnap__oci_fsck_lead(f, i, err);
     }
-    if (!r) r = hlsnap__oci_fsck_blobs(f, err);
+    if (!r) r = hlsnap__oci_fsck_hash(f, &f->reach, false, err);
+    if (!r) r = hlsnap__oci_fsck_names(f, err);
     memset(&sweep, 0, sizeof(sweep));
     sweep.before = INT64_MAX;
-    if (!r && f->repair) r = hlsnap__oci_leftovers(&sweep, f->store.root, err);
-    if (r || !f->found) return r;
-    return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
-                        f->found > 1 ? " (and more)" : "");
+    return !r && f->repair ? hlsnap__oci_leftovers(&sweep, f->store.root, err) : r;
 }
 
 /* Without repair nothing is written, not even a lock file: a saver at work is then seen as it is, half done. */
@@ -7223,10 +7597,12 @@ static hlsnap_result hlsnap__oci_fsck_lock(const char *dir, hlsnap__oci_fsck *f,
     hlsnap_result r = hlsnap__oci_open_root(dir, &store->root, err);
     *stale = false;
     if (!r && store->root < 0) r = hlsnap__oci_no_layout(err);
-    if (!r) r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
+    if (r) return r;
+    r = hlsnap__oci_entries_read(store->root, &f->load->index, err); /* before a lock file is made */
     if (r == HLSNAP_ERR_FILE && err->os_errno == ENOENT)
         r = f->repair && hlsnap__oci_has_blobs(store->root) ? HLSNAP_OK : hlsnap__oci_index_missing(store->root, err);
     hlsnap__oci_index_close(&f->load->index);
+    r = hlsnap__oci_fsck_lost(f, r, err);
     if (!r && f->repair) r = hlsnap__oci_store_owner(store, err);
     return r || !f->repair ? r : hlsnap__oci_lock_open(store, F_WRLCK, stale, err);
 }
@@ -7247,6 +7623,16 @@ static hlsnap_result hlsnap__oci_fsck_open(const char *dir, hlsnap__oci_fsck *f,
     return r ? r : hlsnap__oci_open_dirs(store, err);
 }
 
+/* What came of it: what kept it from going on is a problem, too, unless it may pass by itself. */
+static hlsnap_result hlsnap__oci_fsck_end(hlsnap__oci_fsck *f, hlsnap_result r, hlsnap_error *err) {
+    const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, NULL, NULL);
+    if (f->again || r == HLSNAP_ERR_NOT_FOUND || (r && hlsnap_result_transient(err))) return r;
+    r = hlsnap__oci_problem(f, r, &what, err);
+    if (r || !f->found) return r;
+    return hlsnap__fail(err, f->first.code, f->first.os_errno, "%.400s%s", f->first.msg,
+                        f->found > 1 ? " (and more)" : "");
+}
+
 static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, hlsnap_error *err) {
     hlsnap_result r;
     f->load = hlsnap__oci_load_new(err);
@@ -7258,11 +7644,13 @@ static hlsnap_result hlsnap__oci_fsck_run(const char *dir, hlsnap__oci_fsck *f, 
     r = hlsnap__oci_fsck_open(dir, f, err);
     f->load->root = f->store.root;
     if (!r) r = hlsnap__oci_fsck_all(f, err);
+    r = hlsnap__oci_fsck_end(f, r, err);
     f->load->root = -1;
     hlsnap__oci_store_close(dir, &f->store, false);
     hlsnap__oci_load_free(f->load);
     hlsnap__oci_reach_free(&f->reach);
     hlsnap__oci_reach_free(&f->looked);
+    hlsnap__oci_reach_free(&f->strays);
     hlsnap__oci_configs_free(&f->configs);
     hlsnap__free((void *)f->tags);
     hlsnap__free(f->buffer);
@@ -7835,29 +8223,34 @@ HLSNAP_API hlsnap_result hlsnap_oci_gc_with(const char *dir, uint64_t grace_s, c
     return hlsnap__oci_gc_as("hlsnap_oci_gc_with", dir, grace_s, desc, freed, err);
 }
 
-/* Without locks, what is collected meanwhile looks like damage: then once more, as long as the index has changed. */
+/* Once more, as long as what is missing may have been collected. */
 static hlsnap_result hlsnap__oci_fsck_until(const char *dir, bool repair, const hlsnap_oci_desc *desc,
                                             hlsnap_error *err) {
-    struct stat before, after;
+    hlsnap__oci_reach told;
     char path[4200];
-    int i;
-    hlsnap_result r;
-    memset(&before, 0, sizeof(before));
-    memset(&after, 0, sizeof(after));
+    uint32_t i;
+    bool again = true;
+    hlsnap_result r = HLSNAP_OK;
+    memset(&told, 0, sizeof(told));
     hlsnap__format(path, sizeof(path), "%.4096s/index.json", dir);
-    for (i = 0;; i++) {
+    for (i = 1; again; i++) {
         hlsnap__oci_fsck *f = (hlsnap__oci_fsck *)hlsnap__alloc(1, sizeof(*f), err);
-        if (!f) return HLSNAP_ERR_MEMORY;
-        stat(path, &before);
+        again = f != NULL;
+        if (!f) r = HLSNAP_ERR_MEMORY;
+        if (!f) continue;
         f->desc = *desc;
+        f->desc.mode = 0; /* a new index.json is as others of it are */
         f->repair = repair;
+        f->attempt = i;
+        f->told = &told;
+        f->path = path;
+        if (stat(path, &f->index) != 0) memset(&f->index, 0, sizeof(f->index));
         r = hlsnap__oci_fsck_run(dir, f, err);
+        again = f->again;
         hlsnap__free(f);
-        if (repair || r != HLSNAP_ERR_FILE || err->os_errno != ENOENT || i == 20 || stat(path, &after) != 0 ||
-            (before.st_ino == after.st_ino && before.st_ctim.tv_sec == after.st_ctim.tv_sec &&
-             before.st_ctim.tv_nsec == after.st_ctim.tv_nsec))
-            return r;
     }
+    hlsnap__oci_reach_free(&told);
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_fsck_as(const char *function, const char *dir, bool repair,
@@ -7865,7 +8258,7 @@ static hlsnap_result hlsnap__oci_fsck_as(const char *function, const char *dir, 
     hlsnap_error e;
     hlsnap_oci_desc d;
     hlsnap_result r = hlsnap__oci_given(dir, "dir", &e);
-    if (!r) r = hlsnap__oci_desc_wait(desc, &d, &e);
+    if (!r) r = hlsnap__oci_desc_read(desc, &d, &e);
     if (!r) r = hlsnap__oci_fsck_until(dir, repair, &d, &e);
     return hlsnap__oci_end(r, function, &e, err);
 }
