@@ -953,11 +953,6 @@ static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *free
     return in(dir, hlsnap_oci_gc_with(dir, (o->grace_ms + 999) / 1000, &desc, freed, err));
 }
 
-static hlsnap_result change_fsck(const options *o, const char *dir, hlsnap_error *err) {
-    const hlsnap_oci_desc desc = patience(o);
-    return in(dir, hlsnap_oci_fsck_with(dir, o->repair, &desc, err));
-}
-
 /* ---- verify, fsck ---- */
 
 /* What a check found. */
@@ -1029,11 +1024,67 @@ static hlsnap_result run_verify(options *o, hlsnap_error *err) {
     return r;
 }
 
-/* Names the first problem: here is the place for all of them. */
+typedef struct findings {
+    const options *o;
+    uint64_t num, repaired;
+    int badness;        /* of the worst one that is still there, */
+    hlsnap_error worst; /* which is this: the first of these */
+} findings;
+
+/* A line for each problem, as it is found. */
+static bool found(const hlsnap_oci_problem *p, void *user) {
+    findings *all = (findings *)user;
+    hlsnap_error e = HLSNAP_ZERO;
+    fails(&e, p->code, "%s", p->text);
+    e.os_errno = p->os_errno;
+    bar_clear();
+    if (all->o->json && all->num) json(",\n");
+    if (all->o->json || all->o->json_lines)
+        json("{'error':%s,'status':%u,'tag':%s,'digest':%s,'repaired':%b,'message':%s}", hlsnap_result_name(p->code),
+             (uint64_t)status_of(p->code, &e), p->tag, p->digest, p->repaired, p->text);
+    else
+        printf("%s  %s  %s  %s%s\n", hlsnap_result_name(p->code), p->digest[0] ? show("%.19s", p->digest) : "-",
+               p->tag[0] ? show("%.128s", p->tag) : "-", p->repaired ? "repaired: " : "", show("%s", p->text));
+    if (all->o->json_lines) putchar('\n');
+    fflush(stdout);
+    all->num++;
+    all->repaired += p->repaired;
+    if (!p->repaired && badness(p->code, &e) > all->badness) all->worst = e, all->badness = badness(p->code, &e);
+    return !ferror(stdout);
+}
+
+static void findings_end(const findings *all, hlsnap_result r, const hlsnap_error *err) {
+    const char *s = all->num == 1 ? "" : "s";
+    if (all->o->json) json("],");
+    if (all->o->json_lines) json("{");
+    if (all->o->json || all->o->json_lines) {
+        json("'found':%u,'repaired':%u,", all->num, all->repaired);
+        problem_json(r, err);
+        json("}\n");
+    } else if (!r && all->num) printf("ok: %llu problem%s, repaired\n", llu(all->num), s);
+    else if (!r) puts("ok");
+    else if (!all->num) puts(hlsnap_result_name(r));
+    else if (all->repaired) printf("%llu problem%s, %llu of them repaired\n", llu(all->num), s, llu(all->repaired));
+    else printf("%llu problem%s\n", llu(all->num), s);
+}
+
+/* The status is the worst one's, as verify's. */
 static hlsnap_result run_fsck(options *o, hlsnap_error *err) {
-    const hlsnap_result r = change_fsck(o, o->args[0], err);
-    if (o->json) json("{"), problem_json(r, err), json("}\n");
-    else puts(r ? hlsnap_result_name(r) : "ok");
+    findings all = {o, 0, 0, 0, HLSNAP_ZERO};
+    hlsnap_oci_desc desc;
+    hlsnap_result r;
+    if (o->json && o->json_lines) return fails(err, HLSNAP_ERR_ARG, "--json and --json-lines");
+    desc = bar_begin(o, NULL, 1);
+    desc.on_problem = found;
+    desc.user = &all;
+    if (o->json) json("{'problems':[");
+    r = in(o->args[0], hlsnap_oci_fsck_with(o->args[0], o->repair, &desc, err));
+    bar_end();
+    if (r && r != HLSNAP_ERR_CANCELLED && all.badness > badness(r, err)) {
+        *err = all.worst;
+        r = err->code;
+    }
+    findings_end(&all, r, err);
     return r;
 }
 
@@ -2317,7 +2368,7 @@ static const struct option_row {
     uint64_t from, to;
 } option_rows[] = {
     {"--json", NULL, "one JSON value instead of text for people", FLAG_AT(json)},
-    {"--json-lines", NULL, "one JSON object for each snapshot, a line each", FLAG_AT(json_lines)},
+    {"--json-lines", NULL, "one JSON object for each snapshot or problem, a line each", FLAG_AT(json_lines)},
     {"--long", NULL, "digests in full", FLAG_AT(full)},
     {"--match", "GLOB", "tags that match", TEXT_AT(match)},
     {"--tagged", NULL, "entries with a tag", FLAG_AT(tagged)},
@@ -2382,8 +2433,8 @@ static const command commands[] = {
      run_prune},
     {"du", "DIR", "", 1, 1, "--json", "what snapshots share, and have of their own", NULL, run_du},
     {"gc", "DIR", "", 1, 1, "--json --grace --wait", "remove what no tag leads to", NULL, run_gc},
-    {"fsck", "DIR", "", 1, 1, "--json --repair --wait", "check all entries and hash all blobs",
-     "Prints ok, or the first error's name. Without --repair nothing is written.", run_fsck},
+    {"fsck", "DIR", "", 1, 1, "--json --json-lines --repair --threads --wait", "check all entries and hash all blobs",
+     "Prints a line for each problem, then ok or how many there are. Without\n--repair nothing is written.", run_fsck},
     {"flatten", "DIR REF TAG", "0", 3, 3, "--json --any-cpu --threads --wait", "write a snapshot again, as one layer",
      "Prints the new digest. TAG may be REF.", run_flatten},
     {"copy", "DIR REF DIR2 [TAG]", "02!", 3, 4, "--json --max-bytes --wait", "copy a snapshot to another layout, with its digest",

@@ -1179,6 +1179,211 @@ static void other_versions(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- fsck tells all problems ---- */
+
+/* What was told: "CODE tag 8 digits of the digest" of each, * = repaired, in order of the alphabet. */
+static struct { char lines[64][120]; int num, repaired, stop; uint64_t done, total, calls, end; bool odd; } told;
+static bool tell(const hlsnap_oci_problem *p, void *user) {
+    const char *text = p->text;
+    if (user != &told || !p->text[0] || strlen(p->text) > 511 || (p->digest[0] && strlen(p->digest) != 71)) told.odd = true;
+    for (; *text; text++) if (*text < ' ' || *text > '~') told.odd = true;
+    if (told.num < 64) snprintf(told.lines[told.num], sizeof(told.lines[0]), "%s %s %.8s%s", hlsnap_result_name(p->code) + 11, p->tag, p->digest[0] ? p->digest + 7 : "-", p->repaired ? " *" : "");
+    told.num++;
+    told.repaired += p->repaired;
+    return told.num != told.stop;
+}
+static bool tell_progress(uint64_t done, uint64_t total, void *user) {
+    if (user != &told || done > total || done < told.done || (told.total && total != told.total)) told.odd = true;
+    told.done = done, told.total = total;
+    return ++told.calls != told.end;
+}
+static int by_text(const void *a, const void *b) { return strcmp((const char *)a, (const char *)b); }
+static hlsnap_result tells(const char *dir, bool repair, uint32_t threads, int stop, uint64_t end) {
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    hlsnap_result r;
+    memset(&told, 0, sizeof(told));
+    told.stop = stop, told.end = end;
+    d.threads = threads, d.on_problem = tell, d.user = &told;
+    if (threads > 1 || end) d.progress = tell_progress;
+    r = hlsnap_oci_fsck_with(dir, repair, &d, &err);
+    CHECK(!told.odd);
+    qsort(told.lines, told.num < 64 ? (size_t)told.num : 64, sizeof(told.lines[0]), by_text);
+    return r;
+}
+static void was_told(const char *want) { /* lines, each with an end */
+    char all[8000] = "";
+    int i;
+    for (i = 0; i < told.num && i < 64; i++) sprintf(all + strlen(all), "%s\n", told.lines[i]);
+    CHECK_STR(all, want);
+}
+static void line_add(char *lines, const char *fmt, const char *digest) { /* kept in order */
+    char rows[64][120];
+    int n = 0, i;
+    char *at, *save_at = NULL, copy[8000];
+    snprintf(copy, sizeof(copy), "%s", lines);
+    for (at = strtok_r(copy, "\n", &save_at); at; at = strtok_r(NULL, "\n", &save_at)) snprintf(rows[n++], 120, "%s", at);
+    snprintf(rows[n++], 120, fmt, digest ? digest + 7 : "");
+    qsort(rows, (size_t)n, sizeof(rows[0]), by_text);
+    for (i = 0, lines[0] = 0; i < n; i++) sprintf(lines + strlen(lines), "%s\n", rows[i]);
+}
+
+/* A layout with one of each kind of damage; lines: what is to be told of it. */
+static void damaged(const char *dir, bool repair, char lines[8000]) {
+    const char *const stars = "0000000000000000000000000000000000000000000000000000000000000000";
+    char digest[8][72], piece[72], d[140], text[200];
+    int i;
+    lines[0] = 0;
+    for (i = 0; i < 8; i++) {
+        hlsnap_snapshot *s = snapshot_small((uint64_t)(10 * i + 1));
+        snprintf(text, sizeof(text), "v%d", i);
+        CHECK_EQ(save(dir, text, s, digest[i]), 0);
+        hlsnap_snapshot_release(s);
+    }
+    CHECK_EQ(hlsnap_oci_tag(dir, "v0", "also", &err), 0); /* two tags of one manifest that is lost: one problem */
+    CHECK_EQ(sh("rm %s/%s", dir, manifest_name(digest[0])), 0);
+    line_add(lines, "FILE v0 %.8s", digest[0]);
+    piece_of(dir, digest[1], "chunks.v1", piece);
+    CHECK_EQ(sh("rm %s/%s", dir, manifest_name(piece)), 0);
+    line_add(lines, "FILE v1 %.8s", piece);
+    piece_of(dir, digest[2], "memory.v1", piece);
+    CHECK_EQ(sh("printf x | dd of=%s/%s bs=1 seek=9000 conv=notrunc status=none", dir, manifest_name(piece)), 0);
+    line_add(lines, "DIGEST v2 %.8s", piece);
+    piece_of(dir, digest[3], "memory.v1", piece);
+    CHECK_EQ(sh("truncate -s 4096 %s/%s", dir, manifest_name(piece)), 0);
+    line_add(lines, "SIZE v3 %.8s", piece);
+    CHECK_EQ(sh("printf x | dd of=%s/%s bs=1 seek=20 conv=notrunc status=none", dir, manifest_name(digest[4])), 0);
+    line_add(lines, "DIGEST v4 %.8s", digest[4]);
+    piece_of(dir, digest[5], "config.v1+json", piece); /* and a blob behind a config that is damaged */
+    CHECK_EQ(sh("printf x | dd of=%s/%s bs=1 seek=20 conv=notrunc status=none", dir, manifest_name(piece)), 0);
+    line_add(lines, "DIGEST v5 %.8s", piece);
+    piece_of(dir, digest[5], "memory.v1", piece);
+    CHECK_EQ(sh("rm %s/%s && mkdir %s/%s", dir, manifest_name(piece), dir, manifest_name(piece)), 0);
+    line_add(lines, "FILE v5 %.8s", piece);
+    { /* v6: a manifest that means v7's chunk list for its own memory */
+        char *m = text_read(dir, manifest_name(digest[6])), *now, other[72];
+        piece_of(dir, digest[6], "chunks.v1", piece);
+        piece_of(dir, digest[7], "chunks.v1", other);
+        now = replaced(m, piece, other);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v6", &err), 0);
+        listed(dir, MANIFEST_TYPE, now, "w6", NULL, d);
+        free(m), free(now);
+        line_add(lines, "CONFIG w6 %.8s", d); /* whose config says the other one */
+        piece_of(dir, digest[6], "memory.v1", piece);
+        line_add(lines, "DIGEST w6 %.8s", piece); /* it cannot be both */
+    }
+    CHECK_EQ(hlsnap_oci_tag(dir, "v7", "v1b", &err), 0);
+    edit(dir, "index.json", "\"v1b\"", "\"v7\"");
+    line_add(lines, "AMBIGUOUS v7 %.8s", digest[7]);
+    {
+        char *m = text_read(dir, manifest_name(digest[7]));
+        entry_add(dir, MANIFEST_TYPE, digest[7], strlen(m) + 5, "misfit", NULL); /* its descriptor is wrong */
+        line_add(lines, "SIZE misfit %.8s", digest[7]);
+        free(m);
+    }
+    CHECK_EQ(sh("echo y >%s/blobs/sha256/stray; echo z >%s/blobs/sha256/%s", dir, dir, stars), 0);
+    line_add(lines, "FILE  -", NULL);
+    line_add(lines, "DIGEST  00000000", NULL); /* of all that is not read nobody knows where it leads: it stays */
+    CHECK_EQ(sh("rm %s/oci-layout", dir), 0);
+    line_add(lines, repair ? "FILE  - *" : "FILE  -", NULL);
+}
+
+static void tells_all(void) {
+    static char lines[8000], first[512];
+    int how, problems;
+    for (how = 0; how < 4; how++) {
+        const bool repair = how % 2;
+        const uint32_t threads = how < 2 ? 1 : 4;
+        const char *dir = fresh();
+        hlsnap_oci_desc d = HLSNAP_ZERO;
+        damaged(dir, repair, lines);
+        CHECK_EQ(sh("find %s -type f | sort | xargs sha256sum >before", dir), 0);
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_FILE); /* oci-layout is the first */
+        CHECK(strstr(err.msg, "oci-layout") && strstr(err.msg, " (and more)"));
+        CHECK_EQ(sh("find %s -type f | sort | xargs sha256sum | cmp - before", dir), 0);
+        CHECK_EQ(tells(dir, repair, threads, 0, 0), HLSNAP_ERR_FILE);
+        was_told(lines);
+        CHECK_EQ(told.repaired, repair);
+        problems = told.num;
+        snprintf(first, sizeof(first), "%s", err.msg);
+        d.threads = 5 - threads; /* and the first one does not depend on threads */
+        if (!repair) CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &d, &err), HLSNAP_ERR_FILE);
+        if (!repair) CHECK_STR(err.msg, first);
+        CHECK_EQ(tells(dir, false, threads, 3, 0), HLSNAP_ERR_CANCELLED); /* who has heard enough */
+        CHECK_EQ(told.num, 3);
+        CHECK(strstr(err.msg, "cancelled by on_problem") != NULL);
+        CHECK_EQ(tells(dir, false, threads, problems - 1, 0), HLSNAP_ERR_CANCELLED); /* in the middle of the blobs */
+        CHECK_EQ(told.num, problems - 1);
+    }
+}
+
+static void tells_progress(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    uint32_t threads;
+    uint64_t calls, k;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(save(dir, "v2", s, NULL), 0);
+    for (threads = 1; threads <= 4; threads += 3) {
+        CHECK_EQ(tells(dir, false, threads, 0, 1000), HLSNAP_OK);
+        CHECK_EQ(told.num, 0);
+        if (!CHECK(told.done == told.total && told.total > 40 * 4096)) printf("# %llu of %llu\n", (unsigned long long)told.done, (unsigned long long)told.total);
+        calls = told.calls;
+        CHECK(calls > 4);
+        for (k = 1; k < (threads == 1 ? calls : 5); k++) {
+            CHECK_EQ(tells(dir, k % 2, threads, 0, k), HLSNAP_ERR_CANCELLED);
+            CHECK_EQ(told.calls, k);
+        }
+    }
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+    hlsnap_snapshot_release(s);
+}
+
+/* Lost or malformed, the index hides neither what is wrong with the blobs nor oci-layout; repair mends the one and leaves the other
+   alone. A blob that nobody needs goes. */
+static void tells_beside_the_index(void) {
+    int how;
+    for (how = 0; how < 4; how++) {
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1);
+        const bool lost = how % 2, repair = how / 2;
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        CHECK_EQ(sh("echo z >%s/blobs/sha256/%064d; rm %s/oci-layout %s/.hlsnap.lock; %s %s/index.json", dir, 7, dir, dir, lost ? "rm" : "truncate -s 9", dir), 0);
+        CHECK_EQ(tells(dir, repair, 1, 0, 0), lost && repair ? HLSNAP_OK : lost ? HLSNAP_ERR_FILE : HLSNAP_ERR_JSON);
+        if (lost && !repair) was_told("DIGEST  00000000\nFILE  -\nFILE  -\n");
+        if (lost && repair) was_told("DIGEST  00000000 *\nFILE  - *\nFILE  - *\n");
+        if (!lost) was_told("DIGEST  00000000\nFILE  -\nJSON  -\n");
+        if (!lost || !repair) CHECK_EQ(sh("test -e %s/blobs/sha256/%064d && ! test -e %s/oci-layout && ! test -e %s/.hlsnap.lock", dir, 7, dir, dir), 0);
+        if (lost && repair) CHECK_EQ(tells(dir, false, 2, 0, 0), HLSNAP_OK);
+        hlsnap_snapshot_release(s);
+    }
+}
+
+/* As many problems as somebody likes to make cost time that grows with them, and the callback decides how much is written. */
+static void tells_very_many(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    enum { N = 100000 };
+    char *text = (char *)malloc((size_t)N * 220 + 100), *at = text;
+    clock_t began;
+    int i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    at += sprintf(at, "{\"schemaVersion\":2,\"manifests\":[");
+    for (i = 0; i < N; i++)
+        at += sprintf(at, "%s{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"sha256:%064x\",\"size\":%d,\"annotations\":{\"org.opencontainers.image.ref.name\":\"t%d\"}}",
+                      i ? "," : "", i + 1, i % 2 ? 7 : i, i % 4 ? i : 0);
+    at += sprintf(at, "]}");
+    text_write(dir, "index.json", text, (size_t)(at - text));
+    began = clock();
+    CHECK_EQ(tells(dir, false, 4, 0, 0), HLSNAP_ERR_INDEX); /* one has no bytes, and is not there, too */
+    printf("# %d problems in %ld ms of this process's time\n", told.num, (long)((clock() - began) / (CLOCKS_PER_SEC / 1000)));
+    CHECK_EQ(told.num, N + 1);
+    CHECK(clock() - began < 60 * CLOCKS_PER_SEC);
+    CHECK_EQ(tells(dir, false, 1, 5, 0), HLSNAP_ERR_CANCELLED);
+    CHECK_EQ(told.num, 5);
+    free(text);
+    hlsnap_snapshot_release(s);
+}
+
 static void times(void) {
     static const struct { const char *text; int64_t t; } rows[] = {
         {"1970-01-01T00:00:01Z", 1}, {"2026-11-29T08:15:30Z", 1795940130}, {"2026-11-29T09:15:30+01:00", 1795940130}, {"2026-11-29t08:15:30.123456789z", 1795940130},
@@ -1234,7 +1439,7 @@ static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TES
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
     TEST(untags_by_the_rule), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
-    TEST(other_versions), TEST(times)};
+    TEST(other_versions), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
 int main(int argc, char **argv) {
     char home[200];
