@@ -390,7 +390,7 @@ check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool 
 check "not a tag" exits 2 HLSNAP_ERR_ARG tool tag made a 'a b'
 flipped() { # one bit: verify says so on both ways out; what is not asked to verify does not
     rm -rf flip && cp -r made flip && expect flip flip a && exits 49 "hlsnap_tool: verify: HLSNAP_ERR_DIGEST: " tool verify flip a &&
-        [ "$(cat out)" = HLSNAP_ERR_DIGEST ] && exits 49 HLSNAP_ERR_DIGEST tool fsck flip && [ "$(cat out)" = HLSNAP_ERR_DIGEST ] &&
+        [ "$(cat out)" = HLSNAP_ERR_DIGEST ] && exits 49 HLSNAP_ERR_DIGEST tool fsck flip && grep -qE '^HLSNAP_ERR_DIGEST  sha256:[0-9a-f]{12}  a  blobs/sha256/' out && [ "$(tail -n 1 out)" = "1 problem" ] &&
         exits 49 HLSNAP_ERR_DIGEST tool diff --verify flip a b && exits 49 HLSNAP_ERR_DIGEST tool flatten flip a f && tool map flip a >/dev/null &&
         tool diff flip a made a >/dev/null # believes the digests
 }
@@ -470,6 +470,7 @@ check "one bar for three: diff --verify" rises "'hash A' 'hash B' compare" diff 
 check "a bar on a narrow terminal" narrow
 check "a bar on one that becomes narrower" resized
 check "^C" exits 23 "" expect interrupted default ./hlsnap_tool verify syn big
+check "^C of fsck" exits 23 "" expect interrupted default ./hlsnap_tool fsck syn
 check "^C that is ignored" exits 0 "" expect interrupted ignored ./hlsnap_tool verify syn big
 check "none on a dumb one" sh -c 'script -qec "TERM=dumb ./hlsnap_tool verify syn big" /dev/null >out 2>&1; [ "$(tr -d "\r" <out)" = ok ]'
 
@@ -499,11 +500,6 @@ graces() { # what is younger stays
     for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
 }
 check "gc --grace, with units" graces
-repaired() { # a blob that nobody needs, and whose name is not its sha256
-    rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
-        says ok tool fsck --repair store && says ok tool fsck store
-}
-check "fsck --repair" repaired
 same_json() { # same_json STATUS WANT COMMAND...: one JSON value on standard output, with these members
     want=$1 members=$2
     shift 2
@@ -512,6 +508,36 @@ same_json() { # same_json STATUS WANT COMMAND...: one JSON value on standard out
     cat out err
     [ "$got" = "$want" ] && expect json "$members" <out
 }
+mended() { # mended HOW-MANY COMMAND...: fsck found as many, and repaired them
+    many=$1
+    shift
+    "$@" >out 2>err || { cat out err; return 1; }
+    cat out err
+    [ ! -s err ] && [ "$(tail -n 1 out)" = "ok: $many, repaired" ] && [ "$(grep -c '  repaired: ' out)" = "${many%% *}" ]
+}
+tells() { # each problem once, whatever the order; those that cannot be mended stay
+    rm -rf store && cp -r made store && m=$(expect damage store a memory bad) && g=$(expect damage store b manifest gone) &&
+        echo x >store/blobs/sha256/notes.txt && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && rm store/oci-layout &&
+        m=${m##*/} g=${g##*/} || return 1
+    for threads in 1 3; do
+        exits 47 "hlsnap_tool: fsck: HLSNAP_ERR_FILE: store: hlsnap_oci_fsck_with: oci-layout" tool fsck --threads $threads store &&
+            [ "$(wc -l <out)" = 6 ] && [ "$(tail -n 1 out)" = "5 problems" ] && grep -q "^HLSNAP_ERR_FILE  -  -  oci-layout" out &&
+            grep -q "^HLSNAP_ERR_DIGEST  sha256:$(echo "$m" | cut -c1-12)  a  blobs/sha256/$m: " out &&
+            grep -q "^HLSNAP_ERR_FILE  sha256:$(echo "$g" | cut -c1-12)  b  " out && grep -q "notes.txt: no blob's name$" out &&
+            grep -q "^HLSNAP_ERR_DIGEST  sha256:000000000000  -  blobs" out || return 1
+    done
+    same_json 47 '{"found":5,"repaired":0,"ok":false,"error":"HLSNAP_ERR_FILE","status":47,"problems":[{"error":"HLSNAP_ERR_FILE","tag":"","digest":"","repaired":false,"status":47},{"tag":"b","digest":"sha256:'"$g"'"},{},{},{}]}' \
+        tool fsck --json --threads 1 store && { tool fsck --json-lines store 2>err; [ $? = 47 ]; } >out && [ "$(wc -l <out)" = 6 ] &&
+        tail -n 1 out >last && expect json '{"found":5,"repaired":0,"ok":false,"status":47}' <last && head -n 1 out >first && expect json '{"status":47,"repaired":false}' <first &&
+        exits 2 "--json and --json-lines" tool fsck --json --json-lines store && exits 47 "" tool fsck --repair store &&
+        [ "$(tail -n 1 out)" = "5 problems, 1 of them repaired" ] && [ "$(tool fsck store 2>err | tail -n 1)" = "4 problems" ]
+}
+repaired() { # a blob that nobody needs, and whose name is not its sha256
+    rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
+        mended "1 problem" tool fsck --repair store && says ok tool fsck store
+}
+check "fsck --repair" repaired
+check "fsck names all problems" tells
 verifies_all() { # a line for each snapshot, whatever its tags; the worst one's status
     rm -rf two && cp -r made two && tool tag two a again && tool verify --all two >out 2>err && cat out err && [ ! -s err ] &&
         cut -d' ' -f1-3 out | xargs >lines && sed 's/^\(.\{19\}\).*/ok \1/' digests | xargs | cmp - lines && grep -q '^ok  .*  a, again$' out ||
@@ -719,9 +745,9 @@ stray() { # nobody's: in the way of nothing but fsck
 }
 repairs() { # oci-layout, a link in the place of a blob that nobody needs, what killed writers left
     rm -rf store && cp -r made store && rm store/oci-layout && ln -s /etc/passwd "store/blobs/sha256/$(printf '%064d' 7)" && mkdir store/.hlsnap-tmp &&
-        echo x >store/.hlsnap-0123abcd.tmp && echo x >store/.hlsnap-tmp/.hlsnap-4567.tmp && exits 47 oci-layout tool fsck store && says ok tool fsck --repair store && says ok tool verify store a &&
+        echo x >store/.hlsnap-0123abcd.tmp && echo x >store/.hlsnap-tmp/.hlsnap-4567.tmp && exits 47 oci-layout tool fsck store && mended "2 problems" tool fsck --repair store && says ok tool verify store a &&
         [ "$(find store -name '.hlsnap-*' -o -type l)" = "" ] && echo '{"imageLayoutVersion":"2.0.0"}' >store/oci-layout && exits 40 LAYOUT tool fsck --repair store &&
-        rm store/oci-layout && says ok tool fsck --repair store
+        rm store/oci-layout && mended "1 problem" tool fsck --repair store
 }
 tagged_twice() {
     rm -rf store && cp -r made store && sed -i 's/"b"/"a"/' store/index.json && exits 42 AMBIGUOUS tool verify store a && exits 42 AMBIGUOUS tool fsck store && tool rm store a >out && tool tag store "$a" a && says ok tool verify store a

@@ -309,16 +309,21 @@ def check_du(path):
     same("all", (got["own_bytes"], got["disk_bytes"], got["blobs"]), (total, sum(sizes_there), len(sizes_there)))
 
 
-def check_json(want):
-    got = json.load(sys.stdin)
-    if isinstance(got, list):
-        same("length", len(got), len(json.loads(want)))
-        pairs = zip(got, json.loads(want))
+def holds(name, got, want):
+    """Of objects, the members that are wanted; of arrays, as many."""
+    if isinstance(want, dict):
+        for key, value in want.items():
+            holds(f"{name}.{key}", got[key], value)
+    elif isinstance(want, list):
+        same(f"{name}: length", len(got), len(want))
+        for i, (one, other) in enumerate(zip(got, want)):
+            holds(f"{name}[{i}]", one, other)
     else:
-        pairs = [(got, json.loads(want))]
-    for one, other in pairs:
-        for name, value in other.items():
-            same(name, one[name], value)
+        same(name, got, want)
+
+
+def check_json(want):
+    holds("value", json.load(sys.stdin), json.loads(want))
 
 
 def stored_in(config, r):
