@@ -2017,7 +2017,6 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
-/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 /* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
 static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
     hlsnap_error unused;
@@ -2026,6 +2025,7 @@ static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
         hlsnap__pwrite(store->lock, "i", 1, 0, &unused);
 }
 
+/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
     struct stat st;
     int r, saved;
@@ -4654,6 +4654,14 @@ static hlsnap_result hlsnap__oci_fsync_dirs(const hlsnap__oci_store *store, hlsn
     return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
 }
 
+/* Where there is no index yet the lock file says so, and must be on the disk before a blob has its name: btrfs brings names to the
+   disk with the next file that is synced, whatever its directory, and after a power loss the blobs would be those of an index
+   that is lost. */
+static hlsnap_result hlsnap__oci_fsync_unborn(const hlsnap__oci_store *store, const hlsnap__oci_index *index,
+                                              hlsnap_error *err) {
+    return index->there ? HLSNAP_OK : hlsnap__oci_fsync(store->root, "the layout", err);
+}
+
 /* The parent of a layout that may be new. */
 static hlsnap_result hlsnap__oci_fsync_parent(const hlsnap__oci_store *store, hlsnap_error *err) {
     int parent = openat(store->root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -4684,6 +4692,7 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__oci_ind
     edit.drop = NULL;
     edit.created = save->desc.created ? save->desc.created : hlsnap__oci_now();
     r = hlsnap__oci_index_make(&save->text, index, &edit, err);
+    if (!r) r = hlsnap__oci_fsync_unborn(&save->store, index, err);
     if (!r) r = hlsnap__oci_known_commit(save, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (save->blobs[i].size)
@@ -7879,6 +7888,7 @@ static hlsnap_result hlsnap__oci_copy_publish(hlsnap__oci_copying *copy, hlsnap_
     edit.created = copy->created;
     keep = !copy->tag && hlsnap__oci_copy_is_listed(index, &edit);
     if (!keep) r = hlsnap__oci_index_make(&copy->text, index, &edit, err);
+    if (!r) r = hlsnap__oci_fsync_unborn(store, index, err);
     if (!r) r = hlsnap__oci_copy_name(copy, err);
     if (!r && !keep) r = hlsnap__oci_root_write(store, file, "index.json", copy->text.at, copy->text.size, err);
     if (!r && !marked) {
