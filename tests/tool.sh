@@ -500,6 +500,14 @@ graces() { # what is younger stays
     for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
 }
 check "gc --grace, with units" graces
+
+future() { # said where it counts, and not where nothing is held back
+    rm -rf store && cp -r made store && tool rm store b >out && find store/blobs -type f -exec touch -d "30 minutes" {} + &&
+        says "are dated in the future" tool gc store && says "0 bytes freed" tool gc store &&
+        tool gc --grace 0 store >out && ! grep -q future out && ! grep -q "^0 bytes" out
+}
+check "gc of blobs from the future" future
+
 same_json() { # same_json STATUS WANT COMMAND...: one JSON value on standard output, with these members
     want=$1 members=$2
     shift 2
