@@ -1597,8 +1597,11 @@ static hlsnap_result hlsnap__oci_read_text_once(int root, const char *path, uint
 #define HLSNAP__OCI_TRIES_UNBORN 3 /* where there was never an index */
 #define HLSNAP__OCI_LOCK ".hlsnap.lock"
 
-/* Whether a lock file says that no index was written yet, which it says from the first one on: that save is at work, or was
-   killed. */
+/* What a lock file says of the index, in its only byte. Empty: none was written yet: the first save is at work, or was killed. */
+#define HLSNAP__OCI_MARK_WAS 'i'   /* there was one */
+#define HLSNAP__OCI_MARK_DOUBT '?' /* it was made where blobs lay already: what they are is to be looked at first */
+
+/* Whether a lock file says that no index was written yet. */
 static bool hlsnap__oci_unborn(int root) {
     struct stat st;
     return fstatat(root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && !st.st_size;
@@ -1836,26 +1839,81 @@ static int hlsnap__oci_link_fd(int fd, int at, const char *name) {
     return linkat(fd, "", at, name, HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
 }
 
-/* Makes the lock file: its descriptor, or -1 and errno. Where it is to be somebody else's too, it is that before it has its
-   name: others would find one that they may not open. */
+/* A name that no other save uses. */
+static void hlsnap__oci_temp_name(char *to, size_t cap) {
+    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
+}
+
+static hlsnap_result hlsnap__oci_exists(int root, const char *name, bool *there, hlsnap_error *err);
+static bool hlsnap__oci_has_blobs(int root);
+static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err);
+
+/* Makes of a new file a lock file, in doubt or not. Where there is an index, a full disk hinders nobody who removes something:
+   the doubt is about a day when there is none. */
+static hlsnap_result hlsnap__oci_lock_fill(const hlsnap__oci_store *store, int fd, bool doubt, hlsnap_error *err) {
+    static const char mark = HLSNAP__OCI_MARK_DOUBT;
+    hlsnap_error unused;
+    bool indexed = false;
+    hlsnap_result r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    if (r || !doubt) return r;
+    r = hlsnap__file_room(1, "the lock file", err);
+    if (!r) r = hlsnap__pwrite(fd, &mark, 1, 0, err);
+    if (!r) r = hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, err); /* the name must not be on the disk without it */
+    if (r) hlsnap__oci_exists(store->root, "index.json", &indexed, &unused);
+    return indexed ? HLSNAP_OK : r;
+}
+
+/* Makes the lock file, which is what it shall be before it has its name: its descriptor, or -1 and errno. */
+static int hlsnap__oci_lock_make_whole(const hlsnap__oci_store *store, bool doubt, hlsnap_result *r,
+                                       hlsnap_error *err) {
+    char temp[64] = "";
+    int fd = openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode), named = -1, saved;
+    if (fd < 0 && doubt) {
+        hlsnap__oci_temp_name(temp, sizeof(temp));
+        fd = openat(store->root, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
+    }
+    if (fd < 0) return -1;
+    *r = hlsnap__oci_lock_fill(store, fd, doubt, err);
+    if (!*r)
+        named = temp[0] ? linkat(store->root, temp, store->root, HLSNAP__OCI_LOCK, 0)
+                        : hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK);
+    saved = errno;
+    if (temp[0]) unlinkat(store->root, temp, 0);
+    if (named != 0) close(fd);
+    errno = saved;
+    return named == 0 ? fd : -1;
+}
+
+/* Makes the lock file: its descriptor, or -1 and errno. Others would find one that they may not open, or that says that there
+   never was an index: where it is to be theirs, too, or where blobs lie, it is made whole. Without links that cannot be done;
+   then it is empty for a moment. */
 static int hlsnap__oci_lock_make(const hlsnap__oci_store *store, hlsnap_result *r, hlsnap_error *err) {
     const bool ours = store->lock_mode == 0600 && store->uid == geteuid() && store->gid == getegid();
-    int fd = ours ? -1 : openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode);
-    bool named = false;
-    int saved;
+    struct stat st;
+    bool doubt;
+    int fd;
     *r = HLSNAP_OK;
-    if (fd >= 0) {
-        *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
-        named = !*r && hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK) == 0;
-        if (named) return fd;
-        saved = errno;
-        close(fd);
-        errno = saved;
-        if (*r || saved == EEXIST) return -1;
+    if (fstatat(store->root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    doubt = hlsnap__oci_has_blobs(store->root);
+    if (!ours || doubt) {
+        fd = hlsnap__oci_lock_make_whole(store, doubt, r, err);
+        if (fd >= 0 || *r || errno == EEXIST) return fd;
     }
     fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
-    if (fd >= 0) *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    if (fd >= 0) *r = hlsnap__oci_lock_fill(store, fd, doubt, err);
     return fd;
+}
+
+/* What the lock file says of the index; 0: nothing. */
+static char hlsnap__oci_mark(const hlsnap__oci_store *store) {
+    hlsnap_error unused;
+    struct stat st;
+    char mark = HLSNAP__OCI_MARK_DOUBT;
+    if (fstat(store->lock, &st) == 0 && !st.st_size) return 0;
+    return hlsnap__pread(store->lock, &mark, 1, 0, &unused) ? HLSNAP__OCI_MARK_DOUBT : mark;
 }
 
 /* A lock that is held must keep others out. Where a file system passes locks on as its own process's, all get them. */
@@ -2017,14 +2075,15 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
-/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
-/* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
+/* Notes in the lock file that there is an index, for the day when there is none. Best effort. Under the index lock. */
 static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
+    static const char mark = HLSNAP__OCI_MARK_WAS;
     hlsnap_error unused;
-    struct stat st;
-    if (fstat(store->lock, &st) == 0 && !st.st_size && !hlsnap__file_room(1, "the lock file", &unused))
-        hlsnap__pwrite(store->lock, "i", 1, 0, &unused);
+    if (hlsnap__oci_mark(store) != mark && !hlsnap__file_room(1, "the lock file", &unused))
+        hlsnap__pwrite(store->lock, &mark, 1, 0, &unused);
 }
+
+/* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
 
 static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err) {
     struct stat st;
@@ -2057,11 +2116,6 @@ typedef struct hlsnap__oci_blob {
 static void hlsnap__oci_blob_none(hlsnap__oci_blob *b) {
     memset(b, 0, sizeof(*b));
     b->fd = -1;
-}
-
-/* A name that no other save uses. */
-static void hlsnap__oci_temp_name(char *to, size_t cap) {
-    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
 }
 
 /* A new empty file in a directory of its own at the root, never beside the blobs, where tools take every name for a digest.
@@ -4738,15 +4792,37 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     return r;
 }
 
-/* A layout without an index that had one: a new one would make garbage of all that it listed. */
-static hlsnap_result hlsnap__oci_lost_check(const hlsnap__oci_store *store, hlsnap_error *err) {
-    bool indexed = false;
+/* Whether an index that is not there is lost. Under the index lock: who names blobs holds it until there is one. Where nothing
+   else says whether there was one, the blobs do; that there was none is noted for the next one. */
+static hlsnap_result hlsnap__oci_lost_look(const hlsnap__oci_store *store, hlsnap_error *err) {
+    hlsnap_error unused;
     uint32_t found = 0;
+    bool indexed = false;
+    int fd;
+    hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
+    if (r || indexed) return r;
+    if (!store->made_lock && hlsnap__oci_mark(store) != HLSNAP__OCI_MARK_DOUBT)
+        return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? HLSNAP_OK : err->code;
+    r = hlsnap__oci_strays(store, NULL, &found, err);
+    if (r || found) return r ? r : hlsnap__oci_index_lost(err);
+    if (!hlsnap__oci_mark(store)) return HLSNAP_OK;
+    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return HLSNAP_OK; /* then the next one looks, too */
+    hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, &unused);
+    close(fd);
+    return HLSNAP_OK;
+}
+
+/* A layout without an index that had one: a new one would make garbage of all that it listed. */
+static hlsnap_result hlsnap__oci_lost_check(hlsnap__oci_store *store, hlsnap_error *err) {
+    bool indexed = false;
     hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
     if (r || indexed || store->made_sha256) return r;
-    if (!store->made_lock) return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? r : err->code;
-    r = hlsnap__oci_strays(store, NULL, &found, err); /* nothing says so but what lies there */
-    return r || !found ? r : hlsnap__oci_index_lost(err);
+    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    if (r) return r;
+    r = hlsnap__oci_lost_look(store, err);
+    hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_INDEX);
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
