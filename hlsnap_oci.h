@@ -1597,8 +1597,11 @@ static hlsnap_result hlsnap__oci_read_text_once(int root, const char *path, uint
 #define HLSNAP__OCI_TRIES_UNBORN 3 /* where there was never an index */
 #define HLSNAP__OCI_LOCK ".hlsnap.lock"
 
-/* Whether a lock file says that no index was written yet, which it says from the first one on: that save is at work, or was
-   killed. */
+/* What a lock file says of the index, in its only byte. Empty: none was written yet: the first save is at work, or was killed. */
+#define HLSNAP__OCI_MARK_WAS 'i'   /* there was one */
+#define HLSNAP__OCI_MARK_DOUBT '?' /* it was made where blobs lay already: what they are is to be looked at first */
+
+/* Whether a lock file says that no index was written yet. */
 static bool hlsnap__oci_unborn(int root) {
     struct stat st;
     return fstatat(root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && !st.st_size;
@@ -1836,26 +1839,81 @@ static int hlsnap__oci_link_fd(int fd, int at, const char *name) {
     return linkat(fd, "", at, name, HLSNAP__OCI_AT_EMPTY_PATH); /* no /proc; takes CAP_DAC_READ_SEARCH on old kernels */
 }
 
-/* Makes the lock file: its descriptor, or -1 and errno. Where it is to be somebody else's too, it is that before it has its
-   name: others would find one that they may not open. */
+/* A name that no other save uses. */
+static void hlsnap__oci_temp_name(char *to, size_t cap) {
+    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
+}
+
+static hlsnap_result hlsnap__oci_exists(int root, const char *name, bool *there, hlsnap_error *err);
+static bool hlsnap__oci_has_blobs(int root);
+static hlsnap_result hlsnap__oci_fsync(int fd, const char *what, hlsnap_error *err);
+
+/* Makes of a new file a lock file, in doubt or not. Where there is an index, a full disk hinders nobody who removes something:
+   the doubt is about a day when there is none. */
+static hlsnap_result hlsnap__oci_lock_fill(const hlsnap__oci_store *store, int fd, bool doubt, hlsnap_error *err) {
+    static const char mark = HLSNAP__OCI_MARK_DOUBT;
+    hlsnap_error unused;
+    bool indexed = false;
+    hlsnap_result r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    if (r || !doubt) return r;
+    r = hlsnap__file_room(1, "the lock file", err);
+    if (!r) r = hlsnap__pwrite(fd, &mark, 1, 0, err);
+    if (!r) r = hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, err); /* the name must not be on the disk without it */
+    if (r) hlsnap__oci_exists(store->root, "index.json", &indexed, &unused);
+    return indexed ? HLSNAP_OK : r;
+}
+
+/* Makes the lock file, which is what it shall be before it has its name: its descriptor, or -1 and errno. */
+static int hlsnap__oci_lock_make_whole(const hlsnap__oci_store *store, bool doubt, hlsnap_result *r,
+                                       hlsnap_error *err) {
+    char temp[64] = "";
+    int fd = openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode), named = -1, saved;
+    if (fd < 0 && doubt) {
+        hlsnap__oci_temp_name(temp, sizeof(temp));
+        fd = openat(store->root, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
+    }
+    if (fd < 0) return -1;
+    *r = hlsnap__oci_lock_fill(store, fd, doubt, err);
+    if (!*r)
+        named = temp[0] ? linkat(store->root, temp, store->root, HLSNAP__OCI_LOCK, 0)
+                        : hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK);
+    saved = errno;
+    if (temp[0]) unlinkat(store->root, temp, 0);
+    if (named != 0) close(fd);
+    errno = saved;
+    return named == 0 ? fd : -1;
+}
+
+/* Makes the lock file: its descriptor, or -1 and errno. Others would find one that they may not open, or that says that there
+   never was an index: where it is to be theirs, too, or where blobs lie, it is made whole. Without links that cannot be done;
+   then it is empty for a moment. */
 static int hlsnap__oci_lock_make(const hlsnap__oci_store *store, hlsnap_result *r, hlsnap_error *err) {
     const bool ours = store->lock_mode == 0600 && store->uid == geteuid() && store->gid == getegid();
-    int fd = ours ? -1 : openat(store->root, ".", HLSNAP__OCI_O_TMPFILE | O_RDWR | O_CLOEXEC, store->lock_mode);
-    bool named = false;
-    int saved;
+    struct stat st;
+    bool doubt;
+    int fd;
     *r = HLSNAP_OK;
-    if (fd >= 0) {
-        *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
-        named = !*r && hlsnap__oci_link_fd(fd, store->root, HLSNAP__OCI_LOCK) == 0;
-        if (named) return fd;
-        saved = errno;
-        close(fd);
-        errno = saved;
-        if (*r || saved == EEXIST) return -1;
+    if (fstatat(store->root, HLSNAP__OCI_LOCK, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    doubt = hlsnap__oci_has_blobs(store->root);
+    if (!ours || doubt) {
+        fd = hlsnap__oci_lock_make_whole(store, doubt, r, err);
+        if (fd >= 0 || *r || errno == EEXIST) return fd;
     }
     fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, store->lock_mode);
-    if (fd >= 0) *r = hlsnap__oci_give(store, fd, store->lock_mode, HLSNAP__OCI_LOCK, err);
+    if (fd >= 0) *r = hlsnap__oci_lock_fill(store, fd, doubt, err);
     return fd;
+}
+
+/* What the lock file says of the index; 0: nothing. */
+static char hlsnap__oci_mark(const hlsnap__oci_store *store) {
+    hlsnap_error unused;
+    struct stat st;
+    char mark = HLSNAP__OCI_MARK_DOUBT;
+    if (fstat(store->lock, &st) == 0 && !st.st_size) return 0;
+    return hlsnap__pread(store->lock, &mark, 1, 0, &unused) ? HLSNAP__OCI_MARK_DOUBT : mark;
 }
 
 /* A lock that is held must keep others out. Where a file system passes locks on as its own process's, all get them. */
@@ -2017,12 +2075,12 @@ static hlsnap_result hlsnap__oci_store_open(const char *dir, hlsnap__oci_store *
     return r ? r : hlsnap__oci_make_dir(store, store->blobs, "sha256", &store->sha256, &store->made_sha256, err);
 }
 
-/* Notes in the lock file that there is an index, for the day when there is none. Best effort. */
+/* Notes in the lock file that there is an index, for the day when there is none. Best effort. Under the index lock. */
 static void hlsnap__oci_index_noted(const hlsnap__oci_store *store) {
+    static const char mark = HLSNAP__OCI_MARK_WAS;
     hlsnap_error unused;
-    struct stat st;
-    if (fstat(store->lock, &st) == 0 && !st.st_size && !hlsnap__file_room(1, "the lock file", &unused))
-        hlsnap__pwrite(store->lock, "i", 1, 0, &unused);
+    if (hlsnap__oci_mark(store) != mark && !hlsnap__file_room(1, "the lock file", &unused))
+        hlsnap__pwrite(store->lock, &mark, 1, 0, &unused);
 }
 
 /* Brings a file or directory to the disk. Some file systems have nothing that a directory could be synced with, and say EINVAL. */
@@ -2057,11 +2115,6 @@ typedef struct hlsnap__oci_blob {
 static void hlsnap__oci_blob_none(hlsnap__oci_blob *b) {
     memset(b, 0, sizeof(*b));
     b->fd = -1;
-}
-
-/* A name that no other save uses. */
-static void hlsnap__oci_temp_name(char *to, size_t cap) {
-    hlsnap__format(to, cap, ".hlsnap-%ld-%llx.tmp", (long)getpid(), (unsigned long long)hlsnap__now_ns());
 }
 
 /* A new empty file in a directory of its own at the root, never beside the blobs, where tools take every name for a digest.
@@ -4747,15 +4800,37 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     return r;
 }
 
-/* A layout without an index that had one: a new one would make garbage of all that it listed. */
-static hlsnap_result hlsnap__oci_lost_check(const hlsnap__oci_store *store, hlsnap_error *err) {
-    bool indexed = false;
+/* Whether an index that is not there is lost. Under the index lock: who names blobs holds it until there is one. Where nothing
+   else says whether there was one, the blobs do; that there was none is noted for the next one. */
+static hlsnap_result hlsnap__oci_lost_look(const hlsnap__oci_store *store, hlsnap_error *err) {
+    hlsnap_error unused;
     uint32_t found = 0;
+    bool indexed = false;
+    int fd;
+    hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
+    if (r || indexed) return r;
+    if (!store->made_lock && hlsnap__oci_mark(store) != HLSNAP__OCI_MARK_DOUBT)
+        return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? HLSNAP_OK : err->code;
+    r = hlsnap__oci_strays(store, NULL, &found, err);
+    if (r || found) return r ? r : hlsnap__oci_index_lost(err);
+    if (!hlsnap__oci_mark(store)) return HLSNAP_OK;
+    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return HLSNAP_OK; /* then the next one looks, too */
+    hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, &unused);
+    close(fd);
+    return HLSNAP_OK;
+}
+
+/* A layout without an index that had one: a new one would make garbage of all that it listed. */
+static hlsnap_result hlsnap__oci_lost_check(hlsnap__oci_store *store, hlsnap_error *err) {
+    bool indexed = false;
     hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
     if (r || indexed || store->made_sha256) return r;
-    if (!store->made_lock) return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? r : err->code;
-    r = hlsnap__oci_strays(store, NULL, &found, err); /* nothing says so but what lies there */
-    return r || !found ? r : hlsnap__oci_index_lost(err);
+    r = hlsnap__oci_lock(store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    if (r) return r;
+    r = hlsnap__oci_lost_look(store, err);
+    hlsnap__oci_unlock(store, HLSNAP__OCI_LOCK_INDEX);
+    return r;
 }
 
 static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_digest *out, hlsnap_error *err) {
@@ -4814,7 +4889,8 @@ typedef struct hlsnap__oci_load {
     uint8_t *buffer;                 /* HLSNAP__OCI_BATCH bytes */
     uint64_t done, total;            /* bytes, for progress */
     int32_t stop;
-    hlsnap__oci_reach now; /* hlsnap__oci_listed_now, of this index.json: */
+    hlsnap__oci_reach payloads; /* of signatures, and what they are about */
+    hlsnap__oci_reach now;      /* hlsnap__oci_listed_now, of this index.json: */
     uint64_t now_ino, now_ctime;
 } hlsnap__oci_load;
 
@@ -5605,6 +5681,7 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
     if (!load) return;
     hlsnap__oci_load_clear(load);
     hlsnap__oci_reach_free(&load->now);
+    hlsnap__oci_reach_free(&load->payloads);
     if (load->root >= 0) close(load->root);
     hlsnap__free(load->buffer);
     hlsnap__free(load);
@@ -5729,26 +5806,26 @@ typedef struct hlsnap__oci_finder {
     uint32_t want;    /* hex digits that are still to come, behind an algorithm's name and a colon */
     uint32_t escape;  /* 0: none; 1: behind a backslash; 2 to 5: in the four digits of \u */
     uint32_t unit;    /* of them so far */
+    char raw[4];      /* as they are written */
     char digest[136]; /* at the end of which it is */
     uint32_t size;
 } hlsnap__oci_finder;
 
-/* Takes one character; whether f->digest is complete with it. */
+/* Takes one character; whether f->digest is complete with it. Each character may be the end of an algorithm's name as well as a
+   digit of another digest, which is then none: in "sha256:0ablake3:", "b" is both. */
 static bool hlsnap__oci_finder_take(hlsnap__oci_finder *f, char c) {
     static const struct {
         const char *name;
         uint32_t digits;
     } kinds[] = {{"sha256", 64}, {"sha384", 96}, {"sha512", 128}, {"blake3", 64}};
+    bool found = false;
     size_t i;
-    if (f->want) {
+    if (f->want && ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
         f->digest[f->size++] = c;
-        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')) {
-            if (--f->want) return false;
-            f->digest[f->size] = 0;
-            return true;
-        }
+        found = --f->want == 0;
+        f->digest[f->size] = 0;
+    } else
         f->want = 0;
-    }
     if (c == ':')
         for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
             if (memcmp(f->last, kinds[i].name, 6) == 0) {
@@ -5759,12 +5836,24 @@ static bool hlsnap__oci_finder_take(hlsnap__oci_finder *f, char c) {
             }
     memmove(f->last, f->last + 1, 5);
     f->last[5] = c;
-    return false;
+    return found;
 }
 
-/* Takes one byte of the text. */
+/* Takes what looked like the beginning of \u and four digits as it is written, up to the character that is none of them. */
+static bool hlsnap__oci_finder_undo(hlsnap__oci_finder *f, char c) {
+    bool found;
+    uint32_t i;
+    hlsnap__oci_finder_take(f, 'u');
+    for (i = 0; i + 2 < f->escape; i++) hlsnap__oci_finder_take(f, f->raw[i]); /* "u" before them: none is complete */
+    found = hlsnap__oci_finder_take(f, c);
+    f->escape = 0;
+    return found;
+}
+
+/* Takes one byte of the text. NULs are nothing, as in UTF-16 of these characters. */
 static bool hlsnap__oci_finder_next(hlsnap__oci_finder *f, unsigned char c) {
     uint32_t digit;
+    if (!c) return false;
     if (!f->escape) {
         f->escape = c == '\\';
         return !f->escape && hlsnap__oci_finder_take(f, (char)c);
@@ -5777,10 +5866,13 @@ static bool hlsnap__oci_finder_next(hlsnap__oci_finder *f, unsigned char c) {
     digit = c >= '0' && c <= '9'                     ? c - (uint32_t)'0'
             : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20u) - 'a' + 10
                                                      : 16;
+    if (digit == 16)
+        return c == '\\' ? (hlsnap__oci_finder_undo(f, '?'), f->escape = 1, false)
+                         : hlsnap__oci_finder_undo(f, (char)c);
+    f->raw[f->escape - 2] = (char)c;
     f->unit = f->unit << 4 | digit;
-    if (digit < 16 && f->escape++ < 5) return false;
+    if (f->escape++ < 5) return false;
     f->escape = 0;
-    if (digit == 16) return hlsnap__oci_finder_take(f, (char)c); /* no escape: this is no JSON */
     return hlsnap__oci_finder_take(f, f->unit < 0x80 ? (char)f->unit : '?');
 }
 
@@ -5931,6 +6023,7 @@ typedef struct hlsnap__oci_about {
     uint64_t bytes;    /* of all blobs of a snapshot; 0: not known */
     hlsnap_result why; /* it could not be read */
     char subject[72];  /* a referrer's: the digest of what it is about; else "" */
+    uint32_t looked;   /* the entry of this digest, but another kind, that was looked at before; UINT32_MAX: none */
     uint32_t on,
         root; /* same of the entry that it is about, and of the one that this is about in the end; or its own */
 } hlsnap__oci_about;
@@ -5960,11 +6053,11 @@ static void hlsnap__oci_text_digest(hlsnap__json_span object, char subject[72]) 
 
 #define HLSNAP__OCI_DEEP 128u /* levels of other people's documents */
 
-/* What a document of any kind says it is about. One that is no JSON is about nothing. */
-static void hlsnap__oci_text_subject(const char *text, size_t size, char subject[72]) {
+/* The value of a member of the object that a document of any kind is; NULL: it has none, or is no JSON. */
+static hlsnap__json_span hlsnap__oci_text_member(const char *text, size_t size, const char *member) {
     hlsnap__json_scan s = hlsnap__json_start(text, size);
     hlsnap__json_level level;
-    hlsnap__json_span name, value = {NULL, 0}, found = {NULL, 0};
+    hlsnap__json_span name, none = {NULL, 0}, value, found = {NULL, 0};
     s.max_depth = HLSNAP__OCI_DEEP;
     s.max_nodes = UINT32_MAX;
     s.keep_names = true;
@@ -5974,41 +6067,85 @@ static void hlsnap__oci_text_subject(const char *text, size_t size, char subject
             const unsigned char *from = s.p;
             if (!hlsnap__json_value_scan(&s)) break;
             value = hlsnap__json_span_from(from, &s);
-            if (hlsnap__json_name_is(name, "subject")) found = value;
+            if (hlsnap__json_name_is(name, member)) found = value;
         }
-        if (!s.why[0] && found.at) hlsnap__oci_text_digest(found, subject);
     }
     hlsnap__free(s.names);
+    return s.why[0] ? none : found;
 }
 
-/* What a signature of cosign's is about, by its payload: "docker-manifest-digest". Where a layout is cosign's own, nothing else
-   says so. */
+/* What a document of any kind says it is about. */
+static void hlsnap__oci_text_subject(const char *text, size_t size, char subject[72]) {
+    const hlsnap__json_span found = hlsnap__oci_text_member(text, size, "subject");
+    if (found.at) hlsnap__oci_text_digest(found, subject);
+}
+
+#define HLSNAP__OCI_SIGNED 64u        /* payloads of one document; cosign's signatures of one manifest stand in one */
+#define HLSNAP__OCI_SIGNED_MAX 65536u /* bytes of a payload */
+#define HLSNAP__OCI_SIGNED_TYPE "application/vnd.dev.cosign.simplesigning.v1+json"
+
+/* What a payload of cosign's is about: "docker-manifest-digest"; else "". One that several documents name is read once. */
+static hlsnap_result hlsnap__oci_payload_subject(hlsnap__oci_load *load, const hlsnap__oci_ref *ref, char subject[72],
+                                                 hlsnap_error *err) {
+    static const char key[] = "\"docker-manifest-digest\":\"";
+    hlsnap__oci_reached *row;
+    char *payload = NULL;
+    const char *at;
+    hlsnap_result r = hlsnap__oci_reach_add(&load->payloads, ref->digest, 0, 0, &row, err);
+    if (r) return r;
+    if (row->looked == HLSNAP__OCI_NOBODY) {
+        r = hlsnap__oci_small_blob(load, ref, &payload, err);
+        at = r ? NULL : (strstr)(payload, key);
+        if (at && strlen(at) > sizeof(key) + 70) hlsnap__format(row->about, 72, "%.71s", at + sizeof(key) - 1);
+        if (!hlsnap__sha256_text_ok(row->about)) row->about[0] = 0;
+        hlsnap__free(payload);
+        row->size = ref->size;
+        if (r != HLSNAP_ERR_SIZE) row->looked = 0; /* at another size it was not even read */
+    }
+    memcpy(subject, row->size == ref->size ? row->about : "", row->size == ref->size ? 72 : 1);
+    return r == HLSNAP_ERR_MEMORY ? r : HLSNAP_OK;
+}
+
+/* What one element of a manifest's layers, a signature of cosign's, is about; *is: it is one. */
+static hlsnap_result hlsnap__oci_layer_subject(hlsnap__oci_load *load, hlsnap__json_span layer, bool *is,
+                                               char subject[72], hlsnap_error *err) {
+    static const char type[] = "\"" HLSNAP__OCI_SIGNED_TYPE "\"";
+    const hlsnap__json_span is_type = hlsnap__oci_text_member(layer.at, layer.size, "mediaType"),
+                            bytes = hlsnap__oci_text_member(layer.at, layer.size, "size");
+    hlsnap__oci_ref ref = {HLSNAP__OCI_SIGNED_TYPE, NULL, 0};
+    char digest[72] = "";
+    subject[0] = 0;
+    *is = is_type.size == sizeof(type) - 1 && memcmp(is_type.at, type, sizeof(type) - 1) == 0;
+    if (!*is) return HLSNAP_OK;
+    hlsnap__oci_text_digest(layer, digest);
+    if (bytes.at && bytes.size <= 5) ref.size = strtoull(bytes.at, NULL, 10); /* a number ends at what follows it */
+    if (!digest[0] || !ref.size || ref.size > HLSNAP__OCI_SIGNED_MAX) return HLSNAP_OK;
+    ref.digest = digest;
+    return hlsnap__oci_payload_subject(load, &ref, subject, err);
+}
+
+/* What the signatures of cosign's in a manifest are about, by their payloads. Where a layout is cosign's own, nothing else says
+   so. Of two different manifests, or more signatures than are looked at: then it goes with none of them. */
 static hlsnap_result hlsnap__oci_signed_subject(hlsnap__oci_load *load, const char *text, size_t size, char subject[72],
                                                 hlsnap_error *err) {
-    static const char type[] = "application/vnd.dev.cosign.simplesigning.v1+json",
-                      key[] = "\"docker-manifest-digest\":\"";
-    hlsnap__oci_finder f;
+    hlsnap__json_span layers, name;
+    hlsnap__json_level level;
+    hlsnap__json_scan s;
+    uint32_t num = 0;
+    bool several = false, is;
     hlsnap_result r = HLSNAP_OK;
-    bool several = false; /* of two different ones: then it goes with neither */
-    size_t i;
-    if (!(strstr)(text, type)) return HLSNAP_OK;
-    memset(&f, 0, sizeof(f));
-    for (i = 0; i < size && !r && !several; i++) {
-        char path[96], found[72] = "", *payload = NULL;
-        const char *at;
-        uint64_t n;
-        int fd;
-        if (!hlsnap__oci_finder_next(&f, (unsigned char)text[i]) || !hlsnap__sha256_text_ok(f.digest)) continue;
-        hlsnap__format(path, sizeof(path), "blobs/sha256/%s", f.digest + 7);
-        if (hlsnap__oci_open(load->root, path, &fd, &n, err)) continue;
-        if (n < 65536) r = hlsnap__oci_slurp(fd, path, (size_t)n, &payload, err);
-        close(fd);
-        at = !r && payload ? (strstr)(payload, key) : NULL;
-        if (at && strlen(at) > sizeof(key) + 70) hlsnap__format(found, 72, "%.71s", at + sizeof(key) - 1);
-        several = hlsnap__sha256_text_ok(found) && subject[0] && strcmp(found, subject) != 0;
-        if (hlsnap__sha256_text_ok(found)) memcpy(subject, found, 72);
-        hlsnap__free(payload);
-        if (r != HLSNAP_ERR_MEMORY) r = HLSNAP_OK;
+    if (!(strstr)(text, HLSNAP__OCI_SIGNED_TYPE)) return HLSNAP_OK;
+    layers = hlsnap__oci_text_member(text, size, "layers");
+    if (!layers.at || *layers.at != '[') return HLSNAP_OK;
+    s = hlsnap__json_start(layers.at, layers.size);
+    s.max_depth = HLSNAP__OCI_DEEP;
+    s.max_nodes = UINT32_MAX;
+    hlsnap__json_enter(&s, &level);
+    while (!r && !several && hlsnap__json_more(&s, &level, &name)) {
+        char found[72];
+        r = hlsnap__oci_layer_subject(load, hlsnap__json_value(&s), &is, found, err);
+        several = (is && ++num > HLSNAP__OCI_SIGNED) || (found[0] && subject[0] && strcmp(found, subject) != 0);
+        if (found[0]) memcpy(subject, found, 72);
     }
     if (several) subject[0] = 0;
     return r;
@@ -6052,25 +6189,34 @@ static hlsnap_result hlsnap__oci_about_look(hlsnap__oci_load *load, uint32_t i, 
     return r || ours ? HLSNAP_OK : hlsnap__oci_entry_subject(load, e, a->subject, err);
 }
 
-/* Fills all[i] once all before it are, and looks at each manifest once, however many entries name it: seen remembers by its size
-   the first of these, and by who looked the one that did. */
+/* Whether what was found out about one entry goes for another of the same digest: it says the same of what that is. */
+static bool hlsnap__oci_about_same(const hlsnap__oci_entry *a, const hlsnap__oci_entry *b) {
+    return a->size == b->size && !a->artifact == !b->artifact &&
+           hlsnap__oci_entry_ours(a) == hlsnap__oci_entry_ours(b) && strcmp(a->type, b->type) == 0;
+}
+
+/* Fills all[i] once all before it are, and looks at each manifest once for each kind of entry, however many name it: seen
+   remembers by its size the first of these, and by who looked the last one that did, which leads to the others. */
 static hlsnap_result hlsnap__oci_about_one(hlsnap__oci_load *load, hlsnap__oci_reach *seen, hlsnap__oci_about *all,
                                            uint32_t i, hlsnap_error *err) {
-    const hlsnap__oci_entry *e = &load->index.entries[i], *by;
+    const hlsnap__oci_entry *e = &load->index.entries[i];
     hlsnap__oci_reached *row = NULL;
-    uint32_t looked;
+    uint32_t last = UINT32_MAX, at;
     hlsnap_result r = HLSNAP_OK;
     memset(&all[i], 0, sizeof(all[i]));
     if (hlsnap__sha256_text_ok(e->digest)) r = hlsnap__oci_reach_add(seen, e->digest, i + 1, 0, &row, err);
     if (r) return r;
-    looked = row ? row->looked : HLSNAP__OCI_NOBODY;
-    by = looked == HLSNAP__OCI_NOBODY ? NULL : &load->index.entries[looked];
-    if (by && by->size == e->size && strcmp(by->type, e->type) == 0)
-        all[i] = all[looked];
+    if (row && row->looked != HLSNAP__OCI_NOBODY) last = row->looked;
+    for (at = last; at != UINT32_MAX && !hlsnap__oci_about_same(&load->index.entries[at], e);) at = all[at].looked;
+    if (at != UINT32_MAX)
+        all[i] = all[at];
     else
         r = hlsnap__oci_about_look(load, i, &all[i], err);
     all[i].same = all[i].on = all[i].root = row ? (uint32_t)row->size - 1 : i;
-    if (row && !by && !hlsnap__oci_size_misfits(all[i].why)) row->looked = i;
+    /* what was not read is looked at again: that takes no longer than to find it here */
+    if (at != UINT32_MAX || !row || !hlsnap__oci_is_document(e->type) || hlsnap__oci_size_misfits(all[i].why)) return r;
+    all[i].looked = last;
+    row->looked = i;
     return r;
 }
 
@@ -6395,6 +6541,7 @@ typedef struct hlsnap__oci_looked {
     hlsnap_result found;
     uint64_t size; /* that its entry says */
     bool done, ours;
+    bool misfits; /* the entry, not the manifest or its config */
 } hlsnap__oci_looked;
 
 static hlsnap_result hlsnap__oci_info_look(hlsnap__oci_load *load, const hlsnap__oci_shares *shares,
@@ -6406,6 +6553,7 @@ static hlsnap_result hlsnap__oci_info_look(hlsnap__oci_load *load, const hlsnap_
     out->size = e->size;
     memcpy(out->info.digest.text, e->digest, sizeof(out->info.digest.text));
     out->found = hlsnap__oci_entry_manifest(load, number, &load->manifest_json, &load->manifest, &out->ours, err);
+    out->misfits = hlsnap__oci_size_misfits(out->found);
     if (!out->found && out->ours) out->found = hlsnap__oci_info_fill(load, shares, configs, number, &out->info, err);
     out->ours = shares->all[number].ours && !hlsnap__oci_unlisted(load, e->digest, out->found, err);
     hlsnap__oci_config_clear(load);
@@ -6426,7 +6574,7 @@ static hlsnap_result hlsnap__oci_list_info_all(hlsnap__oci_load *load, const hls
         if (!shares->all[i].ours) continue;
         if (!first->done || first->size != e->size) {
             r = hlsnap__oci_info_look(load, shares, configs, i, &now, err);
-            if (!hlsnap__oci_size_misfits(now.found)) *first = now;
+            if (!now.misfits) *first = now;
         } else
             now = *first;
         if (!now.found && hlsnap__oci_created(e->created)) now.info.created = hlsnap__oci_created(e->created);

@@ -266,10 +266,11 @@ enum { MARK_BEGIN = 1, MARK_END = 2 };
 #endif
 
 /* What happens to call number `at`, counted from 1. */
-typedef enum kind { NOTHING, KILL, TORN, SHORT, FAIL, FROM, EVERY } kind;
+typedef enum kind { NOTHING, KILL, TORN, SHORT, FAIL, FROM, EVERY, BESIDE } kind;
 typedef struct point {
     kind kind;                 /* KILL after it; TORN: it is a write, half of which happens, and then a kill; SHORT: half of a
-                                  read or write; FAIL; FROM: all from it on fail; EVERY: number at, 2 at, 3 at, ... fails */
+                                  read or write; FAIL; FROM: all from it on fail; EVERY: number at, 2 at, 3 at, ... fails;
+                                  BESIDE: it waits after it for what others do */
     int at, number;            /* number: errno */
 } point;
 
@@ -377,9 +378,14 @@ static void on_entry(tracing *t, pid_t tid, const call *c) {
         poke(tid, offsetof(struct user_regs_struct, rdx), (long)((c->args[2] + 1) / 2));
 }
 
+static void (*beside_it)(void);
 static void on_exit_of(tracing *t, pid_t tid) {
     if (t->pending) poke(tid, offsetof(struct user_regs_struct, rax), -t->pending);
     t->pending = 0;
+    if (t->active && t->p.kind == BESIDE && t->num == t->p.at && !t->killed) {
+        t->killed = true;
+        beside_it();
+    }
     if (t->active && !t->killed && (t->p.kind == KILL || t->p.kind == TORN) && t->num >= t->p.at) {
         t->killed = true;
         kill(t->pid, SIGKILL);
@@ -665,7 +671,7 @@ static void check_again(const op *o, bool new) {
 /* ---- the loops ---- */
 
 static const char *const kinds[] = {"nothing", "killed after",  "torn and killed in", "short",
-                                    "failing", "failing from", "failing each"};
+                                    "failing", "failing from", "failing each", "waiting after"};
 
 static int all_points, different, said; /* states that kills left; failures that the operation reported */
 
@@ -959,6 +965,73 @@ static const op *row_next[HLSNAP_COUNT(ops)];
 static int rows_done;
 static void row(void) { loop(row_next[rows_done++]); }
 
+/* ---- two at once over an index that is lost, in a layout without a lock file: whatever the first one has done, and whether it
+   goes on or is killed there, nobody begins a new index, which would make garbage of what lies there ---- */
+
+static hlsnap_result run_second(const op *o) { /* waits for no lock that the first one holds */
+    hlsnap_oci_desc d = HLSNAP_ZERO;
+    d.created = -1;
+    d.wait_ns = 1;
+    return o->tag ? hlsnap_oci_save(DIR_NAME, o->tag, content(o->content), &d, NULL, &err) : hlsnap_oci_gc_with(DIR_NAME, 0, &d, NULL, &err);
+}
+static const op over_lost = {"save over a lost index", "v1=A v2=B", NULL, run_save, "v3", 'A', NULL, NULL, 0, 0, 0},
+                over_lost_named = {"the same without O_TMPFILE", "v1=A v2=B", NULL, run_save, "v3", 'A', NULL, NULL, NO_TMPFILE, 0, 0},
+                second_save = {"second save", NULL, NULL, run_second, "v4", 'B', NULL, NULL, 0, 0, 0},
+                second_gc = {"second gc", NULL, NULL, run_second, NULL, 0, NULL, NULL, 0, 0, 0};
+static int waited;                 /* seconds that found a lock taken */
+
+static void second(void) {
+    const op *const ops_of[] = {&second_save, &second_gc};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(ops_of); i++) {
+        const hlsnap_result r = again(ops_of[i]);
+        const bool locked = r == HLSNAP_ERR_OS && told->os_errno == EAGAIN;
+        waited += locked;
+        if (!CHECK(locked || (r == HLSNAP_ERR_FILE && strstr(told->msg, "lost")))) printf("# %s: %d: %s\n", ops_of[i]->name, r, told->msg);
+    }
+    CHECK(access(DIR_NAME "/index.json", F_OK) != 0);
+}
+
+static void over_lost_loop(const op *o) {
+    static const kind both[] = {BESIDE, KILL};
+    const int step = getenv("QUICK") || SANITIZED ? 7 : 1;
+    tree blobs, now;
+    size_t i;
+    point p;
+    int points = 0;
+    rm_rf(TEMPLATE);
+    CHECK_EQ(mkdir(TEMPLATE, 0700), 0);
+    save_tags(TEMPLATE, o->before);
+    CHECK(unlink(TEMPLATE "/index.json") == 0 && unlink(TEMPLATE "/.hlsnap.lock") == 0);
+    tree_read(&blobs, TEMPLATE);
+    beside_it = second;
+    for (i = 0; i < HLSNAP_COUNT(both); i++)
+        for (p.kind = both[i], p.at = 1, p.number = 0; test_bad < 5; p.at += step, points++) {
+            int k;
+            reset(o);
+            if (!trace(&now_traced, o, p)) SKIP("ptrace is not permitted here");
+            if (!now_traced.killed) break;
+            if (p.kind == BESIDE && !CHECK(told->r == HLSNAP_ERR_FILE && strstr(told->msg, "lost"))) printf("# first: %s\n", told->msg);
+            second();
+            tree_read(&now, DIR_NAME);
+            for (k = 0; k < blobs.num; k++)
+                if (strstr(blobs.e[k].path, "blobs/sha256/")) CHECK(tree_has(&now, &blobs.e[k]));
+            if (test_bad) printf("# at %s %s %d\n", o->name, kinds[p.kind], p.at);
+        }
+    printf("# %s: %d points, of %d calls; %d found it locked\n", o->name, points, now_traced.num, waited);
+    CHECK(points >= 120 / step);
+    all_points += points;
+}
+
+static void lost_index(void) {
+    contents_make();
+    over_lost_loop(&over_lost);
+    over_lost_loop(&over_lost_named);
+    contents_release();
+    rm_rf(DIR_NAME);
+    rm_rf(TEMPLATE);
+}
+
 /* A directory to work in: where it is asked for, or in memory, when that can do what a disk can. */
 static bool home_make(void) {
     const char *tmp = getenv("TMPDIR"), *places[3];
@@ -979,7 +1052,7 @@ static bool home_make(void) {
 }
 
 int main(int argc, char **argv) {
-    test_row rows[HLSNAP_COUNT(ops)];
+    test_row rows[HLSNAP_COUNT(ops) + 1];
     cJSON_Hooks hooks;
     cpu_set_t cpu;
     size_t i, n = 0;
@@ -998,6 +1071,10 @@ int main(int argc, char **argv) {
         row_next[n] = &ops[i];
         rows[n].name = ops[i].name;
         rows[n++].run = row;
+    }
+    if (argc < 2 || strstr(over_lost.name, argv[1])) {
+        rows[n].name = over_lost.name;
+        rows[n++].run = lost_index;
     }
     r = test_main(rows, n, 1, argv);
     printf("# %d points, in %s\n", all_points, home);

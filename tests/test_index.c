@@ -1017,6 +1017,165 @@ static void untags_by_the_rule(void) {
     hlsnap_snapshot_release(s);
 }
 
+typedef struct rows_seen_sizes { int num, size, tagged; } rows_seen_sizes;
+static bool see_size(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    rows_seen_sizes *n = (rows_seen_sizes *)user;
+    (void)info;
+    n->num++, n->size += r == HLSNAP_ERR_SIZE, n->tagged += tag[0] == 't';
+    return true;
+}
+
+/* ---- what takes long: each document is read once, whatever says what of it ---- */
+
+/* One large document of somebody else's, that entries of several kinds name in turn. */
+static void one_document_many_kinds(void) {
+    static const char *const kinds[] = {"\",\"mediaType\":\"" MANIFEST_TYPE "\"", "\",\"mediaType\":\"" INDEX_TYPE "\"",
+                                        "\",\"artifactType\":\"" OTHER_TYPE "\",\"mediaType\":\"" MANIFEST_TYPE "\""};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char *big = (char *)malloc(1 << 20), *text, *at, d[140];
+    size_t size;
+    int i, n = 0, way;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    size = (size_t)sprintf(big, "{\"schemaVersion\":2,\"a\":\"%0500000d\"}", 1);
+    blob_put(dir, big, d);
+    text = (char *)malloc(600 * 400);
+    for (at = text, i = 0; i < 600; i++) at += sprintf(at, "{\"digest\":\"%s%s,\"size\":%zu},", d, kinds[i % 3], size);
+    at += sprintf(at, "{\"digest\":\"%s%s,\"size\":%zu}", d, kinds[0], size + 1);
+    {
+        char *old = text_read(dir, "index.json"), *end = strrchr(old, ']'), *now = NULL;
+        CHECK(asprintf(&now, "%.*s,%s%s", (int)(end - old), old, text, end) > 0);
+        text_write(dir, "index.json", now, strlen(now));
+        free(old), free(now);
+    }
+    snprintf(counted, sizeof(counted), "%.64s", d + 7);
+    at_read = count_reading;
+    for (way = 0; way < 3; way++) {
+        hlsnap_oci_info info;
+        readings = 0;
+        if (way == 0) CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), 0);
+        if (way == 1 && !CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0)) printf("# %s\n", err.msg);
+        if (way == 2) CHECK_EQ(gc(dir), 0);
+        if (!CHECK(readings >= 1 && readings <= 20)) printf("# %d\n", readings);
+    }
+    at_read = NULL;
+    free(big), free(text);
+    hlsnap_snapshot_release(s);
+}
+
+/* A manifest with n layers; type NULL: cosign's. */
+static void signed_by(const char *dir, const char *type, int n, char payloads[][140], int salt, char d[140]) {
+    char *text = (char *)malloc((size_t)n * 300 + 400), *at = text;
+    int i;
+    at += sprintf(at, "{\"schemaVersion\":2,\"x\":\"" HLSNAP__OCI_SIGNED_TYPE "\",\"salt\":%d,\"layers\":[", salt);
+    for (i = 0; i < n; i++) {
+        char *p = text_read(dir, manifest_name(payloads[i]));
+        at += sprintf(at, "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu}", i ? "," : "", type ? type : HLSNAP__OCI_SIGNED_TYPE, payloads[i], strlen(p));
+        free(p);
+    }
+    sprintf(at, "]}");
+    listed(dir, MANIFEST_TYPE, text, NULL, ",\"annotations\":{\"kind\":\"dev.cosignproject.cosign/sigs\"}", d);
+    free(text);
+}
+
+/* Payloads are read for cosign's signatures only, once each, and not for more than 64 of a manifest. */
+static void many_payloads(void) {
+    static char payloads[200][140];
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], want[400];
+    int i, n = 0;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    for (i = 0; i < 200; i++) {
+        char text[300];
+        snprintf(text, sizeof(text), "x{\"critical\":{\"image\":{\"docker-manifest-digest\":\"%s\"}},\"salt\":%d}", digest, i);
+        blob_put(dir, text, payloads[i]); /* no JSON: only who looks for what is signed reads it */
+    }
+    for (i = 0; i < 20; i++) signed_by(dir, NULL, 64, payloads, i, d);
+    signed_by(dir, "application/x", 200, payloads, 0, d);
+    signed_by(dir, NULL, 65, payloads, 0, d);
+    snprintf(counted, sizeof(counted), "%s/blobs/sha256/", dir);
+    at_read = count_reading;
+    readings = 0;
+    CHECK_EQ(hlsnap_oci_list(dir, count, &n, &err), 0);
+    at_read = NULL;
+    if (!CHECK(readings >= 64 && readings <= 2 * 64 + 6 * 22)) printf("# %d\n", readings);
+    CHECK_EQ(n, 1);
+    snprintf(want, sizeof(want), "tag v1;");
+    for (i = 0; i < 20; i++) strcat(want, "about -;");
+    holders(dir, "v1", want);
+    hlsnap_snapshot_release(s);
+}
+
+/* A config of another size than its manifest says is the config's fault: the manifest is read once, and every tag is told. */
+static void config_of_another_size(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    rows_seen_sizes seen = {0, 0, 0};
+    char digest[72], config[72], *text, *now;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    piece_of(dir, digest, "config.v1+json", config);
+    crowd(dir, digest, 100, 0);
+    text = text_read(dir, manifest_name(config)), now = replaced(text, "{", "{ ");
+    text_write(dir, manifest_name(config), now, strlen(now));
+    snprintf(counted, sizeof(counted), "%s", digest + 7);
+    at_read = count_reading;
+    readings = 0;
+    CHECK_EQ(hlsnap_oci_list_info(dir, see_size, &seen, &err), 0);
+    at_read = NULL;
+    CHECK_EQ(seen.num, 100);
+    CHECK_EQ(seen.size, 100);
+    CHECK_EQ(seen.tagged, 100);
+    if (!CHECK(readings >= 1 && readings <= 12)) printf("# %d\n", readings);
+    free(text), free(now);
+    hlsnap_snapshot_release(s);
+}
+
+/* ---- digests in text ---- */
+
+#define HEX64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+typedef struct text_row { const char *text, *found; } text_row;
+static const text_row texts[] = {
+    {"\"sha256:" HEX64 "\"", "sha256:" HEX64}, {"aaaasha256:" HEX64, "sha256:" HEX64}, {"sha256:0123456789abcdef0123456789absha256:" HEX64, "sha256:" HEX64},
+    {"sha256:0ablake3:" HEX64, "blake3:" HEX64}, {"blake3:blake3:" HEX64, "blake3:" HEX64}, {"sha256:bblake3:" HEX64, "blake3:" HEX64},
+    {"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdeblake3:" HEX64, "blake3:" HEX64},
+    {"sh\\u0061256:" HEX64, "sha256:" HEX64}, {"sha256\\u003A" HEX64, "sha256:" HEX64}, {"sha256:\\u0030123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "sha256:" HEX64},
+    {"\\u0062lake3:" HEX64, "blake3:" HEX64}, {"sha256:0a\\u0062\\u006cake3:" HEX64, "blake3:" HEX64}, {"\\ublake3:" HEX64, "blake3:" HEX64}, {"\\u00blake3:" HEX64, "blake3:" HEX64},
+    {"\\\\ublake3:" HEX64, "blake3:" HEX64}, {"\\u\\u0062lake3:" HEX64, "blake3:" HEX64}, {"\\/sha256:" HEX64, "sha256:" HEX64}, {"\\nsha256:" HEX64 "\\n", "sha256:" HEX64},
+    {"sha512:" HEX64 HEX64, "sha512:" HEX64 HEX64}, {"sha256:" HEX64 HEX64, "sha256:" HEX64}, {"sha384:" HEX64, NULL}, {"sha256:" HEX64 "sha384:" HEX64 "01234567012345670123456701234567", "sha384:" HEX64 "01234567012345670123456701234567"},
+    {"SHA256:" HEX64, NULL}, {"sha256 :" HEX64, NULL}, {"sha256:g" HEX64, NULL}, {"\\\\u0073ha256:" HEX64, NULL}};
+
+static void digests_in_text(void) {
+    size_t i, cut;
+    int wide;
+    for (i = 0; i < HLSNAP_COUNT(texts); i++)
+        for (wide = 0; wide < 3; wide++) { /* as it is; UTF-16, little and big end first */
+            char text[1200];
+            size_t n = 0, k;
+            for (k = 0; texts[i].text[k]; k++) {
+                if (wide == 2) text[n++] = 0;
+                text[n++] = texts[i].text[k];
+                if (wide == 1) text[n++] = 0;
+            }
+            for (cut = 0; cut <= n; cut++) {
+                hlsnap__oci_reach t;
+                hlsnap__oci_finder f;
+                bool found;
+                memset(&t, 0, sizeof(t));
+                memset(&f, 0, sizeof(f));
+                t.subject = "";
+                CHECK_EQ(hlsnap__oci_reach_text(&t, &f, text, cut, &err), 0);
+                CHECK_EQ(hlsnap__oci_reach_text(&t, &f, text + cut, n - cut, &err), 0);
+                found = texts[i].found ? hlsnap__oci_reach_find(&t, texts[i].found) != NULL : t.num == 0;
+                hlsnap__oci_reach_free(&t);
+                if (!CHECK(found)) {
+                    printf("# %s, %d, cut at %zu\n", texts[i].text, wide, cut);
+                    break;
+                }
+            }
+        }
+}
+
 /* ---- somebody collects meanwhile ---- */
 
 static const char *collected_dir;
@@ -1101,6 +1260,13 @@ static void lost_beside_others(void) {
     hlsnap_snapshot_release(o);
 }
 
+static bool never(uint64_t done, uint64_t total, void *user) { return (void)done, (void)user, total == UINT64_MAX; }
+static hlsnap_result save_cancelled(const char *dir, hlsnap_snapshot *s) {
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    desc.progress = never;
+    return hlsnap_oci_save(dir, "v1", s, &desc, NULL, &err);
+}
+
 static void lost_index(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
@@ -1132,8 +1298,11 @@ static void lost_index(void) {
         CHECK_EQ(loads(dir, "v3"), 0);
     }
     /* blobs of others, and nothing of ours: a layout that another tool has just begun */
-    CHECK_EQ(sh("rm -rf %s; mkdir -p %s/blobs/sha256; echo x > %s/blobs/sha256/x", dir, dir, dir), 0);
+    CHECK_EQ(sh("rm -rf %s; mkdir -p %s/blobs/sha256; echo x > %s/blobs/sha256/x; echo -n '?' >%s/.hlsnap.lock", dir, dir, dir, dir), 0);
+    CHECK_EQ(save_cancelled(dir, s), HLSNAP_ERR_CANCELLED);
+    CHECK_EQ(sh("[ -e %s/.hlsnap.lock ] && [ ! -s %s/.hlsnap.lock ]", dir, dir), 0); /* it was looked: none of ours */
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(sh("[ $(cat %s/.hlsnap.lock) = i ]", dir), 0);
     /* a save that was killed before it had an index: the lock file is empty */
     CHECK_EQ(sh("rm %s/index.json; : > %s/.hlsnap.lock", dir, dir), 0);
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
@@ -1438,7 +1607,7 @@ static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TES
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
-    TEST(untags_by_the_rule), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
+    TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
     TEST(other_versions), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
 int main(int argc, char **argv) {
