@@ -503,7 +503,7 @@ check "gc --grace, with units" graces
 
 future() { # said where it counts, and not where nothing is held back
     rm -rf store && cp -r made store && tool rm store b >out && find store/blobs -type f -exec touch -d "30 minutes" {} + &&
-        says "are dated in the future" tool gc store && says "0 bytes freed" tool gc store &&
+        tool gc store >out && grep -q "^[0-9]* blobs are dated in the future" out && [ "$(tail -n 1 out)" = "0 bytes freed" ] &&
         tool gc --grace 0 store >out && ! grep -q future out && ! grep -q "^0 bytes" out
 }
 check "gc of blobs from the future" future
@@ -538,7 +538,7 @@ tells() { # each problem once, whatever the order; those that cannot be mended s
         tool fsck --json --threads 1 store && { tool fsck --json-lines store 2>err; [ $? = 47 ]; } >out && [ "$(wc -l <out)" = 6 ] &&
         tail -n 1 out >last && expect json '{"found":5,"repaired":0,"ok":false,"status":47}' <last && head -n 1 out >first && expect json '{"status":47,"repaired":false}' <first &&
         exits 2 "--json and --json-lines" tool fsck --json --json-lines store && exits 47 "" tool fsck --repair store &&
-        [ "$(tail -n 1 out)" = "5 problems, 1 of them repaired" ] && [ "$(tool fsck store 2>err | tail -n 1)" = "4 problems" ]
+        [ "$(tail -n 1 out)" = "5 problems, 2 of them repaired" ] && [ "$(tool fsck store 2>err | tail -n 1)" = "3 problems" ]
 }
 repaired() { # a blob that nobody needs, and whose name is not its sha256
     rm -rf store && cp -r made store && echo x >"store/blobs/sha256/$(printf '%064d' 7)" && exits 49 HLSNAP_ERR_DIGEST tool fsck store &&
