@@ -5689,7 +5689,9 @@ static void hlsnap__oci_load_free(hlsnap__oci_load *load) {
 
 /* ---- >>reachable: what the index leads to, through everything that may be somebody's document ---- */
 
-#define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout */
+#ifndef HLSNAP__OCI_MAX_REACHED            /* a test makes it smaller */
+#define HLSNAP__OCI_MAX_REACHED (1u << 20) /* blobs of a layout; from an eighth on, what is named must be there to count */
+#endif
 #define HLSNAP__OCI_NOBODY (UINT32_MAX - 1)
 #define HLSNAP__OCI_MANY UINT32_MAX /* more than one entry */
 
@@ -5885,15 +5887,26 @@ static bool hlsnap__oci_finder_knows(const char *digest) {
     return found && !*digest;
 }
 
+/* Whether a name that a text holds leads nowhere, and would only fill the table: documents may hold any number of them. */
+static bool hlsnap__oci_reach_idle(const hlsnap__oci_load *load, const hlsnap__oci_reach *t, const char *digest) {
+    const char *hex = (strchr)(digest, ':') + 1;
+    char path[160];
+    struct stat st;
+    if (t->num < HLSNAP__OCI_MAX_REACHED / 8 || hlsnap__oci_reach_find(t, digest)) return false;
+    hlsnap__format(path, sizeof(path), "blobs/%.*s/%s", (int)(hex - 1 - digest), digest, hex);
+    return fstatat(load->root, path, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT;
+}
+
 /* Notes every digest in a piece of text. */
-static hlsnap_result hlsnap__oci_reach_text(hlsnap__oci_reach *t, hlsnap__oci_finder *f, const void *text, size_t size,
-                                            hlsnap_error *err) {
+static hlsnap_result hlsnap__oci_reach_text(const hlsnap__oci_load *load, hlsnap__oci_reach *t, hlsnap__oci_finder *f,
+                                            const void *text, size_t size, hlsnap_error *err) {
     const unsigned char *p = (const unsigned char *)text;
     hlsnap__oci_reached *row;
     hlsnap_result r = HLSNAP_OK;
     size_t i;
     for (i = 0; !r && i < size; i++)
-        if (hlsnap__oci_finder_next(f, p[i])) r = hlsnap__oci_reach_note(t, f->digest, 0, false, &row, err);
+        if (hlsnap__oci_finder_next(f, p[i]) && !hlsnap__oci_reach_idle(load, t, f->digest))
+            r = hlsnap__oci_reach_note(t, f->digest, 0, false, &row, err);
     return r;
 }
 
@@ -5928,7 +5941,7 @@ static hlsnap_result hlsnap__oci_reach_file(hlsnap__oci_load *load, hlsnap__oci_
         r = hlsnap__pread(fd, load->buffer, n, at, err);
         if (r) return r;
         hlsnap__sha256_update(&whole, load->buffer, n);
-        r = hlsnap__oci_reach_text(t, &f, load->buffer, n, err);
+        r = hlsnap__oci_reach_text(load, t, &f, load->buffer, n, err);
     }
     hlsnap__sha256_final(&whole, sum);
     hlsnap__sha256_text(sum, text);
@@ -6009,7 +6022,7 @@ static hlsnap_result hlsnap__oci_reach_entry(hlsnap__oci_load *load, hlsnap__oci
     if (!r && t->queued) hlsnap__oci_entry_manifest(load, i, &load->manifest_json, &load->manifest, &ours, &unused);
     if (!r && ours) r = hlsnap__oci_reach_snapshot(t, &load->manifest, err);
     hlsnap__json_close(&load->manifest_json); /* where it cannot be read, that shows again below */
-    if (!r) r = hlsnap__oci_reach_text(t, &f, e->text.at, e->text.size, err);
+    if (!r) r = hlsnap__oci_reach_text(load, t, &f, e->text.at, e->text.size, err);
     while (!r && t->queued) r = hlsnap__oci_reach_blob(load, t, t->queue[--t->queued], err);
     return r;
 }
@@ -6271,7 +6284,7 @@ static hlsnap_result hlsnap__oci_reach_index(hlsnap__oci_load *load, hlsnap__oci
     memset(&f, 0, sizeof(f));
     for (i = 0; i <= index->num && !r; i++) {
         const char *next = i < index->num ? index->entries[i].text.at : end;
-        r = hlsnap__oci_reach_text(t, &f, at, (size_t)(next - at), err);
+        r = hlsnap__oci_reach_text(load, t, &f, at, (size_t)(next - at), err);
         at = i < index->num ? next + index->entries[i].text.size : end;
     }
     while (!r && t->queued) r = hlsnap__oci_reach_blob(load, t, t->queue[--t->queued], err);

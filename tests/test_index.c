@@ -13,6 +13,7 @@ static ssize_t t_pread(int fd, void *to, size_t n, off_t at) {
     return pread(fd, to, n, at);
 }
 #define pread(...) t_pread(__VA_ARGS__)
+#define HLSNAP__OCI_MAX_REACHED (1u << 17)
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -853,6 +854,30 @@ static double one_tag_goes(const char *dir, uint32_t n) {
     return least;
 }
 
+/* A document may name more blobs than are remembered, as a list of all that a registry ever had: what is there of them is kept. */
+static void names_without_number(void) {
+    enum { NAMES = HLSNAP__OCI_MAX_REACHED + 10000 };
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char kept[140], lost[140], d[140], *text = (char *)malloc(NAMES * 75 + 300), *at = text;
+    uint64_t freed = 0;
+    uint32_t i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    blob_put(dir, "a blob that only a document names", kept);
+    blob_put(dir, "a blob that nothing names", lost);
+    at += sprintf(at, "{\"schemaVersion\":2,\"all\":[");
+    for (i = 0; i < NAMES; i++) at += sprintf(at, "\"sha256:%064x\",", i + 1);
+    sprintf(at, "\"%s\"]}", kept);
+    listed(dir, INDEX_TYPE, text, "other", NULL, d);
+    if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
+    CHECK_EQ(freed, strlen("a blob that nothing names"));
+    CHECK(blob_there(dir, kept));
+    CHECK(!blob_there(dir, lost));
+    CHECK_EQ(loads(dir, "v1"), 0);
+    free(text);
+    hlsnap_snapshot_release(s);
+}
+
 /* Of a tag that others listed any number of times: four times as many take about four times as long, not sixteen times. What is
    read of one manifest does not depend on it at all. */
 static void untags_what_is_listed_often(void) {
@@ -1164,8 +1189,8 @@ static void digests_in_text(void) {
                 memset(&t, 0, sizeof(t));
                 memset(&f, 0, sizeof(f));
                 t.subject = "";
-                CHECK_EQ(hlsnap__oci_reach_text(&t, &f, text, cut, &err), 0);
-                CHECK_EQ(hlsnap__oci_reach_text(&t, &f, text + cut, n - cut, &err), 0);
+                CHECK_EQ(hlsnap__oci_reach_text(NULL, &t, &f, text, cut, &err), 0);
+                CHECK_EQ(hlsnap__oci_reach_text(NULL, &t, &f, text + cut, n - cut, &err), 0);
                 found = texts[i].found ? hlsnap__oci_reach_find(&t, texts[i].found) != NULL : t.num == 0;
                 hlsnap__oci_reach_free(&t);
                 if (!CHECK(found)) {
@@ -1606,7 +1631,7 @@ static void times(void) {
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
-    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
+    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
     TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
     TEST(other_versions), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
