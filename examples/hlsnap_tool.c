@@ -1227,7 +1227,9 @@ static void tell_future(const char *dir) {
         if (fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_mtime > now + 1) num++;
     if (d) closedir(d);
     free(path);
-    if (num) printf("%zu blobs are dated in the future: for the grace period they count as new; --grace 0 frees what nothing leads to\n", num);
+    if (num)
+        printf("%zu blobs are dated in the future: for the grace period they count as new; --grace 0 frees what nothing leads to\n",
+               num);
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
