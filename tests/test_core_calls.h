@@ -473,8 +473,8 @@ static void init_misbehaves(void) {
     CHECK_EQ(hlsnap_snapshot_from_guest(&g, &pre, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(kept, &s, &err), HLSNAP_OK);
     hv.hook = leave_init;
-    d.timeout_ns = 20000000;
     for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        d.timeout_ns = rows[i].kind == HLSNAP__EXIT_KICKED ? 20000000 : 0;
         init_leaves = rows[i].kind;
         init_function = rows[i].function;
         if (!CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &err), rows[i].code)) printf("# row %zu\n", i);
