@@ -703,7 +703,7 @@ interrupts() { # by ^C and by SIGTERM, while bytes are copied and while tar wait
         no_leftovers e.tar && tool export syn big big.tar &&
         exits 23 "" expect interrupted default ./hlsnap_tool import big.tar there && no_leftovers there || return 1
     for signal in TERM INT HUP; do
-        rm -f fifo && mkfifo fifo && { (head -c 200000 big.tar; exec sleep 20) >fifo & writer=$!; } &&
+        rm -f fifo && mkfifo fifo && { (head -c 200000 big.tar; exec sleep 600) >fifo & writer=$!; } &&
             expect started "$signal" ./hlsnap_tool import - there <fifo >out 2>err
         got=$?
         kill "$writer"
