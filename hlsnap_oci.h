@@ -98,7 +98,7 @@ typedef struct hlsnap_oci_problem {
     hlsnap_result code;        /* as hlsnap_oci_fsck returns it where this is the first one */
     int os_errno;              /* as in hlsnap_error */
     bool repaired;             /* it is not there any more, and does not count for the result */
-    const char *tag;           /* of an entry that leads there, as the index has it, whatever characters; "" = none is known */
+    const char *ref;           /* of an entry that leads there, as the index has it, whatever characters; "" = none is known */
     const char *digest;        /* of the manifest or blob that it is about; "" = a file of another name, which text says */
     const char *text;          /* what is wrong, one line of printable ASCII below 512 bytes, names in it perhaps cut */
 } hlsnap_oci_problem;
@@ -7241,7 +7241,7 @@ static hlsnap_result hlsnap__oci_problem(hlsnap__oci_fsck *f, hlsnap_result r, c
     p.code = err->code;
     p.os_errno = err->os_errno;
     p.repaired = what->repaired;
-    p.tag = what->tag ? what->tag : "";
+    p.ref = what->tag ? what->tag : "";
     p.digest = what->digest ? what->digest : "";
     p.text = err->msg;
     if (f->desc.on_problem(&p, f->desc.user)) return HLSNAP_OK;

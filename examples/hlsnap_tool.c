@@ -1041,10 +1041,10 @@ static bool found(const hlsnap_oci_problem *p, void *user) {
     if (all->o->json && all->num) json(",\n");
     if (all->o->json || all->o->json_lines)
         json("{'error':%s,'status':%u,'tag':%s,'digest':%s,'repaired':%b,'message':%s}", hlsnap_result_name(p->code),
-             (uint64_t)status_of(p->code, &e), p->tag, p->digest, p->repaired, p->text);
+             (uint64_t)status_of(p->code, &e), p->ref, p->digest, p->repaired, p->text);
     else
         printf("%s  %s  %s  %s%s\n", hlsnap_result_name(p->code), p->digest[0] ? show("%.19s", p->digest) : "-",
-               p->tag[0] ? show("%.128s", p->tag) : "-", p->repaired ? "repaired: " : "", show("%s", p->text));
+               p->ref[0] ? show("%.128s", p->ref) : "-", p->repaired ? "repaired: " : "", show("%s", p->text));
     if (all->o->json_lines) putchar('\n');
     fflush(stdout);
     all->num++;

@@ -1381,7 +1381,7 @@ static bool tell(const hlsnap_oci_problem *p, void *user) {
     const char *text = p->text;
     if (user != &told || !p->text[0] || strlen(p->text) > 511 || (p->digest[0] && strlen(p->digest) != 71)) told.odd = true;
     for (; *text; text++) if (*text < ' ' || *text > '~') told.odd = true;
-    if (told.num < 64) snprintf(told.lines[told.num], sizeof(told.lines[0]), "%s %s %.8s%s", hlsnap_result_name(p->code) + 11, p->tag, p->digest[0] ? p->digest + 7 : "-", p->repaired ? " *" : "");
+    if (told.num < 64) snprintf(told.lines[told.num], sizeof(told.lines[0]), "%s %s %.8s%s", hlsnap_result_name(p->code) + 11, p->ref, p->digest[0] ? p->digest + 7 : "-", p->repaired ? " *" : "");
     told.num++;
     told.repaired += p->repaired;
     return told.num != told.stop;
