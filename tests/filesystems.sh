@@ -64,7 +64,7 @@ run() { # run FS PROGRAM[:TESTS]: there, in a directory of its own; one line for
     if [ "$code" = 77 ]; then skip "$1: $2" "$(sed -n 's/.*# SKIP //p' "$work/log" | head -n 1)" && return; fi
     if [ "$code" = 0 ] && [ "${counts#no}" = "$counts" ]; then pass "$1: $2 ($counts)" && return; fi
     fail "$1: $2 (exit $code; $counts)"
-    grep -v '^ok ' "$work/log" | sed 's/^\(# \)*/# /' | tail -n 20
+    grep -v '^ok ' "$work/log" | grep -v ' allocations$' | sed 's/^\(# \)*/# /' | tail -n 40
 }
 
 # ---- the file systems ----
