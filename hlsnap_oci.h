@@ -2994,7 +2994,7 @@ static hlsnap_result hlsnap__oci_index_find(const hlsnap__oci_index *index, cons
 /* A change of the index. */
 typedef struct hlsnap__oci_edit {
     const char *tag;     /* that moves; NULL: with a digest, an entry without one is added */
-    const char *digest;  /* of the manifest that it moves to; NULL: none moves */
+    const char *digest;  /* of the manifest that it moves to; NULL, as the tag then: none moves */
     uint64_t size;       /* of the manifest */
     const uint8_t *drop; /* one byte an entry: it goes, or its tag (HLSNAP__OCI_TAG_GOES); or NULL */
     int64_t created;     /* of what the tag moves to, seconds since 1970; 0: as another entry says */

@@ -533,9 +533,9 @@ static void index_edited(const hlsnap__oci_index *old, const cJSON *old_root, ui
     hlsnap__json d;
     hlsnap_result r;
     uint32_t tagged = 0, i;
-    drop[0] = how / 32 % 2;
+    drop[0] = how / 32 % 2 ? (how / 128 % 2 ? HLSNAP__OCI_TAG_GOES : 1) : 0;
     if (how / 64 % 2) edit.drop = drop;
-    if (how / 128 % 4 == 0) edit.tag = edit.digest = NULL;
+    if (!edit.digest) edit.tag = NULL; /* nothing is moved */
     r = outcome(hlsnap__oci_index_make(&t, old, &edit, &err), R(OK) | R(ERR_AMBIGUOUS) | R(ERR_LIMIT));
     if (!r) {
         MUST(scanned((const uint8_t *)t.at, t.size, &d));
@@ -547,7 +547,7 @@ static void index_edited(const hlsnap__oci_index *old, const cJSON *old_root, ui
         for (i = 0; i < edited.num && edit.tag; i++) tagged += hlsnap__oci_has_tag(&edited.entries[i], edit.tag);
         edited.doc.text = NULL;
         hlsnap__oci_index_close(&edited);
-        if (edit.tag) MUST(tagged == (edit.digest != NULL));
+        if (edit.tag) MUST(tagged == 1);
         hlsnap__json_close(&d);
     }
     hlsnap__free(t.at);

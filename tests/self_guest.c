@@ -2,12 +2,14 @@
    built. tests/self_matrix.sh builds it in many ways; it is C and C++.
    cc: cc -I.. self_guest.c -o self_guest
    run: ./self_guest         prints one line for each check that failed; exit 0, 1, or 77 without a hypervisor
-        ./self_guest wait    waits for a line on stdin before it looks at its own file; prints the result's name
         ./self_guest map|page|shared|none|middle     after it has mapped its file once more, whole or in part, below itself
         ./self_guest text    after its code was moved to memory without a file, as those do who want it in huge pages
+        ./self_guest code    prints the result's name when it is a sandbox, or why there is no hypervisor
+      without a hypervisor:
+        ./self_guest wait    waits for a line on stdin before it looks at its own file; prints the result's name
         ./self_guest packed  prints the result's name and the message where the whole program lies in such memory
         ./self_guest removed removes its file, then as message
-        ./self_guest message prints them for the program as it is; needs no hypervisor */
+        ./self_guest message prints them for the program as it is */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -433,8 +435,8 @@ static int prepare(const char *file, const char *mode) {
     return r;
 }
 
-/* The result and the message without a VM. */
-static int load_only(void) {
+/* The result, and the message if wanted, without a VM. */
+static int load_only(bool message) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
     hlsnap_snapshot *s = NULL;
     hlsnap_result r;
@@ -442,7 +444,7 @@ static int load_only(void) {
     memset(&err, 0, sizeof(err));
     r = hlsnap_snapshot_from_guest(&guest, &s, &err);
     hlsnap_snapshot_release(s);
-    return printf("%s %s\n", hlsnap_result_name(r), err.msg) < 0;
+    return printf("%s%s%s\n", hlsnap_result_name(r), message ? " " : "", message ? err.msg : "") < 0;
 }
 
 static int run(int argc, char **argv) {
@@ -452,7 +454,9 @@ static int run(int argc, char **argv) {
     const int done = argc > 1 ? prepare(argv[0], argv[1]) : 0;
     if (done < 0) return 1;
     if (argc > 1 && strcmp(argv[1], "removed") == 0 && unlink(argv[0])) return 1;
-    if (argc > 1 && strchr("mpr", argv[1][0]) && (!done || strcmp(argv[1], "packed") == 0)) return load_only();
+    if (argc > 1 && strchr("mpr", argv[1][0]) && (!done || strcmp(argv[1], "packed") == 0)) return load_only(true);
+    if (argc > 1 && strcmp(argv[1], "wait") == 0)
+        return printf("ready\n") < 0 || fflush(stdout) || getchar() == EOF ? 1 : load_only(false);
     if (done) argc = 1;
     if (hlsnap_kvm_probe(&err)) return printf("# %s\n", err.msg) < 0 ? 1 : 77;
     counter = 99;
@@ -460,11 +464,6 @@ static int run(int argc, char **argv) {
     changed = "by the host";
     tls_counter = 99;
     start(&guest, &desc);
-    if (argc > 1 && strcmp(argv[1], "wait") == 0) {
-        printf("ready\n");
-        fflush(stdout);
-        if (getchar() == EOF) return 1;
-    }
     r = hlsnap_sandbox_create(&guest, &desc, &sb, &err);
     if (argc > 1) return printf("%s\n", hlsnap_result_name(r)) < 0;
     check(!r && !hlsnap_sandbox_snapshot(sb, &clean, &err), "create", hlsnap_result_name(r));

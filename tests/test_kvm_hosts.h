@@ -637,13 +637,14 @@ static void residency(void) {
 static void buffers_are_cleared(void) {
     options o = small;
     const size_t n = 3 << 19; /* call, request and response fit the mailbox */
-    char *big = (char *)malloc(n + 1);
     hlsnap_value v, out;
     const void *rows;
     snapshot *s;
     sandbox *sb;
     size_t i, left = 0;
+    char *big;
     NEED_KVM;
+    big = (char *)malloc(n + 1);
     memset(big, 'x', n);
     big[n] = 0;
     o.mailbox = 8 << 20;
