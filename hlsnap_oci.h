@@ -4707,12 +4707,36 @@ static hlsnap_result hlsnap__oci_fsync_dirs(const hlsnap__oci_store *store, hlsn
     return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
 }
 
-/* Where there is no index yet the lock file says so, and must be on the disk before a blob has its name: btrfs brings names to the
-   disk with the next file that is synced, whatever its directory, and after a power loss the blobs would be those of an index
-   that is lost. */
-static hlsnap_result hlsnap__oci_fsync_unborn(const hlsnap__oci_store *store, const hlsnap__oci_index *index,
-                                              hlsnap_error *err) {
-    return index->there ? HLSNAP_OK : hlsnap__oci_fsync(store->root, "the layout", err);
+/* Whether an index that is not there is lost. Under the index lock: who names blobs holds it until there is one. Where nothing
+   else says whether there was one, the blobs do; that there was none is noted for the next one. */
+static hlsnap_result hlsnap__oci_lost_look(const hlsnap__oci_store *store, hlsnap_error *err) {
+    hlsnap_error unused;
+    uint32_t found = 0;
+    bool indexed = false;
+    int fd;
+    hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
+    if (r || indexed) return r;
+    if (!store->made_lock && hlsnap__oci_mark(store) != HLSNAP__OCI_MARK_DOUBT)
+        return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? HLSNAP_OK : err->code;
+    r = hlsnap__oci_strays(store, NULL, &found, err);
+    if (r || found) return r ? r : hlsnap__oci_index_lost(err);
+    if (!hlsnap__oci_mark(store)) return HLSNAP_OK;
+    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return HLSNAP_OK; /* then the next one looks, too */
+    hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, &unused);
+    close(fd);
+    return HLSNAP_OK;
+}
+
+/* Before the first index, under the index lock. One that was there when this began may be lost since. And the lock file, which says
+   that there is none, must be on the disk before a blob has its name: btrfs brings names to the disk with the next file that is
+   synced, whatever its directory, and after a power loss the blobs would be those of an index that is lost. */
+static hlsnap_result hlsnap__oci_first_index(const hlsnap__oci_store *store, const hlsnap__oci_index *index,
+                                             hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (index->there) return HLSNAP_OK;
+    if (!store->made_sha256) r = hlsnap__oci_lost_look(store, err);
+    return r ? r : hlsnap__oci_fsync(store->root, "the layout", err);
 }
 
 /* The parent of a layout that may be new. */
@@ -4745,7 +4769,7 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__oci_ind
     edit.drop = NULL;
     edit.created = save->desc.created ? save->desc.created : hlsnap__oci_now();
     r = hlsnap__oci_index_make(&save->text, index, &edit, err);
-    if (!r) r = hlsnap__oci_fsync_unborn(&save->store, index, err);
+    if (!r) r = hlsnap__oci_first_index(&save->store, index, err);
     if (!r) r = hlsnap__oci_known_commit(save, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (save->blobs[i].size)
@@ -4798,27 +4822,6 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     if (!r) hlsnap__oci_remember_known(save);
     hlsnap__oci_plan_free(save);
     return r;
-}
-
-/* Whether an index that is not there is lost. Under the index lock: who names blobs holds it until there is one. Where nothing
-   else says whether there was one, the blobs do; that there was none is noted for the next one. */
-static hlsnap_result hlsnap__oci_lost_look(const hlsnap__oci_store *store, hlsnap_error *err) {
-    hlsnap_error unused;
-    uint32_t found = 0;
-    bool indexed = false;
-    int fd;
-    hlsnap_result r = hlsnap__oci_exists(store->root, "index.json", &indexed, err);
-    if (r || indexed) return r;
-    if (!store->made_lock && hlsnap__oci_mark(store) != HLSNAP__OCI_MARK_DOUBT)
-        return hlsnap__oci_index_missing(store->root, err) == HLSNAP_ERR_NOT_FOUND ? HLSNAP_OK : err->code;
-    r = hlsnap__oci_strays(store, NULL, &found, err);
-    if (r || found) return r ? r : hlsnap__oci_index_lost(err);
-    if (!hlsnap__oci_mark(store)) return HLSNAP_OK;
-    fd = openat(store->root, HLSNAP__OCI_LOCK, O_RDWR | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) return HLSNAP_OK; /* then the next one looks, too */
-    hlsnap__oci_fsync(fd, HLSNAP__OCI_LOCK, &unused);
-    close(fd);
-    return HLSNAP_OK;
 }
 
 /* A layout without an index that had one: a new one would make garbage of all that it listed. */
@@ -8049,7 +8052,7 @@ static hlsnap_result hlsnap__oci_copy_publish(hlsnap__oci_copying *copy, hlsnap_
     edit.created = copy->created;
     keep = !copy->tag && hlsnap__oci_copy_is_listed(index, &edit);
     if (!keep) r = hlsnap__oci_index_make(&copy->text, index, &edit, err);
-    if (!r) r = hlsnap__oci_fsync_unborn(store, index, err);
+    if (!r) r = hlsnap__oci_first_index(store, index, err);
     if (!r) r = hlsnap__oci_copy_name(copy, err);
     if (!r && !keep) r = hlsnap__oci_root_write(store, file, "index.json", copy->text.at, copy->text.size, err);
     if (!r && !marked) {

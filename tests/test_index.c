@@ -1293,6 +1293,31 @@ static hlsnap_result save_cancelled(const char *dir, hlsnap_snapshot *s) {
     return hlsnap_oci_save(dir, "v1", s, &desc, NULL, &err);
 }
 
+/* An index that is lost while a save or a copy is at work: no new one takes its place. */
+static bool lose_index(uint64_t done, uint64_t total, void *user) {
+    return (void)done, (void)total, sh("[ ! -e %s/index.json ] || mv %s/index.json %s/index.kept", (const char *)user, (const char *)user, (const char *)user) == 0;
+}
+static void lost_meanwhile(void) {
+    const char *dir = fresh(), *from = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    int i;
+    desc.progress = lose_index;
+    desc.user = (void *)(uintptr_t)dir;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(save(from, "v2", o, NULL), 0);
+    CHECK_EQ(sh("find %s -type f | sort | xargs sha256sum >before", dir), 0);
+    for (i = 0; i < 2; i++) {
+        CHECK_EQ(i ? hlsnap_oci_copy(from, "v2", dir, "v2", &desc, NULL, &err) : hlsnap_oci_save(dir, "v2", o, &desc, NULL, &err), HLSNAP_ERR_FILE);
+        CHECK(strstr(err.msg, "index.json: lost") != NULL);
+        CHECK_EQ(sh("mv %s/index.kept %s/index.json", dir, dir), 0);
+        CHECK_EQ(sh("find %s -type f | sort | xargs sha256sum | cmp - before", dir), 0); /* nothing is left of it, nothing is gone */
+        CHECK_EQ(loads(dir, "v1"), 0);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
 static void lost_index(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
@@ -1633,7 +1658,7 @@ static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TES
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
-    TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_beside_others),
+    TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_meanwhile), TEST(lost_beside_others),
     TEST(other_versions), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
 int main(int argc, char **argv) {
