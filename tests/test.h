@@ -7,8 +7,11 @@
 */
 #ifndef TEST_H
 #define TEST_H
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 typedef struct test_row { const char *name; void (*run)(void); } test_row;
 static int test_bad;           /* checks that failed in the test that runs */
@@ -37,6 +40,19 @@ __attribute__((unused)) static int test_str(const char *a, const char *b, const 
     if (strcmp(a, b) == 0) return 1;
     printf("# %s:%d: %s is '%s', %s is '%s'\n", file, line, ta, a, tb, b);
     return test_bad++, 0;
+}
+
+/* A command of the shell: its exit status; -1: it had none. */
+__attribute__((unused, format(printf, 1, 2))) static int sh(const char *fmt, ...) {
+    char line[2000];
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    fflush(stdout);
+    r = system(line);
+    return WIFEXITED(r) ? WEXITSTATUS(r) : -1;
 }
 
 static int test_main(const test_row *rows, size_t num, int argc, char **argv) {

@@ -76,15 +76,6 @@ static hlsnap_error err;
 static char dir[16];      /* the layout at hand */
 static char blob[2][120]; /* its memory layers; [0] is the large one */
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[400];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof(command), fmt, ap);
-    va_end(ap);
-    return system(command);
-}
-
 static int count_fds(void) {
     int fd, n = 0;
     for (fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) >= 0;

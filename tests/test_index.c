@@ -34,15 +34,6 @@ static ssize_t t_pread(int fd, void *to, size_t n, off_t at) {
 
 static hlsnap_error err;
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[1000];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof(command), fmt, ap);
-    va_end(ap);
-    return system(command);
-}
-
 static const char *fresh(void) {
     static char path[16][32];
     static int n;

@@ -42,15 +42,6 @@ static hlsnap_error err;
 
 /* ---- helpers ---- */
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[1000];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof(command), fmt, ap);
-    va_end(ap);
-    return system(command);
-}
-
 static const char *fresh(void) {
     static char path[8][32];
     static int n;

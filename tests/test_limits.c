@@ -9,15 +9,6 @@
 #include "test.h"
 #include <stdarg.h>
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char command[1000];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(command, sizeof(command), fmt, ap);
-    va_end(ap);
-    return system(command);
-}
-
 static hlsnap_result dirty(hlsnap_sandbox *sb, uint32_t first, uint32_t pages, uint32_t step, uint32_t seed) {
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;

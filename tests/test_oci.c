@@ -173,18 +173,6 @@ static void *t_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
 
 static char home[200];         /* the scratch directory; also the working directory */
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char line[2000];
-    va_list ap;
-    int r;
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof(line), fmt, ap);
-    va_end(ap);
-    fflush(stdout);
-    r = system(line);
-    return WIFEXITED(r) ? WEXITSTATUS(r) : -1;
-}
-
 static void put(const char *path, const void *data, size_t n) {
     int fd;
     unlink(path);

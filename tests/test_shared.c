@@ -106,18 +106,6 @@ static int t_fcntl(int fd, int command, long arg) {
 static char home[200];
 static hlsnap_error err;
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *fmt, ...) {
-    char line[2000];
-    va_list ap;
-    int r;
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof(line), fmt, ap);
-    va_end(ap);
-    fflush(stdout);
-    r = system(line);
-    return WIFEXITED(r) ? WEXITSTATUS(r) : -1;
-}
-
 static const char *fresh(void) { /* a new directory's name */
     static char dir[4][20];
     static int n;
