@@ -756,12 +756,51 @@ static bool step(uint64_t done, uint64_t total, void *user) {
     return ++p->calls != p->stop;
 }
 
+static void derives_the_same(const char *plain, const char *digest) { /* in a layout that has nothing of it */
+    hlsnap_snapshot *s = load(plain, "v2"), *next;
+    char now[72];
+    if (!s) return;
+    next = derive(s, 60, 3, 9);
+    CHECK_EQ(save(plain, "v3", next, now), 0);
+    CHECK_STR(digest, now);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(s);
+}
+
+static void finds_a_byte_that_no_page_shows(const char *plain) { /* only the whole says so */
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_snapshot *s, *next, *t = NULL;
+    char other[120];
+    uint32_t i;
+    steps p;
+    desc.user = &p;
+    for (i = 0; i < 6; i++) {
+        s = load(plain, "v2");
+        if (!s) return;
+        path_of(plain, s, 0, other, sizeof(other));
+        next = derive(s, 60, 3, 20 + i);
+        flip(other, 1000 * 4096 + 5);
+        desc.threads = i % 3 + 1;
+        desc.progress = i < 3 ? step : NULL;
+        memset(&p, 0, sizeof(p));
+        CHECK_EQ(hlsnap_oci_save(plain, "v4", next, &desc, NULL, &err), HLSNAP_OK);
+        CHECK(!p.backwards && p.last == p.total);
+        CHECK_EQ(hlsnap_oci_load(plain, "v4", NULL, &t, NULL, &err), HLSNAP_OK);
+        if (t) check_same(next, t);
+        CHECK(t && t->layers[0]->pages != 1792);
+        hlsnap_snapshot_release(t);
+        hlsnap_snapshot_release(next);
+        hlsnap_snapshot_release(s);
+        flip(other, 1000 * 4096 + 5);
+    }
+}
+
 /* The first save over blobs that were loaded hashes them: with progress, which cancels it, on as many threads as are asked for,
    and with the same result. */
 static void hashes_what_was_loaded(void) {
-    hlsnap_snapshot *a = scattered(3), *b, *s, *next, *t = NULL;
+    hlsnap_snapshot *a = scattered(3), *b, *s, *next;
     const char *dir = fresh(), *plain = fresh();
-    char path[120], other[120], before[72], digest[72] = "";
+    char path[120], before[72], digest[72] = "";
     hlsnap_oci_digest d;
     hlsnap_oci_desc desc = HLSNAP_ZERO;
     steps p;
@@ -799,30 +838,8 @@ static void hashes_what_was_loaded(void) {
         hlsnap_snapshot_release(s);
     }
     CHECK_EQ(layers_of(dir, "v3"), 3);
-    s = load(plain, "v2"); /* the same without any of it */
-    next = derive(s, 60, 3, 9);
-    CHECK_EQ(save(plain, "v3", next, before), 0);
-    CHECK_STR(digest, before);
-    path_of(plain, s, 0, other, sizeof(other));
-    hlsnap_snapshot_release(next);
-    for (i = 0; i < 6; i++) { /* a byte that no page shows: only the whole says so */
-        hlsnap_snapshot_release(s);
-        s = load(plain, "v2");
-        next = derive(s, 60, 3, 20 + i);
-        flip(other, 1000 * 4096 + 5);
-        desc.threads = i % 3 + 1;
-        desc.progress = i < 3 ? step : NULL;
-        memset(&p, 0, sizeof(p));
-        CHECK_EQ(hlsnap_oci_save(plain, "v4", next, &desc, NULL, &err), HLSNAP_OK);
-        CHECK(!p.backwards && p.last == p.total);
-        CHECK_EQ(hlsnap_oci_load(plain, "v4", NULL, &t, NULL, &err), HLSNAP_OK);
-        if (t) check_same(next, t);
-        CHECK(t && t->layers[0]->pages != 1792);
-        hlsnap_snapshot_release(t);
-        hlsnap_snapshot_release(next);
-        flip(other, 1000 * 4096 + 5);
-    }
-    hlsnap_snapshot_release(s);
+    derives_the_same(plain, digest);
+    finds_a_byte_that_no_page_shows(plain);
     hlsnap_snapshot_release(a);
     hlsnap_snapshot_release(b);
 }
@@ -887,6 +904,19 @@ static void touch_it(int fd) { /* while it is read */
     if (is_file(fd, awaited)) CHECK_EQ(fchmod(fd, 0640) == 0 && fchmod(fd, 0600) == 0, true);
 }
 
+static bool young_is_not_remembered(const char *dir, const char *path) { /* if it is loaded quickly */
+    uint64_t listed = 1;
+    int i;
+    for (i = 0; i < 100 && listed; i++) {
+        hlsnap_snapshot *s;
+        CHECK_EQ(chmod(path, i % 2 ? 0600 : 0640), 0);
+        s = load(dir, "v1");
+        listed = s ? listed_of(s, 0) : 1;
+        hlsnap_snapshot_release(s);
+    }
+    return !listed;
+}
+
 /* Chunks that a load verified, all of them, of a file that did not change, are not hashed again by a save; but never is a blob
    named by a digest that this process has not seen to be its own. */
 static void verified_chunks_are_remembered(void) {
@@ -894,18 +924,10 @@ static void verified_chunks_are_remembered(void) {
     const char *dir = fresh(), *hostile = fresh();
     hlsnap_snapshot *s = large(200, 1), *t, *next;
     char path[120], d1[72], mine[72], script[200];
-    uint64_t listed = 1;
     struct stat st;
-    int i;
     CHECK_EQ(save(dir, "v1", s, d1), 0);
     path_of(dir, s, 0, path, sizeof(path));
-    for (i = 0; i < 100 && listed; i++) { /* too young to tell a change, if it is loaded quickly */
-        CHECK_EQ(chmod(path, i % 2 ? 0600 : 0640), 0);
-        t = load(dir, "v1");
-        listed = t ? listed_of(t, 0) : 1;
-        hlsnap_snapshot_release(t);
-    }
-    CHECK_EQ(listed, 0);
+    CHECK(young_is_not_remembered(dir, path));
     usleep(40000);
     CHECK_EQ(stat(path, &st), 0);
     t = load(dir, "v1");
@@ -1812,33 +1834,12 @@ static void untags_its_own_only(void) {
     hlsnap_snapshot_release(s);
 }
 
-/* What a load would refuse, fsck finds; what may well be absent, it does not ask for. */
-static void finds_what_does_not_load(void) {
-    const char *dir;
-    hlsnap_snapshot *s = large(20, 1), *o = large(20, 2), *t = NULL;
+static void another_layers_list(hlsnap_snapshot *s, hlsnap_snapshot *o) {
+    const char *dir = fresh();
     char digest[72], chunks[2][72], config[2][72], script[400];
+    hlsnap_snapshot *t = NULL;
     FILE *f;
     int i;
-    /* a second entry of the same manifest, with a wrong size */
-    dir = fresh();
-    CHECK_EQ(save(dir, "v1", s, digest), 0);
-    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
-    CHECK_EQ(sh("sed -i 's|\"size\":|&1|2' %s/index.json", dir), 0);
-    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_SIZE);
-    /* an entry that says a manifest has no bytes */
-    dir = fresh();
-    CHECK_EQ(save(dir, "v1", s, digest), 0);
-    CHECK_EQ(sh("sed -i 's|\"size\":[0-9]*|\"size\":0|' %s/index.json", dir), 0);
-    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_INDEX);
-    /* who names a layer only says nothing of its size */
-    dir = fresh();
-    CHECK_EQ(save(dir, "v1", s, digest), 0);
-    memory_of(s, 0, config[0]);
-    snprintf(script, sizeof(script), "{\"of\":\"%s\"}", config[0]);
-    foreign(dir, "application/vnd.example", script);
-    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
-    /* a chunk list that is another layer's */
-    dir = fresh();
     CHECK_EQ(save(dir, "v2", o, NULL), 0);
     CHECK_EQ(save(dir, "v1", s, digest), 0);
     for (i = 0; i < 2; i++) {
@@ -1858,12 +1859,11 @@ static void finds_what_does_not_load(void) {
     edit_manifest(dir, digest, script);
     CHECK_EQ(hlsnap_oci_load(dir, "v1", NULL, &t, NULL, &err), HLSNAP_ERR_DIGEST);
     CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_DIGEST);
-    /* a tag that is listed twice */
-    dir = fresh();
-    CHECK_EQ(save(dir, "v1", s, NULL), 0);
-    CHECK_EQ(save(dir, "v2", o, NULL), 0);
-    CHECK_EQ(sh("sed -i 's|\"v2\"|\"v1\"|' %s/index.json", dir), 0);
-    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_AMBIGUOUS);
+}
+
+static void business_of_others(hlsnap_snapshot *s) {
+    const char *dir;
+    int i;
     /* of others, that is their business: one for each platform, say */
     dir = fresh();
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
@@ -1879,6 +1879,39 @@ static void finds_what_does_not_load(void) {
             "00000000000000000000000000000000000000000000000000000000000000aa\"},\"layers\":[{\"urls\":[],\"digest\":\"sha256:"
             "00000000000000000000000000000000000000000000000000000000000000bb\"}]}");
     CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK); /* that it has no config is its tool's business */
+}
+
+/* What a load would refuse, fsck finds; what may well be absent, it does not ask for. */
+static void finds_what_does_not_load(void) {
+    const char *dir;
+    hlsnap_snapshot *s = large(20, 1), *o = large(20, 2);
+    char digest[72], memory[72], text[120];
+    /* a second entry of the same manifest, with a wrong size */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(hlsnap_oci_tag(dir, "v1", "v2", &err), HLSNAP_OK);
+    CHECK_EQ(sh("sed -i 's|\"size\":|&1|2' %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_SIZE);
+    /* an entry that says a manifest has no bytes */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(sh("sed -i 's|\"size\":[0-9]*|\"size\":0|' %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_INDEX);
+    /* who names a layer only says nothing of its size */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    memory_of(s, 0, memory);
+    snprintf(text, sizeof(text), "{\"of\":\"%s\"}", memory);
+    foreign(dir, "application/vnd.example", text);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
+    another_layers_list(s, o);
+    /* a tag that is listed twice */
+    dir = fresh();
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(save(dir, "v2", o, NULL), 0);
+    CHECK_EQ(sh("sed -i 's|\"v2\"|\"v1\"|' %s/index.json", dir), 0);
+    CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_ERR_AMBIGUOUS);
+    business_of_others(s);
     /* what is no layout is left as it is */
     dir = fresh();
     CHECK_EQ(sh("mkdir -p %s/blobs/sha256 && echo '{}' > %s/index.json", dir, dir), 0);
