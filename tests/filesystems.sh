@@ -75,8 +75,9 @@ image() { # image FS MKFS...: on a loop device, which goes with its mount
     command -v "$1" >/dev/null || { why="no $1 (INSTALL=1 installs it)"; return 1; }
     losetup -f >/dev/null 2>&1 || { why="no loop devices"; return 1; }
     size=640M options=loop
-    # a small one's metadata fills up with what is pinned until the next commit, which then fails: "Transaction aborted (error -28)"
-    [ "$fs" != btrfs ] || size=2G options=loop,commit=2
+    # a small one fills up with what is gone, but not yet free: btrfs's metadata until the next commit ("Transaction aborted (error
+    # -28)"), xfs's files without a name until it gets round to them (errno 28 for savers)
+    case $fs in btrfs) size=2G options=loop,commit=2 ;; xfs) size=2G ;; esac
     mkdir "$work/at/$fs" && truncate -s "$size" "$work/$fs.img" && "$@" "$work/$fs.img" >"$work/log" 2>&1 &&
         mount -o "$options" "$work/$fs.img" "$work/at/$fs" 2>>"$work/log" && return
     why="$1 or mount: $(tail -n 1 "$work/log")"
