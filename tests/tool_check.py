@@ -506,6 +506,7 @@ def interrupted(how, *command):
 def started(name, *command):
     pid = os.fork()
     if pid == 0:
+        signal.signal(getattr(signal, "SIG" + name), signal.SIG_DFL)  # the tests may run in a script's background
         os.execvp(command[0], command)
     for _ in range(2000):  # it catches signals before it makes its directory
         if any(entry.startswith(".hlsnap-") for entry in os.listdir(".")):
