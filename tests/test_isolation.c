@@ -403,14 +403,29 @@ static void noise_on(uint32_t mask, const sandbox *sb, hlsnap_interrupt *h) {
 
 static uint64_t num_signals;
 static hlsnap_interrupt *handler_cancels; /* atomic: what the handler cancels, or NULL */
+static uint64_t storm_us;          /* atomic; 0: no SIGALRM */
+/* The next one comes after a quarter of storm_us to four times it: at a steady pace, on a busy machine, nothing would get done. */
+static void storm_next(void) {
+    const uint64_t us = __atomic_load_n(&storm_us, __ATOMIC_RELAXED);
+    const uint32_t n = (uint32_t)__atomic_load_n(&num_signals, __ATOMIC_RELAXED) * 2654435761u >> 28;
+    struct itimerval t = {{0, 0}, {0, 0}};
+    t.it_value.tv_usec = (suseconds_t)(us / 4 * (1 + n) % 999999);
+    setitimer(ITIMER_REAL, &t, NULL);
+}
 static void on_signal(int sig) {
     volatile uint8_t stack[3000]; /* a handler that needs room */
     stack[sig] = stack[2999 - sig] = 1;
     if (__atomic_add_fetch(&num_signals, 1, __ATOMIC_RELAXED) % 4 == 0) hlsnap_interrupt_cancel(__atomic_load_n(&handler_cancels, __ATOMIC_ACQUIRE));
+    if (sig == SIGALRM) storm_next();
 }
 static void storm_set(uint64_t us) {
-    const struct itimerval t = {{0, (suseconds_t)us}, {0, (suseconds_t)us}};
-    setitimer(ITIMER_REAL, &t, NULL);
+    __atomic_store_n(&storm_us, us, __ATOMIC_RELAXED);
+    storm_next();
+}
+static void quiet(void) { /* nobody cancels anything any more */
+    noise_off();
+    __atomic_store_n(&handler_cancels, NULL, __ATOMIC_RELEASE);
+    storm_set(0);
 }
 
 /* ---- >>vcpu: all that KVM tells of it ---- */
@@ -588,6 +603,7 @@ static bool probe_read(sandbox *sb, snapshot *s, iso_dump *dump, vcpu_state *vcp
     hlsnap_result r = hlsnap_sandbox_call(sb, "probe", HLSNAP_NO_ARGS, NULL, &last);
     int tries;
     for (tries = 0; tries < 8 && (r == HLSNAP_ERR_CANCELLED || r == HLSNAP_ERR_TIMEOUT); tries++) { /* noise cancels whatever it meets */
+        if (tries == 7) quiet(); /* where an exit takes longer than the noise pauses */
         r = hlsnap_sandbox_restore(sb, s, &last);
         if (!r) r = hlsnap_sandbox_call(sb, "probe", HLSNAP_NO_ARGS, NULL, &last);
     }
