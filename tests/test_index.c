@@ -1309,6 +1309,20 @@ static void lost_meanwhile(void) {
     hlsnap_snapshot_release(o);
 }
 
+/* fsck reads no blob beyond max_bytes: a memory layer, here the largest of all. */
+static void fsck_reads_no_more(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    desc.max_bytes = 42 * P; /* what is shown of both layers, in one */
+    CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &desc, &err), HLSNAP_OK);
+    desc.max_bytes--;
+    CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &desc, &err), HLSNAP_ERR_LIMIT);
+    CHECK(strstr(err.msg, "bytes, not looked at") != NULL);
+    hlsnap_snapshot_release(s);
+}
+
 static void lost_index(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
@@ -1650,7 +1664,7 @@ static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TES
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
     TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_meanwhile), TEST(lost_beside_others),
-    TEST(other_versions), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
+    TEST(other_versions), TEST(fsck_reads_no_more), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
 int main(int argc, char **argv) {
     char home[200];
