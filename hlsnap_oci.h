@@ -48,7 +48,8 @@ LIMITS
     Of a snapshot at most 2,048 runs are mapped, the others copied. Threads need -pthread with glibc before 2.34.
     Writers need byte-range locks (OFD) that they share: all go through one mount of the directory. Two mounts of a FUSE file
     system, such a mount and what lies below it, and an overlayfs and its layers do not share them, nor do two machines on NFS
-    with nolock; that cannot be seen from here, and tags are lost. No hard links, O_TMPFILE or modes are needed.
+    with nolock; that cannot be seen from here, and tags are lost. No hard links, O_TMPFILE or modes are needed. rclone mount
+    holds layouts for reading only: it answers links and ACLs by EIO, as a broken disk does.
 
 SEE docs/snapshot-format.md, docs/security.md. Search for ">>" to jump. */
 
@@ -1459,17 +1460,18 @@ static void hlsnap__text_without(hlsnap__text *t, hlsnap__json_span text, const 
 /* A failed system call on a path; what says which. Paths that lead nowhere, or to something else than a file or directory
    of our own, are the store's fault, the rest is the system's. */
 static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *what, const char *path) {
-    bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR ||
-                 number == ENXIO;
+    const bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR ||
+                       number == ENXIO,
+               mount = number == EIO && strcmp(what, "link") == 0;
     char shown[200];
     hlsnap__printable(shown, sizeof(shown), path, strlen(path), false);
-    return hlsnap__fail(err, store ? HLSNAP_ERR_FILE : HLSNAP_ERR_OS, number, "%s: %s: %s (errno %d)", shown, what,
+    return hlsnap__fail(err, store ? HLSNAP_ERR_FILE : HLSNAP_ERR_OS, number, "%s: %s: %s (errno %d)%s", shown, what,
                         number == ENOENT    ? "there is none"
                         : number == ENOTDIR ? "not a directory"
                         : number == ELOOP   ? "a symbolic link"
                         : store             ? "not a regular file"
                                             : hlsnap__errno_text(number),
-                        number);
+                        number, mount ? "; an rclone mount? it holds layouts for reading only" : "");
 }
 
 /* Opens a path below root without following any link; where openat2 is not to be had, component by component. -1, errno. */

@@ -1215,7 +1215,7 @@ static hlsnap_result run_rm(options *o, hlsnap_error *err) {
     return r;
 }
 
-/* Blobs dated in the future, as clocks that differ make them: within the grace period they count as new. */
+/* Blobs dated in the future, as clocks that differ make them: with a grace period they may count as new for as long. */
 static void tell_future(const char *dir) {
     char *path = (char *)grow(NULL, strlen(dir) + sizeof("/blobs/sha256"));
     DIR *d = opendir(strcat(strcpy(path, dir), "/blobs/sha256"));
@@ -1228,8 +1228,7 @@ static void tell_future(const char *dir) {
     if (d) closedir(d);
     free(path);
     if (num)
-        printf("%zu blobs are dated in the future: for the grace period they count as new; --grace 0 frees what nothing leads to\n",
-               num);
+        printf("%zu blobs are dated in the future; --grace 0 frees those that nothing leads to, whatever their time\n", num);
 }
 
 static hlsnap_result run_gc(options *o, hlsnap_error *err) {
