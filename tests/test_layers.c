@@ -826,7 +826,8 @@ static void hashes_what_was_loaded(void) {
         CHECK(!p.backwards);
         CHECK_EQ(p.total, (1792 + 200 + 3 + (i > 3 ? 3u : 0u)) * P); /* what was written is there already, it is found then */
         if (cancels) {
-            CHECK(p.last < p.total && p.calls == 1 + i);
+            CHECK_EQ(p.calls, 1 + i);
+            CHECK(p.last < p.total || desc.threads > 1); /* the others may have done all the rest meanwhile */
             CHECK_EQ(bytes_of(dir), bytes);
         } else {
             CHECK_EQ(p.last, p.total);
