@@ -12,7 +12,7 @@ a whole build. Include hlsnap.h before any system header, or compile as gnu11/gn
 
 OPTIONS             default            where to define it
   HLSNAP_IMPLEMENTATION  off           in exactly one source file
-  HLSNAP_GUEST           off           every file of a separately built guest ELF (-ffreestanding -nostdlib -static)
+  HLSNAP_GUEST           off           every file of a separately built guest ELF (-nostdlib -static)
   HLSNAP_STATIC          off           beside HLSNAP_IMPLEMENTATION: everything static, nothing leaves the object file
   HLSNAP_API             extern, hidden visibility   every file that includes the header
   HLSNAP_MALLOC(size), HLSNAP_FREE(p)  malloc, free   beside HLSNAP_IMPLEMENTATION; both or neither
@@ -73,6 +73,13 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 #define _DEFAULT_SOURCE 1 /* mmap, syscall, sigset_t under -std=c11; has effect when no system header came before */
 #endif
 
+#if (defined(HLSNAP_GUEST_LIBC) || defined(HLSNAP_GUEST_RUNTIME)) && !defined(HLSNAP_GUEST)
+#define HLSNAP_GUEST
+#endif
+#if defined(HLSNAP_GUEST_RUNTIME) && !defined(HLSNAP_GUEST_LIBC)
+#define HLSNAP_GUEST_LIBC
+#endif
+
 #ifndef HLSNAP_H
 #define HLSNAP_H
 
@@ -85,8 +92,8 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 #define HLSNAP_VERSION_STRING "0.3.0"
 /* true when this header is at least a.b.c */
 #define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
-#define HLSNAP_ABI_VERSION 0
-#define HLSNAP_SNAPSHOT_VERSION 1
+#define HLSNAP_ABI_VERSION 1
+#define HLSNAP_SNAPSHOT_VERSION 2
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -138,6 +145,7 @@ extern "C" {
     X(ERR_CANCELLED, 23, "cancelled through the interrupt") \
     X(ERR_TIMEOUT, 24, "the time limit ran out") \
     X(ERR_PROTOCOL, 25, "the guest broke the host/guest protocol") \
+    X(ERR_EXIT, 26, "the guest's program ended (user_code: its status)") \
     X(ERR_ELF, 30, "not an ELF image this machine can run, or a truncated one") \
     X(ERR_ELF_SEGMENT, 31, "ELF segments overlap, overflow, or are writable and executable") \
     X(ERR_ELF_DYNAMIC, 32, "the ELF needs a dynamic linker") \
@@ -173,7 +181,8 @@ typedef struct hlsnap_error {  /* caller-owned, optional, written only on failur
     uint32_t vector, error_code; /* ERR_FAULT: CPU exception vector and its error code */
     uint64_t rip, cr2;         /* ERR_FAULT: guest addresses (GVA) */
     char region[16];           /* ERR_FAULT: what lies at cr2 (page faults) or rip: "text", "heap", "guard", "null", ... */
-    char msg[512];             /* "function: what, with the offending values"; NUL-terminated, printable */
+    char msg[512];             /* "function: what, with the offending values"; NUL-terminated, printable: ASCII, but for what a
+                                  guest says itself when it fails, aborts or exits, which is as in hlsnap_log_fn */
 } hlsnap_error;
 
 /* hlsnap_result_name -- the name of a result, such as "HLSNAP_ERR_FAULT".
@@ -342,6 +351,17 @@ typedef struct hlsnap_module {
     const hlsnap_function *imports; size_t num_imports; /* fn is NULL */
 } hlsnap_module;
 
+/* What CPUID shows a guest from its first instruction on, and what machines a snapshot of it needs: all that the machine has,
+   or no more than a micro-architecture level of x86-64 (docs/abi.md "CPU levels") */
+typedef enum hlsnap_cpu {
+    HLSNAP_CPU_HOST,
+    HLSNAP_CPU_V1,
+    HLSNAP_CPU_V2,
+    HLSNAP_CPU_V3,
+    HLSNAP_CPU_V4,
+    HLSNAP_CPU_FORCE32 = 0x7fffffff
+} hlsnap_cpu;
+
 typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     uint32_t _start_canary;
     const hlsnap_module *self; /* the program or .so that this address lies in is the guest: a fresh copy of its file, in which
@@ -351,6 +371,12 @@ typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     uint64_t heap_size;        /* bytes, multiple of 4096, up to 16 GiB; 0 = 1 MiB */
     uint64_t stack_size;       /* bytes, multiple of 4096, up to 1 GiB; 0 = 64 KiB */
     uint64_t mailbox_size;     /* bytes, multiple of 4096, 8 KiB .. 256 MiB; 0 = 64 KiB; a message is at most about half */
+    /* of Linux programs only, see docs/programs.md */
+    const char *runtime;       /* ELF of the guest runtime, for a program that is not linked with it; NULL = it is */
+    const char *const *args; size_t num_args; /* main's, argv[0] first; NULL = the file's name alone */
+    const char *const *env; size_t num_env;   /* "NAME=value"; none of this process's own is ever passed on */
+    const void *files; size_t files_size;     /* a ustar archive, the program's read-only files; bytes; read during the call only */
+    hlsnap_cpu cpu;            /* HLSNAP_CPU_HOST: snapshots start where all features of this machine are; a level: where it is */
     uint32_t _end_canary;
 } hlsnap_guest_desc;
 
@@ -363,9 +389,13 @@ typedef struct hlsnap_pool hlsnap_pool;
 typedef struct hlsnap_interrupt hlsnap_interrupt;
 typedef enum hlsnap_state { HLSNAP_READY, HLSNAP_BUSY, HLSNAP_POISONED, HLSNAP_STATE_FORCE32 = 0x7fffffff } hlsnap_state;
 
-/* One line from the guest: text is size bytes and a NUL, printable ASCII and tabs; all else is escaped as \xNN, also a \n, but
-   one at the end is dropped. level 0 = print. */
+/* One line from the guest: text is size bytes and a NUL, valid UTF-8. What could forge a line or a terminal's code is escaped as
+   \xNN, byte by byte: controls but tabs, the backslash, line separators, what shows as nothing or turns the direction of
+   writing, what is no character, and bytes that are not UTF-8. A \n at the end is dropped. level 0 = print. */
 typedef void (*hlsnap_log_fn)(int level, const char *text, size_t size, void *user);
+
+/* What the guest writes to fd 1 or 2, as it is: raw bytes, in the pieces it writes. */
+typedef void (*hlsnap_output_fn)(int file, const void *bytes, size_t size, void *user);
 
 typedef struct hlsnap_sandbox_desc {
     uint32_t _start_canary;
@@ -377,6 +407,9 @@ typedef struct hlsnap_sandbox_desc {
     const hlsnap_function *functions; size_t num_functions; /* host functions; copied, user pointers kept */
     uint64_t timeout_ns;       /* per call, wall clock, host functions included; 0 = none */
     hlsnap_log_fn log; void *log_user; /* NULL = dropped; called on the calling thread */
+    hlsnap_output_fn output; void *output_user; /* likewise; NULL = fd 1 becomes log lines of level 0, fd 2 of level 1 */
+    bool no_clock;             /* the guest gets no wall clock: a program's clocks start at 0 and go on 1 us a question */
+    bool strict_syscalls;      /* a system call that docs/programs.md does not list ends the call, instead of ENOSYS */
     uint32_t _end_canary;
 } hlsnap_sandbox_desc;
 
@@ -393,6 +426,11 @@ typedef struct hlsnap_stats {  /* since creation */
     uint64_t hot_pages;        /* private pages tracked now, 4 KiB each */
     uint64_t copied_bytes;     /* copied by restores */
     uint64_t guest_ns;         /* wall clock inside the VM */
+    /* What a guest needs of heap_size and stack_size: bytes. The heap's are what its runtime says, so that a hostile guest has them
+       say anything up to heap_size; of a Linux program they are whole pages, all threads' stacks but the first one's among them. */
+    uint64_t heap_used;        /* at the end of the last entry that the guest ended itself */
+    uint64_t heap_peak;        /* the most at once, where blocks lie included; over all restores */
+    uint64_t stack_peak;       /* from the deepest page of the stack that is not zero now to its end; looked for when asked */
 } hlsnap_stats;
 
 /* hlsnap_sandbox_create -- load a guest, start a VM, run the guest's init.
@@ -560,6 +598,8 @@ typedef struct hlsnap_snapshot_info {
     uint64_t entry;            /* guest virtual address (GVA) that the VM is entered at */
     uint64_t elf_entry, load_address; /* e_entry as the guest's ELF file has it, and what was added to its addresses */
     uint64_t generation;       /* grows with each snapshot of a line */
+    hlsnap_cpu cpu;            /* as in the guest desc */
+    hlsnap_cpu baseline;       /* the lowest level with all features that it needs; HLSNAP_CPU_HOST: none has them */
 } hlsnap_snapshot_info;
 
 typedef struct hlsnap_region { /* of guest memory; regions ascend and do not overlap */
@@ -584,6 +624,18 @@ typedef struct hlsnap_extent { /* guest pages that a layer holds; extents ascend
    threads   any  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *guest, hlsnap_snapshot **out,
                                                                 hlsnap_error *err);
+
+/* hlsnap_guest_unresolved -- all that a guest would miss at once: what its file expects of others and the guest runtime has not.
+   In a guest.self, using one of them is a fault that names it; a file with any is refused as a guest.
+   guest     in     self; or path or data: any 64-bit x86-64 ELF file, also a shared object or a program with a dynamic linker
+   to        out    cap bytes: names in ascending order, each once, each with a \n; NUL-terminated when cap > 0. What does not fit
+                    is left out, whole names at a time
+   size      out    bytes of all names with their \n, 0 = none is missing; may be NULL
+   err       out    may be NULL
+   returns   as hlsnap_snapshot_from_guest; HLSNAP_ERR_LIMIT (tens of thousands of names)
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_guest_unresolved(const hlsnap_guest_desc *guest, char *to, size_t cap, size_t *size,
+                                                 hlsnap_error *err);
 
 /* hlsnap_snapshot_retain, hlsnap_snapshot_release -- one reference more; one less, freed with the last.
    s         in     NULL is fine
@@ -661,10 +713,19 @@ HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size);
 HLSNAP_API void *hlsnap_rt_realloc(void *p, size_t size);
 HLSNAP_API void hlsnap_rt_free(void *p);
 
-/* hlsnap_rt_snprintf -- snprintf without libc; conversions as hlsnap_call_return_fmt.
+/* hlsnap_rt_trim -- zeroes what is free in the heap, so that a snapshot does not store it. A guest that is a Linux program gives
+   back what its libc has given back (malloc_trim).
+   returns   nothing; without effect when not in a guest
+   cost      reads all that is free, writes what is not zero there  */
+HLSNAP_API void hlsnap_rt_trim(void);
+
+/* hlsnap_rt_snprintf, hlsnap_rt_vsnprintf -- snprintf without libc; conversions as hlsnap_call_return_fmt.
    to        out    cap bytes, NUL-terminated when cap > 0
+   ap        in     a va_list
    returns   the length it would have had, -1 beyond INT_MAX  */
 HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __attribute__((__format__(__printf__, 3, 4)));
+HLSNAP_API int hlsnap_rt_vsnprintf(char *to, size_t cap, const char *fmt, __builtin_va_list ap)
+    __attribute__((__format__(__printf__, 3, 0)));
 
 /* hlsnap_rt_print, hlsnap_rt_log -- a line of text to the host's log function; print is level 0 and always passes.
    level     in     1 error .. 4 debug; above the sandbox's log_level nothing happens
@@ -673,6 +734,13 @@ HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) __
    cost      one exit  */
 HLSNAP_API void hlsnap_rt_print(const char *fmt, ...) __attribute__((__format__(__printf__, 1, 2)));
 HLSNAP_API void hlsnap_rt_log(int level, const char *fmt, ...) __attribute__((__format__(__printf__, 2, 3)));
+
+/* hlsnap_rt_write -- bytes for the host's output function, as they are; where it has none they become lines of its log.
+   stream    in     fd 1 or 2; for others nothing happens
+   bytes     in     size bytes; any number of them
+   returns   nothing; without effect when nobody listens, or not in a guest
+   cost      one exit for every half a mailbox  */
+HLSNAP_API void hlsnap_rt_write(int stream, const void *bytes, size_t size);
 
 /* hlsnap_rt_abort -- end the call with HLSNAP_ERR_ABORT and poison the sandbox.
    user_code in     for hlsnap_error.user_code
@@ -684,6 +752,35 @@ HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_abort(int32_t user_code,
    to        out    n bytes; zeros when not in a guest
    returns   nothing  */
 HLSNAP_API void hlsnap_rt_random(void *to, size_t n);
+
+/* hlsnap_rt_time_ns -- the host's wall clock when this entry first asked; calls of one batch have the same.
+   returns   ns since 1970; 0 = none is given (sandbox_desc.no_clock), or not in a guest
+   cost      an exit, the first time in an entry; none in a guest that is a Linux program  */
+HLSNAP_API uint64_t hlsnap_rt_time_ns(void);
+
+/* hlsnap_rt_on_start -- has fn called first thing in a run that a start from a snapshot or a restore began, before that entry's
+   calls: to seed, reopen or forget what clones must not share. Not in the run that it is given in.
+   fn        in     everything of the runtime works inside of it but hlsnap_rt_call; NULL = none
+   returns   nothing; without effect when not in a guest
+   cost      a comparison in every entry  */
+HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user);
+
+#ifdef HLSNAP_GUEST_LIBC
+/* hlsnap_rt_serve -- the main of a guest that is a Linux program calls it when it is ready: init ends, and all calls are served
+   from inside it, on main's stack.
+   returns   never; exit() or a return from main before it is HLSNAP_ERR_EXIT of the init
+   threads   the program's first
+   spec      docs/programs.md  */
+HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_serve(void);
+
+/* A system call that the runtime refuses: its number and arguments as in the registers; returns the result or -errno. */
+typedef long (*hlsnap_syscall_fn)(long number, const long args[6], void *user);
+
+/* hlsnap_rt_on_syscall -- answers what the runtime refuses, sockets by host functions for instance.
+   fn        in     -38 (ENOSYS) refuses again; NULL = none. System calls and hlsnap_rt_call work inside of it
+   returns   nothing  */
+HLSNAP_API void hlsnap_rt_on_syscall(hlsnap_syscall_fn fn, void *user);
+#endif
 
 /* hlsnap_rt_generation -- one more than when the snapshot was taken that this run started from or was restored to, so that a
    guest that remembers it in its memory sees that it was. Runs of one snapshot have the same; their random bytes differ.
@@ -700,6 +797,12 @@ HLSNAP_API uint64_t hlsnap_rt_generation(void);
 #define HLSNAP_ABI_OP_CALL 2
 #define HLSNAP_ABI_FN_LOG 0xfffffff0u   /* request: i32 level, str text; no response */
 #define HLSNAP_ABI_FN_ABORT 0xfffffff1u /* request: i32 user code, str text; does not return */
+#define HLSNAP_ABI_FN_OUTPUT 0xfffffff2u /* request: i32 fd, bytes; no response */
+#define HLSNAP_ABI_FN_EXIT 0xfffffff3u  /* request: i32 status, str text; does not return */
+#define HLSNAP_ABI_FN_CLOCK 0xfffffff4u /* request: i32 0, str ""; the host writes realtime_ns of the mailbox */
+#define HLSNAP_ABI_OPTION_OUTPUT 1u       /* somebody listens to HLSNAP_ABI_FN_OUTPUT */
+#define HLSNAP_ABI_OPTION_STRICT 2u       /* a system call that is not there ends the call */
+#define HLSNAP_ABI_OPTION_CLOCK 4u        /* there is a wall clock */
 #define HLSNAP_ABI_STATUS_OK 0
 #define HLSNAP_ABI_STATUS_FAILED 1      /* values: i32 user code, str text */
 #define HLSNAP_ABI_STATUS_REFUSED 2     /* values: i32 hlsnap_result, str text */
@@ -721,6 +824,9 @@ typedef struct hlsnap_abi_mailbox { /* at the start of the mailbox */
     uint64_t entry;            /* out  INIT: where later entries start; 0 = where this one did */
     uint32_t guest_abi;        /* out  INIT: HLSNAP_ABI_VERSION the guest was built with */
     uint32_t num_exports;      /* out  INIT: the first message lists exports, then imports: str name, str signature each */
+    uint64_t realtime_ns;      /* in   wall clock, ns since 1970: a Linux program's at this entry, others' by FN_CLOCK; 0 = none */
+    uint64_t heap_used;        /* out  bytes of the heap in use when the guest leaves for good */
+    uint64_t heap_peak;        /* out  ... and the most so far; 0 = it does not say */
 } hlsnap_abi_mailbox;
 
 typedef struct hlsnap_abi_message { /* 8-byte aligned; size counts header, values and payload */
@@ -748,7 +854,19 @@ typedef struct hlsnap_abi_identity { /* read-only for the guest, new at every st
     uint64_t module;           /* GVA of the hlsnap_module of a self guest, else 0 */
     uint64_t tls, tls_size;    /* the thread-local block below the identity page */
     uint64_t runtime, runtime_size; /* the guest runtime's own, HLSNAP_ABI_RUNTIME_MIN bytes at least; zero before init, stored */
+    uint64_t program, program_size; /* GVA of the hlsnap_abi_program, bytes with all that it leads to; else 0; known to init only */
+    uint64_t tsc_scale;        /* 2^32 ns over a tick of the time stamp counter; 0 = not known */
+    uint32_t options;          /* HLSNAP_ABI_OPTION_x */
+    uint32_t _reserved;
 } hlsnap_abi_identity;
+
+typedef struct hlsnap_abi_program { /* read-only; offsets are bytes from here */
+    uint64_t entry, phdr, num_phdr; /* of the ELF file: GVAs; phdr 0 = not loaded */
+    uint32_t num_args, num_env;
+    uint64_t strings, strings_size; /* args, then env, each with its NUL */
+    uint64_t files, files_size;     /* a ustar archive */
+    uint64_t stack_size;            /* bytes */
+} hlsnap_abi_program;
 
 #ifdef __cplusplus
 } /* extern "C" */
@@ -823,10 +941,11 @@ extern "C" {
 #define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of the heap; of an image; a whole guest may have twice that */
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
 
-HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 64 && offsetof(hlsnap_abi_mailbox, entry) == 48);
+HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 88 && offsetof(hlsnap_abi_mailbox, entry) == 48);
 HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
 HLSNAP__STATIC_ASSERT(identity_size,
-                      sizeof(hlsnap_abi_identity) == 144 && offsetof(hlsnap_abi_identity, runtime) == 128);
+                      sizeof(hlsnap_abi_identity) == 176 && offsetof(hlsnap_abi_identity, runtime) == 128);
+HLSNAP__STATIC_ASSERT(program_size, sizeof(hlsnap_abi_program) == 72);
 
 typedef struct hlsnap__signature {
     uint8_t result, num_args; /* hlsnap_type */
@@ -896,10 +1015,13 @@ typedef struct hlsnap__guest {
     hlsnap__layout layout;
     hlsnap__contract contract;
     uint64_t entry;                   /* GVA in a text region where every VM entry starts */
+    uint64_t syscall;                 /* GVA in a text region where SYSCALL leads, at CPL 3; 0 = SYSCALL is a fault */
+    uint64_t program, program_size;   /* GVA, bytes of an hlsnap_abi_program and what it leads to; 0 = none */
     uint64_t module;                  /* GVA of a self guest's hlsnap_module, else 0 */
     uint64_t tls_size;                /* bytes of the TLS block, ending at the identity page */
     uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
     uint64_t features;                /* HLSNAP__CPU_x bits the guest may have come to rely on */
+    uint32_t cpu;                     /* hlsnap_cpu: what it is shown, at every start */
     char cpu_vendor[13], hypervisor[32]; /* where init ran, for people: hlsnap__machine_name_ok */
     uint64_t id;                         /* upper 48 bits of every handle; derived from the identity and the contract */
     char name[64], build_id[48];
@@ -1013,8 +1135,18 @@ HLSNAP__UNUSED __attribute__((__format__(__printf__, 3, 4))) static int hlsnap__
     return n;
 }
 
+/* The length of s, which has n bytes, without a UTF-8 character that begins in it and does not end. */
+HLSNAP__UNUSED static size_t hlsnap__utf8_whole(const char *s, size_t n) {
+    size_t k;
+    for (k = 1; k <= 3 && k <= n; k++) {
+        const unsigned char c = (unsigned char)s[n - k];
+        if ((c & 0xc0) != 0x80) return c >= 0xc0 && (c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) > k ? n - k : n;
+    }
+    return n;
+}
+
 /* Fills *err (NULL is fine) and returns code, so that a failing path is one line. os_errno is 0 or errno as it was. The
-   text must be printable: guest and file text goes through hlsnap__printable first. */
+   text must be printable: guest and file text goes through hlsnap__readable or hlsnap__printable first. */
 HLSNAP__UNUSED __attribute__((__format__(__printf__, 4, 5))) static hlsnap_result hlsnap__fail(hlsnap_error *err,
                                                                                                hlsnap_result code,
                                                                                                int os_errno,
@@ -1026,7 +1158,8 @@ HLSNAP__UNUSED __attribute__((__format__(__printf__, 4, 5))) static hlsnap_resul
         err->code = code;
         err->os_errno = (int32_t)os_errno;
         va_start(ap, fmt);
-        hlsnap__rt_vformat(err->msg, sizeof(err->msg), fmt, ap);
+        if (hlsnap__rt_vformat(err->msg, sizeof(err->msg), fmt, ap) >= (int)sizeof(err->msg))
+            err->msg[hlsnap__utf8_whole(err->msg, sizeof(err->msg) - 1)] = 0;
         va_end(ap);
     }
     return code;
@@ -1274,6 +1407,63 @@ static bool hlsnap__message_read(const uint8_t *message, size_t size, hlsnap_abi
     return true;
 }
 
+/* ---- >>syscalls: their names, for messages; the same code on both sides ---- */
+
+#if !defined(HLSNAP_GUEST) || defined(HLSNAP_GUEST_LIBC)
+static const char *hlsnap__syscall_name(uint64_t number) {
+    // clang-format off
+    static const char low[] = /* from 0 on, one string: tables of pointers take relocations */
+    "read\0write\0open\0close\0stat\0fstat\0lstat\0poll\0lseek\0mmap\0mprotect\0munmap\0brk\0rt_sigaction\0rt_sigprocmask\0"
+    "rt_sigreturn\0ioctl\0pread64\0pwrite64\0readv\0writev\0access\0pipe\0select\0sched_yield\0mremap\0msync\0mincore\0"
+    "madvise\0shmget\0shmat\0shmctl\0dup\0dup2\0pause\0nanosleep\0getitimer\0alarm\0setitimer\0getpid\0sendfile\0socket\0"
+    "connect\0accept\0sendto\0recvfrom\0sendmsg\0recvmsg\0shutdown\0bind\0listen\0getsockname\0getpeername\0socketpair\0"
+    "setsockopt\0getsockopt\0clone\0fork\0vfork\0execve\0exit\0wait4\0kill\0uname\0semget\0semop\0semctl\0shmdt\0msgget\0"
+    "msgsnd\0msgrcv\0msgctl\0fcntl\0flock\0fsync\0fdatasync\0truncate\0ftruncate\0getdents\0getcwd\0chdir\0fchdir\0rename\0"
+    "mkdir\0rmdir\0creat\0link\0unlink\0symlink\0readlink\0chmod\0fchmod\0chown\0fchown\0lchown\0umask\0gettimeofday\0"
+    "getrlimit\0getrusage\0sysinfo\0times\0ptrace\0getuid\0syslog\0getgid\0setuid\0setgid\0geteuid\0getegid\0setpgid\0"
+    "getppid\0getpgrp\0setsid\0setreuid\0setregid\0getgroups\0setgroups\0setresuid\0getresuid\0setresgid\0getresgid\0"
+    "getpgid\0setfsuid\0setfsgid\0getsid\0capget\0capset\0rt_sigpending\0rt_sigtimedwait\0rt_sigqueueinfo\0rt_sigsuspend\0"
+    "sigaltstack\0utime\0mknod\0uselib\0personality\0ustat\0statfs\0fstatfs\0sysfs\0getpriority\0setpriority\0"
+    "sched_setparam\0sched_getparam\0sched_setscheduler\0sched_getscheduler\0sched_get_priority_max\0"
+    "sched_get_priority_min\0sched_rr_get_interval\0mlock\0munlock\0mlockall\0munlockall\0vhangup\0modify_ldt\0pivot_root\0"
+    "_sysctl\0prctl\0arch_prctl\0adjtimex\0setrlimit\0chroot\0sync\0acct\0settimeofday\0mount\0umount2\0swapon\0swapoff\0"
+    "reboot\0sethostname\0setdomainname\0iopl\0ioperm\0create_module\0init_module\0delete_module\0get_kernel_syms\0"
+    "query_module\0quotactl\0nfsservctl\0getpmsg\0putpmsg\0afs_syscall\0tuxcall\0security\0gettid\0readahead\0setxattr\0"
+    "lsetxattr\0fsetxattr\0getxattr\0lgetxattr\0fgetxattr\0listxattr\0llistxattr\0flistxattr\0removexattr\0lremovexattr\0"
+    "fremovexattr\0tkill\0time\0futex\0sched_setaffinity\0sched_getaffinity\0set_thread_area\0io_setup\0io_destroy\0"
+    "io_getevents\0io_submit\0io_cancel\0get_thread_area\0lookup_dcookie\0epoll_create\0epoll_ctl_old\0epoll_wait_old\0"
+    "remap_file_pages\0getdents64\0set_tid_address\0restart_syscall\0semtimedop\0fadvise64\0timer_create\0timer_settime\0"
+    "timer_gettime\0timer_getoverrun\0timer_delete\0clock_settime\0clock_gettime\0clock_getres\0clock_nanosleep\0"
+    "exit_group\0epoll_wait\0epoll_ctl\0tgkill\0utimes\0vserver\0mbind\0set_mempolicy\0get_mempolicy\0mq_open\0mq_unlink\0"
+    "mq_timedsend\0mq_timedreceive\0mq_notify\0mq_getsetattr\0kexec_load\0waitid\0add_key\0request_key\0keyctl\0ioprio_set\0"
+    "ioprio_get\0inotify_init\0inotify_add_watch\0inotify_rm_watch\0migrate_pages\0openat\0mkdirat\0mknodat\0fchownat\0"
+    "futimesat\0newfstatat\0unlinkat\0renameat\0linkat\0symlinkat\0readlinkat\0fchmodat\0faccessat\0pselect6\0ppoll\0"
+    "unshare\0set_robust_list\0get_robust_list\0splice\0tee\0sync_file_range\0vmsplice\0move_pages\0utimensat\0epoll_pwait\0"
+    "signalfd\0timerfd_create\0eventfd\0fallocate\0timerfd_settime\0timerfd_gettime\0accept4\0signalfd4\0eventfd2\0"
+    "epoll_create1\0dup3\0pipe2\0inotify_init1\0preadv\0pwritev\0rt_tgsigqueueinfo\0perf_event_open\0recvmmsg\0"
+    "fanotify_init\0fanotify_mark\0prlimit64\0name_to_handle_at\0open_by_handle_at\0clock_adjtime\0syncfs\0sendmmsg\0setns\0"
+    "getcpu\0process_vm_readv\0process_vm_writev\0kcmp\0finit_module\0sched_setattr\0sched_getattr\0renameat2\0seccomp\0"
+    "getrandom\0memfd_create\0kexec_file_load\0bpf\0execveat\0userfaultfd\0membarrier\0mlock2\0copy_file_range\0preadv2\0"
+    "pwritev2\0pkey_mprotect\0pkey_alloc\0pkey_free\0statx\0io_pgetevents\0rseq\0";
+    static const char high[] = /* from 424 on */
+    "pidfd_send_signal\0io_uring_setup\0io_uring_enter\0io_uring_register\0open_tree\0move_mount\0fsopen\0fsconfig\0"
+    "fsmount\0fspick\0pidfd_open\0clone3\0close_range\0openat2\0pidfd_getfd\0faccessat2\0process_madvise\0epoll_pwait2\0"
+    "mount_setattr\0quotactl_fd\0landlock_create_ruleset\0landlock_add_rule\0landlock_restrict_self\0memfd_secret\0"
+    "process_mrelease\0futex_waitv\0set_mempolicy_home_node\0cachestat\0fchmodat2\0map_shadow_stack\0futex_wake\0"
+    "futex_wait\0futex_requeue\0statmount\0listmount\0lsm_get_self_attr\0lsm_set_self_attr\0lsm_list_modules\0mseal\0"
+    "setxattrat\0getxattrat\0listxattrat\0removexattrat\0open_tree_attr\0file_getattr\0file_setattr\0";
+    // clang-format on
+    const bool is_high = number >= 424;
+    const char *s = is_high ? high : low, *end = is_high ? high + sizeof(high) - 1 : low + sizeof(low) - 1;
+    uint64_t left = is_high ? number - 424 : number;
+    for (; s < end && left; left--) {
+        while (*s) s++;
+        s++;
+    }
+    return s < end ? s : "?";
+}
+#endif
+
 /* ---- >>calls: the object a function gets ---- */
 
 HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
@@ -1308,7 +1498,8 @@ static void hlsnap__call_refuse(hlsnap_call *call, uint32_t status, int32_t code
     v[0] = hlsnap_i32(code);
     v[1] = hlsnap_str("");
     v[1].str = text;
-    v[1].size = size < sizeof(((hlsnap_error *)0)->msg) - 1 ? size : sizeof(((hlsnap_error *)0)->msg) - 1;
+    v[1].size =
+        size < sizeof(((hlsnap_error *)0)->msg) ? size : hlsnap__utf8_whole(text, sizeof(((hlsnap_error *)0)->msg) - 1);
     hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2));
     if (call->used) return;
     v[1].size = 0;
@@ -1373,6 +1564,7 @@ static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
                             call->out_size);
     hlsnap__call_refuse(call, HLSNAP_ABI_STATUS_REFUSED, (int32_t)r, text, (size_t)n);
 }
+
 /* ---- >>rt: leaf code of the guest runtime (no libc, no state of its own) ---- */
 
 // Hides where a pointer came from. A loop that steps through a hidden pointer is never recognised
@@ -2151,6 +2343,7 @@ typedef struct __attribute__((__may_alias__)) hlsnap__rt_block {
 typedef struct hlsnap__rt_heap {
     uintptr_t base, top, end; // first block, start of the untouched tail, end of the region
     uintptr_t high;           // highest top so far
+    size_t live;              // bytes of live blocks, heads included
     uint64_t filled[HLSNAP__RT_BINS / 64];
     hlsnap__rt_block *bin[HLSNAP__RT_BINS];
 } hlsnap__rt_heap;
@@ -2244,6 +2437,7 @@ static HLSNAP__UNUSED void hlsnap__rt_carve(hlsnap__rt_heap *h, uintptr_t at, si
                                             uint64_t flags) {
     if (have - need < HLSNAP__RT_MIN_BLOCK && at + have != h->top) need = have;
     hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, need | HLSNAP__RT_LIVE | flags);
+    h->live += need;
     if (need < have)
         hlsnap__rt_release(h, at + need, have - need);
     else
@@ -2338,6 +2532,7 @@ static HLSNAP__UNUSED int hlsnap__rt_heap_free(hlsnap__rt_heap *h, void *p) {
         before = (size_t) * (const hlsnap__rt_word *)(at - 8);
         if (before == 0 || before > at - h->base || hlsnap__rt_free_size(h, at - before) != before) return 2;
     }
+    h->live -= size;
     // A second free finds this mark, wherever the block ends up.
     hlsnap__rt_block_at(at)->head = hlsnap__rt_seal(at, size);
     if (after != 0) hlsnap__rt_unlink(h, next);
@@ -2369,6 +2564,7 @@ static HLSNAP__UNUSED void *hlsnap__rt_heap_realloc(hlsnap__rt_heap *h, void *p,
         if (have > old) hlsnap__rt_unlink(h, next);
     }
     if (have >= need) {
+        h->live -= old;
         hlsnap__rt_carve(h, at, have, need, bits & HLSNAP__RT_PREV_FREE);
         return p;
     }
@@ -2377,6 +2573,60 @@ static HLSNAP__UNUSED void *hlsnap__rt_heap_realloc(hlsnap__rt_heap *h, void *p,
     hlsnap__rt_memcpy(moved, p, old - 8);
     (void)hlsnap__rt_heap_free(h, p);
     return moved;
+}
+
+/* A block whose address is a multiple of `align`, a power of two. What is cut off in front of it is a free block.
+   returns   the block; NULL: no room for it and for what may be cut off  */
+static HLSNAP__UNUSED void *hlsnap__rt_heap_aligned(hlsnap__rt_heap *h, size_t align, size_t size) {
+    const size_t need = hlsnap__rt_need(size);
+    uintptr_t p, at;
+    size_t gap, have;
+    if (align == 0 || (align & (align - 1)) != 0 || need == 0 || align > HLSNAP__RT_HEAP_MAX) return NULL;
+    if (align <= 16) return hlsnap__rt_heap_alloc(h, size);
+    p = (uintptr_t)hlsnap__rt_heap_alloc(h, need + align + HLSNAP__RT_MIN_BLOCK);
+    if (p == 0) return NULL;
+    at = p - 8;
+    have = hlsnap__rt_size(hlsnap__rt_block_at(at)->head);
+    h->live -= have;
+    gap = (size_t)(0 - p) & (align - 1);
+    if (gap != 0 && gap < HLSNAP__RT_MIN_BLOCK) gap += align;
+    hlsnap__rt_block_at(at + gap)->head = hlsnap__rt_seal(at + gap, (have - gap) | HLSNAP__RT_LIVE);
+    if (gap != 0) hlsnap__rt_release(h, at, gap);
+    if (at + have != h->top) { /* what heap_alloc cut off behind it joins what is cut off now */
+        const uintptr_t next = at + have;
+        const size_t after = hlsnap__rt_free_size(h, next);
+        if (after != 0) hlsnap__rt_unlink(h, next);
+        have += after;
+    }
+    hlsnap__rt_carve(h, at + gap, have - gap, need, gap != 0 ? HLSNAP__RT_PREV_FREE : 0);
+    return (void *)(p + gap);
+}
+
+// Bytes that the owner of a live block may use; 0 for all else.
+static HLSNAP__UNUSED size_t hlsnap__rt_heap_usable(const hlsnap__rt_heap *h, const void *p) {
+    const uint64_t bits = p ? hlsnap__rt_head(h, (uintptr_t)p - 8) : 0;
+    return (bits & HLSNAP__RT_LIVE) != 0 ? hlsnap__rt_size(bits) - 8 : 0;
+}
+
+// Zeroes [from, to), multiples of 8. What is zero is only read: a page that nobody wrote stays shared.
+static HLSNAP__UNUSED void hlsnap__rt_zero(uintptr_t from, uintptr_t to) {
+    while (from < to) {
+        const uintptr_t page = (from | 4095) + 1, end = page < to ? page : to;
+        uintptr_t at = from;
+        while (at < end && *(const hlsnap__rt_word *)at == 0) at += 8;
+        if (at < end) hlsnap__rt_memset((void *)at, 0, end - at);
+        from = end;
+    }
+}
+
+// All that is free becomes zero, but for the lists. Stops at a broken head.
+static HLSNAP__UNUSED void hlsnap__rt_heap_trim(hlsnap__rt_heap *h) {
+    uintptr_t at = h->base;
+    uint64_t bits;
+    for (; at < h->top && (bits = hlsnap__rt_head(h, at)) != 0; at += hlsnap__rt_size(bits))
+        if ((bits & HLSNAP__RT_LIVE) == 0)
+            hlsnap__rt_zero(at + sizeof(hlsnap__rt_block), at + hlsnap__rt_size(bits) - 8);
+    if (h->top <= h->high && h->high <= h->end) hlsnap__rt_zero(h->top, h->high);
 }
 
 // Number of blocks in the lists; SIZE_MAX if one is broken or in the wrong place.
@@ -2395,10 +2645,10 @@ static HLSNAP__UNUSED size_t hlsnap__rt_check_bins(const hlsnap__rt_heap *h) {
 }
 
 /* Walks every block and every list.
-   returns   0; wrong: 1 the heap struct, 2 a head, 3 neighbours' flags, 4 a footer, 5 a list  */
+   returns   0; wrong: 1 the heap struct, 2 a head, 3 neighbours' flags, 4 a footer, 5 a list, 6 the count  */
 static HLSNAP__UNUSED int hlsnap__rt_heap_check(const hlsnap__rt_heap *h) {
     uintptr_t at = h->base;
-    size_t count = 0;
+    size_t count = 0, live = 0;
     bool was_free = false;
     if (h->top < h->base || h->top > h->high || h->high > h->end || (h->base & 15u) != 8) return 1;
     while (at < h->top) {
@@ -2409,9 +2659,11 @@ static HLSNAP__UNUSED int hlsnap__rt_heap_check(const hlsnap__rt_heap *h) {
         at += hlsnap__rt_size(bits);
         if (is_free && *(const hlsnap__rt_word *)(at - 8) != hlsnap__rt_size(bits)) return 4;
         count += is_free;
+        if (!is_free) live += hlsnap__rt_size(bits);
         was_free = is_free;
     }
     if (was_free) return 3;
+    if (live != h->live) return 6;
     return hlsnap__rt_check_bins(h) == count ? 0 : 5;
 }
 
@@ -2532,18 +2784,26 @@ static const volatile uint64_t hlsnap__rt_in_guest = 0;
 typedef struct hlsnap__rt_state {  /* at the start of the tls region: every call writes it, few need the heap */
     hlsnap_call *call;             /* the export in progress, or NULL */
     hlsnap__signature *signatures; /* of the exports, then of the imports */
-    uint8_t seeded_for[16];        /* identity the random source was seeded for */
+    void (*on_start)(void *user);  /* hlsnap_rt_on_start; not of libc guests */
+    void *on_start_user;
+    uint8_t started_as[16]; /* identity of the run that on_start knows of */
+    int32_t error_number;   /* errno */
+    uint8_t seeded_for[16]; /* identity the random source was seeded for */
     hlsnap__rt_random random;
     hlsnap__rt_heap heap;
 } hlsnap__rt_state;
 HLSNAP__STATIC_ASSERT(rt_state, sizeof(hlsnap__rt_state) <= HLSNAP_ABI_RUNTIME_MIN);
 
 #if defined(__x86_64__)
+#if defined(HLSNAP_GUEST_LIBC)
+static const hlsnap_abi_identity *hlsnap__rt_identity(void); /* FS is the libc's: >>linux knows */
+#else
 static const hlsnap_abi_identity *hlsnap__rt_identity(void) {
     uint64_t tcb;
     __asm__ volatile("movq %%fs:0, %0" : "=r"(tcb));
     return (const hlsnap_abi_identity *)(uintptr_t)(tcb + HLSNAP_ABI_IDENTITY_OFFSET);
 }
+#endif
 static void hlsnap__rt_out_return(void) {
     __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_RETURN), "a"(0) : "memory");
 }
@@ -2575,21 +2835,46 @@ static const hlsnap_module *hlsnap__rt_module(void) {
 #endif
 }
 
-/* Sends a request from behind whatever the export returned so far; false when there is no room for it. */
-static bool hlsnap__rt_request(uint32_t function, const hlsnap_value *args, size_t num) {
+/* Where a request goes: behind whatever the export returned so far. *room: the bytes there. */
+#if defined(HLSNAP_GUEST_LIBC)
+/* Behind the results, too, while the libc flushes: >>linux knows. */
+static uint8_t *hlsnap__rt_request_at(size_t *room);
+#else
+static uint8_t *hlsnap__rt_request_at(size_t *room) {
     hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
     const hlsnap_call *call = hlsnap__rt_state_get()->call;
-    uint8_t *end = (uint8_t *)m + m->out_offset + m->out_size;
     uint8_t *at = call ? call->out + call->used : (uint8_t *)m + m->out_offset;
-    if (!hlsnap__message_write(at, (size_t)(end - at), function, HLSNAP_ABI_STATUS_OK, args, num)) return false;
+    *room = (size_t)((uint8_t *)m + m->out_offset + m->out_size - at);
+    return at;
+}
+#endif
+
+/* Sends a request; false when there is no room for it. */
+static bool hlsnap__rt_request(uint32_t function, const hlsnap_value *args, size_t num) {
+    hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    size_t room;
+    uint8_t *at = hlsnap__rt_request_at(&room);
+    if (!hlsnap__message_write(at, room, function, HLSNAP_ABI_STATUS_OK, args, num)) return false;
     m->request = (uint32_t)(at - (uint8_t *)m);
     hlsnap__rt_out_call();
     return true;
 }
 
+/* How much heap there was use for, before the guest leaves for good. */
+#if defined(HLSNAP_GUEST_LIBC)
+static void hlsnap__rt_tell(hlsnap_abi_mailbox *m); /* pages: >>linux knows */
+#else
+static void hlsnap__rt_tell(hlsnap_abi_mailbox *m) {
+    const hlsnap__rt_heap *h = &hlsnap__rt_state_get()->heap;
+    m->heap_used = h->live;
+    m->heap_peak = h->high - hlsnap__rt_identity()->heap;
+}
+#endif
+
 HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_abort(int32_t user_code, const char *text) {
     hlsnap_value v[2];
     if (!hlsnap__rt_in_guest) __builtin_trap();
+    hlsnap__rt_tell(hlsnap__rt_mailbox());
     v[0] = hlsnap_i32(user_code);
     v[1] = hlsnap_str(text);
     if (v[1].size > 255) v[1] = hlsnap_str("(a text of over 255 bytes)");
@@ -2604,14 +2889,16 @@ HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_abort(int32_t user_code,
 #define HLSNAP__ABORT_OVERFLOW (-4)
 #define HLSNAP__ABORT_MAILBOX (-5)
 
+#if defined(HLSNAP_GUEST_LIBC) && !defined(HLSNAP_GUEST_RUNTIME)
+extern void *hlsnap__libc_malloc(size_t size) __asm__("malloc");
+extern void *hlsnap__libc_realloc(void *p, size_t size) __asm__("realloc");
+extern void hlsnap__libc_free(void *p) __asm__("free");
+HLSNAP_API void *hlsnap_rt_malloc(size_t size) { return hlsnap__libc_malloc(size ? size : 1); }
+HLSNAP_API void *hlsnap_rt_realloc(void *p, size_t size) { return hlsnap__libc_realloc(p, size ? size : 1); }
+HLSNAP_API void hlsnap_rt_free(void *p) { hlsnap__libc_free(p); }
+#else
 HLSNAP_API void *hlsnap_rt_malloc(size_t size) {
     return hlsnap__rt_in_guest ? hlsnap__rt_heap_alloc(&hlsnap__rt_state_get()->heap, size) : NULL;
-}
-
-HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size) {
-    void *p = size && count > SIZE_MAX / size ? NULL : hlsnap_rt_malloc(count * size);
-    if (p) hlsnap__rt_memset(p, 0, count * size);
-    return p;
 }
 
 HLSNAP_API void *hlsnap_rt_realloc(void *p, size_t size) {
@@ -2622,6 +2909,13 @@ HLSNAP_API void hlsnap_rt_free(void *p) {
     if (p && hlsnap__rt_in_guest && hlsnap__rt_heap_free(&hlsnap__rt_state_get()->heap, p))
         hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "free of what is no live block");
 }
+#endif
+
+HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size) {
+    void *p = size && count > SIZE_MAX / size ? NULL : hlsnap_rt_malloc(count * size);
+    if (p) hlsnap__rt_memset(p, 0, count * size);
+    return p;
+}
 
 HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) {
     va_list ap;
@@ -2630,6 +2924,10 @@ HLSNAP_API int hlsnap_rt_snprintf(char *to, size_t cap, const char *fmt, ...) {
     n = hlsnap__rt_vformat(to, cap, fmt, ap);
     va_end(ap);
     return n;
+}
+
+HLSNAP_API int hlsnap_rt_vsnprintf(char *to, size_t cap, const char *fmt, __builtin_va_list ap) {
+    return hlsnap__rt_vformat(to, cap, fmt, ap);
 }
 
 static void hlsnap__rt_vlog(int level, const char *fmt, va_list ap) {
@@ -2642,7 +2940,7 @@ static void hlsnap__rt_vlog(int level, const char *fmt, va_list ap) {
     v[0] = hlsnap_i32(level);
     v[1] = hlsnap_str("");
     v[1].str = text;
-    v[1].size = (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1;
+    v[1].size = (size_t)n < sizeof(text) ? (size_t)n : hlsnap__utf8_whole(text, sizeof(text) - 1);
     hlsnap__rt_request(HLSNAP_ABI_FN_LOG, v, 2);
 }
 
@@ -2674,6 +2972,60 @@ HLSNAP_API void hlsnap_rt_random(void *to, size_t n) {
     }
     hlsnap__rt_random_bytes(&s->random, to, n);
 }
+
+HLSNAP_API void hlsnap_rt_write(int stream, const void *bytes, size_t size) {
+    const uint8_t *from = (const uint8_t *)bytes;
+    if (!hlsnap__rt_in_guest || (stream != 1 && stream != 2) ||
+        !(hlsnap__rt_identity()->options & HLSNAP_ABI_OPTION_OUTPUT))
+        return;
+    while (size) {
+        hlsnap_value v[2];
+        size_t room, n;
+        hlsnap__rt_request_at(&room);
+        if (room <= 64) return; /* only when the mailbox's header was overwritten: 1,280 bytes stay free for such */
+        n = size < room - 64 ? size : room - 64; /* 48 bytes and up to 8 are the message's own */
+        v[0] = hlsnap_i32(stream);
+        v[1] = hlsnap_bytes(from, n);
+        if (!hlsnap__rt_request(HLSNAP_ABI_FN_OUTPUT, v, 2)) return;
+        from += n;
+        size -= n;
+    }
+}
+
+HLSNAP_API uint64_t hlsnap_rt_time_ns(void) {
+    hlsnap_value v[2];
+    if (!hlsnap__rt_in_guest || !(hlsnap__rt_identity()->options & HLSNAP_ABI_OPTION_CLOCK)) return 0;
+    v[0] = hlsnap_i32(0);
+    v[1] = hlsnap_str("");
+    if (!hlsnap__rt_mailbox()->realtime_ns) hlsnap__rt_request(HLSNAP_ABI_FN_CLOCK, v, 2);
+    return hlsnap__rt_mailbox()->realtime_ns;
+}
+
+#if !defined(HLSNAP_GUEST_LIBC)
+HLSNAP_API void hlsnap_rt_trim(void) {
+    if (hlsnap__rt_in_guest) hlsnap__rt_heap_trim(&hlsnap__rt_state_get()->heap);
+}
+
+HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user) {
+    hlsnap__rt_state *s;
+    if (!hlsnap__rt_in_guest) return;
+    s = hlsnap__rt_state_get();
+    s->on_start = fn;
+    s->on_start_user = user;
+    hlsnap__rt_memcpy(s->started_as, hlsnap__rt_identity()->id, sizeof(s->started_as));
+}
+
+/* In every entry, before its calls. */
+static void hlsnap__rt_arrive(void) {
+    hlsnap__rt_state *s = hlsnap__rt_state_get();
+    const uint8_t *id = hlsnap__rt_identity()->id;
+    if (!s->on_start || (hlsnap__rt_load(id) == hlsnap__rt_load(s->started_as) &&
+                         hlsnap__rt_load(id + 8) == hlsnap__rt_load(s->started_as + 8)))
+        return;
+    hlsnap__rt_memcpy(s->started_as, id, sizeof(s->started_as));
+    s->on_start(s->on_start_user);
+}
+#endif
 
 HLSNAP_API uint64_t hlsnap_rt_generation(void) { return hlsnap__rt_in_guest ? hlsnap__rt_identity()->generation : 0; }
 
@@ -2765,9 +3117,50 @@ static bool hlsnap__rt_list(hlsnap_abi_mailbox *m, const hlsnap_module *module) 
     return true;
 }
 
-#ifdef HLSNAP_GUEST
+#if defined(HLSNAP_GUEST) && !defined(HLSNAP_GUEST_LIBC)
 extern void (*const __init_array_start[])(void) __attribute__((__weak__, __visibility__("hidden")));
 extern void (*const __init_array_end[])(void) __attribute__((__weak__, __visibility__("hidden")));
+
+/* IRELATIVE relocations: indirect functions, whose address a function of the image chooses by the CPU. A static image that is not
+   position independent has them between these two, one that is has them in the tables that its dynamic section names. */
+typedef struct hlsnap__rt_rela {
+    uint64_t at, info, addend;
+} hlsnap__rt_rela;
+extern const hlsnap__rt_rela __rela_iplt_start[] __attribute__((__weak__, __visibility__("hidden")));
+extern const hlsnap__rt_rela __rela_iplt_end[] __attribute__((__weak__, __visibility__("hidden")));
+extern const uint64_t _DYNAMIC[]
+    __attribute__((__weak__, __visibility__("hidden"))); /* tag, value; the last tag is 0 */
+extern const uint8_t __ehdr_start[] __attribute__((__weak__, __visibility__("hidden")));
+
+static void hlsnap__rt_indirect(const hlsnap__rt_rela *row, uint64_t bytes, uint64_t base) {
+    for (; bytes >= sizeof(*row); row++, bytes -= sizeof(*row))
+        if ((uint32_t)row->info == 37) /* R_X86_64_IRELATIVE */
+            *(hlsnap__rt_word *)(uintptr_t)(row->at + base) =
+                ((uint64_t(*)(void))(uintptr_t)(row->addend + base))(); /* it may not look at its arguments */
+}
+
+/* Where the image is, less where it was linked to be: by the program header of the dynamic section (type 2). */
+static uint64_t hlsnap__rt_base(void) {
+    const uint8_t *at = __ehdr_start + hlsnap__rt_load(__ehdr_start + 32); /* e_phoff */
+    uint32_t num = *(const hlsnap__rt_u16 *)(const void *)(__ehdr_start + 56);
+    for (; num; num--, at += 56)
+        if (*(const hlsnap__rt_u32 *)(const void *)at == 2)
+            return (uint64_t)(uintptr_t)_DYNAMIC - hlsnap__rt_load(at + 16);
+    return 0;
+}
+
+static void hlsnap__rt_indirect_all(void) {
+    const uint64_t *d = _DYNAMIC;
+    uint64_t value[24] = {0}, base; /* by tag */
+    hlsnap__rt_indirect(__rela_iplt_start, (uint64_t)((uintptr_t)__rela_iplt_end - (uintptr_t)__rela_iplt_start), 0);
+    if (!d || !__ehdr_start) return;
+    base = hlsnap__rt_base();
+    for (; d[0]; d += 2)
+        if (d[0] < 24) value[d[0]] = d[1];
+    hlsnap__rt_indirect((const hlsnap__rt_rela *)(uintptr_t)(value[7] + base), value[8], base); /* DT_RELA, DT_RELASZ */
+    hlsnap__rt_indirect((const hlsnap__rt_rela *)(uintptr_t)(value[23] + base), value[2],
+                        base); /* DT_JMPREL, DT_PLTRELSZ */
+}
 #endif
 
 static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
@@ -2777,11 +3170,14 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
     const size_t num = module->num_exports + module->num_imports, size = num * sizeof(hlsnap__signature);
     size_t i;
     hlsnap__rt_memset(s, 0, sizeof(*s));
+#if !defined(HLSNAP_GUEST_LIBC)
     hlsnap__rt_heap_init(&s->heap, (void *)(uintptr_t)id->heap, (size_t)id->heap_size);
+#endif
     s->signatures = (hlsnap__signature *)(s + 1);
     if (size > id->runtime_size - sizeof(*s)) s->signatures = (hlsnap__signature *)hlsnap_rt_malloc(size);
-    if (!s->signatures) hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "the heap is too small");
-#ifdef HLSNAP_GUEST
+    if (!s->signatures) hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "the heap is too small: raise heap_size of the guest desc");
+#if defined(HLSNAP_GUEST) && !defined(HLSNAP_GUEST_LIBC)
+    hlsnap__rt_indirect_all();
     {
         void (*const *f)(void);
         for (f = __init_array_start; f != __init_array_end; f++) (*f)();
@@ -2802,7 +3198,8 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
 #define HLSNAP__RESERVE_IN 1024u
 #define HLSNAP__RESERVE_OUT 1280u
 
-static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
+/* Bytes of results. */
+static size_t hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
     const hlsnap_module *module = hlsnap__rt_module();
     hlsnap__rt_state *s = hlsnap__rt_state_get();
     size_t in = 0, out = 0;
@@ -2828,9 +3225,11 @@ static void hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
         m->num_done++;
         if (call.failed) break;
     }
+    return out;
 }
 
 /* Where every VM entry starts. */
+#if !defined(HLSNAP_GUEST_LIBC)
 #ifdef HLSNAP_GUEST
 __attribute__((__noreturn__, __used__)) void _start(hlsnap_abi_mailbox *m);
 __attribute__((__noreturn__, __used__)) void _start(hlsnap_abi_mailbox *m)
@@ -2838,14 +3237,19 @@ __attribute__((__noreturn__, __used__)) void _start(hlsnap_abi_mailbox *m)
 __attribute__((__noreturn__)) static void hlsnap__rt_start(hlsnap_abi_mailbox *m)
 #endif
 {
-    if (m->op == HLSNAP_ABI_OP_INIT)
+    if (m->op == HLSNAP_ABI_OP_INIT) {
         hlsnap__rt_init(m);
-    else
+    } else {
+        hlsnap__rt_arrive();
         hlsnap__rt_calls(m);
+    }
+    hlsnap__rt_tell(m);
     for (;;) hlsnap__rt_out_return();
 }
+#endif
 
 /* What compilers call behind a program's back, and the basics that programs expect. */
+#if !defined(HLSNAP_GUEST_LIBC) || defined(HLSNAP_GUEST_RUNTIME)
 __attribute__((__noreturn__)) static void hlsnap__rt_stack_fail(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_STACK, "stack smashing detected");
 }
@@ -2853,60 +3257,42 @@ __attribute__((__noreturn__)) static void hlsnap__rt_libc_abort(void) {
     hlsnap_rt_abort(HLSNAP__ABORT_LIBC, "abort() called");
 }
 
-/* X(result, name in two parts, (parameters), (arguments), implementation); functions without a result stand apart. The parts are
-   joined in guests only: a host may have poisoned such names. */
-#define HLSNAP__RT_LIBC(X) \
-    X(void *, mem, cpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
-    X(void *, mem, move, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
-    X(void *, mem, set, (void *to, int c, size_t n), (to, c, n), hlsnap__rt_memset) \
-    X(int, mem, cmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
-    X(size_t, str, len, (const char *s), (s), hlsnap__rt_strlen) \
-    X(size_t, str, nlen, (const char *s, size_t n), (s, n), hlsnap__rt_strnlen) \
-    X(int, str, cmp, (const char *a, const char *b), (a, b), hlsnap__rt_strcmp) \
-    X(int, str, ncmp, (const char *a, const char *b, size_t n), (a, b, n), hlsnap__rt_strncmp) \
-    X(char *, str, cpy, (char *to, const char *from), (to, from), hlsnap__rt_strcpy) \
-    X(char *, str, ncpy, (char *to, const char *from, size_t n), (to, from, n), hlsnap__rt_strncpy) \
-    X(char *, str, cat, (char *to, const char *from), (to, from), hlsnap__rt_strcat) \
-    X(void *, m, alloc, (size_t n), (n), hlsnap_rt_malloc) \
-    X(void *, c, alloc, (size_t k, size_t n), (k, n), hlsnap_rt_calloc) \
-    X(void *, re, alloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc)
+__attribute__((__noreturn__)) static void hlsnap__rt_assert_fail(const char *what, const char *file, unsigned line,
+                                                                 const char *in) {
+    char text[256];
+    hlsnap__format(text, sizeof(text), "%s:%u: %s: assertion failed: %s", file, line, in ? in : "", what);
+    hlsnap_rt_abort(HLSNAP__ABORT_LIBC, text);
+}
+static int *hlsnap__rt_errno_location(void) { return &hlsnap__rt_state_get()->error_number; }
+static int hlsnap__rt_abs(int v) { return v < 0 ? (int)(0 - (unsigned)v) : v; }
+static long hlsnap__rt_labs(long v) { return v < 0 ? (long)(0 - (unsigned long)v) : v; }
+static long long hlsnap__rt_llabs(long long v) { return v < 0 ? (long long)(0 - (unsigned long long)v) : v; }
+static void *hlsnap__rt_aligned_alloc(size_t align, size_t n) {
+    return hlsnap__rt_in_guest ? hlsnap__rt_heap_aligned(&hlsnap__rt_state_get()->heap, align, n) : NULL;
+}
+static int hlsnap__rt_posix_memalign(void **to, size_t align, size_t n) {
+    void *p = align % sizeof(void *) ? NULL : hlsnap__rt_aligned_alloc(align, n);
+    if (!p) return !align || align % sizeof(void *) || (align & (align - 1)) ? 22 /* EINVAL */ : 12 /* ENOMEM */;
+    *to = p;
+    return 0;
+}
+static size_t hlsnap__rt_malloc_usable_size(const void *p) {
+    return hlsnap__rt_in_guest ? hlsnap__rt_heap_usable(&hlsnap__rt_state_get()->heap, p) : 0;
+}
 
-#ifdef HLSNAP_GUEST
-/* Weak, so a guest with a libc of its own keeps that. In a C++ guest they have C names, and throw nothing, as the system's headers
-   say if they were included before; with exceptions on, that would need a library that ends the program. */
-#if defined(__cplusplus) && !defined(__EXCEPTIONS)
-#define HLSNAP__RT_NOTHROW noexcept
-#else
-#define HLSNAP__RT_NOTHROW
-#endif
-#define HLSNAP__RT_DEFINE(result, a, b, params, args, impl) \
-    __attribute__((__weak__)) result a##b params HLSNAP__RT_NOTHROW; \
-    __attribute__((__weak__)) result a##b params HLSNAP__RT_NOTHROW { return impl args; }
-HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
-#undef HLSNAP__RT_DEFINE
-__attribute__((__weak__)) void free(void *p) HLSNAP__RT_NOTHROW;
-__attribute__((__weak__)) void free(void *p) HLSNAP__RT_NOTHROW { hlsnap_rt_free(p); }
-__attribute__((__weak__, __noreturn__)) void abort(void) HLSNAP__RT_NOTHROW;
-__attribute__((__weak__, __noreturn__)) void abort(void) HLSNAP__RT_NOTHROW { hlsnap__rt_libc_abort(); }
-__attribute__((__weak__, __noreturn__)) void __stack_chk_fail(void);
-__attribute__((__weak__, __noreturn__)) void __stack_chk_fail(void) { hlsnap__rt_stack_fail(); }
+/* What compilers make of copies that go on where the last one ended. */
+static void *hlsnap__rt_mempcpy(void *to, const void *from, size_t n) {
+    return (char *)hlsnap__rt_memcpy(to, from, n) + n;
+}
+static char *hlsnap__rt_stpcpy(char *to, const char *from) {
+    const size_t n = hlsnap__rt_strlen(from);
+    return (char *)hlsnap__rt_memcpy(to, from, n + 1) + n;
+}
 
-/* Says which ABI this guest speaks before anything of it runs; ELF note, owner "hlsnap", type 1. */
-typedef struct hlsnap__rt_note {
-    uint32_t name_size, desc_size, type;
-    char name[8];
-    uint32_t abi;
-} hlsnap__rt_note;
-static const hlsnap__rt_note hlsnap__rt_abi_note
-    __attribute__((__section__(".note.hlsnap"), __used__, __aligned__(4))) = {
-        7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
-#else
+/* What fortified code calls: the same, with the size of what is written to. */
 static void *hlsnap__rt_memcpy_chk(void *to, const void *from, size_t n, size_t cap) {
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_memcpy(to, from, n);
-}
-static void *hlsnap__rt_mempcpy(void *to, const void *from, size_t n) {
-    return (char *)hlsnap__rt_memcpy(to, from, n) + n;
 }
 static void *hlsnap__rt_memmove_chk(void *to, const void *from, size_t n, size_t cap) {
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
@@ -2920,12 +3306,137 @@ static char *hlsnap__rt_strcpy_chk(char *to, const char *from, size_t cap) {
     hlsnap__rt_memcpy_chk(to, from, hlsnap__rt_strlen(from) + 1, cap);
     return to;
 }
+static char *hlsnap__rt_stpcpy_chk(char *to, const char *from, size_t cap) {
+    const size_t n = hlsnap__rt_strlen(from);
+    return (char *)hlsnap__rt_memcpy_chk(to, from, n + 1, cap) + n;
+}
+static void *hlsnap__rt_mempcpy_chk(void *to, const void *from, size_t n, size_t cap) {
+    return (char *)hlsnap__rt_memcpy_chk(to, from, n, cap) + n;
+}
+static char *hlsnap__rt_strncpy_chk(char *to, const char *from, size_t n, size_t cap) {
+    if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
+    return hlsnap__rt_strncpy(to, from, n);
+}
+static char *hlsnap__rt_strcat_chk(char *to, const char *from, size_t cap) {
+    const size_t n = hlsnap__rt_strlen(to);
+    hlsnap__rt_memcpy_chk(to + n, from, hlsnap__rt_strlen(from) + 1, cap < n ? 0 : cap - n);
+    return to;
+}
 static int hlsnap__rt_vsnprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, va_list ap) {
     (void)flag;
     if (n > cap) hlsnap_rt_abort(HLSNAP__ABORT_OVERFLOW, "buffer overflow detected");
     return hlsnap__rt_vformat(to, n, fmt, ap);
 }
-static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, const char *fmt, ...) {
+
+/* X(kind, result, name in two parts, (parameters), (arguments), implementation): what guests of both kinds find under the names of
+   the C library. The parts are joined in guests only, and there as a symbol: a program may have poisoned such names, made macros
+   of them, or declared them otherwise. */
+#define HLSNAP__RT_LIBC(X) \
+    X(RESULT, void *, mem, cpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memcpy) \
+    X(RESULT, void *, mem, move, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_memmove) \
+    X(RESULT, void *, mem, set, (void *to, int c, size_t n), (to, c, n), hlsnap__rt_memset) \
+    X(RESULT, int, mem, cmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
+    X(RESULT, void *, mem, chr, (const void *s, int c, size_t n), (s, c, n), hlsnap__rt_memchr) \
+    X(RESULT, int, b, cmp, (const void *a, const void *b, size_t n), (a, b, n), hlsnap__rt_memcmp) \
+    X(RESULT, size_t, str, len, (const char *s), (s), hlsnap__rt_strlen) \
+    X(RESULT, size_t, str, nlen, (const char *s, size_t n), (s, n), hlsnap__rt_strnlen) \
+    X(RESULT, int, str, cmp, (const char *a, const char *b), (a, b), hlsnap__rt_strcmp) \
+    X(RESULT, int, str, ncmp, (const char *a, const char *b, size_t n), (a, b, n), hlsnap__rt_strncmp) \
+    X(RESULT, char *, str, cpy, (char *to, const char *from), (to, from), hlsnap__rt_strcpy) \
+    X(RESULT, char *, str, ncpy, (char *to, const char *from, size_t n), (to, from, n), hlsnap__rt_strncpy) \
+    X(RESULT, char *, str, cat, (char *to, const char *from), (to, from), hlsnap__rt_strcat) \
+    X(RESULT, char *, stp, cpy, (char *to, const char *from), (to, from), hlsnap__rt_stpcpy) \
+    X(RESULT, void *, memp, cpy, (void *to, const void *from, size_t n), (to, from, n), hlsnap__rt_mempcpy) \
+    X(RESULT, char *, str, chr, (const char *s, int c), (s, c), hlsnap__rt_strchr) \
+    X(RESULT, char *, str, rchr, (const char *s, int c), (s, c), hlsnap__rt_strrchr) \
+    X(RESULT, char *, str, str, (const char *s, const char *what), (s, what), hlsnap__rt_strstr) \
+    X(RESULT, void *, m, alloc, (size_t n), (n), hlsnap_rt_malloc) \
+    X(RESULT, void *, c, alloc, (size_t k, size_t n), (k, n), hlsnap_rt_calloc) \
+    X(RESULT, void *, re, alloc, (void *p, size_t n), (p, n), hlsnap_rt_realloc) \
+    X(RESULT, void *, aligned_, alloc, (size_t align, size_t n), (align, n), hlsnap__rt_aligned_alloc) \
+    X(RESULT, int, posix_, memalign, (void **to, size_t align, size_t n), (to, align, n), hlsnap__rt_posix_memalign) \
+    X(RESULT, size_t, malloc_, usable_size, (const void *p), (p), hlsnap__rt_malloc_usable_size) \
+    X(NOTHING, void, fr, ee, (void *p), (p), hlsnap_rt_free) \
+    X(VARIADIC, int, sn, printf, (char *to, size_t n, const char *fmt, ...), (to, n, fmt, ap), hlsnap__rt_vformat) \
+    X(RESULT, int, vsn, printf, (char *to, size_t n, const char *fmt, va_list ap), (to, n, fmt, ap), \
+      hlsnap__rt_vformat) \
+    X(RESULT, int, a, bs, (int v), (v), hlsnap__rt_abs) \
+    X(RESULT, long, la, bs, (long v), (v), hlsnap__rt_labs) \
+    X(RESULT, long long, lla, bs, (long long v), (v), hlsnap__rt_llabs) \
+    X(NOTHING, void, ab, ort, (void), (), hlsnap__rt_libc_abort) \
+    X(NOTHING, void, __assert_, fail, (const char *what, const char *file, unsigned line, const char *in), \
+      (what, file, line, in), hlsnap__rt_assert_fail) \
+    X(RESULT, int *, __errno_, location, (void), (), hlsnap__rt_errno_location) \
+    X(RESULT, int *, ___errno_, location, (void), (), hlsnap__rt_errno_location) \
+    X(NOTHING, void, __stack_, chk_fail, (void), (), hlsnap__rt_stack_fail) \
+    X(RESULT, void *, __memcpy_, chk, (void *to, const void *from, size_t n, size_t cap), (to, from, n, cap), \
+      hlsnap__rt_memcpy_chk) \
+    X(RESULT, void *, __memmove_, chk, (void *to, const void *from, size_t n, size_t cap), (to, from, n, cap), \
+      hlsnap__rt_memmove_chk) \
+    X(RESULT, void *, __memset_, chk, (void *to, int c, size_t n, size_t cap), (to, c, n, cap), hlsnap__rt_memset_chk) \
+    X(RESULT, char *, __strcpy_, chk, (char *to, const char *from, size_t cap), (to, from, cap), \
+      hlsnap__rt_strcpy_chk) \
+    X(RESULT, char *, __stpcpy_, chk, (char *to, const char *from, size_t cap), (to, from, cap), \
+      hlsnap__rt_stpcpy_chk) \
+    X(RESULT, void *, __mempcpy_, chk, (void *to, const void *from, size_t n, size_t cap), (to, from, n, cap), \
+      hlsnap__rt_mempcpy_chk) \
+    X(RESULT, char *, __strncpy_, chk, (char *to, const char *from, size_t n, size_t cap), (to, from, n, cap), \
+      hlsnap__rt_strncpy_chk) \
+    X(RESULT, char *, __strcat_, chk, (char *to, const char *from, size_t cap), (to, from, cap), \
+      hlsnap__rt_strcat_chk) \
+    X(VARIADIC, int, __snprintf_, chk, (char *to, size_t n, int flag, size_t cap, const char *fmt, ...), \
+      (to, n, flag, cap, fmt, ap), hlsnap__rt_vsnprintf_chk) \
+    X(RESULT, int, __vsnprintf_, chk, (char *to, size_t n, int flag, size_t cap, const char *fmt, va_list ap), \
+      (to, n, flag, cap, fmt, ap), hlsnap__rt_vsnprintf_chk)
+#endif
+
+#ifdef HLSNAP_GUEST
+#if !defined(HLSNAP_GUEST_LIBC) || defined(HLSNAP_GUEST_RUNTIME)
+/* Weak, so a guest with a libc of its own keeps that; used, because compilers call them behind a program's back. */
+#define HLSNAP__RT_RESULT(args, impl) return impl args;
+#define HLSNAP__RT_NOTHING(args, impl) impl args;
+#define HLSNAP__RT_VARIADIC(args, impl) \
+    va_list ap; \
+    int result; \
+    va_start(ap, fmt); \
+    result = impl args; \
+    va_end(ap); \
+    return result;
+#define HLSNAP__RT_DEFINE(kind, result, a, b, params, args, impl) \
+    __attribute__((__weak__, __used__)) result hlsnap__weak_##a##b params __asm__(#a #b); \
+    __attribute__((__weak__, __used__)) result hlsnap__weak_##a##b params { HLSNAP__RT_##kind(args, impl) }
+HLSNAP__RT_LIBC(HLSNAP__RT_DEFINE)
+#undef HLSNAP__RT_DEFINE
+#undef HLSNAP__RT_RESULT
+#undef HLSNAP__RT_NOTHING
+#undef HLSNAP__RT_VARIADIC
+#endif
+
+/* Says which ABI this guest speaks before anything of it runs; ELF note, owner "hlsnap", type 1. */
+typedef struct hlsnap__rt_note {
+    uint32_t name_size, desc_size, type;
+    char name[8];
+    uint32_t abi;
+} hlsnap__rt_note;
+static const hlsnap__rt_note hlsnap__rt_abi_note
+    __attribute__((__section__(".note.hlsnap"), __used__, __aligned__(4))) = {
+        7, 4, 1, {'h', 'l', 's', 'n', 'a', 'p', 0, 0}, HLSNAP_ABI_VERSION};
+#else
+/* Undefined symbols of a self guest that bind to the runtime; every other one becomes a typed fault when called. */
+typedef struct hlsnap__rt_binding {
+    const char *name;
+    void (*fn)(void);
+} hlsnap__rt_binding;
+/* The same with arguments in place of a va_list. */
+static int hlsnap__rt_vformat_args(char *to, size_t n, const char *fmt, ...) {
+    va_list ap;
+    int k;
+    va_start(ap, fmt);
+    k = hlsnap__rt_vformat(to, n, fmt, ap);
+    va_end(ap);
+    return k;
+}
+static int hlsnap__rt_vsnprintf_chk_args(char *to, size_t n, int flag, size_t cap, const char *fmt, ...) {
     va_list ap;
     int k;
     va_start(ap, fmt);
@@ -2933,37 +3444,4858 @@ static int hlsnap__rt_snprintf_chk(char *to, size_t n, int flag, size_t cap, con
     va_end(ap);
     return k;
 }
-
-/* Undefined symbols of a self guest that bind to the runtime; every other one becomes a typed fault when called. */
-typedef struct hlsnap__rt_binding {
-    const char *name;
-    void (*fn)(void);
-} hlsnap__rt_binding;
 /* Thread-local variables of a shared object; there is one module and one thread. */
 static void *hlsnap__rt_tls_get_addr(const uint64_t *index) {
     return (void *)(uintptr_t)(hlsnap__rt_identity()->tls + index[1]);
 }
-#define HLSNAP__RT_BIND(result, a, b, params, args, impl) {#a #b, (void (*)(void))impl},
+#define HLSNAP__RT_BIND_RESULT(impl) impl
+#define HLSNAP__RT_BIND_NOTHING(impl) impl
+#define HLSNAP__RT_BIND_VARIADIC(impl) impl##_args
+#define HLSNAP__RT_BIND(kind, result, a, b, params, args, impl) {#a #b, (void (*)(void))HLSNAP__RT_BIND_##kind(impl)},
 static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
-    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"bcmp", (void (*)(void))hlsnap__rt_memcmp},
-    {"memchr", (void (*)(void))hlsnap__rt_memchr},
-    {"strchr", (void (*)(void))hlsnap__rt_strchr},
-    {"strrchr", (void (*)(void))hlsnap__rt_strrchr},
-    {"strstr", (void (*)(void))hlsnap__rt_strstr},
-    {"free", (void (*)(void))hlsnap_rt_free},
-    {"abort", (void (*)(void))hlsnap__rt_libc_abort},
-    {"snprintf", (void (*)(void))hlsnap_rt_snprintf},
-    {"vsnprintf", (void (*)(void))hlsnap__rt_vformat},
-    {"__tls_get_addr", (void (*)(void))hlsnap__rt_tls_get_addr},
-    {"__stack_chk_fail", (void (*)(void))hlsnap__rt_stack_fail},
-    {"__memcpy_chk", (void (*)(void))hlsnap__rt_memcpy_chk},
-    {"__memmove_chk", (void (*)(void))hlsnap__rt_memmove_chk},
-    {"__memset_chk", (void (*)(void))hlsnap__rt_memset_chk},
-    {"__strcpy_chk", (void (*)(void))hlsnap__rt_strcpy_chk},
-    {"__snprintf_chk", (void (*)(void))hlsnap__rt_snprintf_chk},
-    {"__vsnprintf_chk", (void (*)(void))hlsnap__rt_vsnprintf_chk}};
+    HLSNAP__RT_LIBC(HLSNAP__RT_BIND){"__tls_get_addr", (void (*)(void))hlsnap__rt_tls_get_addr}};
 #undef HLSNAP__RT_BIND
+#undef HLSNAP__RT_BIND_RESULT
+#undef HLSNAP__RT_BIND_NOTHING
+#undef HLSNAP__RT_BIND_VARIADIC
 #endif
+
+/* ---- >>linux: what a program asks its kernel for, answered in the guest at CPL 3 (docs/programs.md) ---- */
+/* For guests that are Linux programs with the libc of their toolchain. SYSCALL leads to hlsnap__lx_syscall without leaving the VM,
+   with rax = number, rcx = return address and all other registers as the program left them. Four rules hold from here to
+   >>linux-end:
+   - General registers only: a system call keeps all vector state. No call leaves the section, so there is no memcpy that a
+     compiler puts in for a struct; hlsnap__lx_copy and _fill do that. A test disassembles it.
+   - No relocations: a static PIE relocates itself while it makes system calls. No tables of pointers; switch instead.
+   - All state is in guest memory: snapshots need to know nothing of it.
+   - The program's pointers are used as they are: a bad one is a typed fault, as it would be in the program itself. Everything else
+     it says is bounded before arithmetic.
+   Under HLSNAP__LX_HOST the section is part of a host program, for tests, which defines what touches the machine. */
+
+#if defined(HLSNAP_GUEST_LIBC) || defined(HLSNAP__LX_HOST)
+
+#if defined(HLSNAP__LX_HOST)
+#elif defined(__clang__)
+#pragma clang attribute push(__attribute__((target("general-regs-only"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("general-regs-only")
+#pragma GCC optimize("no-tree-loop-distribute-patterns")
+#endif
+
+/* What fails returns -HLSNAP__LX_x: errno of Linux on x86-64. */
+// clang-format off
+enum hlsnap__lx_errno {
+    HLSNAP__LX_EPERM = 1, HLSNAP__LX_ENOENT = 2, HLSNAP__LX_ESRCH = 3, HLSNAP__LX_EINTR = 4, HLSNAP__LX_EIO = 5,
+    HLSNAP__LX_ENXIO = 6, HLSNAP__LX_EBADF = 9, HLSNAP__LX_ECHILD = 10, HLSNAP__LX_EAGAIN = 11, HLSNAP__LX_ENOMEM = 12,
+    HLSNAP__LX_EACCES = 13, HLSNAP__LX_EFAULT = 14, HLSNAP__LX_ENFILE = 23, HLSNAP__LX_EBUSY = 16,
+    HLSNAP__LX_EEXIST = 17, HLSNAP__LX_EXDEV = 18, HLSNAP__LX_ENODEV = 19, HLSNAP__LX_ENOTDIR = 20,
+    HLSNAP__LX_EISDIR = 21, HLSNAP__LX_EINVAL = 22, HLSNAP__LX_EMFILE = 24, HLSNAP__LX_ENOTTY = 25, HLSNAP__LX_EFBIG = 27,
+    HLSNAP__LX_ENOSPC = 28, HLSNAP__LX_ESPIPE = 29, HLSNAP__LX_EROFS = 30, HLSNAP__LX_EPIPE = 32, HLSNAP__LX_ERANGE = 34,
+    HLSNAP__LX_ENAMETOOLONG = 36, HLSNAP__LX_ENOSYS = 38, HLSNAP__LX_ENOTEMPTY = 39, HLSNAP__LX_ELOOP = 40,
+    HLSNAP__LX_EOVERFLOW = 75, HLSNAP__LX_EOPNOTSUPP = 95, HLSNAP__LX_ETIMEDOUT = 110
+};
+// clang-format on
+
+#define HLSNAP__LX_NEVER UINT64_MAX
+#define HLSNAP__LX_SECOND 1000000000ull /* ns */
+
+typedef struct hlsnap__lx_frame { /* the program's registers, as hlsnap__lx_syscall pushes them */
+    uint64_t rbx, rbp, r12, r13, r14, r15, r9, r8, r10, rdx, rsi, rdi, r11, rcx, rax, rsp;
+} hlsnap__lx_frame;
+
+#if defined(HLSNAP__LX_HOST) /* where sanitizers see them */
+static void hlsnap__lx_copy(void *to, const void *from, uint64_t n) {
+    if (n) memmove(to, from, (size_t)n);
+}
+static void hlsnap__lx_fill(void *to, int c, uint64_t n) {
+    if (n) memset(to, c, (size_t)n);
+}
+#else
+static void hlsnap__lx_copy(void *to, const void *from, uint64_t n) {
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+static void hlsnap__lx_fill(void *to, int c, uint64_t n) {
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
+}
+#endif
+static uint64_t hlsnap__lx_len(const char *s) {
+    uint64_t n = 0;
+    while (s[n]) n++;
+    return n;
+}
+static bool hlsnap__lx_same(const void *a, const void *b, uint64_t n) {
+    const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
+    while (n--)
+        if (*x++ != *y++) return false;
+    return true;
+}
+static uint64_t hlsnap__lx_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* The program's memory, whatever type it has there. */
+typedef uint16_t hlsnap__lx_u16 __attribute__((__may_alias__, __aligned__(1)));
+typedef uint32_t hlsnap__lx_u32 __attribute__((__may_alias__, __aligned__(1)));
+typedef uint64_t hlsnap__lx_u64 __attribute__((__may_alias__, __aligned__(1)));
+static void hlsnap__lx_put16(uint64_t at, uint16_t v) { *(hlsnap__lx_u16 *)(uintptr_t)at = v; }
+static void hlsnap__lx_put32(uint64_t at, uint32_t v) { *(hlsnap__lx_u32 *)(uintptr_t)at = v; }
+static void hlsnap__lx_put64(uint64_t at, uint64_t v) { *(hlsnap__lx_u64 *)(uintptr_t)at = v; }
+static uint16_t hlsnap__lx_get16(uint64_t at) { return *(const hlsnap__lx_u16 *)(uintptr_t)at; }
+static uint32_t hlsnap__lx_get32(uint64_t at) { return *(const hlsnap__lx_u32 *)(uintptr_t)at; }
+static uint64_t hlsnap__lx_get64(uint64_t at) { return *(const hlsnap__lx_u64 *)(uintptr_t)at; }
+
+typedef struct hlsnap__lx_state {
+    const hlsnap_abi_identity *id; /* NULL: setup has not been */
+    uint64_t out_used;             /* bytes of results that stand in the mailbox's out part: requests go behind them */
+    uint8_t started_as[16];        /* identity of the start or restore that was noticed last */
+    uint64_t random_counter;
+    uint64_t refused[8];       /* a bit a system call that was refused, up to 511 */
+    uint16_t refused_list[32]; /* the first of them */
+    uint32_t num_refused;
+    uint32_t vectors;          /* 0 = not asked, 1 = FXSAVE, 2 = XSAVE */
+} hlsnap__lx_state;
+static hlsnap__lx_state hlsnap__lx;
+
+/* ---- >>lx_host: what goes to the host ---- */
+
+#if defined(HLSNAP__LX_HOST) /* defined by the test */
+static void hlsnap__lx_request_out(void);
+static void hlsnap__lx_return_out(void);
+static uint64_t hlsnap__lx_rdtsc(void);
+static uint64_t hlsnap__lx_fs_get(void);
+static void hlsnap__lx_fs_set(uint64_t fs);
+static void hlsnap__lx_vectors_save(uint64_t to);
+static void hlsnap__lx_vectors_load(uint64_t from);
+#else
+static void hlsnap__lx_request_out(void) {
+    __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_CALL), "a"(0) : "memory");
+}
+static void hlsnap__lx_return_out(void) {
+    __asm__ volatile("outb %%al, %0" : : "N"(HLSNAP_ABI_PORT_RETURN), "a"(0) : "memory");
+}
+static uint64_t hlsnap__lx_rdtsc(void) {
+    uint64_t lo, hi;
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+    return hi << 32 | lo;
+}
+static uint64_t hlsnap__lx_fs_get(void) {
+    uint64_t fs;
+    __asm__ volatile("rdfsbase %0" : "=r"(fs));
+    return fs;
+}
+static void hlsnap__lx_fs_set(uint64_t fs) { __asm__ volatile("wrfsbase %0" : : "r"(fs) : "memory"); }
+#endif
+
+static hlsnap_abi_mailbox *hlsnap__lx_mailbox(void) { return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__lx.id->mailbox; }
+
+/* Where a request goes: behind whatever stands in the out part so far. */
+static uint64_t hlsnap__lx_request_at(void) {
+    const hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    const hlsnap_call *call = ((hlsnap__rt_state *)(uintptr_t)hlsnap__lx.id->runtime)->call;
+    return call ? (uint64_t)(uintptr_t)(call->out + call->used)
+                : (uint64_t)(uintptr_t)m + m->out_offset + hlsnap__lx.out_used;
+}
+
+/* Sends a request of two values, the second of them str or bytes; 1,000 bytes always fit. */
+static void hlsnap__lx_request(uint32_t function, int32_t number, uint32_t type, const void *bytes, uint64_t n) {
+    hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    const uint64_t at = hlsnap__lx_request_at();
+    const uint64_t values = sizeof(hlsnap_abi_message) + 2 * sizeof(hlsnap_abi_value), size = (values + n + 8) & ~7ull;
+    hlsnap__lx_fill((void *)(uintptr_t)at, 0, size);
+    hlsnap__lx_put32(at, (uint32_t)size);
+    hlsnap__lx_put32(at + 4, function);
+    hlsnap__lx_put32(at + 12, 2);
+    hlsnap__lx_put32(at + 16, HLSNAP_I32);
+    hlsnap__lx_put32(at + 24, (uint32_t)number);
+    hlsnap__lx_put32(at + 32, type);
+    hlsnap__lx_put32(at + 36, (uint32_t)n);
+    hlsnap__lx_put32(at + 40, (uint32_t)values);
+    hlsnap__lx_copy((void *)(uintptr_t)(at + values), bytes, n);
+    m->request = (uint32_t)(at - (uint64_t)(uintptr_t)m);
+    hlsnap__lx_request_out();
+}
+
+typedef struct hlsnap__lx_text { /* zero it by n = 0 */
+    uint32_t n;
+    char s[252];
+} hlsnap__lx_text;
+
+static void hlsnap__lx_say(hlsnap__lx_text *t, const char *s) {
+    while (*s && t->n < sizeof(t->s)) t->s[t->n++] = *s++;
+}
+static void hlsnap__lx_say_number(hlsnap__lx_text *t, int64_t v) {
+    char digits[20];
+    uint32_t n = 0;
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    if (v < 0) hlsnap__lx_say(t, "-");
+    do digits[n++] = (char)('0' + u % 10);
+    while (u /= 10);
+    while (n && t->n < sizeof(t->s)) t->s[t->n++] = digits[--n];
+}
+
+static void hlsnap__lx_log(int32_t level, const hlsnap__lx_text *t) {
+    if (level <= hlsnap__lx.id->log_level) hlsnap__lx_request(HLSNAP_ABI_FN_LOG, level, HLSNAP_STR, t->s, t->n);
+}
+
+static void hlsnap__lx_tell(void);
+
+/* Ends the call; the sandbox is poisoned. */
+__attribute__((__noreturn__)) static void hlsnap__lx_end(uint32_t function, int32_t code, const hlsnap__lx_text *t) {
+    hlsnap__lx_tell();
+    hlsnap__lx_request(function, code, HLSNAP_STR, t->s, t->n);
+    for (;;) hlsnap__lx_return_out();
+}
+#define HLSNAP__ABORT_SIGNAL (-6) /* the program sent itself a signal, or made a call that strict mode does not allow */
+#define HLSNAP__ABORT_DEADLOCK (-7) /* every thread waits for another */
+
+/* Bytes for fd 1 or 2 of the program. */
+static void hlsnap__lx_output(int32_t fd, const uint8_t *bytes, uint64_t n) {
+    if (!(hlsnap__lx.id->options & HLSNAP_ABI_OPTION_OUTPUT)) return;
+    while (n) {
+        const hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+        const uint64_t end = (uint64_t)(uintptr_t)m + m->out_offset + m->out_size;
+        const uint64_t k = hlsnap__lx_min(n, end - hlsnap__lx_request_at() - 64);
+        hlsnap__lx_request(HLSNAP_ABI_FN_OUTPUT, fd, HLSNAP_BYTES, bytes, k);
+        bytes += k;
+        n -= k;
+    }
+}
+
+/* ---- >>lx_memory: pages of the heap region; brk grows from its start, mappings from its end ---- */
+
+#define HLSNAP__LX_PAGE 4096ull
+#define HLSNAP__LX_WIPES 32u
+#define HLSNAP__LX_SHARES 64u
+
+typedef struct hlsnap__lx_range {
+    uint64_t from, to; /* addresses; equal = not used */
+    uint32_t node;     /* of a shared mapping: the file */
+} hlsnap__lx_range;
+
+static struct hlsnap__lx_memory {
+    uint64_t base, pages;         /* of the heap region */
+    uint64_t *used, *dirty, *own; /* bitmaps: taken; not known to be zero; the personality's; */
+    uint64_t *copies;             /* the program's, and private copies of a file's */
+    uint64_t brk_start, brk;
+    uint64_t top; /* all pages from here on are taken */
+    uint64_t num_used, peak;
+    uint64_t small[8];                          /* lists of free small blocks, of 32 << i bytes */
+    hlsnap__lx_range wipes[HLSNAP__LX_WIPES];   /* MADV_WIPEONFORK: zero at every start and restore */
+    hlsnap__lx_range shares[HLSNAP__LX_SHARES]; /* mappings that are a file's own pages */
+} hlsnap__lx_mem;
+
+static bool hlsnap__lx_bit(const uint64_t *map, uint64_t i) { return map[i / 64] >> (i % 64) & 1; }
+
+static void hlsnap__lx_bits(uint64_t *map, uint64_t at, uint64_t n, bool set) {
+    while (n) {
+        const uint64_t k = hlsnap__lx_min(n, 64 - at % 64), mask = (k == 64 ? ~0ull : (1ull << k) - 1) << at % 64;
+        map[at / 64] = set ? map[at / 64] | mask : map[at / 64] & ~mask;
+        at += k;
+        n -= k;
+    }
+}
+
+/* Whether all of n bits are as asked. */
+static bool hlsnap__lx_all(const uint64_t *map, uint64_t at, uint64_t n, bool set) {
+    if (n > hlsnap__lx_mem.pages || at > hlsnap__lx_mem.pages - n) return false;
+    while (n) {
+        const uint64_t k = hlsnap__lx_min(n, 64 - at % 64), mask = (k == 64 ? ~0ull : (1ull << k) - 1) << at % 64;
+        if ((set ? ~map[at / 64] : map[at / 64]) & mask) return false;
+        at += k;
+        n -= k;
+    }
+    return true;
+}
+static bool hlsnap__lx_is_free(uint64_t at, uint64_t n) { return hlsnap__lx_all(hlsnap__lx_mem.used, at, n, false); }
+
+/* The highest n free pages in a row; UINT64_MAX = there are none. */
+static uint64_t hlsnap__lx_find(uint64_t n) {
+    const uint64_t *used = hlsnap__lx_mem.used;
+    uint64_t at = hlsnap__lx_mem.top, run = 0;
+    bool lower = false; /* something free was seen */
+    while (at && n) {
+        const bool whole = at % 64 == 0 && at >= 64;
+        if (whole && used[at / 64 - 1] == ~0ull) {
+            at -= 64;
+            run = 0;
+        } else if (whole && !used[at / 64 - 1] && run + 64 < n) {
+            at -= 64;
+            run += 64;
+            lower = true;
+        } else {
+            at--;
+            run = hlsnap__lx_bit(used, at) ? 0 : run + 1;
+            lower = lower || run;
+        }
+        if (!lower) hlsnap__lx_mem.top = at;
+        if (run >= n) return at;
+    }
+    return UINT64_MAX;
+}
+
+static void *hlsnap__lx_page(uint64_t at) { return (void *)(uintptr_t)(hlsnap__lx_mem.base + at * HLSNAP__LX_PAGE); }
+
+/* Makes pages, which must be free, taken and zero. written: they count as not zero from now on. */
+static void hlsnap__lx_take(uint64_t at, uint64_t n, bool written) {
+    uint64_t i;
+    for (i = at; i < at + n; i++) {
+        if (!hlsnap__lx_mem.dirty[i / 64])
+            i |= 63;
+        else if (hlsnap__lx_bit(hlsnap__lx_mem.dirty, i))
+            hlsnap__lx_fill(hlsnap__lx_page(i), 0, HLSNAP__LX_PAGE);
+    }
+    hlsnap__lx_bits(hlsnap__lx_mem.used, at, n, true);
+    hlsnap__lx_bits(hlsnap__lx_mem.dirty, at, n, written);
+    hlsnap__lx_bits(hlsnap__lx_mem.copies, at, n, false);
+    hlsnap__lx_mem.num_used += n;
+    if (hlsnap__lx_mem.num_used > hlsnap__lx_mem.peak) hlsnap__lx_mem.peak = hlsnap__lx_mem.num_used;
+}
+
+/* Pages of the program, some of which may be free already. The personality's stay: a program may unmap what it never mapped, or
+   has unmapped before, and knows nothing of what came to lie there. */
+static void hlsnap__lx_give_back(uint64_t at, uint64_t n) {
+    if (at + n > hlsnap__lx_mem.top) hlsnap__lx_mem.top = at + n;
+    while (n) {
+        const uint64_t k = hlsnap__lx_min(n, 64 - at % 64), mask = (k == 64 ? ~0ull : (1ull << k) - 1) << at % 64;
+        uint64_t gone = hlsnap__lx_mem.used[at / 64] & ~hlsnap__lx_mem.own[at / 64] & mask;
+        hlsnap__lx_mem.used[at / 64] &= ~gone;
+        for (; gone; gone &= gone - 1) hlsnap__lx_mem.num_used--;
+        at += k;
+        n -= k;
+    }
+}
+
+/* As hlsnap__lx_take, for the personality itself. */
+static void hlsnap__lx_keep(uint64_t at, uint64_t n) {
+    hlsnap__lx_take(at, n, true);
+    hlsnap__lx_bits(hlsnap__lx_mem.own, at, n, true);
+}
+
+/* What the host's figures of the heap are. */
+static void hlsnap__lx_tell(void) {
+    hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    m->heap_used = hlsnap__lx_mem.num_used * HLSNAP__LX_PAGE;
+    m->heap_peak = hlsnap__lx_mem.peak * HLSNAP__LX_PAGE;
+}
+
+static uint64_t hlsnap__lx_round(uint64_t bytes) { return bytes / HLSNAP__LX_PAGE + (bytes % HLSNAP__LX_PAGE != 0); }
+
+/* Zeroed pages for the personality's own use; NULL = the heap is full. */
+static void *hlsnap__lx_pages(uint64_t bytes) {
+    const uint64_t n = hlsnap__lx_round(bytes), at = hlsnap__lx_find(n);
+    if (!n || at == UINT64_MAX) return NULL;
+    hlsnap__lx_keep(at, n);
+    return hlsnap__lx_page(at);
+}
+static void hlsnap__lx_pages_free(void *p, uint64_t bytes) {
+    const uint64_t at = ((uint64_t)(uintptr_t)p - hlsnap__lx_mem.base) / HLSNAP__LX_PAGE, n = hlsnap__lx_round(bytes);
+    if (!p) return;
+    hlsnap__lx_bits(hlsnap__lx_mem.own, at, n, false);
+    hlsnap__lx_give_back(at, n);
+}
+/* Makes such pages more in place, the new ones zero; false = what follows them is taken. */
+static bool hlsnap__lx_pages_grow(void *p, uint64_t bytes, uint64_t to) {
+    const uint64_t at = ((uint64_t)(uintptr_t)p - hlsnap__lx_mem.base) / HLSNAP__LX_PAGE,
+                   have = hlsnap__lx_round(bytes), want = hlsnap__lx_round(to);
+    if (want <= have) return true;
+    if (!hlsnap__lx_is_free(at + have, want - have)) return false;
+    hlsnap__lx_keep(at + have, want - have);
+    return true;
+}
+
+/* Zeroed bytes for small things; hlsnap__lx_release wants the same size again. */
+static uint32_t hlsnap__lx_class(uint64_t bytes) {
+    uint32_t i = 0;
+    while (i < 8 && bytes > 32ull << i) i++;
+    return i;
+}
+static void *hlsnap__lx_alloc(uint64_t bytes) {
+    const uint32_t i = hlsnap__lx_class(bytes);
+    uint64_t block = i < 8 ? hlsnap__lx_mem.small[i] : 0, at;
+    if (i == 8) return hlsnap__lx_pages(bytes);
+    if (!block) {
+        block = (uint64_t)(uintptr_t)hlsnap__lx_pages(HLSNAP__LX_PAGE);
+        if (!block) return NULL;
+        for (at = block; at + 2 * (32ull << i) <= block + HLSNAP__LX_PAGE; at += 32ull << i)
+            hlsnap__lx_put64(at, at + (32ull << i));
+    }
+    hlsnap__lx_mem.small[i] = hlsnap__lx_get64(block);
+    hlsnap__lx_fill((void *)(uintptr_t)block, 0, 32ull << i);
+    return (void *)(uintptr_t)block;
+}
+static void hlsnap__lx_release(void *p, uint64_t bytes) {
+    const uint32_t i = hlsnap__lx_class(bytes);
+    if (!p) return;
+    if (i == 8) {
+        hlsnap__lx_pages_free(p, bytes);
+        return;
+    }
+    hlsnap__lx_put64((uint64_t)(uintptr_t)p, hlsnap__lx_mem.small[i]);
+    hlsnap__lx_mem.small[i] = (uint64_t)(uintptr_t)p;
+}
+
+static void hlsnap__lx_memory_setup(void) {
+    struct hlsnap__lx_memory *m = &hlsnap__lx_mem;
+    const uint64_t pages = hlsnap__lx.id->heap_size / HLSNAP__LX_PAGE, words = (pages + 63) / 64;
+    const uint64_t own = hlsnap__lx_round(words * 4 * sizeof(*m->used));
+    m->base = hlsnap__lx.id->heap;
+    m->pages = m->top = pages;
+    m->used = (uint64_t *)(uintptr_t)m->base;
+    m->dirty = m->used + words;
+    m->own = m->dirty + words;
+    m->copies = m->own + words;
+    hlsnap__lx_bits(m->used, pages, words * 64 - pages, true);
+    hlsnap__lx_keep(0, own);
+    m->brk_start = m->brk = m->base + own * HLSNAP__LX_PAGE;
+}
+
+static bool hlsnap__lx_in_heap(uint64_t at, uint64_t bytes) {
+    const uint64_t size = hlsnap__lx_mem.pages * HLSNAP__LX_PAGE;
+    return at >= hlsnap__lx_mem.base && bytes <= size && at - hlsnap__lx_mem.base <= size - bytes;
+}
+static uint64_t hlsnap__lx_page_of(uint64_t at) { return (at - hlsnap__lx_mem.base) / HLSNAP__LX_PAGE; }
+
+static void hlsnap__lx_unmap(uint64_t from, uint64_t to); /* of >>lx_mappings */
+
+static int64_t hlsnap__lx_brk(uint64_t to) {
+    struct hlsnap__lx_memory *m = &hlsnap__lx_mem;
+    uint64_t have, want;
+    if (to < m->brk_start || !hlsnap__lx_in_heap(to, 0)) return (int64_t)m->brk;
+    have = hlsnap__lx_round(m->brk - m->base);
+    want = hlsnap__lx_round(to - m->base);
+    if (want > have) {
+        if (!hlsnap__lx_is_free(have, want - have)) return (int64_t)m->brk;
+        hlsnap__lx_take(have, want - have, true);
+    } else if (want < have)
+        hlsnap__lx_unmap(m->base + want * HLSNAP__LX_PAGE, m->base + have * HLSNAP__LX_PAGE);
+    m->brk = to; /* as on Linux, what the last page holds behind it stays there */
+    return (int64_t)to;
+}
+
+/* ---- >>lx_mappings ---- */
+
+static int64_t hlsnap__lx_refuse(uint64_t number, int32_t error); /* of >>lx_calls */
+
+enum {
+    HLSNAP__LX_PROT_WRITE = 2,
+    HLSNAP__LX_PROT_EXEC = 4,
+    HLSNAP__LX_MAP_SHARED = 1,
+    HLSNAP__LX_MAP_FIXED = 0x10,
+    HLSNAP__LX_MAP_ANONYMOUS = 0x20,
+    HLSNAP__LX_MAP_NOREPLACE = 0x100000,
+    HLSNAP__LX_MAYMOVE = 1,
+    HLSNAP__LX_DONTNEED = 4,
+    HLSNAP__LX_WIPEONFORK = 18,
+    HLSNAP__LX_KEEPONFORK = 19,
+    HLSNAP__LX_ADVICES = 0x2fffd1f /* a bit each: 0..4, 8, 10..23, 25; libraries try whether others are refused */
+};
+
+/* Of >>lx_files. A file that mmap may show: its node, or -errno. */
+static int64_t hlsnap__lx_map_node(int32_t fd, bool shared, bool write);
+/* Its bytes from an offset on: how many there are. */
+static uint64_t hlsnap__lx_node_bytes(uint32_t node, uint64_t offset, const uint8_t **from);
+/* The pages of a file that can be written, at least so many bytes, which stay where they are until it is unpinned as often as it
+   was pinned; NULL = there is no room, or it is a file of the archive. */
+static uint8_t *hlsnap__lx_node_pin(uint32_t node, uint64_t bytes);
+static void hlsnap__lx_node_unpin(uint32_t node);
+
+/* Takes [from, to) out of a range; what is left above goes to *rest, when the range is cut in two. */
+static void hlsnap__lx_range_cut(hlsnap__lx_range *r, uint64_t from, uint64_t to, hlsnap__lx_range *rest) {
+    rest->from = rest->to = 0;
+    rest->node = r->node;
+    if (to <= r->from || from >= r->to) return;
+    if (to < r->to && from > r->from) {
+        rest->from = to;
+        rest->to = r->to;
+    }
+    if (from > r->from)
+        r->to = from;
+    else if (to < r->to)
+        r->from = to;
+    else
+        r->from = r->to = 0;
+}
+
+static bool hlsnap__lx_range_add(hlsnap__lx_range *list, uint32_t num, uint64_t from, uint64_t to, uint32_t node) {
+    uint32_t i;
+    for (i = 0; i < num; i++) {
+        if (list[i].from != list[i].to) continue;
+        list[i].from = from;
+        list[i].to = to;
+        list[i].node = node;
+        return true;
+    }
+    return false;
+}
+
+/* No wiping of [from, to) from now on. A range cut in two when the list is full loses its upper part, which is wiped right away:
+   what was meant to be forgotten at the next restore is forgotten now. */
+static void hlsnap__lx_wipe_remove(uint64_t from, uint64_t to) {
+    uint32_t i;
+    for (i = 0; i < HLSNAP__LX_WIPES; i++) {
+        hlsnap__lx_range rest;
+        hlsnap__lx_range_cut(&hlsnap__lx_mem.wipes[i], from, to, &rest);
+        if (rest.to && !hlsnap__lx_range_add(hlsnap__lx_mem.wipes, HLSNAP__LX_WIPES, rest.from, rest.to, 0))
+            hlsnap__lx_fill((void *)(uintptr_t)rest.from, 0, rest.to - rest.from);
+    }
+}
+
+/* At every start and restore. */
+static void hlsnap__lx_wipe(void) {
+    uint32_t i;
+    for (i = 0; i < HLSNAP__LX_WIPES; i++) {
+        const hlsnap__lx_range *r = &hlsnap__lx_mem.wipes[i];
+        hlsnap__lx_fill((void *)(uintptr_t)r->from, 0, r->to - r->from);
+    }
+}
+
+/* The first of the shared mappings that an address lies in, or NULL; *end: no further than where the next one begins. */
+static hlsnap__lx_range *hlsnap__lx_share_at(uint64_t at, uint64_t *end) {
+    hlsnap__lx_range *r = hlsnap__lx_mem.shares, *found = NULL;
+    const hlsnap__lx_range *last = r + HLSNAP__LX_SHARES;
+    for (; r < last; r++) {
+        if (!found && r->from <= at && at < r->to) found = r;
+        if (r->from > at && r->from < r->to) *end = hlsnap__lx_min(*end, r->from);
+    }
+    return found;
+}
+
+/* Takes a part out of a shared mapping. */
+static void hlsnap__lx_share_cut(hlsnap__lx_range *r, uint64_t from, uint64_t to) {
+    hlsnap__lx_range rest;
+    hlsnap__lx_range_cut(r, from, to, &rest);
+    if (rest.to && !hlsnap__lx_range_add(hlsnap__lx_mem.shares, HLSNAP__LX_SHARES, rest.from, rest.to, rest.node))
+        r->to = rest.to; /* the hole stays mapped */
+    else if (rest.to)
+        hlsnap__lx_node_pin(rest.node, 0);
+    if (r->from == r->to) hlsnap__lx_node_unpin(r->node);
+}
+
+/* Whole pages of the heap, taken or not, become free; those of files stay the files'. What is mapped twice is so at one address:
+   each page goes out of one mapping. */
+static void hlsnap__lx_unmap(uint64_t from, uint64_t to) {
+    hlsnap__lx_wipe_remove(from, to);
+    hlsnap__lx_give_back(hlsnap__lx_page_of(from), (to - from) / HLSNAP__LX_PAGE);
+    while (from < to) {
+        uint64_t end = to;
+        hlsnap__lx_range *r = hlsnap__lx_share_at(from, &end);
+        if (r) {
+            end = hlsnap__lx_min(to, r->to);
+            hlsnap__lx_share_cut(r, from, end);
+        }
+        from = end;
+    }
+}
+
+static int64_t hlsnap__lx_map_shared(uint32_t node, uint64_t bytes, uint64_t offset) {
+    uint8_t *p = offset <= UINT64_MAX - bytes ? hlsnap__lx_node_pin(node, offset + bytes) : NULL;
+    const uint64_t from = (uint64_t)(uintptr_t)p + offset;
+    if (!p) return -HLSNAP__LX_ENOMEM;
+    if (hlsnap__lx_range_add(hlsnap__lx_mem.shares, HLSNAP__LX_SHARES, from, from + bytes, node)) return (int64_t)from;
+    hlsnap__lx_node_unpin(node);
+    return -HLSNAP__LX_ENOMEM;
+}
+
+/* Where a new mapping goes: a page number, or -errno. */
+static int64_t hlsnap__lx_map_place(uint64_t hint, uint64_t n, uint64_t flags) {
+    const bool inside = hint % HLSNAP__LX_PAGE == 0 && hlsnap__lx_in_heap(hint, n * HLSNAP__LX_PAGE);
+    uint64_t at = inside ? hlsnap__lx_page_of(hint) : 0;
+    if (flags & (HLSNAP__LX_MAP_FIXED | HLSNAP__LX_MAP_NOREPLACE)) {
+        if (hint % HLSNAP__LX_PAGE) return -HLSNAP__LX_EINVAL;
+        if (!inside) return -HLSNAP__LX_ENOMEM;
+        if (hlsnap__lx_is_free(at, n)) return (int64_t)at;
+        if (flags & HLSNAP__LX_MAP_NOREPLACE) return -HLSNAP__LX_EEXIST;
+        if (!hlsnap__lx_all(hlsnap__lx_mem.own, at, n, false)) return -HLSNAP__LX_ENOMEM;
+        hlsnap__lx_unmap(hint, hint + n * HLSNAP__LX_PAGE);
+        return (int64_t)at;
+    }
+    if (!inside || !hint || !hlsnap__lx_is_free(at, n)) at = hlsnap__lx_find(n);
+    return at == UINT64_MAX ? -HLSNAP__LX_ENOMEM : (int64_t)at;
+}
+
+static int64_t hlsnap__lx_mmap(uint64_t hint, uint64_t bytes, uint64_t prot, uint64_t flags, int32_t fd,
+                               uint64_t offset) {
+    const uint64_t n = hlsnap__lx_round(bytes);
+    const bool write = prot & HLSNAP__LX_PROT_WRITE, shared = flags & HLSNAP__LX_MAP_SHARED;
+    const uint8_t *from = NULL;
+    int64_t at, node = -1;
+    if (!bytes || offset % HLSNAP__LX_PAGE || !(flags & 3)) return -HLSNAP__LX_EINVAL; /* neither shared nor private */
+    if (prot & HLSNAP__LX_PROT_EXEC) return hlsnap__lx_refuse(9, HLSNAP__LX_EACCES);
+    if (bytes > hlsnap__lx_mem.pages * HLSNAP__LX_PAGE) return -HLSNAP__LX_ENOMEM;
+    if (!(flags & HLSNAP__LX_MAP_ANONYMOUS)) {
+        node = hlsnap__lx_map_node(fd, shared, write);
+        if (node < 0) return node;
+        if (shared && !(flags & (HLSNAP__LX_MAP_FIXED | HLSNAP__LX_MAP_NOREPLACE))) {
+            at = hlsnap__lx_map_shared((uint32_t)node, n * HLSNAP__LX_PAGE, offset);
+            if (at > 0 || write) return at;
+        } else if (shared && write)
+            return -HLSNAP__LX_ENOMEM; /* a file's pages are where they are */
+    }
+    at = hlsnap__lx_map_place(hint, n, flags);
+    if (at < 0) return at;
+    hlsnap__lx_take((uint64_t)at, n, write || node >= 0);
+    if (node >= 0) { /* whole pages, whatever was asked for */
+        const uint64_t have = hlsnap__lx_node_bytes((uint32_t)node, offset, &from);
+        hlsnap__lx_copy(hlsnap__lx_page((uint64_t)at), from, hlsnap__lx_min(have, n * HLSNAP__LX_PAGE));
+        hlsnap__lx_bits(hlsnap__lx_mem.copies, (uint64_t)at, n, true);
+    }
+    return (int64_t)(uintptr_t)hlsnap__lx_page((uint64_t)at);
+}
+
+/* [at, at + bytes) cut to whole pages of the heap; false = none. */
+static bool hlsnap__lx_clip(uint64_t at, uint64_t bytes, uint64_t *from, uint64_t *to) {
+    const uint64_t base = hlsnap__lx_mem.base, end = base + hlsnap__lx_mem.pages * HLSNAP__LX_PAGE;
+    const uint64_t last =
+        bytes > UINT64_MAX - HLSNAP__LX_PAGE - at ? end : at + hlsnap__lx_round(bytes) * HLSNAP__LX_PAGE;
+    *from = at > base ? at : base;
+    *to = hlsnap__lx_min(last, end);
+    return *from < *to;
+}
+
+static int64_t hlsnap__lx_munmap(uint64_t at, uint64_t bytes) {
+    uint64_t from, to;
+    if (at % HLSNAP__LX_PAGE || !bytes) return -HLSNAP__LX_EINVAL;
+    if (hlsnap__lx_clip(at, bytes, &from, &to)) hlsnap__lx_unmap(from, to); /* the image's own pages stay */
+    return 0;
+}
+
+/* The range of wiped pages that all of these are in, if any; false = a range has some of them, which on Linux are two mappings. */
+static bool hlsnap__lx_wiped(uint64_t from, uint64_t to, hlsnap__lx_range **found) {
+    hlsnap__lx_range *r = hlsnap__lx_mem.wipes;
+    const hlsnap__lx_range *end = r + HLSNAP__LX_WIPES;
+    *found = NULL;
+    for (; r < end; r++) {
+        if (r->to <= from || r->from >= to) continue;
+        if (r->from > from || r->to < to) return false;
+        *found = r;
+    }
+    return true;
+}
+
+/* Ends a move: pages that were to be wiped are so where they are now, or it does not come about. */
+static int64_t hlsnap__lx_moved(uint64_t at, uint64_t have, uint64_t to, uint64_t want, bool wiped) {
+    const uint64_t now = (uint64_t)(uintptr_t)hlsnap__lx_page(to), end = now + want * HLSNAP__LX_PAGE;
+    if (wiped && !hlsnap__lx_range_add(hlsnap__lx_mem.wipes, HLSNAP__LX_WIPES, now, end, 0)) {
+        hlsnap__lx_unmap(now, end);
+        return -HLSNAP__LX_ENOMEM;
+    }
+    if (hlsnap__lx_bit(hlsnap__lx_mem.copies, hlsnap__lx_page_of(at))) hlsnap__lx_bits(hlsnap__lx_mem.copies, to, have, true);
+    hlsnap__lx_unmap(at, at + have * HLSNAP__LX_PAGE);
+    return (int64_t)now;
+}
+
+static int64_t hlsnap__lx_mremap(uint64_t at, uint64_t old, uint64_t bytes, uint64_t flags) {
+    const uint64_t have = hlsnap__lx_round(old), want = hlsnap__lx_round(bytes);
+    hlsnap__lx_range *wiped;
+    uint64_t page, to;
+    uint32_t i;
+    if (at % HLSNAP__LX_PAGE || !bytes || !old || flags & ~(uint64_t)HLSNAP__LX_MAYMOVE) return -HLSNAP__LX_EINVAL;
+    if (bytes > hlsnap__lx_mem.pages * HLSNAP__LX_PAGE) return -HLSNAP__LX_ENOMEM;
+    if (!hlsnap__lx_in_heap(at, old) || !hlsnap__lx_in_heap(at, have * HLSNAP__LX_PAGE)) return -HLSNAP__LX_EINVAL;
+    page = hlsnap__lx_page_of(at);
+    if (!hlsnap__lx_all(hlsnap__lx_mem.used, page, have, true)) return -HLSNAP__LX_EFAULT;
+    if (want <= have) {
+        if (want < have) hlsnap__lx_unmap(at + want * HLSNAP__LX_PAGE, at + have * HLSNAP__LX_PAGE);
+        return (int64_t)at;
+    }
+    for (i = 0; i < HLSNAP__LX_SHARES; i++)
+        if (at < hlsnap__lx_mem.shares[i].to && at + old > hlsnap__lx_mem.shares[i].from) return -HLSNAP__LX_ENOMEM;
+    if (!hlsnap__lx_wiped(at, at + have * HLSNAP__LX_PAGE, &wiped)) return -HLSNAP__LX_EFAULT;
+    if (hlsnap__lx_is_free(page + have, want - have)) {
+        hlsnap__lx_take(page + have, want - have, true);
+        if (wiped) wiped->to = at + want * HLSNAP__LX_PAGE;
+        return (int64_t)at;
+    }
+    to = flags & HLSNAP__LX_MAYMOVE ? hlsnap__lx_find(want) : UINT64_MAX;
+    if (to == UINT64_MAX) return -HLSNAP__LX_ENOMEM;
+    hlsnap__lx_take(to, want, true);
+    hlsnap__lx_copy(hlsnap__lx_page(to), (const void *)(uintptr_t)at, have * HLSNAP__LX_PAGE);
+    return hlsnap__lx_moved(at, have, to, want, wiped != NULL);
+}
+
+/* The page tables are fixed: rights that are asked for are there already, and those given up stay. */
+static int64_t hlsnap__lx_mprotect(uint64_t at, uint64_t bytes, uint64_t prot) {
+    uint64_t from, to, page, n;
+    if (at % HLSNAP__LX_PAGE) return -HLSNAP__LX_EINVAL;
+    if (prot & HLSNAP__LX_PROT_EXEC) return hlsnap__lx_refuse(10, HLSNAP__LX_EACCES);
+    if (!hlsnap__lx_clip(at, bytes, &from, &to)) return 0;
+    page = hlsnap__lx_page_of(from);
+    n = (to - from) / HLSNAP__LX_PAGE;
+    if (prot & HLSNAP__LX_PROT_WRITE) hlsnap__lx_bits(hlsnap__lx_mem.dirty, page, n, true);
+    return hlsnap__lx_all(hlsnap__lx_mem.used, page, n, true) ? 0 : -HLSNAP__LX_ENOMEM;
+}
+
+static int64_t hlsnap__lx_madvise(uint64_t at, uint64_t bytes, uint64_t advice) {
+    uint64_t from, to, page, n;
+    if (at % HLSNAP__LX_PAGE || advice > 31 || !(1u << advice & HLSNAP__LX_ADVICES)) return -HLSNAP__LX_EINVAL;
+    if (!hlsnap__lx_clip(at, bytes, &from, &to)) return advice == HLSNAP__LX_WIPEONFORK ? -HLSNAP__LX_EINVAL : 0;
+    page = hlsnap__lx_page_of(from);
+    n = (to - from) / HLSNAP__LX_PAGE;
+    switch (advice) {
+    case HLSNAP__LX_DONTNEED:
+        for (; from < to; from += HLSNAP__LX_PAGE)
+            if (hlsnap__lx_bit(hlsnap__lx_mem.dirty, hlsnap__lx_page_of(from)) &&
+                !hlsnap__lx_bit(hlsnap__lx_mem.own, hlsnap__lx_page_of(from)) && /* a file keeps what is in it, */
+                !hlsnap__lx_bit(hlsnap__lx_mem.copies, hlsnap__lx_page_of(from))) /* and so does a copy of it */
+                hlsnap__lx_fill((void *)(uintptr_t)from, 0, HLSNAP__LX_PAGE);
+        return hlsnap__lx_all(hlsnap__lx_mem.used, page, n, true) ? 0 : -HLSNAP__LX_ENOMEM;
+    case HLSNAP__LX_WIPEONFORK:
+        if (!hlsnap__lx_all(hlsnap__lx_mem.own, page, n, false) || !hlsnap__lx_all(hlsnap__lx_mem.copies, page, n, false))
+            return -HLSNAP__LX_EINVAL; /* of a file, as on Linux */
+        if (!hlsnap__lx_all(hlsnap__lx_mem.used, page, n, true))
+            return -HLSNAP__LX_ENOMEM; /* what will be there is not what was meant */
+        hlsnap__lx_wipe_remove(from, to);
+        return hlsnap__lx_range_add(hlsnap__lx_mem.wipes, HLSNAP__LX_WIPES, from, to, 0) ? 0 : -HLSNAP__LX_ENOMEM;
+    case HLSNAP__LX_KEEPONFORK: hlsnap__lx_wipe_remove(from, to); return 0;
+    default: return 0;
+    }
+}
+
+/* Zeroes what is free, so that no snapshot holds it. */
+static void hlsnap__lx_trim(void) {
+    uint64_t i;
+    for (i = 0; i < hlsnap__lx_mem.pages; i++)
+        if (hlsnap__lx_bit(hlsnap__lx_mem.dirty, i) && !hlsnap__lx_bit(hlsnap__lx_mem.used, i)) {
+            hlsnap__lx_fill(hlsnap__lx_page(i), 0, HLSNAP__LX_PAGE);
+            hlsnap__lx_bits(hlsnap__lx_mem.dirty, i, 1, false);
+        }
+}
+
+/* ---- >>lx_time: the wall clock of the entry, and the time stamp counter since ---- */
+
+static struct hlsnap__lx_time {
+    uint64_t tsc;               /* at the last entry */
+    uint64_t asked;             /* questions, where there is no clock */
+    uint64_t ahead, real_ahead; /* ns that sleeping moved the clocks; the wall clock's is this entry's only */
+    uint64_t last, real_last;
+    uint64_t start; /* of the monotonic clock */
+    uint64_t idle;  /* ns of it that were no work: sleep, and what lay between two entries */
+} hlsnap__lx_clock;
+
+__extension__ typedef unsigned __int128 hlsnap__lx_u128;
+
+static uint64_t hlsnap__lx_wall(void) {
+    const uint64_t at_entry = hlsnap__lx_mailbox()->realtime_ns, scale = hlsnap__lx.id->tsc_scale;
+    if (!at_entry) return ++hlsnap__lx_clock.asked * 1000;
+    if (!scale) return at_entry + ++hlsnap__lx_clock.asked;
+    return at_entry + (uint64_t)(((hlsnap__lx_u128)(hlsnap__lx_rdtsc() - hlsnap__lx_clock.tsc) * scale) >> 32);
+}
+
+/* ns; no two answers are the same, none is below an earlier one, also after a restore on a machine whose clock is behind. */
+static uint64_t hlsnap__lx_monotonic(void) {
+    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx_clock.ahead - hlsnap__lx_clock.start;
+    if ((int64_t)(ns - hlsnap__lx_clock.last) <= 0) ns = hlsnap__lx_clock.last + 1;
+    return hlsnap__lx_clock.last = ns;
+}
+static uint64_t hlsnap__lx_realtime(void) {
+    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx_clock.real_ahead;
+    if (ns <= hlsnap__lx_clock.real_last) ns = hlsnap__lx_clock.real_last + 1;
+    return hlsnap__lx_clock.real_last = ns;
+}
+
+/* After an entry. On a machine whose clock is behind what was told, the monotonic one goes on from there, at the clock's pace. */
+static void hlsnap__lx_catch_up(void) {
+    const uint64_t ns = hlsnap__lx_mailbox()->realtime_ns + hlsnap__lx_clock.ahead - hlsnap__lx_clock.start;
+    if (!hlsnap__lx_mailbox()->realtime_ns) return;
+    if ((int64_t)(ns - hlsnap__lx_clock.last) < 0)
+        hlsnap__lx_clock.ahead += hlsnap__lx_clock.last - ns;
+    else
+        hlsnap__lx_clock.idle += ns - hlsnap__lx_clock.last;
+}
+
+/* Sleeping costs no time: a sandbox that slept would cost its host a thread. */
+static void hlsnap__lx_time_jump(uint64_t until) {
+    const uint64_t now = hlsnap__lx_monotonic();
+    if (until <= now || until - now > 1ull << 62) return;
+    hlsnap__lx_clock.ahead += until - now;
+    hlsnap__lx_clock.real_ahead += until - now;
+    hlsnap__lx_clock.idle += until - now;
+    hlsnap__lx_clock.last = until;
+}
+
+/* What the program has worked: of CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, and those with a number below 0. */
+static uint64_t hlsnap__lx_worked(void) { return hlsnap__lx_monotonic() - hlsnap__lx_clock.idle; }
+
+static bool hlsnap__lx_clock_is_real(uint64_t clock) { /* an int there */
+    return !(uint32_t)clock || (uint32_t)clock == 5 || (uint32_t)clock == 11;
+}
+
+static int64_t hlsnap__lx_clock_get(uint64_t clock, uint64_t to, uint64_t unit) {
+    uint64_t ns;
+    if ((int32_t)clock > 11) return -HLSNAP__LX_EINVAL;
+    ns = hlsnap__lx_clock_is_real(clock)                                                  ? hlsnap__lx_realtime()
+         : (int32_t)clock < 0 || (uint32_t)clock == 2 || (uint32_t)clock == 3 ? hlsnap__lx_worked()
+                                                                                          : hlsnap__lx_monotonic();
+    hlsnap__lx_put64(to, ns / HLSNAP__LX_SECOND);
+    hlsnap__lx_put64(to + 8, ns % HLSNAP__LX_SECOND / unit);
+    return 0;
+}
+
+/* A struct timespec as ns; HLSNAP__LX_NEVER when there is none or it is too long, UINT64_MAX - 1 when it is malformed. */
+#define HLSNAP__LX_MALFORMED (UINT64_MAX - 1)
+static uint64_t hlsnap__lx_timespec(uint64_t at, uint64_t unit) {
+    uint64_t s, ns;
+    if (!at) return HLSNAP__LX_NEVER;
+    s = hlsnap__lx_get64(at);
+    ns = hlsnap__lx_get64(at + 8);
+    if ((int64_t)s < 0 || ns >= HLSNAP__LX_SECOND / unit) return HLSNAP__LX_MALFORMED;
+    return s > 1ull << 33 ? HLSNAP__LX_NEVER : s * HLSNAP__LX_SECOND + ns * unit;
+}
+/* The monotonic time that is `ns` from now. */
+static uint64_t hlsnap__lx_in(uint64_t ns) { return ns == HLSNAP__LX_NEVER ? ns : hlsnap__lx_monotonic() + ns; }
+
+/* ---- >>lx_random: ChaCha20 over the entropy that every start and restore brings ---- */
+
+static uint32_t hlsnap__lx_rotl(uint32_t v, unsigned n) { return v << n | v >> (32 - n); }
+
+static void hlsnap__lx_random_block(uint32_t out[16], uint64_t counter) {
+    static const uint8_t quarters[8][4] = {{0, 4, 8, 12},  {1, 5, 9, 13},  {2, 6, 10, 14}, {3, 7, 11, 15},
+                                           {0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13},  {3, 4, 9, 14}};
+    uint32_t in[16];
+    int round, q;
+    in[0] = 0x61707865u;
+    in[1] = 0x3320646eu;
+    in[2] = 0x79622d32u;
+    in[3] = 0x6b206574u;
+    hlsnap__lx_copy(in + 4, hlsnap__lx.id->entropy, 32);
+    in[12] = (uint32_t)counter;
+    in[13] = (uint32_t)(counter >> 32);
+    in[14] = 0x6c78u; /* another stream than hlsnap_rt_random's */
+    in[15] = 1;
+    hlsnap__lx_copy(out, in, 64);
+    for (round = 0; round < 10; round++)
+        for (q = 0; q < 8; q++) {
+            uint32_t *a = out + quarters[q][0], *b = out + quarters[q][1], *c = out + quarters[q][2],
+                     *d = out + quarters[q][3];
+            *a += *b;
+            *d = hlsnap__lx_rotl(*d ^ *a, 16);
+            *c += *d;
+            *b = hlsnap__lx_rotl(*b ^ *c, 12);
+            *a += *b;
+            *d = hlsnap__lx_rotl(*d ^ *a, 8);
+            *c += *d;
+            *b = hlsnap__lx_rotl(*b ^ *c, 7);
+        }
+    for (q = 0; q < 16; q++) out[q] += in[q];
+}
+
+static int64_t hlsnap__lx_random(uint64_t to, uint64_t n) {
+    uint64_t done;
+    for (done = 0; done < n; done += 64) {
+        uint32_t block[16];
+        hlsnap__lx_random_block(block, hlsnap__lx.random_counter++);
+        hlsnap__lx_copy((void *)(uintptr_t)(to + done), block, hlsnap__lx_min(n - done, 64));
+    }
+    return (int64_t)n;
+}
+
+/* ---- >>lx_fds: descriptors ---- */
+
+/* What a descriptor is open to. The last ones are of >>lx_streams. */
+typedef enum hlsnap__lx_kind {
+    HLSNAP__LX_FREE,
+    HLSNAP__LX_INPUT,  /* fd 0 */
+    HLSNAP__LX_OUTPUT, /* object: 1 or 2 */
+    HLSNAP__LX_NULL,
+    HLSNAP__LX_ZERO,
+    HLSNAP__LX_RANDOM,
+    HLSNAP__LX_FILE, /* object: a node */
+    HLSNAP__LX_DIR,
+    HLSNAP__LX_PIPE_READ,
+    HLSNAP__LX_PIPE_WRITE,
+    HLSNAP__LX_EVENT,
+    HLSNAP__LX_EPOLL
+} hlsnap__lx_kind;
+
+typedef struct hlsnap__lx_open { /* an open file description: what dup shares */
+    uint32_t kind, refs;         /* refs: descriptors that lead here */
+    uint32_t flags;              /* of open: access mode, O_APPEND, O_NONBLOCK */
+    uint32_t object;
+    uint64_t at;  /* of a file, or in a directory */
+    uint64_t end; /* of a directory's listing: what came later is not in it */
+} hlsnap__lx_open;
+
+#define HLSNAP__LX_FDS 1024u /* descriptors, and descriptions */
+
+/* The description behind a descriptor, or NULL. */
+static hlsnap__lx_open *hlsnap__lx_fd(int32_t fd);
+/* A descriptor for something new: the lowest free one, or -EMFILE. flags: of open, O_CLOEXEC among them. */
+static int64_t hlsnap__lx_fd_add(uint32_t kind, uint32_t object, uint64_t flags);
+/* Drops a reference to it: the last one closes it. Who waits in a call holds one (refs + 1), whatever is closed meanwhile. */
+static void hlsnap__lx_open_put(hlsnap__lx_open *o);
+/* What can be done with it now: HLSNAP__LX_POLLIN, _POLLOUT, _POLLHUP, _POLLERR. */
+static uint32_t hlsnap__lx_ready(const hlsnap__lx_open *o);
+
+/* Standard input: of >>lx_start. Whether a read would find something, the end included; what it finds; waits for more to come,
+   when nothing in the program can run: the call that is in progress gets its answer, and the next one brings input. */
+static bool hlsnap__lx_input_ready(void);
+static int64_t hlsnap__lx_input_read(uint64_t to, uint64_t n);
+static void hlsnap__lx_input_wait(void);
+/* What the program writes to fd 1 or 2. */
+static void hlsnap__lx_standard_output(int32_t fd, uint64_t from, uint64_t n);
+
+/* Of >>lx_streams: pipes, events, epolls. */
+static int64_t hlsnap__lx_stream_read(hlsnap__lx_open *o, uint64_t to, uint64_t n);
+static int64_t hlsnap__lx_stream_write(hlsnap__lx_open *o, uint64_t from, uint64_t n);
+/* The last reference is gone; of standard input and output, too. */
+static void hlsnap__lx_stream_close(hlsnap__lx_open *o);
+static uint32_t hlsnap__lx_stream_ready(const hlsnap__lx_open *o);
+static uint32_t hlsnap__lx_stream_size(const hlsnap__lx_open *o); /* for FIONREAD */
+
+/* Of >>lx_threads. The running thread waits until somebody wakes the channel, an address: true; or until a time of
+   hlsnap__lx_monotonic: false. input: it also waits for standard input, see hlsnap__lx_input_wait. */
+static bool hlsnap__lx_wait(uint64_t channel, uint64_t until, bool input);
+/* Makes up to n of those that wait there runnable; how many. They run when this thread waits or yields. */
+static uint64_t hlsnap__lx_wake(uint64_t channel, uint64_t n);
+/* Something may have become ready: wakes all that poll. */
+static void hlsnap__lx_poke(void);
+
+enum {
+    HLSNAP__LX_AT_CWD = -100,
+    HLSNAP__LX_AT_NOFOLLOW = 0x100,
+    HLSNAP__LX_AT_REMOVEDIR = 0x200,
+    HLSNAP__LX_AT_EMPTY_PATH = 0x1000
+};
+enum {
+    HLSNAP__LX_O_WRONLY = 1,
+    HLSNAP__LX_O_RDWR = 2,
+    HLSNAP__LX_O_CREAT = 0x40,
+    HLSNAP__LX_O_EXCL = 0x80,
+    HLSNAP__LX_O_TRUNC = 0x200,
+    HLSNAP__LX_O_APPEND = 0x400,
+    HLSNAP__LX_O_NONBLOCK = 0x800,
+    HLSNAP__LX_O_DIRECTORY = 0x10000,
+    HLSNAP__LX_O_NOFOLLOW = 0x20000,
+    HLSNAP__LX_O_CLOEXEC = 0x80000,
+    HLSNAP__LX_O_PATH = 0x200000
+};
+enum {
+    HLSNAP__LX_POLLIN = 1,
+    HLSNAP__LX_POLLOUT = 4,
+    HLSNAP__LX_POLLERR = 8,
+    HLSNAP__LX_POLLHUP = 16,
+    HLSNAP__LX_POLLNVAL = 32
+};
+
+enum {
+    HLSNAP__LX_O_ACCESS = 3,
+    HLSNAP__LX_O_NOCTTY = 0x100,
+    HLSNAP__LX_O_LARGEFILE = 0x8000,
+    HLSNAP__LX_O_TMPFILE = 0x400000
+};
+enum { HLSNAP__LX_READS = 1, HLSNAP__LX_WRITES = 2 };
+#define HLSNAP__LX_MOST 0x7ffff000ull /* bytes that one read or write moves */
+
+static struct hlsnap__lx_fds {
+    uint64_t used[HLSNAP__LX_FDS / 64], cloexec[HLSNAP__LX_FDS / 64]; /* a bit a descriptor */
+    uint64_t opened[HLSNAP__LX_FDS / 64];                             /* a bit a description */
+    uint16_t to[HLSNAP__LX_FDS];                                      /* the description of a descriptor */
+    hlsnap__lx_open open[HLSNAP__LX_FDS];
+} hlsnap__lx_fds;
+
+/* Of >>lx_nodes. */
+static void hlsnap__lx_node_hold(uint32_t node);
+static void hlsnap__lx_node_put(uint32_t node);
+static uint64_t hlsnap__lx_listed(void); /* the place of the newest entry of a directory */
+static int64_t hlsnap__lx_file_read(uint32_t node, uint64_t at, uint64_t to, uint64_t n);
+static int64_t hlsnap__lx_file_write(uint32_t node, uint64_t at, uint64_t from, uint64_t n);
+static uint64_t hlsnap__lx_node_size(uint32_t node);
+static bool hlsnap__lx_node_full(uint32_t node); /* /dev/full */
+
+static int64_t hlsnap__lx_lowest(const uint64_t *map, uint64_t from) {
+    uint64_t i;
+    for (i = from / 64; i < HLSNAP__LX_FDS / 64; i++) {
+        const uint64_t free = ~map[i] & (i == from / 64 ? ~0ull << from % 64 : ~0ull);
+        if (free) return (int64_t)(i * 64 + (uint64_t)__builtin_ctzll(free));
+    }
+    return -HLSNAP__LX_EMFILE;
+}
+
+static hlsnap__lx_open *hlsnap__lx_fd(int32_t fd) {
+    if (fd < 0 || fd >= (int32_t)HLSNAP__LX_FDS || !hlsnap__lx_bit(hlsnap__lx_fds.used, (uint64_t)fd)) return NULL;
+    return &hlsnap__lx_fds.open[hlsnap__lx_fds.to[fd]];
+}
+
+/* The same, when it can be used for HLSNAP__LX_READS, _WRITES, or neither; O_PATH is for neither. */
+static hlsnap__lx_open *hlsnap__lx_fd_for(int32_t fd, uint32_t what) {
+    hlsnap__lx_open *o = hlsnap__lx_fd(fd);
+    if (!o || o->flags & HLSNAP__LX_O_PATH) return NULL;
+    return what & ~((o->flags & HLSNAP__LX_O_ACCESS) + 1) & 3 ? NULL : o; /* O_RDONLY 0, O_WRONLY 1, O_RDWR 2 */
+}
+
+static void hlsnap__lx_fd_set(uint64_t fd, const hlsnap__lx_open *o, bool cloexec) {
+    hlsnap__lx_fds.to[fd] = (uint16_t)(o - hlsnap__lx_fds.open);
+    hlsnap__lx_bits(hlsnap__lx_fds.used, fd, 1, true);
+    hlsnap__lx_bits(hlsnap__lx_fds.cloexec, fd, 1, cloexec);
+}
+
+static int64_t hlsnap__lx_fd_add(uint32_t kind, uint32_t object, uint64_t flags) {
+    const int64_t fd = hlsnap__lx_lowest(hlsnap__lx_fds.used, 0), i = hlsnap__lx_lowest(hlsnap__lx_fds.opened, 0);
+    const uint64_t not_kept =
+        HLSNAP__LX_O_CLOEXEC | HLSNAP__LX_O_CREAT | HLSNAP__LX_O_EXCL | HLSNAP__LX_O_TRUNC | HLSNAP__LX_O_NOCTTY;
+    hlsnap__lx_open *o;
+    if (fd < 0 || i < 0) return -HLSNAP__LX_EMFILE;
+    o = &hlsnap__lx_fds.open[i];
+    hlsnap__lx_bits(hlsnap__lx_fds.opened, (uint64_t)i, 1, true);
+    o->kind = kind;
+    o->refs = 1;
+    o->flags = (uint32_t)(flags & ~not_kept);
+    o->object = object;
+    o->at = 0;
+    o->end = hlsnap__lx_listed();
+    if (kind == HLSNAP__LX_FILE || kind == HLSNAP__LX_DIR) hlsnap__lx_node_hold(object);
+    hlsnap__lx_fd_set((uint64_t)fd, o, flags & HLSNAP__LX_O_CLOEXEC);
+    return fd;
+}
+
+static void hlsnap__lx_open_put(hlsnap__lx_open *o) {
+    if (--o->refs) return;
+    if (o->kind == HLSNAP__LX_FILE || o->kind == HLSNAP__LX_DIR)
+        hlsnap__lx_node_put(o->object);
+    else
+        hlsnap__lx_stream_close(o);
+    o->kind = HLSNAP__LX_FREE;
+    hlsnap__lx_bits(hlsnap__lx_fds.opened, (uint64_t)(o - hlsnap__lx_fds.open), 1, false);
+}
+
+static int64_t hlsnap__lx_close(int32_t fd) {
+    hlsnap__lx_open *o = hlsnap__lx_fd(fd);
+    if (!o) return -HLSNAP__LX_EBADF;
+    hlsnap__lx_bits(hlsnap__lx_fds.used, (uint64_t)fd, 1, false);
+    hlsnap__lx_open_put(o);
+    return 0;
+}
+
+static int64_t hlsnap__lx_close_range(uint64_t first, uint64_t last, uint64_t flags) {
+    uint64_t fd;
+    first &= 0xffffffffu; /* unsigned int there */
+    last &= 0xffffffffu;
+    if (flags & ~6ull || first > last) return -HLSNAP__LX_EINVAL; /* CLOSE_RANGE_UNSHARE, _CLOEXEC */
+    for (fd = first; fd <= last && fd < HLSNAP__LX_FDS; fd++) {
+        if (!(flags & 4))
+            hlsnap__lx_close((int32_t)fd);
+        else if (hlsnap__lx_bit(hlsnap__lx_fds.used, fd))
+            hlsnap__lx_bits(hlsnap__lx_fds.cloexec, fd, 1, true);
+    }
+    return 0;
+}
+
+/* The lowest free number from `from` on leads to the same description. */
+static int64_t hlsnap__lx_dup_from(hlsnap__lx_open *o, uint64_t from, bool cloexec) {
+    const int64_t fd = hlsnap__lx_lowest(hlsnap__lx_fds.used, from);
+    if (fd < 0) return fd;
+    o->refs++;
+    hlsnap__lx_fd_set((uint64_t)fd, o, cloexec);
+    return fd;
+}
+
+static int64_t hlsnap__lx_dup(int32_t fd) {
+    hlsnap__lx_open *o = hlsnap__lx_fd(fd);
+    return o ? hlsnap__lx_dup_from(o, 0, false) : -HLSNAP__LX_EBADF;
+}
+
+static int64_t hlsnap__lx_dup3(int32_t fd, int32_t to, uint64_t flags) {
+    hlsnap__lx_open *o = hlsnap__lx_fd(fd);
+    if (flags & ~(uint64_t)HLSNAP__LX_O_CLOEXEC || fd == to) return -HLSNAP__LX_EINVAL;
+    if (!o || to < 0 || to >= (int32_t)HLSNAP__LX_FDS) return -HLSNAP__LX_EBADF;
+    o->refs++; /* first: what is closed may be the same */
+    hlsnap__lx_close(to);
+    hlsnap__lx_fd_set((uint64_t)to, o, flags != 0);
+    return to;
+}
+
+static int64_t hlsnap__lx_dup2(int32_t fd, int32_t to) {
+    if (fd != to) return hlsnap__lx_dup3(fd, to, 0);
+    return hlsnap__lx_fd(fd) ? to : -HLSNAP__LX_EBADF;
+}
+
+static uint32_t hlsnap__lx_ready(const hlsnap__lx_open *o) {
+    if (o->flags & HLSNAP__LX_O_PATH) return HLSNAP__LX_POLLNVAL;
+    if (o->kind >= HLSNAP__LX_PIPE_READ) return hlsnap__lx_stream_ready(o);
+    if (o->kind == HLSNAP__LX_INPUT) return hlsnap__lx_input_ready() ? HLSNAP__LX_POLLIN : 0;
+    return o->kind == HLSNAP__LX_OUTPUT ? HLSNAP__LX_POLLOUT : HLSNAP__LX_POLLIN | HLSNAP__LX_POLLOUT;
+}
+
+static bool hlsnap__lx_seekable(const hlsnap__lx_open *o) {
+    return o->kind > HLSNAP__LX_OUTPUT && o->kind < HLSNAP__LX_PIPE_READ;
+}
+
+/* Who waits holds the description, which another thread may close meanwhile. */
+static int64_t hlsnap__lx_read_input(hlsnap__lx_open *o, uint64_t to, uint64_t n) {
+    int64_t r = 0;
+    o->refs++;
+    while (n && !hlsnap__lx_input_ready() && !(o->flags & HLSNAP__LX_O_NONBLOCK))
+        hlsnap__lx_wait((uint64_t)(uintptr_t)&hlsnap__lx_fds, HLSNAP__LX_NEVER, true);
+    if (n) r = hlsnap__lx_input_ready() ? hlsnap__lx_input_read(to, n) : -HLSNAP__LX_EAGAIN;
+    hlsnap__lx_open_put(o);
+    return r;
+}
+
+/* at: -1 = where the description is, which goes on. */
+static int64_t hlsnap__lx_read_open(hlsnap__lx_open *o, uint64_t to, uint64_t n, int64_t at) {
+    int64_t r;
+    n = hlsnap__lx_min(n, HLSNAP__LX_MOST);
+    switch (o->kind) {
+    case HLSNAP__LX_FILE:
+        r = hlsnap__lx_file_read(o->object, at < 0 ? o->at : (uint64_t)at, to, n);
+        if (at < 0) o->at += (uint64_t)r;
+        return r;
+    case HLSNAP__LX_DIR: return -HLSNAP__LX_EISDIR;
+    case HLSNAP__LX_NULL: return 0;
+    case HLSNAP__LX_ZERO: hlsnap__lx_fill((void *)(uintptr_t)to, 0, n); return (int64_t)n;
+    case HLSNAP__LX_RANDOM: return hlsnap__lx_random(to, n);
+    case HLSNAP__LX_INPUT: return hlsnap__lx_read_input(o, to, n);
+    default: return hlsnap__lx_stream_read(o, to, n);
+    }
+}
+
+static int64_t hlsnap__lx_write_open(hlsnap__lx_open *o, uint64_t from, uint64_t n, int64_t at, bool append) {
+    uint64_t place;
+    int64_t r;
+    n = hlsnap__lx_min(n, HLSNAP__LX_MOST);
+    switch (o->kind) {
+    case HLSNAP__LX_FILE: /* O_APPEND counts for pwrite, too, as on Linux */
+        place = append || o->flags & HLSNAP__LX_O_APPEND ? hlsnap__lx_node_size(o->object)
+                : at < 0                                 ? o->at
+                                                         : (uint64_t)at;
+        r = hlsnap__lx_file_write(o->object, place, from, n);
+        if (at < 0 && r > 0) o->at = place + (uint64_t)r;
+        return r;
+    case HLSNAP__LX_OUTPUT: hlsnap__lx_standard_output((int32_t)o->object, from, n); return (int64_t)n;
+    case HLSNAP__LX_ZERO: return hlsnap__lx_node_full(o->object) ? -HLSNAP__LX_ENOSPC : (int64_t)n;
+    case HLSNAP__LX_NULL:
+    case HLSNAP__LX_RANDOM: return (int64_t)n;
+    case HLSNAP__LX_INPUT:
+    case HLSNAP__LX_DIR: return -HLSNAP__LX_EBADF;
+    default: return hlsnap__lx_stream_write(o, from, n);
+    }
+}
+
+static int64_t hlsnap__lx_read(int32_t fd, uint64_t to, uint64_t n) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_READS);
+    if (!o) return -HLSNAP__LX_EBADF;
+    return (int64_t)n < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_read_open(o, to, n, -1);
+}
+
+static int64_t hlsnap__lx_write(int32_t fd, uint64_t from, uint64_t n) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES);
+    if (!o) return -HLSNAP__LX_EBADF;
+    return (int64_t)n < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_write_open(o, from, n, -1, false);
+}
+
+/* Whether what is said of a place in it makes sense: 0, or -errno. */
+static int64_t hlsnap__lx_place(const hlsnap__lx_open *o, uint64_t n, int64_t at) {
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (!hlsnap__lx_seekable(o)) return -HLSNAP__LX_ESPIPE;
+    return (int64_t)n < 0 || at > INT64_MAX - (int64_t)n ? -HLSNAP__LX_EINVAL : 0;
+}
+
+static int64_t hlsnap__lx_pread(int32_t fd, uint64_t to, uint64_t n, int64_t at) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_READS);
+    const int64_t r = at < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_place(o, n, at);
+    return r ? r : hlsnap__lx_read_open(o, to, n, at);
+}
+
+static int64_t hlsnap__lx_pwrite(int32_t fd, uint64_t from, uint64_t n, int64_t at) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES);
+    const int64_t r = at < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_place(o, n, at);
+    return r ? r : hlsnap__lx_write_open(o, from, n, at, false);
+}
+
+/* Whether a vector's lengths add up: 0, or -errno. */
+static int64_t hlsnap__lx_vector(const hlsnap__lx_open *o, uint64_t iov, uint64_t num, int64_t at) {
+    uint64_t i, sum = 0;
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (num > 1024 || at < -1) return -HLSNAP__LX_EINVAL;
+    if (at >= 0 && !hlsnap__lx_seekable(o)) return -HLSNAP__LX_ESPIPE;
+    for (i = 0; i < num; i++) {
+        const uint64_t n = hlsnap__lx_get64(iov + 16 * i + 8);
+        if (n > INT64_MAX || sum + n > INT64_MAX) return -HLSNAP__LX_EINVAL;
+        sum += n;
+    }
+    return at > INT64_MAX - (int64_t)hlsnap__lx_min(sum, HLSNAP__LX_MOST) ? -HLSNAP__LX_EINVAL : 0;
+}
+
+/* at: -1 = where the description is. flags: RWF_HIPRI, _DSYNC and _SYNC have nothing to do, _APPEND has. */
+static int64_t hlsnap__lx_readv(int32_t fd, uint64_t iov, uint64_t num, int64_t at, uint64_t flags) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_READS);
+    int64_t r = hlsnap__lx_vector(o, iov, num, at), sum = 0;
+    uint64_t i;
+    if (r) return r;
+    if (flags & ~7ull) return -HLSNAP__LX_EOPNOTSUPP;
+    o->refs++; /* a read that waits lets others close it */
+    for (i = 0; i < num; i++) {
+        const uint64_t n = hlsnap__lx_min(hlsnap__lx_get64(iov + 16 * i + 8), HLSNAP__LX_MOST - (uint64_t)sum);
+        if (!n) continue;
+        if (sum && !(hlsnap__lx_ready(o) & HLSNAP__LX_POLLIN)) break; /* what is there does not wait for more */
+        r = hlsnap__lx_read_open(o, hlsnap__lx_get64(iov + 16 * i), n, at < 0 ? at : at + sum);
+        if (r < 0) break;
+        sum += r;
+        if ((uint64_t)r < n) break;
+    }
+    if (!sum && o->kind == HLSNAP__LX_DIR) r = -HLSNAP__LX_EISDIR;
+    hlsnap__lx_open_put(o);
+    return sum || r > 0 ? sum : r;
+}
+
+static int64_t hlsnap__lx_writev(int32_t fd, uint64_t iov, uint64_t num, int64_t at, uint64_t flags) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES);
+    int64_t r = hlsnap__lx_vector(o, iov, num, at), sum = 0;
+    uint64_t i;
+    if (r) return r;
+    if (flags & ~0x17ull) return -HLSNAP__LX_EOPNOTSUPP;
+    o->refs++;
+    for (i = 0; i < num; i++) {
+        const uint64_t n = hlsnap__lx_min(hlsnap__lx_get64(iov + 16 * i + 8), HLSNAP__LX_MOST - (uint64_t)sum);
+        if (!n) continue;
+        r = hlsnap__lx_write_open(o, hlsnap__lx_get64(iov + 16 * i), n, at < 0 ? at : at + sum, flags & 0x10);
+        if (r < 0) break;
+        sum += r;
+        if ((uint64_t)r < n) break;
+    }
+    hlsnap__lx_open_put(o);
+    return sum || r > 0 ? sum : r;
+}
+
+static int64_t hlsnap__lx_lseek(int32_t fd, int64_t at, uint64_t whence) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, 0);
+    uint64_t from = 0, size;
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (!hlsnap__lx_seekable(o)) return -HLSNAP__LX_ESPIPE;
+    if (whence > 4) return -HLSNAP__LX_EINVAL;
+    if (o->kind != HLSNAP__LX_FILE && o->kind != HLSNAP__LX_DIR) return 0;
+    size = o->kind == HLSNAP__LX_FILE ? hlsnap__lx_node_size(o->object) : 0;
+    if (whence > 1 && o->kind == HLSNAP__LX_DIR) return -HLSNAP__LX_EINVAL;
+    if (whence > 2) { /* SEEK_DATA, SEEK_HOLE: all of it is data */
+        if (at < 0 || (uint64_t)at >= size) return -HLSNAP__LX_ENXIO;
+        at = whence == 3 ? at : (int64_t)size;
+    } else
+        from = whence == 0 ? 0 : whence == 1 ? o->at : size;
+    if (at > 0 && from > (uint64_t)INT64_MAX - (uint64_t)at) return -HLSNAP__LX_EINVAL;
+    if ((int64_t)from + at < 0) return -HLSNAP__LX_EINVAL;
+    o->at = from + (uint64_t)at;
+    return (int64_t)o->at;
+}
+
+/* Locks of files: nobody else is there to hold one. flock: type, whence, start, length, pid. */
+static int64_t hlsnap__lx_lock(const hlsnap__lx_open *o, uint64_t op, uint64_t a) {
+    const uint16_t type = hlsnap__lx_get16(a);
+    const bool asks = op == 5 || op == 36; /* F_GETLK, F_OFD_GETLK */
+    const uint32_t can = (o->flags & HLSNAP__LX_O_ACCESS) + 1;
+    if (hlsnap__lx_get16(a + 2) > 2 || type > 2 || (asks && type == 2)) return -HLSNAP__LX_EINVAL;
+    if (op >= 36 && hlsnap__lx_get32(a + 24)) return -HLSNAP__LX_EINVAL;
+    if (asks)
+        hlsnap__lx_put16(a, 2); /* F_UNLCK */
+    else if (type < 2 && !(can & 1u << type))
+        return -HLSNAP__LX_EBADF; /* F_RDLCK, F_WRLCK */
+    return 0;
+}
+
+static int64_t hlsnap__lx_fcntl(int32_t fd, uint64_t op, uint64_t a) {
+    const uint32_t settable = HLSNAP__LX_O_APPEND | HLSNAP__LX_O_NONBLOCK;
+    hlsnap__lx_open *o = hlsnap__lx_fd(fd);
+    if (!o) return -HLSNAP__LX_EBADF;
+    switch (op) {
+    case 0:    /* F_DUPFD */
+    case 1030: /* F_DUPFD_CLOEXEC */
+        return a < HLSNAP__LX_FDS ? hlsnap__lx_dup_from(o, a, op != 0) : -HLSNAP__LX_EINVAL;
+    case 1: /* F_GETFD */ return hlsnap__lx_bit(hlsnap__lx_fds.cloexec, (uint64_t)fd);
+    case 2: /* F_SETFD */ hlsnap__lx_bits(hlsnap__lx_fds.cloexec, (uint64_t)fd, 1, a & 1); return 0;
+    case 3: /* F_GETFL */ return o->flags;
+    default: break;
+    }
+    if (o->flags & HLSNAP__LX_O_PATH) return -HLSNAP__LX_EBADF;
+    switch (op) {
+    case 4: /* F_SETFL */ o->flags = (o->flags & ~settable) | ((uint32_t)a & settable); return 0;
+    case 5: /* F_GETLK, F_SETLK, F_SETLKW, and those of open file descriptions */
+    case 6:
+    case 7:
+    case 36:
+    case 37:
+    case 38: return hlsnap__lx_lock(o, op, a);
+    case 9: /* F_GETOWN */ return 0;
+    default: return -HLSNAP__LX_EINVAL;
+    }
+}
+
+static int64_t hlsnap__lx_ioctl(int32_t fd, uint64_t op, uint64_t a) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, 0);
+    if (!o) return -HLSNAP__LX_EBADF;
+    switch ((uint32_t)op) {
+    case 0x5451: /* FIOCLEX, FIONCLEX */
+    case 0x5450: hlsnap__lx_bits(hlsnap__lx_fds.cloexec, (uint64_t)fd, 1, (uint32_t)op == 0x5451); return 0;
+    case 0x5421: /* FIONBIO */
+        o->flags = (o->flags & ~(uint32_t)HLSNAP__LX_O_NONBLOCK) |
+                   (hlsnap__lx_get32(a) ? (uint32_t)HLSNAP__LX_O_NONBLOCK : 0u);
+        return 0;
+    case 0x541b: /* FIONREAD */
+        if (o->kind == HLSNAP__LX_FILE)
+            hlsnap__lx_put32(a, (uint32_t)(hlsnap__lx_node_size(o->object) - o->at));
+        else if (o->kind != HLSNAP__LX_PIPE_READ && o->kind != HLSNAP__LX_PIPE_WRITE)
+            return -HLSNAP__LX_ENOTTY;
+        else
+            hlsnap__lx_put32(a, hlsnap__lx_stream_size(o));
+        return 0;
+    default: return -HLSNAP__LX_ENOTTY;
+    }
+}
+
+/* fsync, fdatasync, flock, fadvise64: nothing to do. */
+static int64_t hlsnap__lx_file_sync(int32_t fd) { return hlsnap__lx_fd_for(fd, 0) ? 0 : -HLSNAP__LX_EBADF; }
+
+static void hlsnap__lx_fds_setup(void) {
+    uint32_t i;
+#if defined(HLSNAP__LX_HOST)
+    hlsnap__lx_fill(&hlsnap__lx_fds, 0, sizeof(hlsnap__lx_fds));
+#endif
+    for (i = 0; i < 3; i++) hlsnap__lx_fd_add(i ? HLSNAP__LX_OUTPUT : HLSNAP__LX_INPUT, i, i ? HLSNAP__LX_O_WRONLY : 0);
+}
+
+/* ---- >>lx_nodes: files and directories, those of the archive and those that the program made ---- */
+
+/* What a node is says its mode, as st_mode does. */
+enum {
+    HLSNAP__LX_FMT = 0170000,
+    HLSNAP__LX_FIFO = 0010000,
+    HLSNAP__LX_DEVICE = 0020000,
+    HLSNAP__LX_FOLDER = 0040000,
+    HLSNAP__LX_REGULAR = 0100000,
+    HLSNAP__LX_LINK = 0120000
+};
+enum {
+    HLSNAP__LX_N_ARCHIVE = 1, /* cannot be changed: EROFS */
+    HLSNAP__LX_N_SYSTEM = 2,  /* is always there: EACCES, EPERM */
+    HLSNAP__LX_N_FIXED = 4,   /* a directory in which nothing can be made */
+    HLSNAP__LX_N_FDS = 8,     /* /proc/self/fd: its entries are made when they are asked for */
+    HLSNAP__LX_N_GONE = 16
+}; /* no directory lists it any more */
+
+/* Numbers of what has no node: the link /proc/self/fd/n, and what descriptor n is open to when that is no file. */
+#define HLSNAP__LX_FD_LINK 0x80000000u
+#define HLSNAP__LX_FD_ITSELF 0xc0000000u
+#define HLSNAP__LX_ROOT 1u /* 0 = no node */
+
+typedef struct hlsnap__lx_node {
+    uint8_t *data;               /* file: its bytes; link: where it leads to */
+    uint64_t size, room;         /* bytes; that there is memory for, 0 = the archive's; a device's size is its number */
+    int64_t mtime, atime, ctime; /* ns since 1970 */
+    const char *name;            /* no NUL behind it */
+    uint64_t place;              /* in the listing of its directory, which is sorted by it */
+    uint32_t parent, next, prev; /* in its directory; next also of the free nodes */
+    uint32_t hash, chain;        /* of parent and name; the next one in its bucket */
+    uint32_t first, last, listed; /* directory: its entries; where a listing may go on */
+    uint32_t links;               /* names; directory: directories in it */
+    uint32_t same;                /* hard link of the archive: the node that has all but name and place */
+    uint32_t refs, pins; /* who holds it: descriptions, pins, the working directory, directories that were in it */
+    uint16_t mode;
+    uint8_t name_size, flags;
+} hlsnap__lx_node;
+
+static struct hlsnap__lx_tree {
+    hlsnap__lx_node *chunk[26]; /* of 32, 64, 128 ... nodes: they never move */
+    uint32_t num, free;         /* nodes that were ever used; a list of those that are not any more */
+    uint32_t *bucket, mask, num_hashed;
+    uint32_t few[64];          /* buckets, before there are more */
+    hlsnap__lx_node start[32]; /* the first chunk: what is always there needs no heap */
+    uint64_t place;            /* the last one that was given out */
+    uint32_t cwd, exe, maps;   /* exe: what /proc/self/exe leads to; nowhere listed */
+    uint32_t umask;
+} hlsnap__lx_tree;
+
+static hlsnap__lx_node *hlsnap__lx_node_at(uint32_t i) {
+    const uint32_t log = 31u - (uint32_t)__builtin_clz(i + 32u);
+    return hlsnap__lx_tree.chunk[log - 5] + (i + 32u - (1u << log));
+}
+
+static bool hlsnap__lx_has_node(uint32_t i) { return i && i < HLSNAP__LX_FD_LINK; }
+static bool hlsnap__lx_is(uint32_t i, uint32_t what) {
+    if (i >= HLSNAP__LX_FD_ITSELF) return false;
+    if (i >= HLSNAP__LX_FD_LINK) return what == HLSNAP__LX_LINK;
+    return i && (hlsnap__lx_node_at(i)->mode & HLSNAP__LX_FMT) == what;
+}
+/* The node that has the contents. */
+static uint32_t hlsnap__lx_content(uint32_t i) {
+    const uint32_t same = hlsnap__lx_has_node(i) ? hlsnap__lx_node_at(i)->same : 0;
+    return same ? same : i;
+}
+
+static uint64_t hlsnap__lx_listed(void) { return hlsnap__lx_tree.place; }
+static void hlsnap__lx_node_hold(uint32_t node) { hlsnap__lx_node_at(node)->refs++; }
+static uint64_t hlsnap__lx_node_size(uint32_t node) { return hlsnap__lx_node_at(node)->size; }
+static bool hlsnap__lx_node_full(uint32_t node) { return node && hlsnap__lx_node_at(node)->size == 0x107; }
+
+/* A node that is nowhere yet; 0 = the heap is full. */
+static uint32_t hlsnap__lx_node_new(uint32_t mode, uint32_t flags) {
+    struct hlsnap__lx_tree *t = &hlsnap__lx_tree;
+    uint32_t i = t->free;
+    hlsnap__lx_node *p;
+    if (!i) {
+        const uint32_t log = 31u - (uint32_t)__builtin_clz(t->num + 33u);
+        if (log > 30) return 0;
+        if (!t->chunk[log - 5]) t->chunk[log - 5] = (hlsnap__lx_node *)hlsnap__lx_pages((1ull << log) * sizeof(*p));
+        if (!t->chunk[log - 5]) return 0;
+        i = ++t->num;
+    }
+    p = hlsnap__lx_node_at(i);
+    if (i == t->free) t->free = p->next;
+    p->next = 0;
+    p->mode = (uint16_t)mode;
+    p->flags = (uint8_t)flags;
+    return i;
+}
+
+static void hlsnap__lx_node_free(uint32_t i) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+    if (p->room) hlsnap__lx_release(p->data, p->room);
+    if (!(p->flags & (HLSNAP__LX_N_ARCHIVE | HLSNAP__LX_N_SYSTEM)))
+        hlsnap__lx_release((void *)(uintptr_t)p->name, p->name_size);
+    hlsnap__lx_fill(p, 0, sizeof(*p));
+    p->next = hlsnap__lx_tree.free;
+    hlsnap__lx_tree.free = i;
+}
+
+/* ---- directories ---- */
+
+static uint32_t hlsnap__lx_hash(uint32_t dir, const char *name, uint64_t n) {
+    uint64_t h = dir * 0x9e3779b97f4a7c15ull, i;
+    for (i = 0; i < n; i++) h = (h ^ (uint8_t)name[i]) * 0x9ddfea08eb382d69ull;
+    return (uint32_t)(h >> 32 ^ h >> 15);
+}
+
+static uint32_t hlsnap__lx_child(uint32_t dir, const char *name, uint64_t n) {
+    const uint32_t hash = hlsnap__lx_hash(dir, name, n);
+    uint32_t i = hlsnap__lx_tree.bucket[hash & hlsnap__lx_tree.mask];
+    while (i) {
+        const hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+        if (p->hash == hash && p->parent == dir && p->name_size == n && hlsnap__lx_same(p->name, name, n)) break;
+        i = p->chain;
+    }
+    return i;
+}
+
+static void hlsnap__lx_chain(uint32_t i) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+    uint32_t *bucket = &hlsnap__lx_tree.bucket[p->hash & hlsnap__lx_tree.mask];
+    p->chain = *bucket;
+    *bucket = i;
+}
+
+/* Four times the buckets, when there are as many nodes; a full heap makes it slower, not wrong. */
+static void hlsnap__lx_buckets_grow(void) {
+    struct hlsnap__lx_tree *t = &hlsnap__lx_tree;
+    const uint64_t have = (uint64_t)t->mask + 1, want = 4 * have;
+    uint32_t *bucket = want <= 1u << 30 ? (uint32_t *)hlsnap__lx_pages(want * 4) : NULL, *old = t->bucket;
+    uint64_t b;
+    if (!bucket) return;
+    t->bucket = bucket;
+    t->mask = (uint32_t)(want - 1);
+    for (b = 0; b < have; b++) {
+        uint32_t i = old[b];
+        while (i) {
+            const uint32_t next = hlsnap__lx_node_at(i)->chain;
+            hlsnap__lx_chain(i);
+            i = next;
+        }
+    }
+    if (old != t->few) hlsnap__lx_pages_free(old, have * 4);
+}
+
+/* Puts a node into a directory, at its end, or in the place of an entry that was there. */
+static void hlsnap__lx_attach(uint32_t i, uint32_t dir, const char *name, uint64_t n, uint64_t place, uint32_t before) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(i), *d = hlsnap__lx_node_at(dir);
+    if (hlsnap__lx_tree.num_hashed++ > hlsnap__lx_tree.mask) hlsnap__lx_buckets_grow();
+    p->parent = dir;
+    p->name = name;
+    p->name_size = (uint8_t)n;
+    p->hash = hlsnap__lx_hash(dir, name, n);
+    hlsnap__lx_chain(i);
+    p->place = place ? place : ++hlsnap__lx_tree.place;
+    p->next = before;
+    p->prev = before ? hlsnap__lx_node_at(before)->prev : d->last;
+    if (p->prev)
+        hlsnap__lx_node_at(p->prev)->next = i;
+    else
+        d->first = i;
+    if (before)
+        hlsnap__lx_node_at(before)->prev = i;
+    else
+        d->last = i;
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER))
+        d->links++;
+    else
+        p->links = 1;
+}
+
+static void hlsnap__lx_detach(uint32_t i) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(i), *d = hlsnap__lx_node_at(p->parent);
+    uint32_t *chain = &hlsnap__lx_tree.bucket[p->hash & hlsnap__lx_tree.mask];
+    while (*chain != i) chain = &hlsnap__lx_node_at(*chain)->chain;
+    *chain = p->chain;
+    hlsnap__lx_tree.num_hashed--;
+    if (p->prev)
+        hlsnap__lx_node_at(p->prev)->next = p->next;
+    else
+        d->first = p->next;
+    if (p->next)
+        hlsnap__lx_node_at(p->next)->prev = p->prev;
+    else
+        d->last = p->prev;
+    if (d->listed == i) d->listed = p->prev;
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER))
+        d->links--;
+    else
+        p->links = 0;
+    p->next = p->prev = p->chain = 0;
+}
+
+static void hlsnap__lx_touched(uint32_t dir) {
+    hlsnap__lx_node *d = hlsnap__lx_node_at(dir);
+    d->mtime = d->ctime = (int64_t)hlsnap__lx_realtime();
+}
+
+/* One less holds it. What nobody holds and no directory lists goes, and then perhaps the directory that it was in. */
+static void hlsnap__lx_node_put(uint32_t i) {
+    for (;;) {
+        hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+        const uint32_t parent = p->parent;
+        const bool dir = hlsnap__lx_is(i, HLSNAP__LX_FOLDER);
+        if (--p->refs || !(p->flags & HLSNAP__LX_N_GONE)) return;
+        hlsnap__lx_node_free(i);
+        if (!dir) return;
+        i = parent;
+    }
+}
+
+/* Takes an entry out of its directory. What holds it still has it; a directory keeps the one that it was in, for "..". */
+static void hlsnap__lx_remove(uint32_t i) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+    hlsnap__lx_detach(i);
+    hlsnap__lx_touched(p->parent);
+    p->ctime = hlsnap__lx_node_at(p->parent)->mtime;
+    p->flags |= HLSNAP__LX_N_GONE;
+    p->refs++;
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER)) hlsnap__lx_node_hold(p->parent);
+    hlsnap__lx_node_put(i);
+}
+
+/* Something new with a name of its own; 0 = the heap is full. */
+static uint32_t hlsnap__lx_make(uint32_t dir, const char *name, uint64_t n, uint32_t mode) {
+    char *own = (char *)hlsnap__lx_alloc(n);
+    const uint32_t i = own ? hlsnap__lx_node_new(mode, 0) : 0;
+    if (!i) {
+        hlsnap__lx_release(own, n);
+        return 0;
+    }
+    hlsnap__lx_copy(own, name, n);
+    hlsnap__lx_attach(i, dir, own, n, 0, 0);
+    hlsnap__lx_touched(dir);
+    hlsnap__lx_node_at(i)->mtime = hlsnap__lx_node_at(i)->atime = hlsnap__lx_node_at(i)->ctime =
+        hlsnap__lx_node_at(dir)->mtime;
+    return i;
+}
+
+/* ---- what is in a file ---- */
+
+/* Beyond its size, what a file has room for is zero, unless it is mapped: the program may write there. */
+static uint64_t hlsnap__lx_room_for(uint64_t bytes) {
+    uint64_t room = 64;
+    if (bytes > HLSNAP__LX_PAGE) return hlsnap__lx_round(bytes) * HLSNAP__LX_PAGE;
+    while (room < bytes) room *= 2;
+    return room;
+}
+
+/* The last resort of a large file in a heap that is nearly full: pages right below it. Half of those that are free, so that few
+   steps lead to the end. */
+static bool hlsnap__lx_room_below(hlsnap__lx_node *p, uint64_t need) {
+    const uint64_t end = hlsnap__lx_page_of((uint64_t)(uintptr_t)p->data), least = (need - p->room) / HLSNAP__LX_PAGE;
+    uint64_t free = 0, more;
+    while (free < end && !hlsnap__lx_bit(hlsnap__lx_mem.used, end - 1 - free)) free++;
+    if (free < least) return false;
+    more = (free / 2 > least ? free / 2 : least) * HLSNAP__LX_PAGE;
+    hlsnap__lx_keep(end - more / HLSNAP__LX_PAGE, more / HLSNAP__LX_PAGE);
+    hlsnap__lx_copy(p->data - more, p->data, p->size); /* downwards: the two may overlap */
+    p->data -= more;
+    p->room += more;
+    hlsnap__lx_fill(p->data + p->size, 0, more);
+    return true;
+}
+
+/* Room for so many bytes, in place when there is any, else elsewhere, unless it is mapped. */
+static bool hlsnap__lx_room(hlsnap__lx_node *p, uint64_t bytes, uint64_t want) {
+    const uint64_t need = hlsnap__lx_room_for(bytes), more = hlsnap__lx_room_for(want > need ? want : need);
+    uint64_t room = more;
+    uint8_t *data;
+    if (bytes <= p->room) return true;
+    if (need > hlsnap__lx_mem.pages * HLSNAP__LX_PAGE) return false;
+    if (p->room >= HLSNAP__LX_PAGE) {
+        if (!hlsnap__lx_pages_grow(p->data, p->room, room))
+            room = hlsnap__lx_pages_grow(p->data, p->room, need) ? need : 0;
+        if (room) p->room = room;
+        if (room) return true;
+        room = more;
+    }
+    if (p->pins) return false;
+    data = (uint8_t *)hlsnap__lx_alloc(room);
+    if (!data) data = (uint8_t *)hlsnap__lx_alloc(room = need);
+    if (!data) return p->room >= HLSNAP__LX_PAGE && hlsnap__lx_room_below(p, need);
+    if (p->room) {
+        hlsnap__lx_copy(data, p->data, p->size);
+        hlsnap__lx_release(p->data, p->room);
+    }
+    p->data = data;
+    p->room = room;
+    return true;
+}
+
+static int64_t hlsnap__lx_file_read(uint32_t node, uint64_t at, uint64_t to, uint64_t n) {
+    const hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    if (at >= p->size) return 0;
+    n = hlsnap__lx_min(n, p->size - at);
+    hlsnap__lx_copy((void *)(uintptr_t)to, p->data + at, n);
+    return (int64_t)n;
+}
+
+static int64_t hlsnap__lx_file_write(uint32_t node, uint64_t at, uint64_t from, uint64_t n) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    if (!n) return 0;
+    if (at > INT64_MAX - n) return -HLSNAP__LX_EFBIG;
+    if (!hlsnap__lx_room(p, at + n, p->room * 2)) {
+        if (at >= p->room) return -HLSNAP__LX_ENOSPC;
+        n = hlsnap__lx_min(n, p->room - at);
+    }
+    if (at > p->size && p->pins) hlsnap__lx_fill(p->data + p->size, 0, at - p->size);
+    hlsnap__lx_copy(p->data + at, (const void *)(uintptr_t)from, n);
+    if (at + n > p->size) p->size = at + n;
+    p->mtime = p->ctime = (int64_t)hlsnap__lx_realtime();
+    return (int64_t)n;
+}
+
+/* Gives back what a file does not need any more. Its pages stay where they are mapped. */
+static void hlsnap__lx_shrink(hlsnap__lx_node *p, uint64_t size) {
+    const uint64_t keep = hlsnap__lx_round(size) * HLSNAP__LX_PAGE;
+    uint64_t end = p->size;
+    if (p->pins || !p->room)
+        ;
+    else if (!size) {
+        hlsnap__lx_release(p->data, p->room);
+        p->data = NULL;
+        p->room = end = 0;
+    } else if (keep < p->room) {
+        hlsnap__lx_pages_free(p->data + keep, p->room - keep);
+        p->room = keep;
+        end = hlsnap__lx_min(end, keep);
+    }
+    if (size < end) hlsnap__lx_fill(p->data + size, 0, end - size);
+    p->size = size;
+}
+
+static int64_t hlsnap__lx_resize(uint32_t node, uint64_t size) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    if (size < p->size)
+        hlsnap__lx_shrink(p, size);
+    else if (!hlsnap__lx_room(p, size, 0))
+        return -HLSNAP__LX_ENOSPC;
+    else if (p->pins)
+        hlsnap__lx_fill(p->data + p->size, 0, size - p->size);
+    p->size = size;
+    p->mtime = p->ctime = (int64_t)hlsnap__lx_realtime();
+    return 0;
+}
+
+/* ---- what >>lx_mappings asks ---- */
+
+static int64_t hlsnap__lx_map_node(int32_t fd, bool shared, bool write) {
+    const hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, 0);
+    const bool zero = o && o->kind == HLSNAP__LX_ZERO && !hlsnap__lx_node_full(o->object);
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (!hlsnap__lx_fd_for(fd, HLSNAP__LX_READS)) return -HLSNAP__LX_EACCES;
+    if (shared && write && !hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES)) return -HLSNAP__LX_EACCES;
+    return o->kind == HLSNAP__LX_FILE || zero ? (int64_t)o->object : -HLSNAP__LX_ENODEV;
+}
+
+static uint64_t hlsnap__lx_node_bytes(uint32_t node, uint64_t offset, const uint8_t **from) {
+    const hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    if (!hlsnap__lx_is(node, HLSNAP__LX_REGULAR) || offset >= p->size) return 0;
+    *from = p->data + offset;
+    return p->size - offset;
+}
+
+/* The first mapping brings pages to spare, as a file that is mapped cannot move when it grows: SQLite's shared memory does. */
+#define HLSNAP__LX_PIN_ROOM (128ull << 10)
+static uint8_t *hlsnap__lx_node_pin(uint32_t node, uint64_t bytes) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    uint64_t need = bytes > p->size ? bytes : p->size, want;
+    const uint64_t free = (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * HLSNAP__LX_PAGE;
+    if (!hlsnap__lx_is(node, HLSNAP__LX_REGULAR) || p->flags & (HLSNAP__LX_N_ARCHIVE | HLSNAP__LX_N_SYSTEM))
+        return NULL;
+    if (need < HLSNAP__LX_PAGE) need = HLSNAP__LX_PAGE; /* whole pages, not a small block */
+    want = hlsnap__lx_min(need * 2, need + HLSNAP__LX_PIN_ROOM);
+    if (need < HLSNAP__LX_PIN_ROOM) want = HLSNAP__LX_PIN_ROOM;
+    if (want > free / 16) want = need > free / 16 ? need : free / 16;
+    if (p->pins) want = need;
+    if (!hlsnap__lx_room(p, want, want) && !hlsnap__lx_room(p, need, need)) return NULL;
+    p->pins++;
+    p->refs++;
+    return p->data;
+}
+
+static void hlsnap__lx_node_unpin(uint32_t node) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(node);
+    if (!--p->pins) hlsnap__lx_fill(p->data + p->size, 0, p->room - p->size);
+    hlsnap__lx_node_put(node);
+}
+
+/* ---- >>lx_paths ---- */
+
+typedef struct hlsnap__lx_span {
+    const char *p;
+    uint64_t n;
+} hlsnap__lx_span;
+
+#define HLSNAP__LX_PATH_MAX 4096u
+#define HLSNAP__LX_NAME_MAX 255u
+#define HLSNAP__LX_MAX_LINKS 40u
+
+enum {
+    HLSNAP__LX_FOLLOW = 1,   /* a link at the end, too */
+    HLSNAP__LX_PARENT = 2,   /* the last component is a name, whatever it leads to; it may be too long */
+    HLSNAP__LX_CREATE = 4,   /* a slash behind a name is an error: what is made is a file */
+    HLSNAP__LX_EMPTY = 8,    /* "" is what the descriptor is open to */
+    HLSNAP__LX_ARCHIVED = 16 /* directories that are missing are made as the archive's */
+};
+enum { HLSNAP__LX_LAST_NAME, HLSNAP__LX_LAST_DOT, HLSNAP__LX_LAST_DOTS, HLSNAP__LX_LAST_ROOT };
+
+typedef struct hlsnap__lx_walk {
+    uint32_t dir, node;   /* where it ends: the directory, and what is there; 0 = nothing */
+    hlsnap__lx_span name; /* the last component */
+    uint32_t last;        /* HLSNAP__LX_LAST_x */
+    bool slash;           /* stands behind it */
+    uint32_t depth, links;
+    hlsnap__lx_span left[HLSNAP__LX_MAX_LINKS + 3]; /* what is to go yet, the innermost link last */
+} hlsnap__lx_walk;
+
+/* The number that a name says, as /proc/self/fd has them; UINT32_MAX = none. */
+static uint32_t hlsnap__lx_fd_name(hlsnap__lx_span name) {
+    uint32_t fd = 0;
+    uint64_t i;
+    for (i = 0; i < name.n; i++) {
+        if (name.p[i] < '0' || name.p[i] > '9' || i > 4 || (i && !fd)) return UINT32_MAX;
+        fd = fd * 10 + (uint32_t)(name.p[i] - '0');
+    }
+    return name.n ? fd : UINT32_MAX;
+}
+
+static uint32_t hlsnap__lx_lookup(uint32_t dir, hlsnap__lx_span name) {
+    uint32_t fd;
+    if (!(hlsnap__lx_node_at(dir)->flags & HLSNAP__LX_N_FDS)) return hlsnap__lx_child(dir, name.p, name.n);
+    fd = hlsnap__lx_fd_name(name);
+    return fd < HLSNAP__LX_FDS && hlsnap__lx_fd((int32_t)fd) ? HLSNAP__LX_FD_LINK + fd : 0;
+}
+
+/* What a descriptor is open to. */
+static uint32_t hlsnap__lx_node_of(uint32_t fd) {
+    const hlsnap__lx_open *o = hlsnap__lx_fd((int32_t)fd);
+    const bool node = o->kind >= HLSNAP__LX_NULL && o->kind < HLSNAP__LX_PIPE_READ && o->object;
+    return node ? o->object : HLSNAP__LX_FD_ITSELF + fd;
+}
+
+/* Goes on where a link leads to. 1 = w->node is it already; 0 = there is a path to go; or -errno. */
+static int64_t hlsnap__lx_follow(hlsnap__lx_walk *w) {
+    const hlsnap__lx_node *p;
+    if (++w->links > HLSNAP__LX_MAX_LINKS) return -HLSNAP__LX_ELOOP;
+    if (w->node >= HLSNAP__LX_FD_LINK) {
+        w->node = hlsnap__lx_node_of(w->node - HLSNAP__LX_FD_LINK);
+        return 1;
+    }
+    p = hlsnap__lx_node_at(w->node);
+    if (!p->data) {
+        w->node = hlsnap__lx_tree.exe;
+        return 1;
+    }
+    if (!p->size) return -HLSNAP__LX_ENOENT;
+    if (w->left[w->depth].n) w->depth++; /* else nothing follows it there */
+    w->left[w->depth].p = (const char *)p->data;
+    w->left[w->depth].n = p->size;
+    if (p->data[0] == '/') w->dir = HLSNAP__LX_ROOT;
+    return 0;
+}
+
+static int64_t hlsnap__lx_archive_dir(uint32_t dir, hlsnap__lx_span name, uint32_t *made); /* of >>lx_archive */
+
+/* Takes the next component off what is left: false = there is none. */
+static bool hlsnap__lx_step(hlsnap__lx_walk *w) {
+    hlsnap__lx_span *left = &w->left[w->depth];
+    while (left->n && *left->p == '/') {
+        left->p++;
+        left->n--;
+    }
+    w->name.p = left->p;
+    for (w->name.n = 0; w->name.n < left->n && left->p[w->name.n] != '/';) w->name.n++;
+    left->p += w->name.n;
+    left->n -= w->name.n;
+    w->slash = w->slash || left->n;
+    while (left->n && *left->p == '/') {
+        left->p++;
+        left->n--;
+    }
+    return w->name.n != 0;
+}
+
+/* Walks what is left from w->dir on. */
+static int64_t hlsnap__lx_walk_on(hlsnap__lx_walk *w, uint32_t how) {
+    for (;;) {
+        const bool slash = w->slash; /* behind the link whose last component this may be */
+        bool last, dot, dots;
+        if (!hlsnap__lx_step(w)) {
+            w->node = w->dir;
+            w->last = HLSNAP__LX_LAST_ROOT;
+            if (!w->depth) return 0;
+            w->depth--;
+            continue;
+        }
+        last = !w->left[w->depth].n && !w->depth;
+        if (!last) w->slash = slash;
+        dot = w->name.n == 1 && w->name.p[0] == '.';
+        dots = w->name.n == 2 && w->name.p[0] == '.' && w->name.p[1] == '.';
+        if (!dot && !dots && last && w->slash && how & HLSNAP__LX_CREATE) return -HLSNAP__LX_EISDIR;
+        if (w->name.n > HLSNAP__LX_NAME_MAX && !(last && how & HLSNAP__LX_PARENT)) return -HLSNAP__LX_ENAMETOOLONG;
+        if (dots) w->dir = hlsnap__lx_node_at(w->dir)->parent;
+        w->last = dot ? HLSNAP__LX_LAST_DOT : dots ? HLSNAP__LX_LAST_DOTS : HLSNAP__LX_LAST_NAME;
+        w->node = dot || dots ? w->dir : hlsnap__lx_lookup(w->dir, w->name);
+        if (!w->node && how & HLSNAP__LX_ARCHIVED) {
+            const int64_t r = hlsnap__lx_archive_dir(w->dir, w->name, &w->node);
+            if (r) return r;
+        }
+        if (!w->node) return last ? 0 : -HLSNAP__LX_ENOENT;
+        if (hlsnap__lx_is(w->node, HLSNAP__LX_LINK) && !(last && how & HLSNAP__LX_PARENT) &&
+            (!last || w->slash || how & HLSNAP__LX_FOLLOW)) {
+            const int64_t r = hlsnap__lx_follow(w);
+            if (r < 0) return r;
+            if (!r) continue;
+        }
+        if (last && (!w->slash || how & HLSNAP__LX_PARENT)) return 0;
+        if (!hlsnap__lx_is(w->node, HLSNAP__LX_FOLDER)) return -HLSNAP__LX_ENOTDIR;
+        if (last) return 0;
+        w->dir = w->node;
+        if (!w->left[w->depth].n) w->depth--;
+    }
+}
+
+/* Walks a path of the program. */
+static int64_t hlsnap__lx_walk_path(hlsnap__lx_walk *w, int32_t dir, uint64_t path, uint32_t how) {
+    const char *p = (const char *)(uintptr_t)path;
+    const hlsnap__lx_open *o = NULL;
+    uint64_t n = 0;
+    if (!path && !(how & HLSNAP__LX_EMPTY)) return -HLSNAP__LX_EFAULT;
+    while (path && n < HLSNAP__LX_PATH_MAX && p[n]) n++;
+    if (n == HLSNAP__LX_PATH_MAX) return -HLSNAP__LX_ENAMETOOLONG;
+    if (!n && !(how & HLSNAP__LX_EMPTY)) return -HLSNAP__LX_ENOENT;
+    w->slash = false;
+    w->depth = w->links = 0;
+    w->last = HLSNAP__LX_LAST_ROOT;
+    w->left[0].p = w->name.p = p;
+    w->left[0].n = n;
+    w->name.n = 0;
+    if (n && p[0] == '/')
+        w->dir = HLSNAP__LX_ROOT;
+    else if (dir == HLSNAP__LX_AT_CWD)
+        w->dir = hlsnap__lx_tree.cwd;
+    else {
+        o = hlsnap__lx_fd(dir);
+        if (!o) return -HLSNAP__LX_EBADF;
+        if (n && o->kind != HLSNAP__LX_DIR) return -HLSNAP__LX_ENOTDIR;
+        w->dir = o->object;
+    }
+    if (n) return hlsnap__lx_walk_on(w, how);
+    w->node = o ? hlsnap__lx_node_of((uint32_t)dir) : w->dir;
+    return 0;
+}
+
+/* Whether an entry may be taken away or changed: 0, or -errno. */
+static int64_t hlsnap__lx_sealed(uint32_t i, int64_t system) {
+    const uint32_t flags = hlsnap__lx_has_node(i) ? hlsnap__lx_node_at(i)->flags : (uint32_t)HLSNAP__LX_N_SYSTEM;
+    if (flags & HLSNAP__LX_N_ARCHIVE) return -HLSNAP__LX_EROFS;
+    return flags & HLSNAP__LX_N_SYSTEM ? system : 0;
+}
+
+/* Whether something may be made in a directory. */
+static int64_t hlsnap__lx_closed(uint32_t dir) {
+    return hlsnap__lx_node_at(dir)->flags & (HLSNAP__LX_N_FIXED | HLSNAP__LX_N_GONE) ? -HLSNAP__LX_ENOENT : 0;
+}
+
+/* Whether a directory is `above`, or somewhere in it. */
+static bool hlsnap__lx_within(uint32_t dir, uint32_t above) {
+    while (dir != above && dir != HLSNAP__LX_ROOT) dir = hlsnap__lx_node_at(dir)->parent;
+    return dir == above;
+}
+
+/* Bytes of a node's path; 0 = it has none any more. */
+static uint64_t hlsnap__lx_path_size(uint32_t i) {
+    uint64_t n = i == HLSNAP__LX_ROOT;
+    for (; i != HLSNAP__LX_ROOT; i = hlsnap__lx_node_at(i)->parent) {
+        if (hlsnap__lx_node_at(i)->flags & HLSNAP__LX_N_GONE) return 0;
+        n += hlsnap__lx_node_at(i)->name_size + 1u;
+    }
+    return n;
+}
+
+/* The first `most` of these bytes. */
+static void hlsnap__lx_path_put(uint32_t i, uint64_t to, uint64_t size, uint64_t most) {
+    if (most) hlsnap__lx_fill((void *)(uintptr_t)to, '/', 1);
+    for (; i != HLSNAP__LX_ROOT; i = hlsnap__lx_node_at(i)->parent) {
+        const hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+        size -= p->name_size;
+        if (size < most)
+            hlsnap__lx_copy((void *)(uintptr_t)(to + size), p->name, hlsnap__lx_min(p->name_size, most - size));
+        size--;
+        if (size < most) hlsnap__lx_fill((void *)(uintptr_t)(to + size), '/', 1);
+    }
+}
+
+/* ---- >>lx_archive: the members of a ustar archive become nodes, whose names and bytes stay in it ---- */
+
+typedef struct hlsnap__lx_tar {
+    const uint8_t *base;
+    uint64_t size, at;
+    hlsnap__lx_span path, link;   /* of the next member, from a header before it; n = 0: none */
+    hlsnap__lx_span prefix, name; /* the directory of the last member, which is `dir`; 0 = there was none */
+    uint32_t dir;
+    uint64_t skipped, first_skipped; /* members that cannot be there: how many, where the first is */
+} hlsnap__lx_tar;
+
+/* Octal digits between blanks, or GNU's big-endian numbers; UINT64_MAX = neither. */
+static uint64_t hlsnap__lx_tar_number(const uint8_t *p, uint32_t n) {
+    uint64_t v = 0;
+    uint32_t i = 0;
+    if (p[0] == 0x80) {
+        for (i = 1; i < n; i++) {
+            if (v >> 55) return UINT64_MAX;
+            v = v << 8 | p[i];
+        }
+        return v;
+    }
+    while (i < n && p[i] == ' ') i++;
+    for (; i < n && p[i] >= '0' && p[i] <= '7'; i++) v = v << 3 | (p[i] & 7u);
+    return i < n && p[i] && p[i] != ' ' ? UINT64_MAX : v;
+}
+
+/* Of unsigned bytes, as all write it; old ones added signed bytes. The field itself counts as blanks. */
+static bool hlsnap__lx_tar_sum(const uint8_t *h) {
+    const uint64_t want = hlsnap__lx_tar_number(h + 148, 8), mask = 0x00ff00ff00ff00ffull;
+    uint64_t lanes = 0, sum, high = 0;
+    uint32_t i;
+    for (i = 0; i < 512; i += 8) { /* four sums at once, which stay below 1 << 16 */
+        const uint64_t v = hlsnap__lx_get64((uint64_t)(uintptr_t)(h + i));
+        lanes += (v & mask) + (v >> 8 & mask);
+        high += (v >> 7 & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
+    }
+    sum = (lanes & 0xffff) + (lanes >> 16 & 0xffff) + (lanes >> 32 & 0xffff) + (lanes >> 48);
+    for (i = 148; i < 156; i++) {
+        sum -= h[i];
+        high -= h[i] >> 7;
+    }
+    sum += 8u * ' ';
+    return sum == want || sum - 256 * high == want;
+}
+
+static bool hlsnap__lx_tar_zero(const uint8_t *h) {
+    uint32_t i;
+    for (i = 0; i < 512; i += 8)
+        if (hlsnap__lx_get64((uint64_t)(uintptr_t)(h + i))) return false;
+    return true;
+}
+
+static void hlsnap__lx_tar_span(hlsnap__lx_span *s, const uint8_t *p, uint64_t most) {
+    s->p = (const char *)p;
+    for (s->n = 0; s->n < most && p[s->n];) s->n++;
+}
+
+/* The value of a record of a pax header, "25 path=some/where\n", when it is the key's. */
+static bool hlsnap__lx_pax_is(hlsnap__lx_span *out, const char *record, uint64_t n, const char *key) {
+    const uint64_t k = hlsnap__lx_len(key);
+    if (n < k || !hlsnap__lx_same(record, key, k)) return false;
+    out->p = record + k;
+    out->n = n - k;
+    return true;
+}
+
+static bool hlsnap__lx_tar_pax(hlsnap__lx_tar *t, const char *p, uint64_t n) {
+    while (n) {
+        uint64_t size = 0, i = 0;
+        while (i < n && i < 8 && p[i] >= '0' && p[i] <= '9') size = size * 10 + (uint64_t)(p[i++] - '0');
+        if (!i && !*p) return true; /* padding */
+        if (!i || i == n || p[i] != ' ' || size > n || size < i + 2 || p[size - 1] != '\n') return false;
+        i++;
+        if (!hlsnap__lx_pax_is(&t->path, p + i, size - 1 - i, "path="))
+            hlsnap__lx_pax_is(&t->link, p + i, size - 1 - i, "linkpath=");
+        p += size;
+        n -= size;
+    }
+    return true;
+}
+
+static int64_t hlsnap__lx_ns(uint64_t seconds) {
+    return (int64_t)hlsnap__lx_min(seconds, 9223372036ull) * (int64_t)HLSNAP__LX_SECOND;
+}
+
+static int64_t hlsnap__lx_archive_dir(uint32_t dir, hlsnap__lx_span name, uint32_t *made) {
+    *made = hlsnap__lx_node_at(dir)->flags & HLSNAP__LX_N_FIXED
+                ? 0
+                : hlsnap__lx_node_new(HLSNAP__LX_FOLDER | 0755, HLSNAP__LX_N_ARCHIVE);
+    if (!*made) return -HLSNAP__LX_ENOSPC;
+    hlsnap__lx_attach(*made, dir, name.p, name.n, 0, 0);
+    return 0;
+}
+
+/* A name that is too long, has a NUL in it, or ".." among its components. */
+static bool hlsnap__lx_bad_name(hlsnap__lx_span s) {
+    uint64_t i, start = 0;
+    if (s.n >= HLSNAP__LX_PATH_MAX) return true;
+    for (i = 0; i <= s.n; i++) {
+        if (i < s.n && !s.p[i]) return true;
+        if (i < s.n && s.p[i] != '/') continue;
+        if (i - start == 2 && s.p[start] == '.' && s.p[start + 1] == '.') return true;
+        start = i + 1;
+    }
+    return false;
+}
+
+/* The directory that a member is in, made when it is missing; what remains of the name is its last component. 0, or -errno. */
+static int64_t hlsnap__lx_tar_dir(hlsnap__lx_tar *t, hlsnap__lx_span prefix, hlsnap__lx_span *name) {
+    hlsnap__lx_walk w;
+    hlsnap__lx_span dir = *name;
+    int64_t r;
+    while (dir.n && dir.p[dir.n - 1] != '/') dir.n--;
+    name->p += dir.n;
+    name->n -= dir.n;
+    if (t->dir && dir.n == t->name.n && prefix.n == t->prefix.n && hlsnap__lx_same(dir.p, t->name.p, dir.n) &&
+        hlsnap__lx_same(prefix.p, t->prefix.p, prefix.n))
+        return 0;
+    t->dir = 0;
+    w.dir = HLSNAP__LX_ROOT;
+    w.slash = false;
+    w.links = 0;
+    w.depth = prefix.n && dir.n;
+    w.left[0] = dir.n ? dir : prefix;
+    w.left[1] = prefix;
+    r = hlsnap__lx_walk_on(&w, HLSNAP__LX_FOLLOW | HLSNAP__LX_ARCHIVED);
+    if (r || !hlsnap__lx_is(w.node, HLSNAP__LX_FOLDER)) return r ? r : -HLSNAP__LX_ENOTDIR;
+    t->prefix = prefix;
+    t->name = dir;
+    t->dir = w.node;
+    return 0;
+}
+
+/* What a hard link of the archive leads to: a node with contents, or 0. */
+static uint32_t hlsnap__lx_tar_target(hlsnap__lx_span to) {
+    hlsnap__lx_walk w;
+    if (!to.n) return 0;
+    w.dir = HLSNAP__LX_ROOT;
+    w.slash = false;
+    w.links = w.depth = 0;
+    w.left[0] = to;
+    if (hlsnap__lx_walk_on(&w, 0) || !hlsnap__lx_has_node(w.node) || hlsnap__lx_is(w.node, HLSNAP__LX_FOLDER)) return 0;
+    return hlsnap__lx_node_at(w.node)->flags & HLSNAP__LX_N_ARCHIVE ? hlsnap__lx_content(w.node) : 0;
+}
+
+/* Makes way for a member of the same name: 1 = there was nothing, or it is gone, and its place free; 0 = the member is no news; or
+   -errno. */
+static int64_t hlsnap__lx_tar_replace(uint32_t was, bool dir) {
+    hlsnap__lx_node *p;
+    if (!was) return 1;
+    if (was >= HLSNAP__LX_FD_LINK) return -HLSNAP__LX_EEXIST;
+    p = hlsnap__lx_node_at(was);
+    if (dir && hlsnap__lx_is(was, HLSNAP__LX_FOLDER)) return 0;
+    if (p->flags & HLSNAP__LX_N_SYSTEM || p->first) return -HLSNAP__LX_EEXIST;
+    p->refs++; /* it stays: hard links may have what is in it */
+    hlsnap__lx_detach(was);
+    p->flags |= HLSNAP__LX_N_GONE;
+    return 1;
+}
+
+/* Its name: the directory is t->dir then, what is left is the last component; 1 = it is the root; or -errno. */
+static int64_t hlsnap__lx_tar_name(hlsnap__lx_tar *t, const uint8_t *h, hlsnap__lx_span *name, uint32_t *mode) {
+    static const char magic[6] = {'u', 's', 't', 'a', 'r', 0};
+    hlsnap__lx_span prefix;
+    int64_t r;
+    prefix.p = (const char *)h;
+    prefix.n = 0;
+    *name = t->path;
+    if (!name->n && hlsnap__lx_same(h + 257, magic, 6)) hlsnap__lx_tar_span(&prefix, h + 345, 155);
+    if (!name->n) hlsnap__lx_tar_span(name, h, 100);
+    if (*mode == HLSNAP__LX_REGULAR && name->n && name->p[name->n - 1] == '/')
+        *mode = HLSNAP__LX_FOLDER; /* of old archives */
+    while (name->n && name->p[name->n - 1] == '/') name->n--;
+    if (hlsnap__lx_bad_name(*name) || hlsnap__lx_bad_name(prefix)) return -HLSNAP__LX_EINVAL;
+    if (!name->n || (name->n == 1 && name->p[0] == '.' && !prefix.n)) return 1;
+    r = hlsnap__lx_tar_dir(t, prefix, name);
+    if (r) return r;
+    if (name->n > HLSNAP__LX_NAME_MAX || (name->n == 1 && name->p[0] == '.')) return -HLSNAP__LX_EINVAL;
+    return hlsnap__lx_node_at(t->dir)->flags & HLSNAP__LX_N_FIXED ? -HLSNAP__LX_EEXIST : 0;
+}
+
+/* A member that is a file, link or directory. 0, or -errno. */
+static int64_t hlsnap__lx_tar_member(hlsnap__lx_tar *t, const uint8_t *h, hlsnap__lx_span data) {
+    const uint8_t type = h[156];
+    const uint64_t bits = hlsnap__lx_tar_number(h + 100, 8), seconds = hlsnap__lx_tar_number(h + 136, 12);
+    uint32_t mode = type == '5' ? HLSNAP__LX_FOLDER : type == '2' ? HLSNAP__LX_LINK : HLSNAP__LX_REGULAR, same = 0, i;
+    hlsnap__lx_span name, link = t->link;
+    hlsnap__lx_node *p;
+    int64_t r = hlsnap__lx_tar_name(t, h, &name, &mode);
+    if (r) return r < 0 ? r : 0;
+    if (!link.n) hlsnap__lx_tar_span(&link, h + 157, 100);
+    if (link.n >= HLSNAP__LX_PATH_MAX || (type == '2' && !link.n)) return -HLSNAP__LX_EINVAL;
+    if (type == '1' && !(same = hlsnap__lx_tar_target(link))) return -HLSNAP__LX_ENOENT;
+    i = hlsnap__lx_child(t->dir, name.p, name.n);
+    if (same && i && hlsnap__lx_content(i) == same) return 0;
+    r = hlsnap__lx_tar_replace(i, mode == HLSNAP__LX_FOLDER);
+    if (r < 0) return r;
+    if (!r && hlsnap__lx_node_at(i)->flags & HLSNAP__LX_N_SYSTEM) return 0;
+    if (r) {
+        i = hlsnap__lx_node_new(same ? hlsnap__lx_node_at(same)->mode : mode, HLSNAP__LX_N_ARCHIVE);
+        if (!i) return -HLSNAP__LX_ENOSPC;
+        hlsnap__lx_attach(i, t->dir, name.p, name.n, 0, 0);
+    }
+    p = hlsnap__lx_node_at(i);
+    p->same = same;
+    if (same) {
+        hlsnap__lx_node_at(same)->links++;
+        return 0;
+    }
+    p->mode = (uint16_t)(mode | (mode == HLSNAP__LX_LINK ? 0777u : bits != UINT64_MAX ? bits & 07777u : 0755u));
+    p->mtime = p->atime = p->ctime = seconds != UINT64_MAX ? hlsnap__lx_ns(seconds) : 0;
+    if (mode == HLSNAP__LX_LINK) data = link;
+    if (mode == HLSNAP__LX_FOLDER) return 0;
+    p->data = (uint8_t *)(uintptr_t)data.p;
+    p->size = data.n;
+    return 0;
+}
+
+/* One header and what follows it: NULL, or what is wrong with it, which ends the reading. */
+static const char *hlsnap__lx_tar_one(hlsnap__lx_tar *t) {
+    const uint8_t *h = t->base + t->at;
+    const uint8_t type = h[156];
+    uint64_t size =
+        type >= '1' && type <= '6' ? 0 : hlsnap__lx_tar_number(h + 124, 12); /* links, devices, directories */
+    hlsnap__lx_span data;
+    int64_t r = 0;
+    if (!hlsnap__lx_tar_sum(h)) return "its checksum is wrong";
+    if (size > t->size - t->at - 512) return "its size is wrong";
+    data.p = (const char *)h + 512;
+    data.n = size;
+    if (type == 'L')
+        hlsnap__lx_tar_span(&t->path, h + 512, size);
+    else if (type == 'K')
+        hlsnap__lx_tar_span(&t->link, h + 512, size);
+    else if (type == 'x') {
+        if (!hlsnap__lx_tar_pax(t, data.p, data.n)) return "its pax header is wrong";
+    } else if (type != 'g') {
+        r = !type || (type >= '0' && type <= '7' && type != '3' && type != '4' && type != '6')
+                ? hlsnap__lx_tar_member(t, h, data)
+                : -HLSNAP__LX_EINVAL;
+        if (r == -HLSNAP__LX_ENOSPC) return "the heap is full";
+        if (r && !t->skipped++) t->first_skipped = t->at;
+        t->path.n = t->link.n = 0;
+    }
+    size = (size + 511) / 512 * 512;
+    t->at += 512;
+    t->at += hlsnap__lx_min(size, t->size - t->at);
+    return NULL;
+}
+
+static void hlsnap__lx_tar_say(int32_t level, const char *what, uint64_t at, const char *why) {
+    hlsnap__lx_text text;
+    text.n = 0;
+    hlsnap__lx_say(&text, what);
+    hlsnap__lx_say_number(&text, (int64_t)at);
+    hlsnap__lx_say(&text, ": ");
+    hlsnap__lx_say(&text, why);
+    hlsnap__lx_log(level, &text);
+}
+
+static void hlsnap__lx_tar_read(const uint8_t *base, uint64_t size) {
+    const char *bad = NULL;
+    hlsnap__lx_tar t;
+    hlsnap__lx_fill(&t, 0, sizeof(t));
+    t.base = base;
+    t.size = size;
+    while (!bad && t.size - t.at >= 512 && !hlsnap__lx_tar_zero(base + t.at)) bad = hlsnap__lx_tar_one(&t);
+    if (!bad && t.at < t.size && t.size - t.at < 512) bad = "it is cut off";
+    if (bad) hlsnap__lx_tar_say(1, "the archive of files ends at the header at offset ", t.at, bad);
+    if (t.skipped)
+        hlsnap__lx_tar_say(2, "the archive of files has a member at offset ", t.first_skipped, "it is not in a guest");
+}
+
+/* ---- >>lx_files: calls ---- */
+
+typedef struct hlsnap__lx_stat {
+    uint64_t ino, links, device, size;
+    int64_t atime, mtime, ctime;
+    uint32_t mode;
+} hlsnap__lx_stat;
+
+static void hlsnap__lx_stat_of(uint32_t i, hlsnap__lx_stat *s) {
+    const hlsnap__lx_open *o = i >= HLSNAP__LX_FD_ITSELF ? hlsnap__lx_fd((int32_t)(i - HLSNAP__LX_FD_ITSELF)) : NULL;
+    hlsnap__lx_fill(s, 0, sizeof(*s));
+    i = hlsnap__lx_content(i);
+    s->ino = i;
+    s->links = 1;
+    if (o) /* a stream; what is not even a pipe has no type on Linux */
+        s->mode = o->kind == HLSNAP__LX_EVENT || o->kind == HLSNAP__LX_EPOLL ? 0600 : HLSNAP__LX_FIFO | 0600;
+    else if (i >= HLSNAP__LX_FD_LINK) {
+        s->mode = HLSNAP__LX_LINK | 0700;
+        s->size = 64;
+    } else {
+        const hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+        const bool dir = hlsnap__lx_is(i, HLSNAP__LX_FOLDER);
+        s->mode = p->mode;
+        s->links = dir ? (p->flags & HLSNAP__LX_N_GONE ? 0 : p->links + 2) : p->links;
+        s->device = hlsnap__lx_is(i, HLSNAP__LX_DEVICE) ? p->size : 0;
+        s->size = dir ? HLSNAP__LX_PAGE : s->device ? 0 : p->size;
+        s->atime = p->atime;
+        s->mtime = p->mtime;
+        s->ctime = p->ctime;
+    }
+}
+
+/* ns as seconds, rounded down, and what remains. */
+static void hlsnap__lx_put_time(uint64_t to, int64_t ns) {
+    const int64_t second = (int64_t)HLSNAP__LX_SECOND, rest = (ns % second + second) % second;
+    hlsnap__lx_put64(to, (uint64_t)((ns - rest) / second));
+    hlsnap__lx_put64(to + 8, (uint64_t)rest);
+}
+
+static int64_t hlsnap__lx_put_stat(uint32_t i, uint64_t to) {
+    hlsnap__lx_stat s;
+    if (!to) return -HLSNAP__LX_EFAULT;
+    hlsnap__lx_stat_of(i, &s);
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 144);
+    hlsnap__lx_put64(to, 1); /* st_dev */
+    hlsnap__lx_put64(to + 8, s.ino);
+    hlsnap__lx_put64(to + 16, s.links);
+    hlsnap__lx_put32(to + 24, s.mode);
+    hlsnap__lx_put32(to + 28, 1000);
+    hlsnap__lx_put32(to + 32, 1000);
+    hlsnap__lx_put64(to + 40, s.device);
+    hlsnap__lx_put64(to + 48, s.size);
+    hlsnap__lx_put64(to + 56, HLSNAP__LX_PAGE);
+    hlsnap__lx_put64(to + 64, (s.size + 511) / 512);
+    hlsnap__lx_put_time(to + 72, s.atime);
+    hlsnap__lx_put_time(to + 88, s.mtime);
+    hlsnap__lx_put_time(to + 104, s.ctime);
+    return 0;
+}
+
+static int64_t hlsnap__lx_fstat(int32_t fd, uint64_t to) {
+    return hlsnap__lx_fd(fd) ? hlsnap__lx_put_stat(hlsnap__lx_node_of((uint32_t)fd), to) : -HLSNAP__LX_EBADF;
+}
+
+/* What a path with AT_x flags leads to: 0, or -errno. */
+static int64_t hlsnap__lx_find_at(hlsnap__lx_walk *w, int32_t dir, uint64_t path, uint64_t flags) {
+    const uint32_t follow = flags & HLSNAP__LX_AT_NOFOLLOW ? 0u : (uint32_t)HLSNAP__LX_FOLLOW;
+    const uint32_t empty = flags & HLSNAP__LX_AT_EMPTY_PATH ? (uint32_t)HLSNAP__LX_EMPTY : 0u;
+    const int64_t r = hlsnap__lx_walk_path(w, dir, path, empty | follow);
+    if (r) return r;
+    return w->node ? 0 : -HLSNAP__LX_ENOENT;
+}
+
+static int64_t hlsnap__lx_fstatat(int32_t dir, uint64_t path, uint64_t to, uint64_t flags) {
+    hlsnap__lx_walk w;
+    int64_t r;
+    if (flags & ~0x1900ull) return -HLSNAP__LX_EINVAL; /* AT_NO_AUTOMOUNT, AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW */
+    r = hlsnap__lx_find_at(&w, dir, path, flags);
+    return r ? r : hlsnap__lx_put_stat(w.node, to);
+}
+
+static int64_t hlsnap__lx_statx(int32_t dir, uint64_t path, uint64_t flags, uint64_t to) {
+    hlsnap__lx_walk w;
+    hlsnap__lx_stat s;
+    int64_t r;
+    if (flags & ~0x7900ull || (flags & 0x6000) == 0x6000) return -HLSNAP__LX_EINVAL; /* those, and AT_STATX_x_SYNC */
+    r = hlsnap__lx_find_at(&w, dir, path, flags);
+    if (r) return r;
+    if (!to) return -HLSNAP__LX_EFAULT;
+    hlsnap__lx_stat_of(w.node, &s);
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 256);
+    hlsnap__lx_put32(to, 0x7ff); /* STATX_BASIC_STATS */
+    hlsnap__lx_put32(to + 4, (uint32_t)HLSNAP__LX_PAGE);
+    hlsnap__lx_put32(to + 16, (uint32_t)s.links);
+    hlsnap__lx_put32(to + 20, 1000);
+    hlsnap__lx_put32(to + 24, 1000);
+    hlsnap__lx_put16(to + 28, (uint16_t)s.mode);
+    hlsnap__lx_put64(to + 32, s.ino);
+    hlsnap__lx_put64(to + 40, s.size);
+    hlsnap__lx_put64(to + 48, (s.size + 511) / 512);
+    hlsnap__lx_put_time(to + 64, s.atime);
+    hlsnap__lx_put_time(to + 96, s.ctime);
+    hlsnap__lx_put_time(to + 112, s.mtime);
+    hlsnap__lx_put32(to + 128, (uint32_t)s.device >> 8);
+    hlsnap__lx_put32(to + 132, (uint32_t)s.device & 0xff);
+    hlsnap__lx_put32(to + 140, 1); /* stx_dev_minor */
+    return 0;
+}
+
+/* The bits of a mode are kept and told, but only what no owner may do either is refused. */
+static int64_t hlsnap__lx_faccessat(int32_t dir, uint64_t path, uint64_t mode, uint64_t flags) {
+    hlsnap__lx_walk w;
+    uint32_t i;
+    int64_t r;
+    if (mode & ~7ull || flags & ~0x1300ull) return -HLSNAP__LX_EINVAL; /* AT_EACCESS, and the others */
+    r = hlsnap__lx_find_at(&w, dir, path, flags);
+    if (r || !hlsnap__lx_has_node(w.node)) return r;
+    i = hlsnap__lx_content(w.node);
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER))
+        return mode & 2 && hlsnap__lx_node_at(i)->flags & HLSNAP__LX_N_FIXED ? -HLSNAP__LX_EACCES : 0;
+    if (mode & 2 && hlsnap__lx_is(i, HLSNAP__LX_REGULAR) && (r = hlsnap__lx_sealed(i, -HLSNAP__LX_EACCES)) != 0)
+        return r;
+    return mode & 1 && !(hlsnap__lx_node_at(i)->mode & 0111) ? -HLSNAP__LX_EACCES : 0;
+}
+
+/* ---- open ---- */
+
+/* What another descriptor is open to, opened again by its name in /dev or /proc/self/fd. */
+static int64_t hlsnap__lx_reopen(uint32_t fd, uint64_t flags) {
+    hlsnap__lx_open *o = hlsnap__lx_fd((int32_t)fd);
+    const uint64_t access = flags & HLSNAP__LX_O_ACCESS;
+    if (flags & HLSNAP__LX_O_DIRECTORY) return -HLSNAP__LX_ENOTDIR;
+    if (o->kind == HLSNAP__LX_EVENT || o->kind == HLSNAP__LX_EPOLL) return -HLSNAP__LX_ENXIO;
+    if (o->kind >= HLSNAP__LX_PIPE_READ) return hlsnap__lx_dup_from(o, 0, flags & HLSNAP__LX_O_CLOEXEC);
+    if (access != (o->kind == HLSNAP__LX_OUTPUT ? 1 : 0) && access != 2) return -HLSNAP__LX_EACCES;
+    return hlsnap__lx_fd_add(o->kind, o->object,
+                             (flags & ~3ull) | (o->kind == HLSNAP__LX_OUTPUT ? HLSNAP__LX_O_WRONLY : 0));
+}
+
+static int64_t hlsnap__lx_open_device(uint32_t i, uint64_t flags) {
+    switch (hlsnap__lx_node_at(i)->size) {
+    case 0x103: return hlsnap__lx_fd_add(HLSNAP__LX_NULL, i, flags);
+    case 0x105:
+    case 0x107: return hlsnap__lx_fd_add(HLSNAP__LX_ZERO, i, flags);
+    case 0x108:
+    case 0x109: return hlsnap__lx_fd_add(HLSNAP__LX_RANDOM, i, flags);
+    default: return -HLSNAP__LX_ENXIO; /* /dev/tty: there is none */
+    }
+}
+
+static int64_t hlsnap__lx_open_node(uint32_t i, uint64_t flags) {
+    const bool path = flags & HLSNAP__LX_O_PATH, write = flags & (HLSNAP__LX_O_ACCESS | HLSNAP__LX_O_TRUNC);
+    int64_t r;
+    if (i >= HLSNAP__LX_FD_ITSELF)
+        return path ? -HLSNAP__LX_EACCES : hlsnap__lx_reopen(i - HLSNAP__LX_FD_ITSELF, flags);
+    i = hlsnap__lx_content(i);
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER)) {
+        if (write || flags & HLSNAP__LX_O_CREAT) return -HLSNAP__LX_EISDIR;
+        return hlsnap__lx_fd_add(HLSNAP__LX_DIR, i, path ? flags : flags | HLSNAP__LX_O_LARGEFILE);
+    }
+    if (flags & HLSNAP__LX_O_DIRECTORY) return -HLSNAP__LX_ENOTDIR;
+    if (i >= HLSNAP__LX_FD_LINK) return -HLSNAP__LX_ELOOP;
+    if (path) return hlsnap__lx_fd_add(HLSNAP__LX_FILE, i, flags);
+    if (hlsnap__lx_is(i, HLSNAP__LX_LINK)) return -HLSNAP__LX_ELOOP;
+    if (hlsnap__lx_is(i, HLSNAP__LX_DEVICE)) return hlsnap__lx_open_device(i, flags | HLSNAP__LX_O_LARGEFILE);
+    if (i == hlsnap__lx_tree.exe) return -HLSNAP__LX_EACCES;
+    if (write && (r = hlsnap__lx_sealed(i, -HLSNAP__LX_EACCES)) != 0) return r;
+    if (flags & HLSNAP__LX_O_TRUNC) hlsnap__lx_resize(i, 0);
+    return hlsnap__lx_fd_add(HLSNAP__LX_FILE, i, flags | HLSNAP__LX_O_LARGEFILE);
+}
+
+static int64_t hlsnap__lx_openat(int32_t dir, uint64_t path, uint64_t flags, uint64_t mode) {
+    const uint64_t create = flags & HLSNAP__LX_O_CREAT, anew = HLSNAP__LX_O_CREAT | HLSNAP__LX_O_EXCL;
+    uint32_t how = create ? HLSNAP__LX_CREATE : 0;
+    hlsnap__lx_walk w;
+    int64_t r;
+    if (flags & HLSNAP__LX_O_PATH)
+        flags &= HLSNAP__LX_O_PATH | HLSNAP__LX_O_DIRECTORY | HLSNAP__LX_O_NOFOLLOW | HLSNAP__LX_O_CLOEXEC;
+    else if (flags & HLSNAP__LX_O_TMPFILE)
+        return -HLSNAP__LX_EOPNOTSUPP;
+    else if (create && flags & HLSNAP__LX_O_DIRECTORY)
+        return -HLSNAP__LX_EINVAL;
+    if (flags & HLSNAP__LX_O_PATH) how = 0;
+    if (!(flags & HLSNAP__LX_O_NOFOLLOW) && (flags & anew) != anew) how |= HLSNAP__LX_FOLLOW;
+    if (hlsnap__lx_lowest(hlsnap__lx_fds.used, 0) < 0) return -HLSNAP__LX_EMFILE; /* nothing is made then */
+    r = hlsnap__lx_walk_path(&w, dir, path, how);
+    if (r) return r;
+    if (w.node) return (flags & anew) == anew ? -HLSNAP__LX_EEXIST : hlsnap__lx_open_node(w.node, flags);
+    if (!(flags & HLSNAP__LX_O_CREAT)) return -HLSNAP__LX_ENOENT;
+    r = hlsnap__lx_closed(w.dir);
+    if (r) return r;
+    w.node = hlsnap__lx_make(w.dir, w.name.p, w.name.n,
+                             HLSNAP__LX_REGULAR | ((uint32_t)mode & 07777 & ~hlsnap__lx_tree.umask));
+    return w.node ? hlsnap__lx_fd_add(HLSNAP__LX_FILE, w.node, flags | HLSNAP__LX_O_LARGEFILE) : -HLSNAP__LX_ENOSPC;
+}
+
+/* ---- directories ---- */
+
+typedef struct hlsnap__lx_dirents {
+    uint64_t to, size, used;
+} hlsnap__lx_dirents;
+
+/* A struct linux_dirent64; false = it does not fit. */
+static bool hlsnap__lx_dirents_add(hlsnap__lx_dirents *l, uint64_t ino, uint64_t place, uint32_t mode, const char *name,
+                                   uint64_t n) {
+    const uint64_t size = (19 + n + 1 + 7) & ~7ull, at = l->to + l->used;
+    if (size > l->size - l->used) return false;
+    hlsnap__lx_put64(at + size - 8, 0);
+    hlsnap__lx_put64(at, ino);
+    hlsnap__lx_put64(at + 8, place);
+    hlsnap__lx_put16(at + 16, (uint16_t)size);
+    hlsnap__lx_fill((void *)(uintptr_t)(at + 18), (int)(mode >> 12), 1); /* DT_x is what st_mode begins with */
+    hlsnap__lx_copy((void *)(uintptr_t)(at + 19), name, n);
+    hlsnap__lx_fill((void *)(uintptr_t)(at + 19 + n), 0, 1);
+    l->used += size;
+    return true;
+}
+
+/* Places: 0 is before ".", 1 behind it, 2 behind ".."; then those of the entries. */
+static bool hlsnap__lx_dirents_dots(hlsnap__lx_dirents *l, hlsnap__lx_open *o) {
+    if (o->at < 1) {
+        if (!hlsnap__lx_dirents_add(l, o->object, 1, HLSNAP__LX_FOLDER, ".", 1)) return false;
+        o->at = 1;
+    }
+    if (o->at < 2) {
+        if (!hlsnap__lx_dirents_add(l, hlsnap__lx_node_at(o->object)->parent, 2, HLSNAP__LX_FOLDER, "..", 2))
+            return false;
+        o->at = 2;
+    }
+    return true;
+}
+
+static bool hlsnap__lx_dirents_fds(hlsnap__lx_dirents *l, hlsnap__lx_open *o) {
+    for (; o->at - 2 < HLSNAP__LX_FDS; o->at++) {
+        const uint64_t fd = o->at - 2;
+        hlsnap__lx_text t;
+        if (!hlsnap__lx_bit(hlsnap__lx_fds.used, fd)) continue;
+        t.n = 0;
+        hlsnap__lx_say_number(&t, (int64_t)fd);
+        if (!hlsnap__lx_dirents_add(l, HLSNAP__LX_FD_LINK + fd, o->at + 1, HLSNAP__LX_LINK, t.s, t.n)) return false;
+    }
+    return true;
+}
+
+/* The entries behind o->at, but none that came after the listing began. */
+static bool hlsnap__lx_dirents_entries(hlsnap__lx_dirents *l, hlsnap__lx_open *o) {
+    hlsnap__lx_node *d = hlsnap__lx_node_at(o->object);
+    uint32_t i = d->listed && hlsnap__lx_node_at(d->listed)->place <= o->at ? d->listed : d->first;
+    while (i && hlsnap__lx_node_at(i)->place <= o->at) i = hlsnap__lx_node_at(i)->next;
+    while (i) {
+        const hlsnap__lx_node *p = hlsnap__lx_node_at(i);
+        const uint32_t c = hlsnap__lx_content(i);
+        if (p->place > o->end) break;
+        if (!hlsnap__lx_dirents_add(l, c, p->place, hlsnap__lx_node_at(c)->mode, p->name, p->name_size)) return false;
+        o->at = p->place;
+        d->listed = i;
+        i = p->next;
+    }
+    return true;
+}
+
+static int64_t hlsnap__lx_getdents(int32_t fd, uint64_t to, uint64_t n) {
+    hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, 0);
+    hlsnap__lx_dirents l;
+    bool all;
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (o->kind != HLSNAP__LX_DIR) return -HLSNAP__LX_ENOTDIR;
+    if (hlsnap__lx_node_at(o->object)->flags & HLSNAP__LX_N_GONE) return -HLSNAP__LX_ENOENT;
+    if (!o->at) o->end = hlsnap__lx_listed(); /* a listing begins */
+    l.to = to;
+    l.size = (uint32_t)n; /* unsigned int there */
+    l.used = 0;
+    all = hlsnap__lx_dirents_dots(&l, o);
+    if (all && hlsnap__lx_node_at(o->object)->flags & HLSNAP__LX_N_FDS)
+        all = hlsnap__lx_dirents_fds(&l, o);
+    else if (all)
+        all = hlsnap__lx_dirents_entries(&l, o);
+    return l.used || all ? (int64_t)l.used : -HLSNAP__LX_EINVAL;
+}
+
+static int64_t hlsnap__lx_getcwd(uint64_t to, uint64_t n) {
+    const uint64_t size = hlsnap__lx_path_size(hlsnap__lx_tree.cwd);
+    if (!size) return -HLSNAP__LX_ENOENT;
+    if (size >= HLSNAP__LX_PATH_MAX) return -HLSNAP__LX_ENAMETOOLONG;
+    if (size >= n) return -HLSNAP__LX_ERANGE;
+    hlsnap__lx_path_put(hlsnap__lx_tree.cwd, to, size, size);
+    hlsnap__lx_fill((void *)(uintptr_t)(to + size), 0, 1);
+    return (int64_t)size + 1;
+}
+
+static int64_t hlsnap__lx_chdir_to(uint32_t i) {
+    if (!hlsnap__lx_is(i, HLSNAP__LX_FOLDER)) return -HLSNAP__LX_ENOTDIR;
+    hlsnap__lx_node_hold(i);
+    hlsnap__lx_node_put(hlsnap__lx_tree.cwd);
+    hlsnap__lx_tree.cwd = i;
+    return 0;
+}
+static int64_t hlsnap__lx_chdir(uint64_t path) {
+    hlsnap__lx_walk w;
+    const int64_t r = hlsnap__lx_find_at(&w, HLSNAP__LX_AT_CWD, path, 0);
+    return r ? r : hlsnap__lx_chdir_to(w.node);
+}
+static int64_t hlsnap__lx_fchdir(int32_t fd) {
+    return hlsnap__lx_fd(fd) ? hlsnap__lx_chdir_to(hlsnap__lx_node_of((uint32_t)fd)) : -HLSNAP__LX_EBADF;
+}
+
+/* What a link of /proc/self/fd says. */
+static int64_t hlsnap__lx_fd_link(uint32_t fd, uint64_t to, uint64_t n) {
+    const hlsnap__lx_open *o = hlsnap__lx_fd((int32_t)fd);
+    const uint32_t i = hlsnap__lx_node_of(fd);
+    const uint64_t size = hlsnap__lx_has_node(i) ? hlsnap__lx_path_size(i) : 0;
+    hlsnap__lx_text t;
+    t.n = 0;
+    if (size) {
+        hlsnap__lx_path_put(i, to, size, n);
+        return (int64_t)hlsnap__lx_min(size, n);
+    }
+    if (hlsnap__lx_has_node(i))
+        hlsnap__lx_say(&t, "/ (deleted)");
+    else if (o->kind == HLSNAP__LX_EVENT)
+        hlsnap__lx_say(&t, "anon_inode:[eventfd]");
+    else if (o->kind == HLSNAP__LX_EPOLL)
+        hlsnap__lx_say(&t, "anon_inode:[eventpoll]");
+    else {
+        hlsnap__lx_say(&t, "pipe:[");
+        hlsnap__lx_say_number(&t, o->kind < HLSNAP__LX_PIPE_READ ? (int64_t)o->object : 100 + (int64_t)o->object);
+        hlsnap__lx_say(&t, "]");
+    }
+    hlsnap__lx_copy((void *)(uintptr_t)to, t.s, hlsnap__lx_min(t.n, n));
+    return (int64_t)hlsnap__lx_min(t.n, n);
+}
+
+/* "/" and the name that the program was started by. */
+static int64_t hlsnap__lx_exe_link(uint64_t to, uint64_t n) {
+    const hlsnap__lx_node *exe = hlsnap__lx_node_at(hlsnap__lx_tree.exe);
+    hlsnap__lx_fill((void *)(uintptr_t)to, '/', 1);
+    hlsnap__lx_copy((void *)(uintptr_t)(to + 1), exe->name, hlsnap__lx_min(exe->name_size, n - 1));
+    return (int64_t)hlsnap__lx_min(exe->name_size + 1u, n);
+}
+
+static int64_t hlsnap__lx_readlinkat(int32_t dir, uint64_t path, uint64_t to, uint64_t n) {
+    hlsnap__lx_walk w;
+    const hlsnap__lx_node *p;
+    int64_t r;
+    if ((int32_t)n <= 0) return -HLSNAP__LX_EINVAL;
+    n &= 0x7fffffff;
+    r = hlsnap__lx_walk_path(&w, dir, path, HLSNAP__LX_EMPTY);
+    if (!r && w.last == HLSNAP__LX_LAST_ROOT && !w.name.n && (!path || !*(const char *)(uintptr_t)path) &&
+        !hlsnap__lx_is(w.node, HLSNAP__LX_LINK))
+        return -HLSNAP__LX_ENOENT;
+    if (r || !w.node) return r ? r : -HLSNAP__LX_ENOENT;
+    if (!hlsnap__lx_is(w.node, HLSNAP__LX_LINK)) return -HLSNAP__LX_EINVAL;
+    if (w.node >= HLSNAP__LX_FD_LINK) return hlsnap__lx_fd_link(w.node - HLSNAP__LX_FD_LINK, to, n);
+    p = hlsnap__lx_node_at(w.node);
+    if (!p->data) return hlsnap__lx_exe_link(to, n);
+    n = hlsnap__lx_min(n, p->size);
+    hlsnap__lx_copy((void *)(uintptr_t)to, p->data, n);
+    return (int64_t)n;
+}
+
+/* ---- what changes the tree ---- */
+
+static int64_t hlsnap__lx_mkdirat(int32_t dir, uint64_t path, uint64_t mode) {
+    hlsnap__lx_walk w;
+    int64_t r = hlsnap__lx_walk_path(&w, dir, path, HLSNAP__LX_PARENT);
+    if (r) return r;
+    if (w.node) return -HLSNAP__LX_EEXIST;
+    r = w.name.n > HLSNAP__LX_NAME_MAX ? -HLSNAP__LX_ENAMETOOLONG : hlsnap__lx_closed(w.dir);
+    if (r) return r;
+    w.node = hlsnap__lx_make(w.dir, w.name.p, w.name.n,
+                             HLSNAP__LX_FOLDER | ((uint32_t)mode & 01777 & ~hlsnap__lx_tree.umask));
+    return w.node ? 0 : -HLSNAP__LX_ENOSPC;
+}
+
+static int64_t hlsnap__lx_unlinkat(int32_t dir, uint64_t path, uint64_t flags) {
+    const bool rmdir = flags & HLSNAP__LX_AT_REMOVEDIR;
+    hlsnap__lx_walk w;
+    bool folder;
+    int64_t r;
+    if (flags & ~(uint64_t)HLSNAP__LX_AT_REMOVEDIR) return -HLSNAP__LX_EINVAL;
+    r = hlsnap__lx_walk_path(&w, dir, path, HLSNAP__LX_PARENT);
+    if (r) return r;
+    if (w.last != HLSNAP__LX_LAST_NAME) {
+        if (!rmdir) return -HLSNAP__LX_EISDIR;
+        return w.last == HLSNAP__LX_LAST_DOT    ? -HLSNAP__LX_EINVAL
+               : w.last == HLSNAP__LX_LAST_DOTS ? -HLSNAP__LX_ENOTEMPTY
+                                                : -HLSNAP__LX_EBUSY;
+    }
+    if (!w.node) return w.name.n > HLSNAP__LX_NAME_MAX ? -HLSNAP__LX_ENAMETOOLONG : -HLSNAP__LX_ENOENT;
+    folder = hlsnap__lx_is(w.node, HLSNAP__LX_FOLDER);
+    if (!rmdir && w.slash) return folder ? -HLSNAP__LX_EISDIR : -HLSNAP__LX_ENOTDIR;
+    r = hlsnap__lx_sealed(w.node, -HLSNAP__LX_EACCES);
+    if (r) return r;
+    if (rmdir != folder) return rmdir ? -HLSNAP__LX_ENOTDIR : -HLSNAP__LX_EISDIR;
+    if (folder && hlsnap__lx_node_at(w.node)->first) return -HLSNAP__LX_ENOTEMPTY;
+    hlsnap__lx_remove(w.node);
+    return 0;
+}
+
+/* Whether the one may become the other: 0, or -errno, in Linux's order. */
+static int64_t hlsnap__lx_may_rename(const hlsnap__lx_walk *from, const hlsnap__lx_walk *to, uint64_t flags) {
+    const bool folder = hlsnap__lx_is(from->node, HLSNAP__LX_FOLDER), over = hlsnap__lx_is(to->node, HLSNAP__LX_FOLDER);
+    int64_t r;
+    if (from->name.n > HLSNAP__LX_NAME_MAX) return -HLSNAP__LX_ENAMETOOLONG;
+    if (!from->node) return -HLSNAP__LX_ENOENT;
+    if (to->name.n > HLSNAP__LX_NAME_MAX) return -HLSNAP__LX_ENAMETOOLONG;
+    if (to->node && flags & 1) return -HLSNAP__LX_EEXIST;
+    if (!folder && (from->slash || to->slash)) return -HLSNAP__LX_ENOTDIR;
+    if (folder && hlsnap__lx_within(to->dir, from->node)) return -HLSNAP__LX_EINVAL;
+    if (over && hlsnap__lx_within(from->dir, to->node)) return -HLSNAP__LX_ENOTEMPTY;
+    r = hlsnap__lx_sealed(from->node, -HLSNAP__LX_EACCES);
+    if (r) return r;
+    if (from->node == to->node) return 0;
+    if (!to->node) return hlsnap__lx_closed(to->dir);
+    r = hlsnap__lx_sealed(to->node, -HLSNAP__LX_EACCES);
+    if (r) return r;
+    if (folder != over) return folder ? -HLSNAP__LX_ENOTDIR : -HLSNAP__LX_EISDIR;
+    return over && hlsnap__lx_node_at(to->node)->first ? -HLSNAP__LX_ENOTEMPTY : 0;
+}
+
+/* A name that is replaced keeps its place in the listing of its directory: whoever reads it finds the name once. */
+static int64_t hlsnap__lx_renameat(int32_t from_dir, uint64_t from_path, int32_t to_dir, uint64_t to_path,
+                                   uint64_t flags) {
+    hlsnap__lx_walk from, to;
+    uint64_t place = 0;
+    uint32_t before = 0;
+    char *name;
+    int64_t r;
+    if (flags & ~1ull) return -HLSNAP__LX_EINVAL; /* RENAME_NOREPLACE */
+    r = hlsnap__lx_walk_path(&from, from_dir, from_path, HLSNAP__LX_PARENT);
+    if (!r) r = hlsnap__lx_walk_path(&to, to_dir, to_path, HLSNAP__LX_PARENT);
+    if (r) return r;
+    if (from.last != HLSNAP__LX_LAST_NAME) return -HLSNAP__LX_EBUSY;
+    if (to.last != HLSNAP__LX_LAST_NAME) return flags & 1 ? -HLSNAP__LX_EEXIST : -HLSNAP__LX_EBUSY;
+    r = hlsnap__lx_may_rename(&from, &to, flags);
+    if (r || from.node == to.node) return r;
+    name = (char *)hlsnap__lx_alloc(to.name.n);
+    if (!name) return -HLSNAP__LX_ENOSPC;
+    hlsnap__lx_copy(name, to.name.p, to.name.n);
+    hlsnap__lx_detach(from.node);
+    if (to.node) {
+        place = hlsnap__lx_node_at(to.node)->place;
+        before = hlsnap__lx_node_at(to.node)->next;
+        hlsnap__lx_remove(to.node);
+    }
+    hlsnap__lx_release((void *)(uintptr_t)hlsnap__lx_node_at(from.node)->name,
+                       hlsnap__lx_node_at(from.node)->name_size);
+    hlsnap__lx_attach(from.node, to.dir, name, to.name.n, place, before);
+    hlsnap__lx_touched(from.dir);
+    hlsnap__lx_touched(to.dir);
+    hlsnap__lx_node_at(from.node)->ctime = hlsnap__lx_node_at(to.dir)->mtime;
+    return 0;
+}
+
+/* ---- what changes a file ---- */
+
+static int64_t hlsnap__lx_truncate(uint64_t path, int64_t size) {
+    hlsnap__lx_walk w;
+    uint32_t i;
+    int64_t r;
+    if (size < 0) return -HLSNAP__LX_EINVAL;
+    r = hlsnap__lx_find_at(&w, HLSNAP__LX_AT_CWD, path, 0);
+    if (r) return r;
+    i = hlsnap__lx_content(w.node);
+    if (hlsnap__lx_is(i, HLSNAP__LX_FOLDER)) return -HLSNAP__LX_EISDIR;
+    if (!hlsnap__lx_is(i, HLSNAP__LX_REGULAR)) return -HLSNAP__LX_EINVAL;
+    r = hlsnap__lx_sealed(i, -HLSNAP__LX_EACCES);
+    return r ? r : hlsnap__lx_resize(i, (uint64_t)size);
+}
+
+static int64_t hlsnap__lx_ftruncate(int32_t fd, int64_t size) {
+    const hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, 0);
+    if (size < 0) return -HLSNAP__LX_EINVAL;
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (o->kind != HLSNAP__LX_FILE || !hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES)) return -HLSNAP__LX_EINVAL;
+    return hlsnap__lx_resize(o->object, (uint64_t)size);
+}
+
+static int64_t hlsnap__lx_fallocate(int32_t fd, uint64_t mode, int64_t at, int64_t size) {
+    const hlsnap__lx_open *o = hlsnap__lx_fd_for(fd, HLSNAP__LX_WRITES);
+    hlsnap__lx_node *p;
+    uint64_t end;
+    if (!hlsnap__lx_fd_for(fd, 0)) return -HLSNAP__LX_EBADF;
+    if (at < 0 || size <= 0) return -HLSNAP__LX_EINVAL;
+    if (mode & ~0x13ull || (mode & 0x12) == 0x12 || (mode & 3) == 2)
+        return -HLSNAP__LX_EOPNOTSUPP; /* PUNCH_HOLE needs KEEP_SIZE */
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (o->kind != HLSNAP__LX_FILE) return hlsnap__lx_seekable(o) ? -HLSNAP__LX_ENODEV : -HLSNAP__LX_ESPIPE;
+    if (at > INT64_MAX - size) return -HLSNAP__LX_EFBIG;
+    p = hlsnap__lx_node_at(o->object);
+    end = (uint64_t)at + (uint64_t)size;
+    if (!(mode & 2) && !hlsnap__lx_room(p, end, 0)) return -HLSNAP__LX_ENOSPC;
+    if (mode & 0x12 && (uint64_t)at < p->size)
+        hlsnap__lx_fill(p->data + at, 0, hlsnap__lx_min(end, p->size) - (uint64_t)at);
+    if (!(mode & 1) && end > p->size) return hlsnap__lx_resize(o->object, end);
+    if (mode & 0x12) p->mtime = p->ctime = (int64_t)hlsnap__lx_realtime();
+    return 0;
+}
+
+static int64_t hlsnap__lx_chmod_node(uint32_t i, uint64_t mode) {
+    hlsnap__lx_node *p;
+    const int64_t r = hlsnap__lx_sealed(hlsnap__lx_content(i), -HLSNAP__LX_EPERM);
+    if (r) return r;
+    p = hlsnap__lx_node_at(i);
+    p->mode = (uint16_t)((p->mode & HLSNAP__LX_FMT) | (mode & 07777));
+    p->ctime = (int64_t)hlsnap__lx_realtime();
+    return 0;
+}
+static int64_t hlsnap__lx_fchmod(int32_t fd, uint64_t mode) {
+    return hlsnap__lx_fd_for(fd, 0) ? hlsnap__lx_chmod_node(hlsnap__lx_node_of((uint32_t)fd), mode) : -HLSNAP__LX_EBADF;
+}
+static int64_t hlsnap__lx_fchmodat(int32_t dir, uint64_t path, uint64_t mode) {
+    hlsnap__lx_walk w;
+    const int64_t r = hlsnap__lx_find_at(&w, dir, path, 0);
+    return r ? r : hlsnap__lx_chmod_node(w.node, mode);
+}
+
+/* All is user 1000's, who may give it to nobody. */
+static int64_t hlsnap__lx_set_id(uint64_t a, uint64_t b, uint64_t c); /* of >>lx_process */
+static int64_t hlsnap__lx_chownat(int32_t dir, uint64_t path, uint64_t user, uint64_t group, uint64_t flags) {
+    hlsnap__lx_walk w;
+    const int64_t r = flags & ~0x1100ull ? -HLSNAP__LX_EINVAL : hlsnap__lx_find_at(&w, dir, path, flags);
+    return r ? r : hlsnap__lx_set_id(user, group, group);
+}
+static int64_t hlsnap__lx_fchown(int32_t fd, uint64_t user, uint64_t group) {
+    return hlsnap__lx_fd_for(fd, 0) ? hlsnap__lx_set_id(user, group, group) : -HLSNAP__LX_EBADF;
+}
+
+/* A struct statfs: all files are in the heap. */
+static int64_t hlsnap__lx_put_statfs(uint64_t to) {
+    const uint64_t free = hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used;
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 120);
+    hlsnap__lx_put64(to, 0x01021994); /* tmpfs */
+    hlsnap__lx_put64(to + 8, HLSNAP__LX_PAGE);
+    hlsnap__lx_put64(to + 16, hlsnap__lx_mem.pages);
+    hlsnap__lx_put64(to + 24, free);
+    hlsnap__lx_put64(to + 32, free);
+    hlsnap__lx_put64(to + 40, hlsnap__lx_tree.num + free); /* nodes; those that may come */
+    hlsnap__lx_put64(to + 48, free);
+    hlsnap__lx_put64(to + 64, HLSNAP__LX_NAME_MAX);
+    hlsnap__lx_put64(to + 72, HLSNAP__LX_PAGE);
+    return 0;
+}
+static int64_t hlsnap__lx_statfs(uint64_t path, uint64_t to) {
+    hlsnap__lx_walk w;
+    const int64_t r = hlsnap__lx_find_at(&w, HLSNAP__LX_AT_CWD, path, 0);
+    return r ? r : hlsnap__lx_put_statfs(to);
+}
+static int64_t hlsnap__lx_fstatfs(int32_t fd, uint64_t to) {
+    return hlsnap__lx_fd(fd) ? hlsnap__lx_put_statfs(to) : -HLSNAP__LX_EBADF;
+}
+
+/* One of the two times of utimensat: false = it is malformed. */
+#define HLSNAP__LX_UTIME_NOW 0x3fffffffull
+#define HLSNAP__LX_UTIME_OMIT 0x3ffffffeull
+static bool hlsnap__lx_utime(uint64_t at, int64_t now, int64_t *to) {
+    const uint64_t ns = at ? hlsnap__lx_get64(at + 8) : HLSNAP__LX_UTIME_NOW;
+    const int64_t s = at ? (int64_t)hlsnap__lx_get64(at) : 0, most = 9223372035;
+    if (ns == HLSNAP__LX_UTIME_OMIT) return true;
+    if (ns != HLSNAP__LX_UTIME_NOW && ns >= HLSNAP__LX_SECOND) return false;
+    *to = (s > most ? most : s < -most ? -most : s) * (int64_t)HLSNAP__LX_SECOND + (int64_t)ns;
+    if (ns == HLSNAP__LX_UTIME_NOW) *to = now;
+    return true;
+}
+
+static int64_t hlsnap__lx_utimensat(int32_t dir, uint64_t path, uint64_t times, uint64_t flags) {
+    const int64_t now = (int64_t)hlsnap__lx_realtime();
+    const uint64_t omit = HLSNAP__LX_UTIME_OMIT;
+    const bool fd = !path && dir != HLSNAP__LX_AT_CWD;
+    hlsnap__lx_node *p;
+    hlsnap__lx_walk w;
+    int64_t atime, mtime, r;
+    if (times && hlsnap__lx_get64(times + 8) == omit && hlsnap__lx_get64(times + 24) == omit) return 0;
+    if (flags & ~0x1100ull || (fd && flags)) return -HLSNAP__LX_EINVAL;
+    if (fd && !hlsnap__lx_fd_for(dir, 0)) return -HLSNAP__LX_EBADF;
+    r = hlsnap__lx_find_at(&w, dir, path, fd ? (uint64_t)HLSNAP__LX_AT_EMPTY_PATH : path ? flags : 0);
+    if (r) return r;
+    w.node = hlsnap__lx_content(w.node);
+    p = hlsnap__lx_has_node(w.node) ? hlsnap__lx_node_at(w.node) : NULL;
+    atime = p ? p->atime : 0;
+    mtime = p ? p->mtime : 0;
+    if (!hlsnap__lx_utime(times, now, &atime) || !hlsnap__lx_utime(times ? times + 16 : 0, now, &mtime))
+        return -HLSNAP__LX_EINVAL;
+    r = hlsnap__lx_sealed(w.node, -HLSNAP__LX_EPERM);
+    if (r) return r;
+    p->atime = atime;
+    p->mtime = mtime;
+    p->ctime = now;
+    return 0;
+}
+
+static int64_t hlsnap__lx_umask(uint64_t mask) {
+    const uint32_t was = hlsnap__lx_tree.umask;
+    hlsnap__lx_tree.umask = (uint32_t)mask & 0777;
+    return was;
+}
+
+/* ---- the tree at the start ---- */
+
+static const hlsnap_abi_program *hlsnap__lx_program(void); /* of >>lx_start */
+
+static uint32_t hlsnap__lx_system(uint32_t dir, const char *name, uint32_t mode, uint64_t size, const char *text) {
+    const uint32_t i = hlsnap__lx_node_new(mode, HLSNAP__LX_N_SYSTEM);
+    hlsnap__lx_node *p;
+    p = hlsnap__lx_node_at(i);
+    p->data = (uint8_t *)(uintptr_t)text;
+    p->size = text ? hlsnap__lx_len(text) : size;
+    p->mtime = p->atime = p->ctime = (int64_t)hlsnap__lx_realtime();
+    if (dir) hlsnap__lx_attach(i, dir, name, hlsnap__lx_len(name), 0, 0);
+    return i;
+}
+
+static void hlsnap__lx_system_tree(void) {
+    const uint32_t dir = HLSNAP__LX_FOLDER | 0755, device = HLSNAP__LX_DEVICE | 0666, link = HLSNAP__LX_LINK | 0777;
+    const uint32_t root = hlsnap__lx_system(0, "", dir, 0, NULL), dev = hlsnap__lx_system(root, "dev", dir, 0, NULL),
+                   proc = hlsnap__lx_system(root, "proc", dir, 0, NULL),
+                   self = hlsnap__lx_system(proc, "self", dir, 0, NULL);
+    hlsnap__lx_node_at(root)->parent = root;
+    hlsnap__lx_system(root, "tmp", HLSNAP__LX_FOLDER | 01777, 0, NULL);
+    hlsnap__lx_system(dev, "shm", HLSNAP__LX_FOLDER | 01777, 0, NULL);
+    hlsnap__lx_system(dev, "null", device, 0x103, NULL);
+    hlsnap__lx_system(dev, "zero", device, 0x105, NULL);
+    hlsnap__lx_system(dev, "full", device, 0x107, NULL);
+    hlsnap__lx_system(dev, "random", device, 0x108, NULL);
+    hlsnap__lx_system(dev, "urandom", device, 0x109, NULL);
+    hlsnap__lx_system(dev, "tty", device, 0x500, NULL);
+    hlsnap__lx_system(dev, "fd", link, 0, "/proc/self/fd");
+    hlsnap__lx_system(dev, "stdin", link, 0, "/proc/self/fd/0");
+    hlsnap__lx_system(dev, "stdout", link, 0, "/proc/self/fd/1");
+    hlsnap__lx_system(dev, "stderr", link, 0, "/proc/self/fd/2");
+    hlsnap__lx_system(self, "exe", link, 0, NULL);
+    hlsnap__lx_tree.maps = hlsnap__lx_system(self, "maps", HLSNAP__LX_REGULAR | 0444, 0, NULL);
+    hlsnap__lx_node_at(hlsnap__lx_system(self, "fd", dir, 0, NULL))->flags |= HLSNAP__LX_N_FDS | HLSNAP__LX_N_FIXED;
+    hlsnap__lx_node_at(self)->flags |= HLSNAP__LX_N_FIXED;
+    hlsnap__lx_node_at(proc)->flags |= HLSNAP__LX_N_FIXED;
+    hlsnap__lx_tree.exe = hlsnap__lx_system(0, "", HLSNAP__LX_REGULAR | 0755, 0, NULL);
+}
+
+/* What the program calls itself: the last component of its first argument, which stays where it is. */
+static void hlsnap__lx_exe_name(const hlsnap_abi_program *program) {
+    const char *name = program->num_args ? (const char *)program + program->strings : "";
+    uint64_t n = hlsnap__lx_len(name), start = n;
+    while (start && name[start - 1] != '/') start--;
+    name += start;
+    n -= start;
+    if (!n) name = "program";
+    if (!n) n = hlsnap__lx_len(name);
+    hlsnap__lx_node_at(hlsnap__lx_tree.exe)->name = name;
+    hlsnap__lx_node_at(hlsnap__lx_tree.exe)->name_size = (uint8_t)hlsnap__lx_min(n, HLSNAP__LX_NAME_MAX);
+    hlsnap__lx_node_at(hlsnap__lx_tree.exe)->parent = HLSNAP__LX_ROOT;
+}
+
+static void hlsnap__lx_files_setup(void) {
+    const hlsnap_abi_program *program = hlsnap__lx_program();
+#if defined(HLSNAP__LX_HOST)
+    hlsnap__lx_fill(&hlsnap__lx_tree, 0, sizeof(hlsnap__lx_tree));
+#endif
+    hlsnap__lx_tree.bucket = hlsnap__lx_tree.few;
+    hlsnap__lx_tree.chunk[0] = hlsnap__lx_tree.start;
+    hlsnap__lx_tree.mask = HLSNAP_COUNT(hlsnap__lx_tree.few) - 1;
+    hlsnap__lx_tree.place = 2;
+    hlsnap__lx_tree.cwd = HLSNAP__LX_ROOT;
+    hlsnap__lx_tree.umask = 022;
+    hlsnap__lx_fds_setup();
+    hlsnap__lx_system_tree();
+    hlsnap__lx_node_hold(HLSNAP__LX_ROOT);
+    hlsnap__lx_exe_name(program);
+    if (program->files_size) hlsnap__lx_tar_read((const uint8_t *)program + program->files, program->files_size);
+}
+
+/* ---- >>lx_vectors: x87, SSE, AVX and AVX-512 state, and PKRU, where a program's stays in the registers ---- */
+
+#define HLSNAP__LX_VECTORS 4096u /* bytes of an area, 64-byte aligned; with AVX-512 and PKRU it takes 2,696 */
+#if !defined(HLSNAP__LX_HOST)
+static bool hlsnap__lx_has_xsave(void) {
+    if (!hlsnap__lx.vectors) { /* asked after every start: it may be another machine */
+        uint32_t a = 1, b, c = 0, d;
+        __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        hlsnap__lx.vectors = 1 + (c >> 27 & 1);
+    }
+    return hlsnap__lx.vectors == 2;
+}
+/* An area of the program's own stack may hold anything: the header is cleared first. */
+static void hlsnap__lx_vectors_save(uint64_t to) {
+    hlsnap__lx_fill((void *)(uintptr_t)(to + 512), 0, 64);
+    if (hlsnap__lx_has_xsave())
+        __asm__ volatile("xsave64 (%0)" : : "r"(to), "a"(0x2e7), "d"(0) : "memory");
+    else
+        __asm__ volatile("fxsave64 (%0)" : : "r"(to) : "memory");
+}
+static void hlsnap__lx_vectors_load(uint64_t from) {
+    if (hlsnap__lx_has_xsave())
+        __asm__ volatile("xrstor64 (%0)" : : "r"(from), "a"(0x2e7), "d"(0) : "memory");
+    else
+        __asm__ volatile("fxrstor64 (%0)" : : "r"(from) : "memory");
+}
+#endif
+
+/* ---- >>lx_threads: co-operative; they change over in calls that wait ---- */
+
+#define HLSNAP__LX_THREADS 64u
+#define HLSNAP__LX_STACK 16384u
+static uint64_t hlsnap__lx_top __asm__("hlsnap__lx_top") __attribute__((__used__)); /* where the handler stack begins */
+
+static void hlsnap__lx_exit(int32_t status); /* of the program */
+static int64_t hlsnap__lx_pid(void);
+static void hlsnap__lx_input_came(void); /* of >>lx_polling */
+
+enum { HLSNAP__LX_UNUSED, HLSNAP__LX_RUNS, HLSNAP__LX_WAITS };
+
+typedef struct hlsnap__lx_thread {
+    uint64_t sp, top, fs; /* while another one runs */
+    uint64_t stack, vectors;  /* the end of its handler stack, where its vector state goes; an unused slot keeps them */
+    uint64_t turn;            /* those who run and those who wait come by order of it */
+    uint64_t channel, until; /* what it waits for: see hlsnap__lx_wait */
+    uint64_t clear_tid;
+    uint64_t alternate[2]; /* of sigaltstack: address and size; size 0 = none */
+    uint32_t state, bits; /* bits: of a futex that it waits for */
+    uint32_t tid;         /* 0 = the program's first thread, whose number is the process's */
+    bool input, woken;
+} hlsnap__lx_thread;
+
+static struct hlsnap__lx_tasks {
+    hlsnap__lx_thread of[HLSNAP__LX_THREADS];
+    hlsnap__lx_thread *current;
+    uint64_t turns;
+    uint32_t slots; /* all that were ever used lie below */
+    uint32_t living, waiting, last_tid;
+    int32_t status; /* of the first thread, when it has ended */
+} hlsnap__lx_tasks;
+
+static void hlsnap__lx_threads_setup(uint64_t top) {
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.of;
+    t->stack = top;
+    t->state = HLSNAP__LX_RUNS;
+    t->bits = ~0u;
+    hlsnap__lx_tasks.current = t;
+    hlsnap__lx_tasks.slots = hlsnap__lx_tasks.living = 1;
+}
+
+/* The oldest thread in a state; one that waits, on a channel with one of the bits. NULL = there is none. */
+static hlsnap__lx_thread *hlsnap__lx_oldest(uint32_t state, uint64_t channel, uint32_t bits) {
+    hlsnap__lx_thread *found = NULL, *t = hlsnap__lx_tasks.of;
+    const hlsnap__lx_thread *end = t + hlsnap__lx_tasks.slots;
+    for (; t < end; t++)
+        if (t->state == state && t->channel == channel && (t->bits & bits) && (!found || t->turn < found->turn))
+            found = t;
+    return found;
+}
+
+static void hlsnap__lx_resume(hlsnap__lx_thread *t, bool woken) {
+    t->state = HLSNAP__LX_RUNS;
+    t->woken = woken;
+    t->channel = 0;
+    t->bits = ~0u;
+    t->turn = ++hlsnap__lx_tasks.turns;
+    hlsnap__lx_tasks.waiting--;
+}
+
+/* The waiting thread whose time comes first, or NULL. */
+static hlsnap__lx_thread *hlsnap__lx_soonest(void) {
+    hlsnap__lx_thread *found = NULL, *t = hlsnap__lx_tasks.of;
+    const hlsnap__lx_thread *end = t + hlsnap__lx_tasks.slots;
+    for (; t < end; t++)
+        if (t->state == HLSNAP__LX_WAITS && t->until != HLSNAP__LX_NEVER &&
+            (!found || t->until < found->until || (t->until == found->until && t->turn < found->turn)))
+            found = t;
+    return found;
+}
+
+/* Times that have come: without it, a thread that yields until another has slept would yield for ever. */
+static hlsnap__lx_thread *hlsnap__lx_expire(void) {
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.waiting ? hlsnap__lx_soonest() : NULL;
+    const uint64_t now = t ? hlsnap__lx_monotonic() : 0;
+    for (; t && t->until <= now; t = hlsnap__lx_soonest()) hlsnap__lx_resume(t, false);
+    return t;
+}
+
+/* Standard input, when somebody waits for it. */
+static bool hlsnap__lx_fed(void) {
+    const hlsnap__lx_thread *end = hlsnap__lx_tasks.of + hlsnap__lx_tasks.slots;
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.of;
+    while (t < end && !(t->state == HLSNAP__LX_WAITS && t->input)) t++;
+    if (t == end) return false;
+    hlsnap__lx_input_wait();
+    hlsnap__lx_input_came();
+    for (t = hlsnap__lx_tasks.of; t < end; t++)
+        if (t->state == HLSNAP__LX_WAITS && t->input) hlsnap__lx_resume(t, true);
+    return true;
+}
+
+/* Whose turn it is. When nobody can run, input comes before time: a program that waits for both is at its ready point, and a sleep
+   that is over costs nothing. */
+static hlsnap__lx_thread *hlsnap__lx_choose(void) {
+    for (;;) {
+        hlsnap__lx_thread *next = hlsnap__lx_expire(), *t = hlsnap__lx_oldest(HLSNAP__LX_RUNS, 0, ~0u);
+        hlsnap__lx_text text;
+        if (t) return t;
+        if (hlsnap__lx_fed()) continue;
+        if (next) {
+            hlsnap__lx_time_jump(next->until);
+            hlsnap__lx_resume(next, false);
+            continue;
+        }
+        text.n = 0;
+        hlsnap__lx_say(&text, "deadlock: every thread waits");
+        hlsnap__lx_end(HLSNAP_ABI_FN_ABORT, HLSNAP__ABORT_DEADLOCK, &text);
+    }
+}
+
+/* Changes the stack: stores the stack pointer of who runs, takes that of another, and returns there with rax = 0: in a new thread,
+   to hlsnap__lx_back, which is how a child's clone returns. */
+// clang-format off
+__asm__(
+".pushsection .text\n.p2align 4\n.type hlsnap__lx_switch,@function\n"
+"hlsnap__lx_switch:\n"
+"  push %rbx\n  push %rbp\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n  mov %rsp, (%rdi)\n  mov %rsi, %rsp\n"
+"  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbp\n  pop %rbx\n  xor %eax, %eax\n  ret\n"
+".size hlsnap__lx_switch,.-hlsnap__lx_switch\n.popsection\n");
+// clang-format on
+extern void hlsnap__lx_switch(uint64_t *from, uint64_t to) __asm__("hlsnap__lx_switch");
+extern const char hlsnap__lx_back[] __asm__("hlsnap__lx_back") __attribute__((__visibility__("hidden")));
+
+/* Lets others run, as far as they can; returns when it is this thread's turn again, and never when its slot is unused. */
+static void hlsnap__lx_schedule(void) {
+    hlsnap__lx_thread *from = hlsnap__lx_tasks.current, *to = hlsnap__lx_choose();
+    if (to == from) return;
+    from->top = hlsnap__lx_top;
+    from->fs = hlsnap__lx_fs_get();
+    if (from->state != HLSNAP__LX_UNUSED) hlsnap__lx_vectors_save(from->vectors);
+    hlsnap__lx_tasks.current = to;
+    hlsnap__lx_top = to->top;
+    hlsnap__lx_fs_set(to->fs);
+    hlsnap__lx_vectors_load(to->vectors);
+    hlsnap__lx_switch(&from->sp, to->sp);
+}
+
+static bool hlsnap__lx_wait_bits(uint64_t channel, uint32_t bits, uint64_t until, bool input) {
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.current;
+    t->state = HLSNAP__LX_WAITS;
+    t->channel = channel;
+    t->bits = bits;
+    t->until = until < 1ull << 62 ? until : HLSNAP__LX_NEVER;
+    t->input = input;
+    t->turn = ++hlsnap__lx_tasks.turns;
+    hlsnap__lx_tasks.waiting++;
+    hlsnap__lx_schedule();
+    return t->woken;
+}
+static bool hlsnap__lx_wait(uint64_t channel, uint64_t until, bool input) {
+    return hlsnap__lx_wait_bits(channel, ~0u, until, input);
+}
+
+static uint64_t hlsnap__lx_wake_bits(uint64_t channel, uint64_t n, uint32_t bits) {
+    uint64_t woken = 0;
+    hlsnap__lx_thread *t;
+    if (!hlsnap__lx_tasks.waiting) return 0;
+    while (woken < n && (t = hlsnap__lx_oldest(HLSNAP__LX_WAITS, channel, bits)) != NULL) {
+        hlsnap__lx_resume(t, true);
+        woken++;
+    }
+    return woken;
+}
+static uint64_t hlsnap__lx_wake(uint64_t channel, uint64_t n) { return hlsnap__lx_wake_bits(channel, n, ~0u); }
+
+static int64_t hlsnap__lx_yield(void) {
+    hlsnap__lx_tasks.current->turn = ++hlsnap__lx_tasks.turns;
+    hlsnap__lx_schedule();
+    return 0;
+}
+
+/* The first thread's number is the process's, as programs that ask whether they are in it rely on, and changes with it. All others
+   are odd, which a process's never is, and stay. */
+static int64_t hlsnap__lx_gettid(void) {
+    return hlsnap__lx_tasks.current->tid ? (int64_t)hlsnap__lx_tasks.current->tid : hlsnap__lx_pid();
+}
+static int64_t hlsnap__lx_set_tid_address(uint64_t at) {
+    hlsnap__lx_tasks.current->clear_tid = at;
+    return hlsnap__lx_gettid();
+}
+
+static uint32_t hlsnap__lx_new_tid(void) {
+    uint32_t i, tid = hlsnap__lx_tasks.last_tid;
+    do { /* 22 bits, as Linux has them: libcs keep flags above */
+        tid = tid < 3 || tid >= 0x3fffff ? 3 : tid + 2;
+        for (i = 0; i < hlsnap__lx_tasks.slots; i++)
+            if (hlsnap__lx_tasks.of[i].state != HLSNAP__LX_UNUSED && hlsnap__lx_tasks.of[i].tid == tid) break;
+    } while (i < hlsnap__lx_tasks.slots);
+    return hlsnap__lx_tasks.last_tid = tid;
+}
+
+/* A slot with all that a thread needs; NULL = there is no room. */
+static hlsnap__lx_thread *hlsnap__lx_slot(void) {
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.of;
+    const hlsnap__lx_thread *end = t + HLSNAP__LX_THREADS;
+    while (t < end && t->state != HLSNAP__LX_UNUSED) t++;
+    if (t == end) return NULL;
+    if (!hlsnap__lx_tasks.of[0].vectors) /* a program without threads does without */
+        hlsnap__lx_tasks.of[0].vectors = (uint64_t)(uintptr_t)hlsnap__lx_pages(HLSNAP__LX_VECTORS);
+    if (!t->stack) {
+        t->vectors = (uint64_t)(uintptr_t)hlsnap__lx_pages(HLSNAP__LX_VECTORS + HLSNAP__LX_STACK);
+        if (t->vectors) t->stack = t->vectors + HLSNAP__LX_VECTORS + HLSNAP__LX_STACK;
+    }
+    if (!hlsnap__lx_tasks.of[0].vectors || !t->stack) return NULL;
+    if (t == hlsnap__lx_tasks.of + hlsnap__lx_tasks.slots) hlsnap__lx_tasks.slots++;
+    return t;
+}
+
+enum {
+    HLSNAP__LX_CLONE_VM = 0x100,
+    HLSNAP__LX_CLONE_SIGHAND = 0x800,
+    HLSNAP__LX_CLONE_THREAD = 0x10000,
+    HLSNAP__LX_CLONE_NEEDS = 0x10f00, /* also FS and FILES */
+    HLSNAP__LX_CLONE_SETTLS = 0x80000,
+    HLSNAP__LX_CLONE_PARENT_SETTID = 0x100000,
+    HLSNAP__LX_CLONE_CHILD_CLEARTID = 0x200000,
+    HLSNAP__LX_CLONE_CHILD_SETTID = 0x1000000,
+    HLSNAP__LX_CLONE_IGNORED = 0xc420ff /* the signal of its end, PTRACE, SYSVSEM, DETACHED, UNTRACED */
+};
+
+/* 0, or why there will be no such thread. */
+static int64_t hlsnap__lx_clone_flags(uint64_t flags, uint64_t tls) {
+    const uint64_t known = HLSNAP__LX_CLONE_NEEDS | HLSNAP__LX_CLONE_SETTLS | HLSNAP__LX_CLONE_PARENT_SETTID |
+                           HLSNAP__LX_CLONE_CHILD_CLEARTID | HLSNAP__LX_CLONE_CHILD_SETTID | HLSNAP__LX_CLONE_IGNORED;
+    if ((flags & HLSNAP__LX_CLONE_THREAD) && !(flags & HLSNAP__LX_CLONE_SIGHAND)) return -HLSNAP__LX_EINVAL;
+    if ((flags & HLSNAP__LX_CLONE_SIGHAND) && !(flags & HLSNAP__LX_CLONE_VM)) return -HLSNAP__LX_EINVAL;
+    if (~flags & HLSNAP__LX_CLONE_NEEDS || flags & ~known)
+        return hlsnap__lx_refuse(56, HLSNAP__LX_EPERM); /* a process, or something of its own */
+    if (flags & HLSNAP__LX_CLONE_SETTLS && tls >= 1ull << 47) return -HLSNAP__LX_EPERM;
+    return 0;
+}
+
+static int64_t hlsnap__lx_clone(const hlsnap__lx_frame *frame) {
+    const uint64_t flags = frame->rdi;
+    const int64_t refused = hlsnap__lx_clone_flags(flags, frame->r8);
+    hlsnap__lx_thread *t = refused ? NULL : hlsnap__lx_slot();
+    hlsnap__lx_frame *child;
+    if (!t) return refused ? refused : -HLSNAP__LX_EAGAIN;
+    t->tid = hlsnap__lx_new_tid();
+    t->clear_tid = flags & HLSNAP__LX_CLONE_CHILD_CLEARTID ? frame->r10 : 0;
+    t->fs = flags & HLSNAP__LX_CLONE_SETTLS ? frame->r8 : hlsnap__lx_fs_get();
+    t->top = t->stack;
+    hlsnap__lx_vectors_save(t->vectors);
+    child = (hlsnap__lx_frame *)(uintptr_t)(t->top - sizeof(*child));
+    hlsnap__lx_copy(child, frame, sizeof(*child));
+    if (frame->rsi) child->rsp = frame->rsi;
+    t->sp = t->top - sizeof(*child) - 7 * 8; /* what hlsnap__lx_switch takes: six registers, and where to */
+    hlsnap__lx_fill((void *)(uintptr_t)t->sp, 0, 6 * 8);
+    hlsnap__lx_put64(t->sp + 6 * 8, (uint64_t)(uintptr_t)hlsnap__lx_back);
+    if (flags & HLSNAP__LX_CLONE_PARENT_SETTID) hlsnap__lx_put32(frame->rdx, t->tid);
+    if (flags & HLSNAP__LX_CLONE_CHILD_SETTID) hlsnap__lx_put32(frame->r10, t->tid);
+    t->channel = t->alternate[0] = t->alternate[1] = 0;
+    t->bits = ~0u;
+    t->state = HLSNAP__LX_RUNS;
+    t->turn = ++hlsnap__lx_tasks.turns;
+    hlsnap__lx_tasks.living++;
+    return t->tid;
+}
+
+/* Libcs block signals before they make a thread, and hold no lock yet (musl's clone is called with one). When slots become few,
+   others get a turn there, who may be about to end: elsewhere they would have run meanwhile. */
+static void hlsnap__lx_make_room(void) {
+    if (hlsnap__lx_tasks.living > HLSNAP__LX_THREADS / 2) hlsnap__lx_yield();
+}
+
+/* The program ends with its last thread, and the status of its first. */
+static int64_t hlsnap__lx_thread_exit(int32_t status) {
+    hlsnap__lx_thread *t = hlsnap__lx_tasks.current;
+    if (!t->tid) hlsnap__lx_tasks.status = status;
+    if (hlsnap__lx_tasks.living == 1) {
+        hlsnap__lx_exit(hlsnap__lx_tasks.status);
+        return 0;
+    }
+    hlsnap__lx_tasks.living--;
+    if (t->clear_tid) {
+        hlsnap__lx_put32(t->clear_tid, 0);
+        hlsnap__lx_wake(t->clear_tid, 1);
+    }
+    /* What follows runs on its stack still: nothing takes the slot before another thread runs. */
+    t->state = HLSNAP__LX_UNUSED;
+    hlsnap__lx_schedule();
+    return 0;
+}
+
+/* ---- >>lx_futex: waiting for memory to change, and for time to pass ---- */
+
+enum {
+    HLSNAP__LX_FUTEX_WAIT,
+    HLSNAP__LX_FUTEX_WAKE,
+    HLSNAP__LX_FUTEX_REQUEUE = 3,
+    HLSNAP__LX_FUTEX_CMP_REQUEUE,
+    HLSNAP__LX_FUTEX_WAKE_OP,
+    HLSNAP__LX_FUTEX_WAIT_BITSET = 9,
+    HLSNAP__LX_FUTEX_WAKE_BITSET,
+    HLSNAP__LX_FUTEX_PRIVATE = 128,
+    HLSNAP__LX_FUTEX_REALTIME = 256
+};
+
+/* A point of time as that of the monotonic clock. */
+static uint64_t hlsnap__lx_at(uint64_t ns, bool real) {
+    uint64_t now;
+    if (ns == HLSNAP__LX_NEVER || !real) return ns;
+    now = hlsnap__lx_realtime();
+    return ns > now ? hlsnap__lx_in(ns - now) : 0;
+}
+
+static int64_t hlsnap__lx_futex_wait(uint64_t at, uint32_t value, uint32_t bits, uint64_t until) {
+    if (hlsnap__lx_get32(at) != value) return -HLSNAP__LX_EAGAIN;
+    return hlsnap__lx_wait_bits(at, bits, until, false) ? 0 : -HLSNAP__LX_ETIMEDOUT;
+}
+
+/* Linux wakes one where none or fewer are asked for. */
+static int64_t hlsnap__lx_futex_wake(uint64_t at, uint32_t n, uint32_t bits) {
+    return (int64_t)hlsnap__lx_wake_bits(at, (int32_t)n < 1 ? 1 : n, bits);
+}
+
+/* Wakes some; the next ones wait at another place from now on, behind those there. */
+static int64_t hlsnap__lx_futex_requeue(uint64_t at, int32_t wake, int32_t move, uint64_t to) {
+    const uint64_t newest = hlsnap__lx_tasks.turns;
+    int64_t n;
+    if (wake < 0 || move < 0) return -HLSNAP__LX_EINVAL;
+    n = (int64_t)hlsnap__lx_wake(at, (uint64_t)wake);
+    for (; move; move--, n++) {
+        hlsnap__lx_thread *t = hlsnap__lx_oldest(HLSNAP__LX_WAITS, at, ~0u);
+        if (!t || t->turn > newest) break;
+        t->channel = to;
+        t->turn = ++hlsnap__lx_tasks.turns;
+    }
+    return n;
+}
+
+static bool hlsnap__lx_futex_compare(uint32_t how, int32_t a, int32_t b) {
+    switch (how) {
+    case 0: return a == b;
+    case 1: return a != b;
+    case 2: return a < b;
+    case 3: return a <= b;
+    case 4: return a > b;
+    default: return a >= b;
+    }
+}
+
+/* code: 4 bits what to do to *at2 (the highest: with a power of two), 4 bits how to compare what it was, 12 bits with a sign
+   each of what to do it with and what to compare with. */
+static int64_t hlsnap__lx_futex_wake_op(uint64_t at, uint32_t n, uint64_t at2, uint32_t n2, uint32_t code) {
+    const uint32_t op = code >> 28 & 7, how = code >> 24 & 15, was = hlsnap__lx_get32(at2);
+    uint32_t arg = (uint32_t)((int32_t)(code << 8) >> 20);
+    int64_t woken;
+    if (code >> 31) arg = 1u << (arg & 31);
+    if (op > 4) return -HLSNAP__LX_ENOSYS;
+    hlsnap__lx_put32(at2, op == 0 ? arg : op == 1 ? was + arg : op == 2 ? was | arg : op == 3 ? was & ~arg : was ^ arg);
+    if (how > 5) return -HLSNAP__LX_ENOSYS;
+    woken = hlsnap__lx_futex_wake(at, n, ~0u);
+    if (hlsnap__lx_futex_compare(how, (int32_t)was, (int32_t)(code << 20) >> 20))
+        woken += hlsnap__lx_futex_wake(at2, n2, ~0u);
+    return woken;
+}
+
+/* timeout: for what neither waits nor wakes only, a second number. */
+static int64_t hlsnap__lx_futex(uint64_t at, uint32_t op, uint32_t value, uint64_t timeout, uint64_t at2,
+                                uint32_t value3) {
+    const uint32_t what = op & ~(uint32_t)(HLSNAP__LX_FUTEX_PRIVATE | HLSNAP__LX_FUTEX_REALTIME);
+    const bool waits = what == HLSNAP__LX_FUTEX_WAIT || what == HLSNAP__LX_FUTEX_WAIT_BITSET,
+               real = op & HLSNAP__LX_FUTEX_REALTIME;
+    const bool two = what >= HLSNAP__LX_FUTEX_REQUEUE && what <= HLSNAP__LX_FUTEX_WAKE_OP;
+    const uint64_t ns = waits ? hlsnap__lx_timespec(timeout, 1) : 0;
+    if (ns == HLSNAP__LX_MALFORMED) return -HLSNAP__LX_EINVAL;
+    if (real && what != HLSNAP__LX_FUTEX_WAIT_BITSET) return -HLSNAP__LX_ENOSYS;
+    if ((waits || two || what == HLSNAP__LX_FUTEX_WAKE || what == HLSNAP__LX_FUTEX_WAKE_BITSET) &&
+        (at % 4 || (two && at2 % 4)))
+        return -HLSNAP__LX_EINVAL;
+    switch (what) {
+    case HLSNAP__LX_FUTEX_WAIT: return hlsnap__lx_futex_wait(at, value, ~0u, hlsnap__lx_in(ns));
+    case HLSNAP__LX_FUTEX_WAIT_BITSET:
+        return value3 ? hlsnap__lx_futex_wait(at, value, value3, hlsnap__lx_at(ns, real)) : -HLSNAP__LX_EINVAL;
+    case HLSNAP__LX_FUTEX_WAKE: return hlsnap__lx_futex_wake(at, value, ~0u);
+    case HLSNAP__LX_FUTEX_WAKE_BITSET: return value3 ? hlsnap__lx_futex_wake(at, value, value3) : -HLSNAP__LX_EINVAL;
+    case HLSNAP__LX_FUTEX_CMP_REQUEUE:
+        if ((int32_t)value < 0 || (int32_t)timeout < 0) return -HLSNAP__LX_EINVAL;
+        if (hlsnap__lx_get32(at) != value3) return -HLSNAP__LX_EAGAIN;
+        return hlsnap__lx_futex_requeue(at, (int32_t)value, (int32_t)timeout, at2);
+    case HLSNAP__LX_FUTEX_REQUEUE: return hlsnap__lx_futex_requeue(at, (int32_t)value, (int32_t)timeout, at2);
+    case HLSNAP__LX_FUTEX_WAKE_OP: return hlsnap__lx_futex_wake_op(at, value, at2, (uint32_t)timeout, value3);
+    default: return -HLSNAP__LX_ENOSYS;
+    }
+}
+
+#define HLSNAP__LX_SLEEP 1u /* a channel that nobody wakes: no futex can be there */
+
+/* flags: 1 = request is a point of time. A sleep of no time is a turn for others. */
+static int64_t hlsnap__lx_nanosleep(uint64_t clock, uint64_t flags, uint64_t request) {
+    uint64_t ns;
+    if (clock == 10 || clock > 11) return -HLSNAP__LX_EINVAL;
+    if (clock >= 3 && clock <= 6) return -HLSNAP__LX_EOPNOTSUPP; /* a thread's, the raw and the coarse ones */
+    if (clock == 8 || clock == 9) return -HLSNAP__LX_EPERM;      /* they would wake the machine */
+    if (!request) return -HLSNAP__LX_EFAULT;
+    ns = hlsnap__lx_timespec(request, 1);
+    if (ns == HLSNAP__LX_MALFORMED) return -HLSNAP__LX_EINVAL;
+    hlsnap__lx_wait(HLSNAP__LX_SLEEP,
+                    flags & 1 ? hlsnap__lx_at(ns, hlsnap__lx_clock_is_real(clock)) : hlsnap__lx_in(ns), false);
+    return 0;
+}
+
+/* For a signal, of which none comes; timeout: a struct timespec, 0 = none. */
+static int64_t hlsnap__lx_pause(uint64_t timeout) {
+    const uint64_t ns = hlsnap__lx_timespec(timeout, 1);
+    if (ns == HLSNAP__LX_MALFORMED) return -HLSNAP__LX_EINVAL;
+    hlsnap__lx_wait(HLSNAP__LX_SLEEP, hlsnap__lx_in(ns), false);
+    return -HLSNAP__LX_EAGAIN;
+}
+
+/* ---- >>lx_streams: pipes and eventfds ---- */
+
+#define HLSNAP__LX_PIPES 256u
+#define HLSNAP__LX_EVENTS 256u
+#define HLSNAP__LX_PIPE_PAGES 16u
+#define HLSNAP__LX_PIPE_SIZE 65536u
+#define HLSNAP__LX_PIPE_BUF 4096u /* so many bytes are written in one piece or not at all */
+
+typedef struct hlsnap__lx_list { /* of watches, see >>lx_polling */
+    struct hlsnap__lx_watch *first, *last;
+} hlsnap__lx_list;
+
+typedef struct hlsnap__lx_pipe_state {
+    uint8_t *pages[HLSNAP__LX_PIPE_PAGES]; /* a ring; each is got when a byte first goes there */
+    uint32_t at, size;                     /* of the oldest byte; bytes that are in it */
+    bool readers, writers;                 /* the ends that are open */
+    hlsnap__lx_list in, out;
+} hlsnap__lx_pipe_state;
+
+typedef struct hlsnap__lx_event {
+    uint64_t count;
+    bool used, semaphore;
+    hlsnap__lx_list watches;
+} hlsnap__lx_event;
+
+static struct hlsnap__lx_streams {
+    hlsnap__lx_pipe_state pipes[HLSNAP__LX_PIPES];
+    hlsnap__lx_event events[HLSNAP__LX_EVENTS];
+} hlsnap__lx_streams;
+
+/* Of >>lx_polling: something happened to an object that may make it ready, for what mask says (0: anything). */
+static void hlsnap__lx_happened(hlsnap__lx_list *watches, uint32_t mask);
+static uint32_t hlsnap__lx_epoll_ready(uint32_t object);
+static void hlsnap__lx_epoll_close(uint32_t object);
+static void hlsnap__lx_unwatch(const hlsnap__lx_open *o);
+
+/* The channels of a pipe's readers and writers, and of an event's. */
+static uint64_t hlsnap__lx_in_channel(const hlsnap__lx_list *l) { return (uint64_t)(uintptr_t)l; }
+static uint64_t hlsnap__lx_out_channel(const hlsnap__lx_list *l) { return (uint64_t)(uintptr_t)l + 1; }
+
+static int64_t hlsnap__lx_pipe(uint64_t to, uint64_t flags) {
+    uint32_t i = 0;
+    int64_t in, out;
+    hlsnap__lx_pipe_state *p = hlsnap__lx_streams.pipes;
+    if (flags & ~(uint64_t)(HLSNAP__LX_O_CLOEXEC | HLSNAP__LX_O_NONBLOCK))
+        return -HLSNAP__LX_EINVAL; /* O_DIRECT among them */
+    while (i < HLSNAP__LX_PIPES && (p[i].readers || p[i].writers)) i++;
+    if (i == HLSNAP__LX_PIPES) return -HLSNAP__LX_ENFILE;
+    in = hlsnap__lx_fd_add(HLSNAP__LX_PIPE_READ, i, flags);
+    if (in < 0) return in;
+    p[i].readers = true; /* before the other end can fail: its close must find it */
+    out = hlsnap__lx_fd_add(HLSNAP__LX_PIPE_WRITE, i, flags | HLSNAP__LX_O_WRONLY);
+    if (out < 0) {
+        hlsnap__lx_close((int32_t)in);
+        return out;
+    }
+    p[i].writers = true;
+    hlsnap__lx_put32(to, (uint32_t)in);
+    hlsnap__lx_put32(to + 4, (uint32_t)out);
+    return 0;
+}
+
+/* How many of n bytes may be written now. */
+static uint64_t hlsnap__lx_pipe_room(const hlsnap__lx_pipe_state *p, uint64_t n) {
+    const uint32_t room = HLSNAP__LX_PIPE_SIZE - p->size;
+    return n <= HLSNAP__LX_PIPE_BUF && n > room ? 0 : hlsnap__lx_min(n, room);
+}
+/* Whether any write can go on: whoever waits to write is woken when it becomes so, and not for less. */
+static bool hlsnap__lx_pipe_writable(const hlsnap__lx_pipe_state *p) {
+    return HLSNAP__LX_PIPE_SIZE - p->size >= HLSNAP__LX_PIPE_BUF;
+}
+
+/* Moves bytes that are there, or for which there is room. Less than n: no memory for a page. */
+static uint64_t hlsnap__lx_pipe_put(hlsnap__lx_pipe_state *p, uint64_t from, uint64_t n) {
+    uint64_t done = 0;
+    while (done < n) {
+        const uint32_t at = (p->at + p->size) % HLSNAP__LX_PIPE_SIZE, in_page = at % HLSNAP__LX_PIPE_BUF;
+        const uint32_t k = (uint32_t)hlsnap__lx_min(n - done, HLSNAP__LX_PIPE_BUF - in_page);
+        uint8_t **page = p->pages + at / HLSNAP__LX_PIPE_BUF;
+        if (!*page) *page = (uint8_t *)hlsnap__lx_pages(HLSNAP__LX_PIPE_BUF);
+        if (!*page) break;
+        hlsnap__lx_copy(*page + in_page, (const void *)(uintptr_t)(from + done), k);
+        p->size += k;
+        done += k;
+    }
+    return done;
+}
+static uint64_t hlsnap__lx_pipe_get(hlsnap__lx_pipe_state *p, uint64_t to, uint64_t n) {
+    uint64_t done = 0;
+    n = hlsnap__lx_min(n, p->size);
+    while (done < n) {
+        const uint32_t in_page = p->at % HLSNAP__LX_PIPE_BUF,
+                       k = (uint32_t)hlsnap__lx_min(n - done, HLSNAP__LX_PIPE_BUF - in_page);
+        hlsnap__lx_copy((void *)(uintptr_t)(to + done), p->pages[p->at / HLSNAP__LX_PIPE_BUF] + in_page, k);
+        p->at = (p->at + k) % HLSNAP__LX_PIPE_SIZE;
+        p->size -= k;
+        done += k;
+    }
+    if (!p->size) p->at = 0; /* a pipe that carries little keeps to one page */
+    return done;
+}
+
+static int64_t hlsnap__lx_pipe_read(hlsnap__lx_pipe_state *p, bool wait, uint64_t to, uint64_t n) {
+    const uint64_t in = hlsnap__lx_in_channel(&p->in);
+    bool was_full;
+    if (!n) return 0;
+    while (!p->size) {
+        if (!p->writers) return 0;
+        if (!wait) return -HLSNAP__LX_EAGAIN;
+        hlsnap__lx_wait(in, HLSNAP__LX_NEVER, false);
+    }
+    was_full = !hlsnap__lx_pipe_writable(p);
+    n = hlsnap__lx_pipe_get(p, to, n);
+    if (p->size) hlsnap__lx_wake(in, 1);
+    if (was_full && hlsnap__lx_pipe_writable(p)) {
+        hlsnap__lx_wake(hlsnap__lx_out_channel(&p->in), 1);
+        hlsnap__lx_happened(&p->out, HLSNAP__LX_POLLOUT);
+    }
+    return (int64_t)n;
+}
+
+/* Writers wake one another, as readers do: one is woken for what is new, and the next for what that leaves. */
+static int64_t hlsnap__lx_pipe_write(hlsnap__lx_pipe_state *p, bool wait, uint64_t from, uint64_t n) {
+    const uint64_t out = hlsnap__lx_out_channel(&p->in);
+    int64_t why = 0;
+    uint64_t done = 0, moved;
+    while (done < n && !why) {
+        const uint64_t k = hlsnap__lx_pipe_room(p, n - done);
+        if (!p->readers)
+            why = -HLSNAP__LX_EPIPE;
+        else if (!k && !wait)
+            why = -HLSNAP__LX_EAGAIN;
+        if (why) break;
+        if (!k) {
+            hlsnap__lx_wait(out, HLSNAP__LX_NEVER, false);
+            continue;
+        }
+        moved = hlsnap__lx_pipe_put(p, from + done, k);
+        if (moved < k) why = -HLSNAP__LX_ENOMEM;
+        if (!moved) break;
+        done += moved;
+        hlsnap__lx_wake(hlsnap__lx_in_channel(&p->in), 1);
+        hlsnap__lx_happened(&p->in, HLSNAP__LX_POLLIN);
+    }
+    if (p->readers && hlsnap__lx_pipe_writable(p)) hlsnap__lx_wake(out, 1);
+    return done ? (int64_t)done : why;
+}
+
+static void hlsnap__lx_pipe_close(hlsnap__lx_pipe_state *p, bool reader) {
+    uint32_t i;
+    if (reader)
+        p->readers = false;
+    else
+        p->writers = false;
+    hlsnap__lx_wake(reader ? hlsnap__lx_out_channel(&p->in) : hlsnap__lx_in_channel(&p->in), UINT64_MAX);
+    hlsnap__lx_happened(reader ? &p->out : &p->in, 0);
+    if (p->readers || p->writers) return;
+    for (i = 0; i < HLSNAP__LX_PIPE_PAGES; i++) hlsnap__lx_pages_free(p->pages[i], HLSNAP__LX_PIPE_BUF);
+    hlsnap__lx_fill(p, 0, sizeof(*p));
+}
+
+static uint32_t hlsnap__lx_if(bool is, uint32_t mask) { return is ? mask : 0; }
+static uint32_t hlsnap__lx_pipe_ready(const hlsnap__lx_pipe_state *p, bool reader) {
+    if (reader) return hlsnap__lx_if(p->size, HLSNAP__LX_POLLIN) | hlsnap__lx_if(!p->writers, HLSNAP__LX_POLLHUP);
+    return hlsnap__lx_if(hlsnap__lx_pipe_writable(p), HLSNAP__LX_POLLOUT) |
+           hlsnap__lx_if(!p->readers, HLSNAP__LX_POLLERR);
+}
+
+static int64_t hlsnap__lx_eventfd(uint64_t value, uint64_t flags) {
+    uint32_t i = 0;
+    hlsnap__lx_event *e = hlsnap__lx_streams.events;
+    int64_t fd;
+    if (flags & ~(uint64_t)(HLSNAP__LX_O_CLOEXEC | HLSNAP__LX_O_NONBLOCK | 1)) return -HLSNAP__LX_EINVAL;
+    while (i < HLSNAP__LX_EVENTS && e[i].used) i++;
+    if (i == HLSNAP__LX_EVENTS) return -HLSNAP__LX_ENFILE;
+    fd = hlsnap__lx_fd_add(HLSNAP__LX_EVENT, i, (flags & ~1ull) | HLSNAP__LX_O_RDWR);
+    if (fd < 0) return fd;
+    e[i].used = true;
+    e[i].semaphore = flags & 1;
+    e[i].count = (uint32_t)value;
+    return fd;
+}
+
+static int64_t hlsnap__lx_event_read(hlsnap__lx_event *e, bool wait, uint64_t to, uint64_t n) {
+    uint64_t value;
+    if (n < 8) return -HLSNAP__LX_EINVAL;
+    while (!e->count) {
+        if (!wait) return -HLSNAP__LX_EAGAIN;
+        hlsnap__lx_wait(hlsnap__lx_in_channel(&e->watches), HLSNAP__LX_NEVER, false);
+    }
+    value = e->semaphore ? 1 : e->count;
+    e->count -= value;
+    hlsnap__lx_put64(to, value);
+    if (e->count) hlsnap__lx_wake(hlsnap__lx_in_channel(&e->watches), 1);
+    hlsnap__lx_wake(hlsnap__lx_out_channel(&e->watches), UINT64_MAX); /* each knows whether its number fits */
+    hlsnap__lx_happened(&e->watches, HLSNAP__LX_POLLOUT);
+    return 8;
+}
+
+static int64_t hlsnap__lx_event_write(hlsnap__lx_event *e, bool wait, uint64_t from, uint64_t n) {
+    uint64_t value;
+    if (n < 8) return -HLSNAP__LX_EINVAL;
+    value = hlsnap__lx_get64(from);
+    if (value == UINT64_MAX) return -HLSNAP__LX_EINVAL;
+    while (UINT64_MAX - e->count <= value) {
+        if (!wait) return -HLSNAP__LX_EAGAIN;
+        hlsnap__lx_wait(hlsnap__lx_out_channel(&e->watches), HLSNAP__LX_NEVER, false);
+    }
+    e->count += value;
+    if (e->count) hlsnap__lx_wake(hlsnap__lx_in_channel(&e->watches), 1);
+    hlsnap__lx_happened(&e->watches, HLSNAP__LX_POLLIN);
+    return 8;
+}
+
+static uint32_t hlsnap__lx_event_ready(const hlsnap__lx_event *e) {
+    return hlsnap__lx_if(e->count, HLSNAP__LX_POLLIN) | hlsnap__lx_if(e->count < UINT64_MAX - 1, HLSNAP__LX_POLLOUT);
+}
+
+/* The description stays until the call is over, whatever other threads close meanwhile. */
+static int64_t hlsnap__lx_stream_read(hlsnap__lx_open *o, uint64_t to, uint64_t n) {
+    const bool wait = !(o->flags & HLSNAP__LX_O_NONBLOCK);
+    int64_t r;
+    o->refs++;
+    switch (o->kind) {
+    case HLSNAP__LX_PIPE_READ: r = hlsnap__lx_pipe_read(hlsnap__lx_streams.pipes + o->object, wait, to, n); break;
+    case HLSNAP__LX_EVENT: r = hlsnap__lx_event_read(hlsnap__lx_streams.events + o->object, wait, to, n); break;
+    case HLSNAP__LX_PIPE_WRITE: r = -HLSNAP__LX_EBADF; break;
+    default: r = -HLSNAP__LX_EINVAL;
+    }
+    hlsnap__lx_open_put(o);
+    return r;
+}
+static int64_t hlsnap__lx_stream_write(hlsnap__lx_open *o, uint64_t from, uint64_t n) {
+    const bool wait = !(o->flags & HLSNAP__LX_O_NONBLOCK);
+    int64_t r;
+    o->refs++;
+    switch (o->kind) {
+    case HLSNAP__LX_PIPE_WRITE: r = hlsnap__lx_pipe_write(hlsnap__lx_streams.pipes + o->object, wait, from, n); break;
+    case HLSNAP__LX_EVENT: r = hlsnap__lx_event_write(hlsnap__lx_streams.events + o->object, wait, from, n); break;
+    case HLSNAP__LX_PIPE_READ: r = -HLSNAP__LX_EBADF; break;
+    default: r = -HLSNAP__LX_EINVAL;
+    }
+    hlsnap__lx_open_put(o);
+    return r;
+}
+
+/* Of any description; its number may be another's at once. */
+static void hlsnap__lx_stream_close(hlsnap__lx_open *o) {
+    hlsnap__lx_unwatch(o);
+    switch (o->kind) {
+    case HLSNAP__LX_PIPE_READ: hlsnap__lx_pipe_close(hlsnap__lx_streams.pipes + o->object, true); break;
+    case HLSNAP__LX_PIPE_WRITE: hlsnap__lx_pipe_close(hlsnap__lx_streams.pipes + o->object, false); break;
+    case HLSNAP__LX_EVENT: hlsnap__lx_fill(hlsnap__lx_streams.events + o->object, 0, sizeof(hlsnap__lx_event)); break;
+    case HLSNAP__LX_EPOLL: hlsnap__lx_epoll_close(o->object); break;
+    default: break;
+    }
+}
+
+static uint32_t hlsnap__lx_stream_ready(const hlsnap__lx_open *o) {
+    switch (o->kind) {
+    case HLSNAP__LX_PIPE_READ: return hlsnap__lx_pipe_ready(hlsnap__lx_streams.pipes + o->object, true);
+    case HLSNAP__LX_PIPE_WRITE: return hlsnap__lx_pipe_ready(hlsnap__lx_streams.pipes + o->object, false);
+    case HLSNAP__LX_EVENT: return hlsnap__lx_event_ready(hlsnap__lx_streams.events + o->object);
+    case HLSNAP__LX_EPOLL: return hlsnap__lx_epoll_ready(o->object);
+    default: return 0;
+    }
+}
+
+/* Bytes that can be read, for FIONREAD. */
+static uint32_t hlsnap__lx_stream_size(const hlsnap__lx_open *o) {
+    return o->kind == HLSNAP__LX_PIPE_READ || o->kind == HLSNAP__LX_PIPE_WRITE
+               ? hlsnap__lx_streams.pipes[o->object].size
+               : 0;
+}
+
+/* ---- >>lx_polling: poll, select, epoll ---- */
+
+#define HLSNAP__LX_EPOLLS 64u
+#define HLSNAP__LX_WATCHES 1024u /* in an epoll */
+enum {
+    HLSNAP__LX_POLLRDNORM = 0x40,
+    HLSNAP__LX_POLLWRNORM = 0x100,
+    HLSNAP__LX_POLLALWAYS = HLSNAP__LX_POLLERR | HLSNAP__LX_POLLHUP
+};
+
+typedef struct hlsnap__lx_watch { /* a descriptor in an epoll */
+    const hlsnap__lx_open *open;
+    struct hlsnap__lx_epoll *epoll;
+    struct hlsnap__lx_watch *same_fd; /* another description that had the number, too, and is open still */
+    struct {
+        struct hlsnap__lx_watch *next, *prev;
+    } in[2]; /* of the object's watches; of what may be ready */
+    uint64_t data;
+    uint32_t events; /* 0 but for what is no event: it was reported, and once was enough */
+    int32_t fd;
+    bool queued;
+} hlsnap__lx_watch;
+
+typedef struct hlsnap__lx_epoll {
+    hlsnap__lx_watch **by_fd; /* pages; NULL = unused */
+    uint32_t num, nested;     /* watches; those that are epolls */
+    hlsnap__lx_list ready;    /* what may be ready, in the order in which it became so */
+    hlsnap__lx_list watches;  /* of this one, by others */
+} hlsnap__lx_epoll;
+
+static struct hlsnap__lx_polling {
+    hlsnap__lx_epoll epolls[HLSNAP__LX_EPOLLS];
+    hlsnap__lx_list input, output; /* watches of standard input; of output, which is always ready */
+    uint64_t channel;              /* its address is where poll and select wait */
+} hlsnap__lx_polling;
+
+static void hlsnap__lx_list_add(hlsnap__lx_list *l, hlsnap__lx_watch *w, int which) {
+    w->in[which].next = NULL;
+    w->in[which].prev = l->last;
+    if (l->last)
+        l->last->in[which].next = w;
+    else
+        l->first = w;
+    l->last = w;
+}
+static void hlsnap__lx_list_remove(hlsnap__lx_list *l, hlsnap__lx_watch *w, int which) {
+    if (w->in[which].prev)
+        w->in[which].prev->in[which].next = w->in[which].next;
+    else
+        l->first = w->in[which].next;
+    if (w->in[which].next)
+        w->in[which].next->in[which].prev = w->in[which].prev;
+    else
+        l->last = w->in[which].prev;
+}
+
+/* Where an object's watches are; NULL = it cannot be watched. */
+static hlsnap__lx_list *hlsnap__lx_watches(const hlsnap__lx_open *o) {
+    switch (o->kind) {
+    case HLSNAP__LX_INPUT: return &hlsnap__lx_polling.input;
+    case HLSNAP__LX_OUTPUT: return &hlsnap__lx_polling.output;
+    case HLSNAP__LX_PIPE_READ: return &hlsnap__lx_streams.pipes[o->object].in;
+    case HLSNAP__LX_PIPE_WRITE: return &hlsnap__lx_streams.pipes[o->object].out;
+    case HLSNAP__LX_EVENT: return &hlsnap__lx_streams.events[o->object].watches;
+    case HLSNAP__LX_EPOLL: return &hlsnap__lx_polling.epolls[o->object].watches;
+    default: return NULL;
+    }
+}
+
+static void hlsnap__lx_poke(void) { hlsnap__lx_wake((uint64_t)(uintptr_t)&hlsnap__lx_polling.channel, UINT64_MAX); }
+
+/* As hlsnap__lx_ready, with the other names that the same things have. */
+static uint32_t hlsnap__lx_ready_all(const hlsnap__lx_open *o) {
+    const uint32_t is = hlsnap__lx_ready(o);
+    if (o->kind == HLSNAP__LX_EVENT) return is; /* which has them not */
+    return is | hlsnap__lx_if(is & HLSNAP__LX_POLLIN, HLSNAP__LX_POLLRDNORM) |
+           hlsnap__lx_if(is & HLSNAP__LX_POLLOUT, HLSNAP__LX_POLLWRNORM);
+}
+
+/* A watch goes where its epoll looks, and one who waits there wakes up. */
+static void hlsnap__lx_watch_queue(hlsnap__lx_watch *w) {
+    if (!w->queued) hlsnap__lx_list_add(&w->epoll->ready, w, 1);
+    w->queued = true;
+    hlsnap__lx_wake((uint64_t)(uintptr_t)w->epoll, 1);
+}
+static void hlsnap__lx_watch_unqueue(hlsnap__lx_watch *w) {
+    if (w->queued) hlsnap__lx_list_remove(&w->epoll->ready, w, 1);
+    w->queued = false;
+}
+
+/* Epolls among the watches' owners are watched by epolls that nobody watches: two steps are all. */
+static void hlsnap__lx_happened(hlsnap__lx_list *watches, uint32_t mask) {
+    hlsnap__lx_watch *w, *v;
+    if (mask & HLSNAP__LX_POLLIN) mask |= HLSNAP__LX_POLLRDNORM;
+    if (mask & HLSNAP__LX_POLLOUT) mask |= HLSNAP__LX_POLLWRNORM;
+    for (w = watches->first; w; w = w->in[0].next) {
+        if (!(w->events & 0xffff) || (mask && !(w->events & mask))) continue;
+        hlsnap__lx_watch_queue(w);
+        for (v = w->epoll->watches.first; v; v = v->in[0].next)
+            if (v->events & (HLSNAP__LX_POLLIN | HLSNAP__LX_POLLRDNORM)) hlsnap__lx_watch_queue(v);
+    }
+    hlsnap__lx_poke();
+}
+
+/* After standard input was waited for. */
+static void hlsnap__lx_input_came(void) { hlsnap__lx_happened(&hlsnap__lx_polling.input, HLSNAP__LX_POLLIN); }
+
+static uint32_t hlsnap__lx_watch_ready(const hlsnap__lx_watch *w) {
+    return hlsnap__lx_ready_all(w->open) & w->events & 0xffff;
+}
+
+/* Whether something in it is ready; what is not any more leaves the list. */
+static uint32_t hlsnap__lx_epoll_ready(uint32_t object) {
+    hlsnap__lx_epoll *e = hlsnap__lx_polling.epolls + object;
+    while (e->ready.first && !hlsnap__lx_watch_ready(e->ready.first)) hlsnap__lx_watch_unqueue(e->ready.first);
+    return e->ready.first ? HLSNAP__LX_POLLIN : 0;
+}
+
+static void hlsnap__lx_watch_remove(hlsnap__lx_watch *w) {
+    hlsnap__lx_watch **at = w->epoll->by_fd + w->fd;
+    hlsnap__lx_watch_unqueue(w);
+    hlsnap__lx_list_remove(hlsnap__lx_watches(w->open), w, 0);
+    while (*at != w) at = &(*at)->same_fd;
+    *at = w->same_fd;
+    w->epoll->num--;
+    w->epoll->nested -= w->open->kind == HLSNAP__LX_EPOLL;
+    hlsnap__lx_release(w, sizeof(*w));
+}
+
+static void hlsnap__lx_unwatch(const hlsnap__lx_open *o) {
+    hlsnap__lx_list *l = hlsnap__lx_watches(o);
+    hlsnap__lx_watch *w = l ? l->first : NULL, *next;
+    for (; w; w = next) {
+        next = w->in[0].next;
+        if (w->open == o) hlsnap__lx_watch_remove(w);
+    }
+}
+
+static int64_t hlsnap__lx_epoll_create(uint64_t flags) {
+    uint32_t i = 0;
+    int64_t fd;
+    hlsnap__lx_epoll *e = hlsnap__lx_polling.epolls;
+    if (flags & ~(uint64_t)HLSNAP__LX_O_CLOEXEC) return -HLSNAP__LX_EINVAL;
+    while (i < HLSNAP__LX_EPOLLS && e[i].by_fd) i++;
+    if (i == HLSNAP__LX_EPOLLS) return -HLSNAP__LX_EMFILE;
+    e[i].by_fd = (hlsnap__lx_watch **)hlsnap__lx_pages(HLSNAP__LX_FDS * sizeof(hlsnap__lx_watch *));
+    if (!e[i].by_fd) return -HLSNAP__LX_ENOMEM;
+    fd = hlsnap__lx_fd_add(HLSNAP__LX_EPOLL, i, flags | HLSNAP__LX_O_RDWR);
+    if (fd < 0) hlsnap__lx_epoll_close(i);
+    return fd;
+}
+
+static void hlsnap__lx_epoll_close(uint32_t object) {
+    hlsnap__lx_epoll *e = hlsnap__lx_polling.epolls + object;
+    uint32_t i;
+    for (i = 0; i < HLSNAP__LX_FDS && e->num; i++)
+        while (e->by_fd[i]) hlsnap__lx_watch_remove(e->by_fd[i]);
+    hlsnap__lx_pages_free(e->by_fd, HLSNAP__LX_FDS * sizeof(hlsnap__lx_watch *));
+    hlsnap__lx_fill(e, 0, sizeof(*e));
+}
+
+enum {
+    HLSNAP__LX_EPOLL_ADD = 1,
+    HLSNAP__LX_EPOLL_DEL,
+    HLSNAP__LX_EPOLL_MOD,
+    HLSNAP__LX_EPOLL_EXCLUSIVE = 1 << 28,
+    HLSNAP__LX_EPOLL_ONESHOT = 1 << 30
+};
+#define HLSNAP__LX_EPOLL_EDGE 0x80000000u
+
+/* Events as the program wants them from now on, which may be there already. */
+static void hlsnap__lx_watch_set(hlsnap__lx_watch *w, uint64_t event) {
+    w->events = hlsnap__lx_get32(event) | HLSNAP__LX_POLLALWAYS;
+    w->data = hlsnap__lx_get64(event + 4);
+    if (!hlsnap__lx_watch_ready(w)) return;
+    hlsnap__lx_watch_queue(w);
+    hlsnap__lx_happened(&w->epoll->watches, HLSNAP__LX_POLLIN);
+}
+
+static int64_t hlsnap__lx_watch_add(hlsnap__lx_epoll *e, const hlsnap__lx_open *o, int32_t fd, uint64_t event) {
+    const uint32_t events = hlsnap__lx_get32(event);
+    hlsnap__lx_watch *w;
+    /* Of what else there is, only IN, OUT, ERR, HUP, EPOLLWAKEUP and EDGE go with EXCLUSIVE. */
+    if (events & HLSNAP__LX_EPOLL_EXCLUSIVE &&
+        (o->kind == HLSNAP__LX_EPOLL || events & ~(HLSNAP__LX_EPOLL_EDGE | 3u << 28 | 0x1du)))
+        return -HLSNAP__LX_EINVAL;
+    if (o->kind == HLSNAP__LX_EPOLL && (e->watches.first || hlsnap__lx_polling.epolls[o->object].nested))
+        return -HLSNAP__LX_ELOOP;
+    if (e->num == HLSNAP__LX_WATCHES) return -HLSNAP__LX_ENOSPC;
+    w = (hlsnap__lx_watch *)hlsnap__lx_alloc(sizeof(*w));
+    if (!w) return -HLSNAP__LX_ENOMEM;
+    w->open = o;
+    w->epoll = e;
+    w->fd = fd;
+    w->same_fd = e->by_fd[fd];
+    e->by_fd[fd] = w;
+    e->num++;
+    e->nested += o->kind == HLSNAP__LX_EPOLL;
+    hlsnap__lx_list_add(hlsnap__lx_watches(o), w, 0);
+    hlsnap__lx_watch_set(w, event);
+    return 0;
+}
+
+static int64_t hlsnap__lx_epoll_ctl(int32_t epoll, uint64_t op, int32_t fd, uint64_t event) {
+    const hlsnap__lx_open *of = hlsnap__lx_fd(epoll), *o = hlsnap__lx_fd(fd);
+    hlsnap__lx_epoll *e;
+    hlsnap__lx_watch *w;
+    if (!of || !o) return -HLSNAP__LX_EBADF;
+    if (!hlsnap__lx_watches(o)) return -HLSNAP__LX_EPERM;
+    if (of == o || of->kind != HLSNAP__LX_EPOLL) return -HLSNAP__LX_EINVAL;
+    e = hlsnap__lx_polling.epolls + of->object;
+    for (w = e->by_fd[fd]; w && w->open != o;) w = w->same_fd;
+    switch (op) {
+    case HLSNAP__LX_EPOLL_ADD: return w ? -HLSNAP__LX_EEXIST : hlsnap__lx_watch_add(e, o, fd, event);
+    case HLSNAP__LX_EPOLL_DEL:
+        if (!w) return -HLSNAP__LX_ENOENT;
+        hlsnap__lx_watch_remove(w);
+        return 0;
+    case HLSNAP__LX_EPOLL_MOD:
+        if (!w) return -HLSNAP__LX_ENOENT;
+        if ((w->events | hlsnap__lx_get32(event)) & HLSNAP__LX_EPOLL_EXCLUSIVE) return -HLSNAP__LX_EINVAL;
+        hlsnap__lx_watch_set(w, event);
+        return 0;
+    default: return -HLSNAP__LX_EINVAL;
+    }
+}
+
+/* Reports what is ready, each at most once. What stays ready goes behind what did not fit: all get their turn. */
+static int32_t hlsnap__lx_epoll_take(hlsnap__lx_epoll *e, uint64_t to, int32_t most) {
+    const hlsnap__lx_watch *last = e->ready.last;
+    int32_t n = 0;
+    bool more = last != NULL;
+    while (more && n < most) {
+        hlsnap__lx_watch *w = e->ready.first;
+        const uint32_t is = hlsnap__lx_watch_ready(w);
+        more = w != last;
+        hlsnap__lx_watch_unqueue(w);
+        if (!is) continue;
+        hlsnap__lx_put32(to + 12 * (uint64_t)n, is);
+        hlsnap__lx_put64(to + 12 * (uint64_t)n + 4, w->data);
+        n++;
+        if (w->events & HLSNAP__LX_EPOLL_ONESHOT)
+            w->events &= ~0xffffu;
+        else if (!(w->events & HLSNAP__LX_EPOLL_EDGE)) {
+            hlsnap__lx_list_add(&e->ready, w, 1);
+            w->queued = true;
+        }
+    }
+    if (n && e->ready.first)
+        hlsnap__lx_wake((uint64_t)(uintptr_t)e, 1); /* there may be something for another thread, too */
+    return n;
+}
+
+/* Whether one who waits there waits for standard input: directly, or by an epoll in it. */
+static bool hlsnap__lx_epoll_input(const hlsnap__lx_epoll *e) {
+    const hlsnap__lx_watch *w = hlsnap__lx_polling.input.first, *v;
+    if (!w || hlsnap__lx_input_ready()) return false;
+    for (; w; w = w->in[0].next) {
+        if (!(w->events & HLSNAP__LX_POLLIN)) continue;
+        if (w->epoll == e) return true;
+        for (v = w->epoll->watches.first; v; v = v->in[0].next)
+            if (v->epoll == e && (v->events & HLSNAP__LX_POLLIN)) return true;
+    }
+    return false;
+}
+
+static int64_t hlsnap__lx_epoll_wait_ns(int32_t epoll, uint64_t to, int32_t most, uint64_t ns) {
+    hlsnap__lx_open *o = hlsnap__lx_fd(epoll);
+    const uint64_t until = ns && ns < HLSNAP__LX_MALFORMED ? hlsnap__lx_in(ns) : ns;
+    hlsnap__lx_epoll *e;
+    int32_t n;
+    bool waits = ns != 0;
+    if (ns == HLSNAP__LX_MALFORMED || most <= 0 || most > INT32_MAX / 12) return -HLSNAP__LX_EINVAL;
+    if (!o) return -HLSNAP__LX_EBADF;
+    if (o->kind != HLSNAP__LX_EPOLL) return -HLSNAP__LX_EINVAL;
+    e = hlsnap__lx_polling.epolls + o->object;
+    o->refs++; /* it stays until the call is over, even if others close it */
+    while (!(n = hlsnap__lx_epoll_take(e, to, most)) && waits)
+        waits = hlsnap__lx_wait((uint64_t)(uintptr_t)e, until, hlsnap__lx_epoll_input(e));
+    hlsnap__lx_open_put(o);
+    return n;
+}
+
+static uint64_t hlsnap__lx_ms(int32_t ms) { return ms < 0 ? HLSNAP__LX_NEVER : (uint64_t)ms * 1000000u; }
+static int64_t hlsnap__lx_epoll_wait(int32_t epoll, uint64_t to, int32_t most, int32_t timeout_ms) {
+    return hlsnap__lx_epoll_wait_ns(epoll, to, most, hlsnap__lx_ms(timeout_ms));
+}
+
+static bool hlsnap__lx_is_idle_input(const hlsnap__lx_open *o) {
+    return o->kind == HLSNAP__LX_INPUT && !hlsnap__lx_input_ready();
+}
+/* The same of an epoll that is polled itself. */
+static bool hlsnap__lx_polls_input(const hlsnap__lx_open *o, uint32_t events) {
+    if (!(events & (HLSNAP__LX_POLLIN | HLSNAP__LX_POLLRDNORM))) return false;
+    return o->kind == HLSNAP__LX_EPOLL ? hlsnap__lx_epoll_input(hlsnap__lx_polling.epolls + o->object)
+                                       : hlsnap__lx_is_idle_input(o);
+}
+
+/* Looks at all of them once; input: one waits for standard input. */
+static int64_t hlsnap__lx_poll_look(uint64_t fds, uint64_t num, bool *input) {
+    int64_t n = 0;
+    uint64_t at;
+    *input = false;
+    for (at = fds; at < fds + 8 * num; at += 8) {
+        const int32_t fd = (int32_t)hlsnap__lx_get32(at);
+        const uint32_t events = hlsnap__lx_get16(at + 4);
+        const hlsnap__lx_open *o = fd < 0 ? NULL : hlsnap__lx_fd(fd);
+        uint32_t is = fd < 0 ? 0 : HLSNAP__LX_POLLNVAL;
+        if (o) is = hlsnap__lx_ready_all(o) & (events | HLSNAP__LX_POLLALWAYS | HLSNAP__LX_POLLNVAL);
+        if (o && hlsnap__lx_polls_input(o, events)) *input = true;
+        hlsnap__lx_put16(at + 6, (uint16_t)is);
+        n += is != 0;
+    }
+    return n;
+}
+
+static int64_t hlsnap__lx_poll_until(uint64_t fds, uint64_t num, uint64_t until) {
+    int64_t n;
+    bool waits = until != 0, input;
+    if (num > HLSNAP__LX_FDS) return -HLSNAP__LX_EINVAL;
+    while (!(n = hlsnap__lx_poll_look(fds, num, &input)) && waits)
+        waits = hlsnap__lx_wait((uint64_t)(uintptr_t)&hlsnap__lx_polling.channel, until, input);
+    return n;
+}
+static int64_t hlsnap__lx_poll(uint64_t fds, uint64_t num, int32_t timeout_ms) {
+    return hlsnap__lx_poll_until(fds, num, timeout_ms ? hlsnap__lx_in(hlsnap__lx_ms(timeout_ms)) : 0);
+}
+
+/* What is left of a timeout, where Linux leaves it. What would not change is not written: {0, 0} may be in read-only memory. */
+static void hlsnap__lx_time_left(uint64_t to, uint64_t until, uint64_t unit) {
+    uint64_t now, left;
+    if (!to || until == HLSNAP__LX_NEVER) return;
+    now = until ? hlsnap__lx_monotonic() : 0;
+    left = until > now ? until - now : 0;
+    if (hlsnap__lx_get64(to) == left / HLSNAP__LX_SECOND && hlsnap__lx_get64(to + 8) == left % HLSNAP__LX_SECOND / unit)
+        return;
+    hlsnap__lx_put64(to, left / HLSNAP__LX_SECOND);
+    hlsnap__lx_put64(to + 8, left % HLSNAP__LX_SECOND / unit);
+}
+
+static int64_t hlsnap__lx_ppoll(uint64_t fds, uint64_t num, uint64_t timespec) {
+    const uint64_t ns = hlsnap__lx_timespec(timespec, 1),
+                   until = ns && ns < HLSNAP__LX_MALFORMED ? hlsnap__lx_in(ns) : ns;
+    int64_t n;
+    if (ns == HLSNAP__LX_MALFORMED) return -HLSNAP__LX_EINVAL;
+    n = hlsnap__lx_poll_until(fds, num, until);
+    hlsnap__lx_time_left(timespec, until, 1);
+    return n;
+}
+
+/* The three sets of select, a bit a descriptor, as words; 0 = there is no such set. */
+typedef struct hlsnap__lx_sets {
+    uint64_t at[3];
+    uint32_t num;
+} hlsnap__lx_sets;
+
+static uint64_t hlsnap__lx_set_word(const hlsnap__lx_sets *s, int which, uint32_t word) {
+    const uint64_t mask = s->num - word * 64 < 64 ? (1ull << (s->num - word * 64)) - 1 : ~0ull;
+    return s->at[which] ? hlsnap__lx_get64(s->at[which] + 8ull * word) & mask : 0;
+}
+
+/* What of a word of a set is ready. */
+static uint64_t hlsnap__lx_set_look(const hlsnap__lx_sets *s, int which, uint32_t word, bool *input) {
+    const uint32_t mask = HLSNAP__LX_POLLNVAL | (which == 0   ? HLSNAP__LX_POLLIN | HLSNAP__LX_POLLALWAYS
+                                                 : which == 1 ? HLSNAP__LX_POLLOUT | HLSNAP__LX_POLLERR
+                                                              : 0);
+    const uint64_t bits = hlsnap__lx_set_word(s, which, word);
+    uint64_t is = 0;
+    uint32_t i;
+    for (i = 0; i < 64 && bits >> i; i++) {
+        const hlsnap__lx_open *o = bits >> i & 1 ? hlsnap__lx_fd((int32_t)(word * 64 + i)) : NULL;
+        if (!o) continue;
+        if (hlsnap__lx_ready_all(o) & mask) is |= 1ull << i;
+        if (hlsnap__lx_polls_input(o, mask)) *input = true;
+    }
+    return is;
+}
+
+/* Looks at all of them once. */
+static int64_t hlsnap__lx_select_look(const hlsnap__lx_sets *s, bool *input) {
+    int64_t n = 0;
+    uint32_t word;
+    int which;
+    *input = false;
+    for (which = 0; which < 3; which++)
+        for (word = 0; word < (s->num + 63) / 64; word++) {
+            uint64_t is = hlsnap__lx_set_look(s, which, word, input);
+            for (; is; is &= is - 1) n++;
+        }
+    return n;
+}
+
+/* What was seen takes the place of what was asked. */
+static void hlsnap__lx_select_write(const hlsnap__lx_sets *s) {
+    uint32_t word;
+    int which;
+    bool input;
+    for (which = 0; which < 3; which++)
+        for (word = 0; word < (s->num + 63) / 64 && s->at[which]; word++)
+            hlsnap__lx_put64(s->at[which] + 8ull * word, hlsnap__lx_set_look(s, which, word, &input));
+}
+
+static bool hlsnap__lx_select_open(const hlsnap__lx_sets *s) {
+    uint32_t fd;
+    for (fd = 0; fd < s->num; fd++) {
+        const uint64_t bits = hlsnap__lx_set_word(s, 0, fd / 64) | hlsnap__lx_set_word(s, 1, fd / 64) |
+                              hlsnap__lx_set_word(s, 2, fd / 64);
+        if (!bits)
+            fd |= 63;
+        else if (bits >> fd % 64 & 1 && !hlsnap__lx_fd((int32_t)fd))
+            return false;
+    }
+    return true;
+}
+
+/* A struct timeval may have a second and more in its microseconds. */
+static uint64_t hlsnap__lx_select_time(uint64_t at, uint64_t unit) {
+    uint64_t s, us;
+    if (unit == 1 || !at) return hlsnap__lx_timespec(at, unit);
+    s = hlsnap__lx_get64(at);
+    us = hlsnap__lx_get64(at + 8);
+    if ((int64_t)s < 0 || (int64_t)us < 0) return HLSNAP__LX_MALFORMED;
+    return s > 1ull << 32 || us > 1ull << 50 ? HLSNAP__LX_NEVER : s * HLSNAP__LX_SECOND + us * unit;
+}
+
+/* As Linux does, numbers beyond what there can be are left out. */
+static int64_t hlsnap__lx_select(uint64_t num, uint64_t in, uint64_t out, uint64_t ex, uint64_t timeout,
+                                 uint64_t unit) {
+    const uint64_t ns = hlsnap__lx_select_time(timeout, unit),
+                   until = ns && ns < HLSNAP__LX_MALFORMED ? hlsnap__lx_in(ns) : ns;
+    hlsnap__lx_sets s;
+    int64_t n;
+    bool waits = ns != 0, input;
+    if (ns == HLSNAP__LX_MALFORMED || (int32_t)num < 0) return -HLSNAP__LX_EINVAL;
+    s.num = (uint32_t)hlsnap__lx_min((uint32_t)num, HLSNAP__LX_FDS);
+    s.at[0] = in;
+    s.at[1] = out;
+    s.at[2] = ex;
+    if (!hlsnap__lx_select_open(&s)) return -HLSNAP__LX_EBADF;
+    while (!(n = hlsnap__lx_select_look(&s, &input)) && waits)
+        waits = hlsnap__lx_wait((uint64_t)(uintptr_t)&hlsnap__lx_polling.channel, until, input);
+    hlsnap__lx_select_write(&s);
+    hlsnap__lx_time_left(timeout, until, unit);
+    return n;
+}
+
+/* ---- >>lx_process: who the program is ---- */
+
+static struct hlsnap__lx_process {
+    uint64_t actions[64][4]; /* of rt_sigaction, which remembers; no signal ever comes */
+    uint64_t mask;
+    char name[16];
+} hlsnap__lx_self;
+
+/* Another one after every start and restore, since libraries (OpenSSL's among them) seed afresh when it changes. */
+static int64_t hlsnap__lx_pid(void) {
+    return 2 + (int64_t)(hlsnap__lx_get32((uint64_t)(uintptr_t)hlsnap__lx.id->id) & 0x3ffffe);
+}
+
+static int64_t hlsnap__lx_sigaction(uint64_t number, uint64_t act, uint64_t old, uint64_t size) {
+    if (size != 8 || !number || number > 64) return -HLSNAP__LX_EINVAL;
+    if (act && (number == 9 || number == 19)) return -HLSNAP__LX_EINVAL;
+    if (old) hlsnap__lx_copy((void *)(uintptr_t)old, hlsnap__lx_self.actions[number - 1], 32);
+    if (act) hlsnap__lx_copy(hlsnap__lx_self.actions[number - 1], (const void *)(uintptr_t)act, 32);
+    return 0;
+}
+
+static int64_t hlsnap__lx_sigprocmask(uint64_t how, uint64_t set, uint64_t old, uint64_t size) {
+    const uint64_t was = hlsnap__lx_self.mask;
+    hlsnap__lx_make_room();
+    if (size != 8 || (set && how > 2)) return -HLSNAP__LX_EINVAL;
+    if (set) {
+        const uint64_t bits = hlsnap__lx_get64(set);
+        hlsnap__lx_self.mask = (how == 0 ? was | bits : how == 1 ? was & ~bits : bits) & ~(1ull << 8 | 1ull << 18);
+    }
+    if (old) hlsnap__lx_put64(old, was);
+    return 0;
+}
+
+/* struct: address, flags, size. No signal ever runs there. */
+static int64_t hlsnap__lx_sigaltstack(uint64_t set, uint64_t old) {
+    uint64_t *is = hlsnap__lx_tasks.current->alternate;
+    const uint64_t at = set ? hlsnap__lx_get64(set) : 0, size = set ? hlsnap__lx_get64(set + 16) : 0;
+    const uint32_t flags = set ? hlsnap__lx_get32(set + 8) & 0x7fffffffu : 0; /* without SS_AUTODISARM */
+    if (flags > 2) return -HLSNAP__LX_EINVAL; /* SS_ONSTACK 1, SS_DISABLE 2 */
+    if (set && flags != 2 && size < 2048) return -HLSNAP__LX_ENOMEM;
+    if (old) {
+        hlsnap__lx_put64(old, is[0]);
+        hlsnap__lx_put64(old + 8, is[1] ? 0 : 2);
+        hlsnap__lx_put64(old + 16, is[1]);
+    }
+    if (!set) return 0;
+    is[0] = flags == 2 ? 0 : at;
+    is[1] = flags == 2 ? 0 : size;
+    return 0;
+}
+
+/* A signal of the program to itself: what is ignored is, all else ends the call. */
+static int64_t hlsnap__lx_signal(uint64_t number) {
+    const uint64_t ignored = 1ull << 17 | 1ull << 18 | 1ull << 23 | 1ull << 28; /* CHLD, CONT, URG, WINCH */
+    hlsnap__lx_text t;
+    if (number > 64) return -HLSNAP__LX_EINVAL;
+    if (!number || hlsnap__lx_self.actions[number - 1][0] == 1) return 0;
+    if (number < 64 && ignored >> number & 1 && !hlsnap__lx_self.actions[number - 1][0]) return 0;
+    t.n = 0;
+    hlsnap__lx_say(&t, number == 6 ? "abort() called" : "the program sent itself signal ");
+    if (number != 6) hlsnap__lx_say_number(&t, (int64_t)number);
+    hlsnap__lx_end(HLSNAP_ABI_FN_ABORT, number == 6 ? HLSNAP__ABORT_LIBC : HLSNAP__ABORT_SIGNAL, &t);
+}
+
+/* To its process or its group; there is no other, as programs learn that look whether the owner of a lock is alive. */
+static int64_t hlsnap__lx_kill(int32_t pid, uint64_t number) {
+    const int32_t own = (int32_t)hlsnap__lx_pid();
+    if (number > 64) return -HLSNAP__LX_EINVAL;
+    return !pid || pid == own || pid == -own ? hlsnap__lx_signal(number) : -HLSNAP__LX_ESRCH;
+}
+
+/* A libc keeps the first thread's number, which is another one since: any that is even, as a process's is, means that thread. */
+static int64_t hlsnap__lx_tgkill(int64_t pid, int32_t tid, uint64_t number) {
+    const hlsnap__lx_thread *t = hlsnap__lx_tasks.of, *end = t + hlsnap__lx_tasks.slots;
+    const uint32_t wanted = tid % 2 ? (uint32_t)tid : 0;
+    if (pid <= 0 || tid <= 0 || number > 64) return -HLSNAP__LX_EINVAL;
+    while (t < end && (t->state == HLSNAP__LX_UNUSED || t->tid != wanted)) t++;
+    return pid % 2 == 0 && t < end ? hlsnap__lx_signal(number) : -HLSNAP__LX_ESRCH;
+}
+
+static int64_t hlsnap__lx_uname(uint64_t to) {
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 6 * 65);
+    hlsnap__lx_copy((void *)(uintptr_t)to, "Linux", 5);
+    hlsnap__lx_copy((void *)(uintptr_t)(to + 65), "guest", 5);
+    hlsnap__lx_copy((void *)(uintptr_t)(to + 130), "6.1.0", 5);
+    hlsnap__lx_copy((void *)(uintptr_t)(to + 195), "hlsnap", 6);
+    hlsnap__lx_copy((void *)(uintptr_t)(to + 260), "x86_64", 6);
+    return 0;
+}
+
+static int64_t hlsnap__lx_sysinfo(uint64_t to) {
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 112);
+    hlsnap__lx_put64(to, hlsnap__lx_monotonic() / HLSNAP__LX_SECOND);
+    hlsnap__lx_put64(to + 32, hlsnap__lx_mem.pages * HLSNAP__LX_PAGE);
+    hlsnap__lx_put64(to + 40, (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * HLSNAP__LX_PAGE);
+    hlsnap__lx_put16(to + 80, 1); /* processes */
+    hlsnap__lx_put32(to + 104, 1);
+    return 0;
+}
+
+static uint64_t hlsnap__lx_stack_size; /* of the stack region */
+
+static int64_t hlsnap__lx_getrlimit(uint64_t which, uint64_t to) {
+    uint64_t soft = UINT64_MAX;
+    if (which > 15) return -HLSNAP__LX_EINVAL;
+    if (!to) return 0;
+    if (which == 3) soft = hlsnap__lx_stack_size;
+    if (which == 4) soft = 0; /* core files */
+    if (which == 6) soft = HLSNAP__LX_THREADS;
+    if (which == 7) soft = HLSNAP__LX_FDS;
+    if (which == 2 || which == 9) soft = hlsnap__lx_mem.pages * HLSNAP__LX_PAGE;
+    hlsnap__lx_put64(to, soft);
+    hlsnap__lx_put64(to + 8, soft);
+    return 0;
+}
+
+/* All time is the program's own: nobody else runs in here. */
+static int64_t hlsnap__lx_getrusage(uint64_t to) {
+    hlsnap__lx_fill((void *)(uintptr_t)to, 0, 144);
+    hlsnap__lx_clock_get(2, to, 1000);
+    hlsnap__lx_put64(to + 32, hlsnap__lx_mem.peak * HLSNAP__LX_PAGE / 1024);
+    return 0;
+}
+static int64_t hlsnap__lx_times(uint64_t to) {
+    const uint64_t ticks = hlsnap__lx_monotonic() / (HLSNAP__LX_SECOND / 100);
+    if (to) hlsnap__lx_fill((void *)(uintptr_t)to, 0, 32);
+    if (to) hlsnap__lx_put64(to, hlsnap__lx_worked() / (HLSNAP__LX_SECOND / 100));
+    return (int64_t)ticks;
+}
+
+static int64_t hlsnap__lx_prctl(uint64_t op, uint64_t a) {
+    switch (op) {
+    case 15: { /* PR_SET_NAME: what follows 15 bytes is not looked at */
+        const char *name = (const char *)(uintptr_t)a;
+        uint32_t n = 0;
+        hlsnap__lx_fill(hlsnap__lx_self.name, 0, 16);
+        for (; n < 15 && name[n]; n++) hlsnap__lx_self.name[n] = name[n];
+        return 0;
+    }
+    case 16: hlsnap__lx_copy((void *)(uintptr_t)a, hlsnap__lx_self.name, 16); return 0;
+    case 3: return 0;  /* PR_GET_DUMPABLE */
+    case 4:            /* PR_SET_DUMPABLE */
+    case 22:           /* PR_SET_SECCOMP: there is nothing to be kept from */
+    case 38: return 0; /* PR_SET_NO_NEW_PRIVS */
+    default: return -HLSNAP__LX_EINVAL;
+    }
+}
+
+static int64_t hlsnap__lx_arch_prctl(uint64_t op, uint64_t a) {
+    if (op == 0x1002) { /* ARCH_SET_FS */
+        if (a >= 1ull << 47) return -HLSNAP__LX_EPERM;
+        hlsnap__lx_fs_set(a);
+        return 0;
+    }
+    if (op != 0x1003) return -HLSNAP__LX_EINVAL;
+    hlsnap__lx_put64(a, hlsnap__lx_fs_get());
+    return 0;
+}
+
+static int64_t hlsnap__lx_affinity(uint64_t size, uint64_t to) {
+    if (size < 8 || size % 8) return -HLSNAP__LX_EINVAL;
+    hlsnap__lx_put64(to, 1);
+    return 8;
+}
+
+/* To what it is already, or -1: not at all. */
+static int64_t hlsnap__lx_set_id(uint64_t a, uint64_t b, uint64_t c) {
+    const uint32_t none = UINT32_MAX, x = (uint32_t)a, y = (uint32_t)b, z = (uint32_t)c;
+    return (x == 1000 || x == none) && (y == 1000 || y == none) && (z == 1000 || z == none) ? 0 : -HLSNAP__LX_EPERM;
+}
+
+static int64_t hlsnap__lx_three(uint64_t a, uint64_t b, uint64_t c) { /* getresuid, getresgid */
+    hlsnap__lx_put32(a, 1000);
+    hlsnap__lx_put32(b, 1000);
+    hlsnap__lx_put32(c, 1000);
+    return 0;
+}
+
+/* ---- >>lx_calls: the table ---- */
+
+/* X(number, name, answer): a to f are the arguments as they came, frame the registers. What is not in here is refused. */
+// clang-format off
+#define HLSNAP__LX_CALLS(X) \
+    X(0, read, hlsnap__lx_read((int32_t)a, b, c)) X(1, write, hlsnap__lx_write((int32_t)a, b, c)) \
+    X(2, open, hlsnap__lx_openat(HLSNAP__LX_AT_CWD, a, b, c)) X(3, close, hlsnap__lx_close((int32_t)a)) \
+    X(4, stat, hlsnap__lx_fstatat(HLSNAP__LX_AT_CWD, a, b, 0)) X(5, fstat, hlsnap__lx_fstat((int32_t)a, b)) \
+    X(6, lstat, hlsnap__lx_fstatat(HLSNAP__LX_AT_CWD, a, b, HLSNAP__LX_AT_NOFOLLOW)) \
+    X(7, poll, hlsnap__lx_poll(a, b, (int32_t)c)) X(8, lseek, hlsnap__lx_lseek((int32_t)a, (int64_t)b, c)) \
+    X(9, mmap, hlsnap__lx_mmap(a, b, c, d, (int32_t)e, f)) X(10, mprotect, hlsnap__lx_mprotect(a, b, c)) \
+    X(11, munmap, hlsnap__lx_munmap(a, b)) X(12, brk, hlsnap__lx_brk(a)) X(13, rt_sigaction, hlsnap__lx_sigaction(a, b, c, d)) \
+    X(14, rt_sigprocmask, hlsnap__lx_sigprocmask(a, b, c, d)) X(16, ioctl, hlsnap__lx_ioctl((int32_t)a, b, c)) \
+    X(17, pread64, hlsnap__lx_pread((int32_t)a, b, c, (int64_t)d)) \
+    X(18, pwrite64, hlsnap__lx_pwrite((int32_t)a, b, c, (int64_t)d)) X(19, readv, hlsnap__lx_readv((int32_t)a, b, c, -1, 0)) \
+    X(20, writev, hlsnap__lx_writev((int32_t)a, b, c, -1, 0)) X(21, access, hlsnap__lx_faccessat(HLSNAP__LX_AT_CWD, a, b, 0)) \
+    X(22, pipe, hlsnap__lx_pipe(a, 0)) X(23, select, hlsnap__lx_select(a, b, c, d, e, 1000)) \
+    X(24, sched_yield, hlsnap__lx_yield()) X(25, mremap, hlsnap__lx_mremap(a, b, c, d)) X(26, msync, 0) \
+    X(28, madvise, hlsnap__lx_madvise(a, b, c)) X(32, dup, hlsnap__lx_dup((int32_t)a)) \
+    X(33, dup2, hlsnap__lx_dup2((int32_t)a, (int32_t)b)) X(34, pause, hlsnap__lx_pause(0)) \
+    X(35, nanosleep, hlsnap__lx_nanosleep(1, 0, a)) \
+    X(39, getpid, hlsnap__lx_pid()) X(40, sendfile, -HLSNAP__LX_ENOSYS) \
+    X(56, clone, hlsnap__lx_clone(frame)) X(57, fork, hlsnap__lx_refuse(57, HLSNAP__LX_EPERM)) \
+    X(58, vfork, hlsnap__lx_refuse(58, HLSNAP__LX_EPERM)) \
+    X(59, execve, hlsnap__lx_refuse(59, HLSNAP__LX_EPERM)) X(60, exit, hlsnap__lx_thread_exit((int32_t)a)) \
+    X(61, wait4, -HLSNAP__LX_ECHILD) X(62, kill, hlsnap__lx_kill((int32_t)a, b)) X(63, uname, hlsnap__lx_uname(a)) \
+    X(72, fcntl, hlsnap__lx_fcntl((int32_t)a, b, c)) X(73, flock, hlsnap__lx_file_sync((int32_t)a)) \
+    X(74, fsync, hlsnap__lx_file_sync((int32_t)a)) X(75, fdatasync, hlsnap__lx_file_sync((int32_t)a)) \
+    X(76, truncate, hlsnap__lx_truncate(a, (int64_t)b)) X(77, ftruncate, hlsnap__lx_ftruncate((int32_t)a, (int64_t)b)) \
+    X(79, getcwd, hlsnap__lx_getcwd(a, b)) X(80, chdir, hlsnap__lx_chdir(a)) X(81, fchdir, hlsnap__lx_fchdir((int32_t)a)) \
+    X(82, rename, hlsnap__lx_renameat(HLSNAP__LX_AT_CWD, a, HLSNAP__LX_AT_CWD, b, 0)) \
+    X(83, mkdir, hlsnap__lx_mkdirat(HLSNAP__LX_AT_CWD, a, b)) \
+    X(84, rmdir, hlsnap__lx_unlinkat(HLSNAP__LX_AT_CWD, a, HLSNAP__LX_AT_REMOVEDIR)) \
+    X(85, creat, hlsnap__lx_openat(HLSNAP__LX_AT_CWD, a, HLSNAP__LX_O_CREAT | HLSNAP__LX_O_WRONLY | HLSNAP__LX_O_TRUNC, b)) \
+    X(87, unlink, hlsnap__lx_unlinkat(HLSNAP__LX_AT_CWD, a, 0)) \
+    X(89, readlink, hlsnap__lx_readlinkat(HLSNAP__LX_AT_CWD, a, b, c)) \
+    X(90, chmod, hlsnap__lx_fchmodat(HLSNAP__LX_AT_CWD, a, b)) X(91, fchmod, hlsnap__lx_fchmod((int32_t)a, b)) \
+    X(92, chown, hlsnap__lx_chownat(HLSNAP__LX_AT_CWD, a, b, c, 0)) X(93, fchown, hlsnap__lx_fchown((int32_t)a, b, c)) \
+    X(94, lchown, hlsnap__lx_chownat(HLSNAP__LX_AT_CWD, a, b, c, HLSNAP__LX_AT_NOFOLLOW)) \
+    X(95, umask, hlsnap__lx_umask(a)) X(96, gettimeofday, a ? hlsnap__lx_clock_get(0, a, 1000) : 0) \
+    X(97, getrlimit, hlsnap__lx_getrlimit(a, b)) X(98, getrusage, hlsnap__lx_getrusage(b)) X(99, sysinfo, hlsnap__lx_sysinfo(a)) \
+    X(100, times, hlsnap__lx_times(a)) X(102, getuid, 1000) X(104, getgid, 1000) X(105, setuid, hlsnap__lx_set_id(a, a, a)) \
+    X(106, setgid, hlsnap__lx_set_id(a, a, a)) X(107, geteuid, 1000) X(108, getegid, 1000) X(110, getppid, 0) \
+    X(111, getpgrp, hlsnap__lx_pid()) X(113, setreuid, hlsnap__lx_set_id(a, b, b)) X(114, setregid, hlsnap__lx_set_id(a, b, b)) \
+    X(115, getgroups, 0) X(116, setgroups, -HLSNAP__LX_EPERM) X(117, setresuid, hlsnap__lx_set_id(a, b, c)) \
+    X(118, getresuid, hlsnap__lx_three(a, b, c)) X(119, setresgid, hlsnap__lx_set_id(a, b, c)) \
+    X(120, getresgid, hlsnap__lx_three(a, b, c)) X(121, getpgid, hlsnap__lx_pid()) X(124, getsid, hlsnap__lx_pid()) \
+    X(127, rt_sigpending, (hlsnap__lx_fill((void *)(uintptr_t)a, 0, 8), 0)) X(128, rt_sigtimedwait, hlsnap__lx_pause(c)) \
+    X(130, rt_sigsuspend, hlsnap__lx_pause(0)) X(131, sigaltstack, hlsnap__lx_sigaltstack(a, b)) \
+    X(137, statfs, hlsnap__lx_statfs(a, b)) X(138, fstatfs, hlsnap__lx_fstatfs((int32_t)a, b)) \
+    X(140, getpriority, 20) X(145, sched_getscheduler, 0) X(149, mlock, 0) X(150, munlock, 0) \
+    X(151, mlockall, 0) X(152, munlockall, 0) X(157, prctl, hlsnap__lx_prctl(a, b)) \
+    X(158, arch_prctl, hlsnap__lx_arch_prctl(a, b)) X(160, setrlimit, 0) X(186, gettid, hlsnap__lx_gettid()) \
+    X(200, tkill, hlsnap__lx_tgkill(2, (int32_t)a, b)) X(201, time, hlsnap__lx_time_get(a)) \
+    X(202, futex, hlsnap__lx_futex(a, (uint32_t)b, (uint32_t)c, d, e, (uint32_t)f)) X(203, sched_setaffinity, 0) \
+    X(204, sched_getaffinity, hlsnap__lx_affinity(b, c)) \
+    X(213, epoll_create, (int32_t)a > 0 ? hlsnap__lx_epoll_create(0) : -HLSNAP__LX_EINVAL) \
+    X(217, getdents64, hlsnap__lx_getdents((int32_t)a, b, c)) X(218, set_tid_address, hlsnap__lx_set_tid_address(a)) \
+    X(221, fadvise64, hlsnap__lx_file_sync((int32_t)a)) X(228, clock_gettime, hlsnap__lx_clock_get(a, b, 1)) \
+    X(229, clock_getres, hlsnap__lx_clock_getres(a, b)) X(230, clock_nanosleep, hlsnap__lx_nanosleep(a, b, c)) \
+    X(231, exit_group, (hlsnap__lx_exit((int32_t)a), 0)) \
+    X(232, epoll_wait, hlsnap__lx_epoll_wait((int32_t)a, b, (int32_t)c, (int32_t)d)) \
+    X(233, epoll_ctl, hlsnap__lx_epoll_ctl((int32_t)a, b, (int32_t)c, d)) \
+    X(234, tgkill, hlsnap__lx_tgkill((int32_t)a, (int32_t)b, c)) \
+    X(247, waitid, -HLSNAP__LX_ECHILD) X(257, openat, hlsnap__lx_openat((int32_t)a, b, c, d)) \
+    X(258, mkdirat, hlsnap__lx_mkdirat((int32_t)a, b, c)) X(260, fchownat, hlsnap__lx_chownat((int32_t)a, b, c, d, e)) \
+    X(262, newfstatat, hlsnap__lx_fstatat((int32_t)a, b, c, d)) \
+    X(263, unlinkat, hlsnap__lx_unlinkat((int32_t)a, b, c)) \
+    X(264, renameat, hlsnap__lx_renameat((int32_t)a, b, (int32_t)c, d, 0)) \
+    X(267, readlinkat, hlsnap__lx_readlinkat((int32_t)a, b, c, d)) X(268, fchmodat, hlsnap__lx_fchmodat((int32_t)a, b, c)) \
+    X(269, faccessat, hlsnap__lx_faccessat((int32_t)a, b, c, 0)) X(270, pselect6, hlsnap__lx_select(a, b, c, d, e, 1)) \
+    X(271, ppoll, hlsnap__lx_ppoll(a, b, c)) X(273, set_robust_list, -HLSNAP__LX_ENOSYS) \
+    X(274, get_robust_list, -HLSNAP__LX_ENOSYS) \
+    X(280, utimensat, hlsnap__lx_utimensat((int32_t)a, b, c, d)) \
+    X(281, epoll_pwait, hlsnap__lx_epoll_wait((int32_t)a, b, (int32_t)c, (int32_t)d)) X(284, eventfd, hlsnap__lx_eventfd(a, 0)) \
+    X(285, fallocate, hlsnap__lx_fallocate((int32_t)a, b, (int64_t)c, (int64_t)d)) X(290, eventfd2, hlsnap__lx_eventfd(a, b)) \
+    X(291, epoll_create1, hlsnap__lx_epoll_create(a)) X(292, dup3, hlsnap__lx_dup3((int32_t)a, (int32_t)b, c)) \
+    X(293, pipe2, hlsnap__lx_pipe(a, b)) \
+    X(295, preadv, (int64_t)d < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_readv((int32_t)a, b, c, (int64_t)d, 0)) \
+    X(296, pwritev, (int64_t)d < 0 ? -HLSNAP__LX_EINVAL : hlsnap__lx_writev((int32_t)a, b, c, (int64_t)d, 0)) \
+    X(302, prlimit64, hlsnap__lx_getrlimit(b, d)) \
+    X(309, getcpu, hlsnap__lx_getcpu(a, b)) X(316, renameat2, hlsnap__lx_renameat((int32_t)a, b, (int32_t)c, d, e)) \
+    X(318, getrandom, hlsnap__lx_random(a, b)) X(322, execveat, hlsnap__lx_refuse(322, HLSNAP__LX_EPERM)) \
+    X(324, membarrier, 0) X(325, mlock2, 0) X(326, copy_file_range, -HLSNAP__LX_ENOSYS) \
+    X(327, preadv2, hlsnap__lx_readv((int32_t)a, b, c, (int64_t)d, f)) \
+    X(328, pwritev2, hlsnap__lx_writev((int32_t)a, b, c, (int64_t)d, f)) X(332, statx, hlsnap__lx_statx((int32_t)a, b, c, e)) \
+    X(334, rseq, -HLSNAP__LX_ENOSYS) X(435, clone3, -HLSNAP__LX_ENOSYS) X(436, close_range, hlsnap__lx_close_range(a, b, c)) \
+    X(439, faccessat2, hlsnap__lx_faccessat((int32_t)a, b, c, d)) \
+    X(441, epoll_pwait2, hlsnap__lx_epoll_wait_ns((int32_t)a, b, (int32_t)c, hlsnap__lx_timespec(d, 1)))
+// clang-format on
+
+static int64_t hlsnap__lx_time_get(uint64_t to) {
+    const uint64_t s = hlsnap__lx_realtime() / HLSNAP__LX_SECOND;
+    if (to) hlsnap__lx_put64(to, s);
+    return (int64_t)s;
+}
+static int64_t hlsnap__lx_clock_getres(uint64_t clock, uint64_t to) {
+    if ((int32_t)clock > 11) return -HLSNAP__LX_EINVAL;
+    if (!to) return 0;
+    hlsnap__lx_put64(to, 0);
+    hlsnap__lx_put64(to + 8, 1);
+    return 0;
+}
+static int64_t hlsnap__lx_getcpu(uint64_t cpu, uint64_t node) {
+    if (cpu) hlsnap__lx_put32(cpu, 0);
+    if (node) hlsnap__lx_put32(node, 0);
+    return 0;
+}
+
+/* "socket (41)" */
+static void hlsnap__lx_say_call(hlsnap__lx_text *t, uint64_t number) {
+    hlsnap__lx_say(t, hlsnap__syscall_name(number));
+    hlsnap__lx_say(t, " (");
+    hlsnap__lx_say_number(t, (int64_t)number);
+    hlsnap__lx_say(t, ")");
+}
+
+/* A call that is not in the table, or asks for what no guest has: once per number, it is logged and remembered for the text of an
+   exit. */
+static int64_t hlsnap__lx_refuse(uint64_t number, int32_t error) {
+    const uint64_t bit = hlsnap__lx_min(number, 511);
+    hlsnap__lx_text t;
+    t.n = 0;
+    if (hlsnap__lx.id->options & HLSNAP_ABI_OPTION_STRICT) {
+        hlsnap__lx_say(&t, "system call ");
+        hlsnap__lx_say_call(&t, number);
+        hlsnap__lx_say(&t, " is not in a guest");
+        hlsnap__lx_end(HLSNAP_ABI_FN_ABORT, HLSNAP__ABORT_SIGNAL, &t);
+    }
+    if (hlsnap__lx_bit(hlsnap__lx.refused, bit)) return -error;
+    hlsnap__lx_bits(hlsnap__lx.refused, bit, 1, true);
+    if (hlsnap__lx.num_refused < HLSNAP_COUNT(hlsnap__lx.refused_list))
+        hlsnap__lx.refused_list[hlsnap__lx.num_refused++] = (uint16_t)hlsnap__lx_min(number, 0xffff);
+    hlsnap__lx_say(&t, "system call ");
+    hlsnap__lx_say_call(&t, number);
+    hlsnap__lx_say(&t, " is not in a guest: ");
+    hlsnap__lx_say(&t, error == HLSNAP__LX_EPERM ? "EPERM" : error == HLSNAP__LX_EACCES ? "EACCES" : "ENOSYS");
+    hlsnap__lx_log(2, &t);
+    return -error;
+}
+
+/* "exit 1; refused: socket (41), ..." */
+static void hlsnap__lx_say_exit(hlsnap__lx_text *t, int32_t status) {
+    uint32_t i;
+    hlsnap__lx_say(t, "exit ");
+    hlsnap__lx_say_number(t, status);
+    for (i = 0; i < hlsnap__lx.num_refused; i++) {
+        hlsnap__lx_say(t, i ? ", " : "; refused: ");
+        hlsnap__lx_say_call(t, hlsnap__lx.refused_list[i]);
+    }
+}
+
+static int64_t hlsnap__lx_ask(const hlsnap__lx_frame *frame);
+
+__attribute__((__used__)) static int64_t hlsnap__lx_dispatch(hlsnap__lx_frame *frame) __asm__("hlsnap__lx_dispatch");
+static int64_t hlsnap__lx_dispatch(hlsnap__lx_frame *frame) {
+    const uint64_t a = frame->rdi, b = frame->rsi, c = frame->rdx, d = frame->r10, e = frame->r8, f = frame->r9;
+    switch (frame->rax) {
+#define HLSNAP__LX_CALL(number, name, answer) \
+    case number: return answer;
+        HLSNAP__LX_CALLS(HLSNAP__LX_CALL)
+#undef HLSNAP__LX_CALL
+    default: return hlsnap__lx_ask(frame);
+    }
+}
+
+/* ---- >>lx_start: the way in and out ---- */
+
+/* Who is parked: its stack pointer, 0 = before the start; its thread pointer. */
+static uint64_t hlsnap__lx_parked __asm__("hlsnap__lx_parked") __attribute__((__used__));
+static uint64_t hlsnap__lx_fs __asm__("hlsnap__lx_fs") __attribute__((__used__));
+static uint64_t hlsnap__lx_entry_tsc __asm__("hlsnap__lx_entry_tsc") __attribute__((__used__));
+static uint64_t hlsnap__lx_program_rsp __asm__("hlsnap__lx_program_rsp") __attribute__((__used__));
+static uint8_t hlsnap__lx_stack0[HLSNAP__LX_STACK] __asm__("hlsnap__lx_stack0")
+    __attribute__((__aligned__(64), __used__));
+
+#if !defined(HLSNAP__LX_HOST)
+// clang-format off
+__asm__(
+".text\n"
+/* SYSCALL: the program's registers to the handler's stack, the answer, and back; with the direction flag as the program had it. */
+".p2align 4\n.globl hlsnap__lx_syscall\n.hidden hlsnap__lx_syscall\n.type hlsnap__lx_syscall,@function\n"
+"hlsnap__lx_syscall:\n"
+"  cld\n  mov %rsp, hlsnap__lx_program_rsp(%rip)\n  mov hlsnap__lx_top(%rip), %rsp\n"
+"  push hlsnap__lx_program_rsp(%rip)\n"
+"  push %rax\n  push %rcx\n  push %r11\n  push %rdi\n  push %rsi\n  push %rdx\n  push %r10\n  push %r8\n  push %r9\n"
+"  push %r15\n  push %r14\n  push %r13\n  push %r12\n  push %rbp\n  push %rbx\n"
+"  mov %rsp, %rdi\n  call hlsnap__lx_dispatch\n"
+".globl hlsnap__lx_back\n.hidden hlsnap__lx_back\nhlsnap__lx_back:\n"
+"  pop %rbx\n  pop %rbp\n  pop %r12\n  pop %r13\n  pop %r14\n  pop %r15\n"
+"  pop %r9\n  pop %r8\n  pop %r10\n  pop %rdx\n  pop %rsi\n  pop %rdi\n  pop %r11\n  pop %rcx\n  add $8, %rsp\n"
+"  test $0x400, %r11d\n  jnz 1f\n"
+"2: pop %rsp\n  jmp *%rcx\n"
+"1: std\n  jmp 2b\n"
+".size hlsnap__lx_syscall,.-hlsnap__lx_syscall\n"
+#if defined(HLSNAP_GUEST_RUNTIME)
+".globl _start\n.hidden _start\n.set _start, hlsnap__lx_entry\n"
+#endif
+/* Every VM entry: rdi = mailbox, rsi = identity page, rsp = the end of the stack region. */
+".p2align 4\n.globl hlsnap__lx_entry\n.hidden hlsnap__lx_entry\n.type hlsnap__lx_entry,@function\n"
+"hlsnap__lx_entry:\n"
+"  rdtsc\n  shl $32, %rdx\n  or %rdx, %rax\n  mov %rax, hlsnap__lx_entry_tsc(%rip)\n"
+"  mov hlsnap__lx_parked(%rip), %rax\n  test %rax, %rax\n  jnz 1f\n"
+"  mov %rsp, %rdx\n  lea 16384+hlsnap__lx_stack0(%rip), %rsp\n  call hlsnap__lx_first\n  ud2\n"
+"1: mov %rax, %rsp\n  mov hlsnap__lx_fs(%rip), %rax\n  wrfsbase %rax\n"
+"  fldcw 4(%rsp)\n  ldmxcsr (%rsp)\n  add $8, %rsp\n"
+"  pop %rbx\n  pop %rbp\n  pop %r12\n  pop %r13\n  pop %r14\n  pop %r15\n  ret\n"
+".size hlsnap__lx_entry,.-hlsnap__lx_entry\n"
+/* Leaves the VM; returns at the next entry. */
+".p2align 4\n.type hlsnap__lx_park,@function\n"
+"hlsnap__lx_park:\n"
+"  push %r15\n  push %r14\n  push %r13\n  push %r12\n  push %rbp\n  push %rbx\n  sub $8, %rsp\n  stmxcsr (%rsp)\n  fnstcw 4(%rsp)\n"
+"  rdfsbase %rax\n  mov %rax, hlsnap__lx_fs(%rip)\n  mov %rsp, hlsnap__lx_parked(%rip)\n"
+"1: outb %al, $0xe0\n  jmp 1b\n"
+".size hlsnap__lx_park,.-hlsnap__lx_park\n"
+/* The program's start: rdi = its stack, rsi = where. */
+".p2align 4\n.type hlsnap__lx_go,@function\n"
+"hlsnap__lx_go:\n  mov %rdi, %rsp\n  mov %rsi, %rax\n  xor %edx, %edx\n  xor %ebp, %ebp\n  xor %edi, %edi\n  xor %esi, %esi\n"
+"  jmp *%rax\n"
+".size hlsnap__lx_go,.-hlsnap__lx_go\n"
+/* A function of the program on the program's stack: rdi = it, rsi, rdx, rcx = its arguments, r8 = the stack. Its own system calls
+   go on below here. */
+".p2align 4\n.type hlsnap__lx_upcall,@function\n"
+"hlsnap__lx_upcall:\n  push %rbp\n  mov %rsp, %rbp\n  push hlsnap__lx_top(%rip)\n  mov %rsp, %rax\n  and $-64, %rax\n"
+"  mov %rax, hlsnap__lx_top(%rip)\n  mov %rdi, %rax\n  mov %rsi, %rdi\n  mov %rdx, %rsi\n  mov %rcx, %rdx\n  mov %r8, %rsp\n"
+"  call *%rax\n"
+"  lea -8(%rbp), %rsp\n  pop hlsnap__lx_top(%rip)\n  pop %rbp\n  ret\n"
+".size hlsnap__lx_upcall,.-hlsnap__lx_upcall\n"
+/* Where to enter and where SYSCALL leads, each relative to itself: no relocation. */
+".pushsection .note.hlsnap,\"a\",@note\n.p2align 2\n.long 7, 16, 2\n.asciz \"hlsnap\"\n.p2align 2\n"
+"8: .quad hlsnap__lx_entry - 8b\n9: .quad hlsnap__lx_syscall - 9b\n.popsection\n");
+// clang-format on
+extern void hlsnap__lx_park(void) __asm__("hlsnap__lx_park");
+extern void hlsnap__lx_go(uint64_t sp, uint64_t pc) __asm__("hlsnap__lx_go") __attribute__((__noreturn__));
+extern int64_t hlsnap__lx_upcall(uint64_t fn, uint64_t a, uint64_t b, uint64_t c,
+                                 uint64_t sp) __asm__("hlsnap__lx_upcall");
+#endif
+
+/* After every entry: what is new, when a start or a restore lies between. */
+static bool hlsnap__lx_arrive(void) {
+    hlsnap__lx_clock.tsc = hlsnap__lx_entry_tsc;
+    hlsnap__lx_clock.real_ahead = 0;
+    hlsnap__lx_catch_up();
+    if (hlsnap__lx_same(hlsnap__lx.started_as, hlsnap__lx.id->id, 16)) return false;
+    hlsnap__lx_copy(hlsnap__lx.started_as, hlsnap__lx.id->id, 16);
+    hlsnap__lx.random_counter = hlsnap__lx.vectors = 0;
+    hlsnap__lx_wipe();
+    return true;
+}
+
+/* Before the program's first instruction. */
+static void hlsnap__lx_setup(const uint8_t *identity) {
+    hlsnap__lx.id = (const hlsnap_abi_identity *)(const void *)(identity + HLSNAP_ABI_IDENTITY_OFFSET);
+    hlsnap__lx_top = (uint64_t)(uintptr_t)(hlsnap__lx_stack0 + HLSNAP__LX_STACK);
+    hlsnap__lx_memory_setup();
+    hlsnap__lx_arrive();
+    hlsnap__lx_clock.start = hlsnap__lx_mailbox()->realtime_ns ? hlsnap__lx_wall() - HLSNAP__LX_SECOND : 0;
+    hlsnap__lx_clock.idle = hlsnap__lx_clock.start ? HLSNAP__LX_SECOND : 0;
+    hlsnap__lx_threads_setup(hlsnap__lx_top);
+    hlsnap__lx_files_setup();
+}
+
+/* The identity page tells it to init only; a program that starts after a restore has it from there. */
+static uint64_t hlsnap__lx_program_at;
+static const hlsnap_abi_program *hlsnap__lx_program(void) {
+    if (hlsnap__lx.id->program) hlsnap__lx_program_at = hlsnap__lx.id->program;
+    return (const hlsnap_abi_program *)(uintptr_t)hlsnap__lx_program_at;
+}
+
+/* Pointers to num strings from *at on, and a NULL. */
+static void hlsnap__lx_stack_strings(uint64_t *list, uint64_t num, uint64_t *at) {
+    uint64_t i;
+    for (i = 0; i < num; i++) {
+        hlsnap__lx_put64(*list, *at);
+        *list += 8;
+        *at += hlsnap__lx_len((const char *)(uintptr_t)*at) + 1;
+    }
+    hlsnap__lx_put64(*list, 0);
+    *list += 8;
+}
+
+static void hlsnap__lx_stack_aux(uint64_t *list, uint64_t type, uint64_t value) {
+    hlsnap__lx_put64(*list, type);
+    hlsnap__lx_put64(*list + 8, value);
+    *list += 16;
+}
+
+/* /proc/self/maps: where the first stack is, as libcs look there. */
+static hlsnap__lx_text hlsnap__lx_maps;
+static void hlsnap__lx_say_address(hlsnap__lx_text *t, uint64_t v) {
+    int shift = 60;
+    while (shift && !(v >> shift)) shift -= 4;
+    for (; shift >= 0 && t->n < sizeof(t->s); shift -= 4) t->s[t->n++] = "0123456789abcdef"[v >> shift & 15];
+}
+static void hlsnap__lx_say_stack(uint64_t end, uint64_t size) {
+    hlsnap__lx_node *p = hlsnap__lx_node_at(hlsnap__lx_tree.maps);
+    end = (end + HLSNAP__LX_PAGE - 1) & ~(HLSNAP__LX_PAGE - 1);
+    hlsnap__lx_maps.n = 0;
+    hlsnap__lx_say_address(&hlsnap__lx_maps, end - size);
+    hlsnap__lx_say(&hlsnap__lx_maps, "-");
+    hlsnap__lx_say_address(&hlsnap__lx_maps, end);
+    hlsnap__lx_say(&hlsnap__lx_maps, " rw-p 00000000 00:00 0 [stack]\n");
+    p->data = (uint8_t *)hlsnap__lx_maps.s;
+    p->size = hlsnap__lx_maps.n;
+}
+
+/* Where on it the 16 bytes of AT_RANDOM are; the platform's name stands above. */
+static uint64_t hlsnap__lx_stack_random(uint64_t end) { return ((end - 16) & ~15ull) - 16; }
+
+/* The stack that a kernel would have made, below `end`: argc, argv, env, auxv, and what they lead to. Its pointer. */
+static uint64_t hlsnap__lx_stack_make(uint64_t end) {
+    const hlsnap_abi_program *p = hlsnap__lx_program();
+    const uint64_t random = hlsnap__lx_stack_random(end), platform = random + 16;
+    const uint64_t strings = (random - p->strings_size) & ~15ull;
+    const uint64_t sp = (strings - 8 * (1 + p->num_args + 1 + p->num_env + 1) - 16 * 20) & ~15ull;
+    uint64_t list = sp, at = strings;
+    hlsnap__lx_copy((void *)(uintptr_t)platform, "x86_64", 7);
+    hlsnap__lx_random(random, 16);
+    hlsnap__lx_copy((void *)(uintptr_t)strings, (const uint8_t *)p + p->strings, p->strings_size);
+    hlsnap__lx_put64(list, p->num_args);
+    list += 8;
+    hlsnap__lx_stack_strings(&list, p->num_args, &at);
+    hlsnap__lx_stack_strings(&list, p->num_env, &at);
+    if (p->phdr) {
+        hlsnap__lx_stack_aux(&list, 3, p->phdr);
+        hlsnap__lx_stack_aux(&list, 4, 56);
+        hlsnap__lx_stack_aux(&list, 5, p->num_phdr);
+    }
+    hlsnap__lx_stack_aux(&list, 6, HLSNAP__LX_PAGE);
+    hlsnap__lx_stack_aux(&list, 7, 0); /* AT_BASE */
+    hlsnap__lx_stack_aux(&list, 8, 0); /* AT_FLAGS */
+    hlsnap__lx_stack_aux(&list, 9, p->entry);
+    hlsnap__lx_stack_aux(&list, 11, 1000); /* AT_UID, AT_EUID, AT_GID, AT_EGID */
+    hlsnap__lx_stack_aux(&list, 12, 1000);
+    hlsnap__lx_stack_aux(&list, 13, 1000);
+    hlsnap__lx_stack_aux(&list, 14, 1000);
+    hlsnap__lx_stack_aux(&list, 15, platform);
+    hlsnap__lx_stack_aux(&list, 17, 100); /* AT_CLKTCK */
+    hlsnap__lx_stack_aux(&list, 23, 0);   /* AT_SECURE */
+    hlsnap__lx_stack_aux(&list, 25, random);
+    hlsnap__lx_stack_aux(&list, 31, strings); /* AT_EXECFN */
+    hlsnap__lx_stack_aux(&list, 51, 4096);    /* AT_MINSIGSTKSZ */
+    hlsnap__lx_stack_aux(&list, 0, 0);
+    hlsnap__lx_stack_size = p->stack_size;
+    hlsnap__lx_say_stack(end, p->stack_size);
+    return sp;
+}
+
+#if !defined(HLSNAP__LX_HOST)
+static hlsnap_syscall_fn hlsnap__lx_hook; /* hlsnap_rt_on_syscall */
+static void *hlsnap__lx_hook_user;
+#endif
+
+/* A call that is not in the table goes to the guest's own function, if it gave one, on the program's stack: below the red zone, and
+   below the vector state, which it may use. It may make system calls itself. */
+static int64_t hlsnap__lx_ask(const hlsnap__lx_frame *frame) {
+#if !defined(HLSNAP__LX_HOST)
+    const uint64_t area = (frame->rsp - 128 - HLSNAP__LX_VECTORS) & ~63ull;
+    uint64_t args[6];
+    int64_t r;
+    if (!hlsnap__lx_hook) return hlsnap__lx_refuse(frame->rax, HLSNAP__LX_ENOSYS);
+    args[0] = frame->rdi;
+    args[1] = frame->rsi;
+    args[2] = frame->rdx;
+    args[3] = frame->r10;
+    args[4] = frame->r8;
+    args[5] = frame->r9;
+    hlsnap__lx_vectors_save(area);
+    hlsnap__lx_copy((void *)(uintptr_t)(area - 64), args, sizeof(args));
+    r = hlsnap__lx_upcall((uint64_t)(uintptr_t)hlsnap__lx_hook, frame->rax, area - 64,
+                          (uint64_t)(uintptr_t)hlsnap__lx_hook_user, area - 64);
+    hlsnap__lx_vectors_load(area);
+    return r == -HLSNAP__LX_ENOSYS ? hlsnap__lx_refuse(frame->rax, HLSNAP__LX_ENOSYS) : r;
+#else
+    return hlsnap__lx_refuse(frame->rax, HLSNAP__LX_ENOSYS);
+#endif
+}
+
+#if defined(HLSNAP__LX_HOST)
+#elif defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+/* ---- >>linux-end ---- */
+
+#if !defined(HLSNAP__LX_HOST)
+static const hlsnap_abi_identity *hlsnap__rt_identity(void) { return hlsnap__lx.id; }
+static void hlsnap__rt_tell(hlsnap_abi_mailbox *m) {
+    (void)m;
+    hlsnap__lx_tell();
+}
+static uint8_t *hlsnap__rt_request_at(size_t *room) {
+    const hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    const uint64_t at = hlsnap__lx_request_at();
+    *room = (size_t)((uint64_t)(uintptr_t)m + m->out_offset + m->out_size - at);
+    return (uint8_t *)(uintptr_t)at;
+}
+
+HLSNAP_API void hlsnap_rt_trim(void) { hlsnap__lx_trim(); }
+
+static void (*hlsnap__lx_on_start)(void *user);
+static void *hlsnap__lx_on_start_user;
+HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user) {
+    hlsnap__lx_on_start = fn;
+    hlsnap__lx_on_start_user = user;
+}
+
+/* Leaves the VM until the next entry; true when a start or a restore lies between. */
+static bool hlsnap__lx_leave(void) {
+    hlsnap__lx_tell();
+    hlsnap__lx_park();
+    hlsnap__lx.out_used = 0;
+    return hlsnap__lx_arrive();
+}
+
+__attribute__((__used__, __noreturn__)) static void hlsnap__lx_first(hlsnap_abi_mailbox *m, const uint8_t *identity,
+                                                                     uint64_t stack) __asm__("hlsnap__lx_first");
+
+#if !defined(HLSNAP_GUEST_RUNTIME)
+/* ---- >>lx_serve: a program that was linked with the runtime ---- */
+
+static bool hlsnap__lx_input_ready(void) { return true; }
+static int64_t hlsnap__lx_input_read(uint64_t to, uint64_t n) {
+    (void)to;
+    (void)n;
+    return 0;
+}
+static void hlsnap__lx_input_wait(void) {}
+static void hlsnap__lx_standard_output(int32_t fd, uint64_t from, uint64_t n) {
+    hlsnap__lx_output(fd, (const uint8_t *)(uintptr_t)from, n);
+}
+
+static void hlsnap__lx_exit(int32_t status) {
+    hlsnap__lx_text t;
+    t.n = 0;
+    hlsnap__lx_say_exit(&t, status);
+    hlsnap__lx_end(HLSNAP_ABI_FN_EXIT, status, &t);
+}
+
+static void hlsnap__lx_first(hlsnap_abi_mailbox *m, const uint8_t *identity, uint64_t stack) {
+    (void)m;
+    hlsnap__lx_setup(identity);
+    hlsnap__lx_go(hlsnap__lx_stack_make(stack), hlsnap__lx_program()->entry);
+}
+
+#if !defined(HLSNAP_GUEST_NO_STDIO)
+extern int hlsnap__libc_fflush(void *file) __asm__("fflush"); /* strong: a weak one is not pulled from an archive */
+#endif
+static void hlsnap__lx_flush(void) {
+#if !defined(HLSNAP_GUEST_NO_STDIO)
+    hlsnap__libc_fflush(NULL);
+#endif
+}
+
+HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_serve(void) {
+    hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    hlsnap__lx_flush();
+    hlsnap__rt_init(m);
+    for (;;) {
+        if (hlsnap__lx_leave() && hlsnap__lx_on_start) hlsnap__lx_on_start(hlsnap__lx_on_start_user);
+        hlsnap__lx.out_used = hlsnap__rt_calls(m);
+        hlsnap__lx_flush(); /* what it prints goes behind the results */
+    }
+}
+
+HLSNAP_API void hlsnap_rt_on_syscall(hlsnap_syscall_fn fn, void *user) {
+    hlsnap__lx_hook = fn;
+    hlsnap__lx_hook_user = user;
+}
+#else /* HLSNAP_GUEST_RUNTIME */
+/* ---- >>lx_feed: a program as it is: main, feed, more, status ---- */
+/* The program runs inside of a call, up to where it waits for more input than it was fed, or to its end. There the call gets its
+   answer, and the VM is left with the program standing in its system call: the ready point. */
+
+enum hlsnap__lx_export { HLSNAP__LX_MAIN, HLSNAP__LX_FEED, HLSNAP__LX_MORE, HLSNAP__LX_STATUS };
+static const hlsnap_function hlsnap__lx_exports[] = {{"main", "i32()", NULL, NULL},
+                                                     {"feed", "bytes(bytes)", NULL, NULL},
+                                                     {"more", "bytes()", NULL, NULL},
+                                                     {"status", "i32()", NULL, NULL}};
+static const hlsnap_module hlsnap__lx_module = {hlsnap__lx_exports, 4, NULL, 0};
+const hlsnap_module *const hlsnap_rt_module = &hlsnap__lx_module;
+
+static struct hlsnap__lx_feed {
+    uint32_t function;           /* the call in progress */
+    bool started, ended, closed; /* the program; its input: no more will come */
+    bool fed;                    /* output is kept for feed and more */
+    int32_t status;              /* once it ended */
+    uint8_t *in, *out;
+    uint64_t in_size, in_at, out_size, out_at, out_room;
+    size_t calls_at; /* bytes of the entry's calls that were read */
+} hlsnap__lx_io;
+
+static void hlsnap__lx_answer(uint32_t status, const hlsnap_value *v, size_t num) {
+    hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    uint8_t *at = (uint8_t *)m + m->out_offset + hlsnap__lx.out_used;
+    hlsnap__message_write(at, m->out_size - hlsnap__lx.out_used, hlsnap__lx_io.function, status, v, num);
+    hlsnap__lx.out_used += hlsnap__message_size(v, num);
+    m->num_done++;
+    if (status != HLSNAP_ABI_STATUS_OK) m->num_calls = m->num_done; /* the rest of a batch does not run */
+}
+static void hlsnap__lx_answer_i32(int32_t number) {
+    const hlsnap_value v = hlsnap_i32(number);
+    hlsnap__lx_answer(HLSNAP_ABI_STATUS_OK, &v, 1);
+}
+static void hlsnap__lx_answer_fail(const char *why) {
+    hlsnap_value v[2];
+    v[0] = hlsnap_i32(hlsnap__lx_io.ended ? hlsnap__lx_io.status : -1);
+    v[1] = hlsnap_str(why);
+    hlsnap__lx_answer(HLSNAP_ABI_STATUS_FAILED, v, 2);
+}
+/* Output that was not fetched yet, as much as fits; what is left is for more. */
+static void hlsnap__lx_answer_output(void) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    const hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    const uint64_t room = m->out_size - hlsnap__lx.out_used - HLSNAP__RESERVE_OUT - 64;
+    const uint64_t n = hlsnap__lx_min(f->out_size - f->out_at, room);
+    const hlsnap_value v = hlsnap_bytes(f->out + f->out_at, (size_t)n);
+    hlsnap__lx_answer(HLSNAP_ABI_STATUS_OK, &v, 1);
+    f->out_at += n;
+    if (f->out_at < f->out_size) return;
+    hlsnap__lx_pages_free(f->out, f->out_room);
+    f->out = NULL;
+    f->out_at = f->out_size = f->out_room = 0;
+}
+
+/* Input is kept from when the program starts to when it has read all of it. */
+static bool hlsnap__lx_take_input(const hlsnap_value *v) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    uint8_t *in = (uint8_t *)hlsnap__lx_pages(f->in_size - f->in_at + v->size + 1);
+    if (!in) return false;
+    if (f->in) hlsnap__lx_copy(in, f->in + f->in_at, f->in_size - f->in_at);
+    hlsnap__lx_copy(in + f->in_size - f->in_at, v->bytes, v->size);
+    hlsnap__lx_pages_free(f->in, f->in_size + 1);
+    f->in = in;
+    f->in_size = f->in_size - f->in_at + v->size;
+    f->in_at = 0;
+    f->closed = !v->size;
+    return true;
+}
+
+/* The next call, of this entry or of one to come; its argument, if it has one. */
+static void hlsnap__lx_next_call(hlsnap_value *arg) {
+    hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
+    hlsnap_abi_message head;
+    hlsnap_value args[HLSNAP_MAX_ARGS];
+    const uint8_t *at;
+    while (m->op != HLSNAP_ABI_OP_CALL || m->num_done >= m->num_calls) {
+        hlsnap__lx_leave();
+        hlsnap__lx_io.calls_at = 0;
+        m->num_done = 0;
+    }
+    at = (const uint8_t *)m + m->in_offset + hlsnap__lx_io.calls_at;
+    if (!hlsnap__message_read(at, m->in_size - hlsnap__lx_io.calls_at, &head, args, HLSNAP_MAX_ARGS) ||
+        head.function > HLSNAP__LX_STATUS || head.num_values != (head.function == HLSNAP__LX_FEED))
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
+    hlsnap__lx_io.calls_at += head.size;
+    hlsnap__lx_io.function = head.function;
+    if (head.num_values) *arg = args[0];
+}
+
+/* Serves calls until one of them has the program go on. */
+static void hlsnap__lx_serve(void) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    hlsnap_value arg;
+    for (;;) {
+        hlsnap__lx_next_call(&arg);
+        if (f->function == HLSNAP__LX_STATUS)
+            hlsnap__lx_answer_i32(f->ended ? f->status : -1);
+        else if (f->function == HLSNAP__LX_MORE && (f->started || f->out_size))
+            hlsnap__lx_answer_output();
+        else if (f->ended)
+            hlsnap__lx_answer_fail("the program has ended");
+        else if (f->function == HLSNAP__LX_MAIN && f->started)
+            hlsnap__lx_answer_fail("the program runs already");
+        else if (f->function == HLSNAP__LX_FEED && f->closed)
+            hlsnap__lx_answer_fail("the program's input has ended");
+        else if (f->function == HLSNAP__LX_FEED && !hlsnap__lx_take_input(&arg))
+            hlsnap__lx_answer_fail("the input does not fit the heap: raise heap_size of the guest desc");
+        else
+            break;
+    }
+    if (f->function == HLSNAP__LX_MAIN) f->closed = true;
+    f->fed = f->function != HLSNAP__LX_MAIN;
+    f->started = true;
+}
+
+static bool hlsnap__lx_input_ready(void) { return hlsnap__lx_io.in_at < hlsnap__lx_io.in_size || hlsnap__lx_io.closed; }
+static int64_t hlsnap__lx_input_read(uint64_t to, uint64_t n) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    n = hlsnap__lx_min(n, f->in_size - f->in_at);
+    hlsnap__lx_copy((void *)(uintptr_t)to, f->in + f->in_at, n);
+    f->in_at += n;
+    return (int64_t)n;
+}
+
+static uint8_t hlsnap__lx_input_vectors[HLSNAP__LX_VECTORS] __attribute__((__aligned__(64)));
+
+static void hlsnap__lx_input_wait(void) {
+    hlsnap__lx_vectors_save((uint64_t)(uintptr_t)hlsnap__lx_input_vectors);
+    hlsnap__lx_answer_output();
+    hlsnap__lx_serve();
+    hlsnap__lx_vectors_load((uint64_t)(uintptr_t)hlsnap__lx_input_vectors);
+}
+
+/* What feed is to return is kept, where there is room; all else goes to the host as it comes. */
+static void hlsnap__lx_standard_output(int32_t fd, uint64_t from, uint64_t n) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    if (fd != 1 || !f->fed) {
+        hlsnap__lx_output(fd, (const uint8_t *)(uintptr_t)from, n);
+        return;
+    }
+    if (n > f->out_room - f->out_size) {
+        const uint64_t room = (f->out_size + n) * 2 + 65536;
+        uint8_t *more = (uint8_t *)hlsnap__lx_pages(room);
+        if (!more) {
+            hlsnap__lx_output(fd, (const uint8_t *)(uintptr_t)from, n);
+            return;
+        }
+        if (f->out) hlsnap__lx_copy(more, f->out, f->out_size);
+        hlsnap__lx_pages_free(f->out, f->out_room);
+        f->out = more;
+        f->out_room = room;
+    }
+    hlsnap__lx_copy(f->out + f->out_size, (const void *)(uintptr_t)from, n);
+    f->out_size += n;
+}
+
+static void hlsnap__lx_exit(int32_t status) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    f->ended = true;
+    f->status = status;
+    if (hlsnap__lx.num_refused && status) { /* what it was denied may be why */
+        hlsnap__lx_text t;
+        t.n = 0;
+        hlsnap__lx_say_exit(&t, status);
+        hlsnap__lx_log(2, &t);
+    }
+    if (f->fed)
+        hlsnap__lx_answer_output();
+    else
+        hlsnap__lx_answer_i32(status);
+    for (;;) hlsnap__lx_serve(); /* which never comes back from a program that has ended */
+}
+
+static void hlsnap__lx_first(hlsnap_abi_mailbox *m, const uint8_t *identity, uint64_t stack) {
+    uint64_t sp, entry;
+    hlsnap__lx_setup(identity);
+    m->guest_abi = HLSNAP_ABI_VERSION;
+    m->entry = 0;
+    if (!hlsnap__rt_list(m, hlsnap_rt_module))
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "exports and imports do not fit the mailbox");
+    sp = hlsnap__lx_stack_make(stack); /* now, since only init knows the program */
+    entry = hlsnap__lx_program()->entry;
+    hlsnap__lx_serve();
+    hlsnap__lx_random(hlsnap__lx_stack_random(stack), 16); /* as it starts, so that clones differ */
+    hlsnap__lx_go(sp, entry);
+}
+#endif
+#endif /* HLSNAP__LX_HOST */
+#endif /* HLSNAP_GUEST_LIBC || HLSNAP__LX_HOST */
 
 #ifndef HLSNAP_GUEST
 /* ---- >>memory: allocation, reference counts ---- */
@@ -3074,26 +8406,75 @@ static hlsnap_result hlsnap__fail_map(hlsnap_error *err, uint64_t bytes, const c
                         number == ENOMEM ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it" : "");
 }
 
-/* Text of a stranger, made fit for one line of a message, a log or a terminal: bytes outside printable ASCII become \xNN, a
-   tab passes where wanted. Returns the length, < cap. */
-static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool tabs) {
+/* The character at s, which has n > 0 bytes, by the table of the Unicode standard that has no overlong form and no surrogate; its
+   bytes, or 0. */
+static size_t hlsnap__utf8_get(const unsigned char *s, size_t n, uint32_t *code) {
+    const size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    size_t i;
+    if (!len || len > n) return 0;
+    *code = len == 1 ? s[0] : s[0] & (0x7fu >> len);
+    for (i = 1; i < len; i++) {
+        if ((s[i] & 0xc0) != 0x80) return 0;
+        *code = *code << 6 | (s[i] & 0x3fu);
+    }
+    if ((len == 3 && *code < 0x800) || (len == 4 && (*code < 0x10000 || *code > 0x10ffff)) ||
+        (*code >= 0xd800 && *code < 0xe000))
+        return 0;
+    return len;
+}
+
+/* What no line shows as it is: controls, line and paragraph separators, format characters (which show as nothing, or turn the
+   direction of writing), blocks that are set aside for more of them, and what is no character. */
+static bool hlsnap__hidden(uint32_t c) {
+    static const uint32_t rows[][2] = {{0x00, 0x1f},       {0x7f, 0x9f},       {0xad, 0xad},       {0x600, 0x605},
+                                       {0x61c, 0x61c},     {0x6dd, 0x6dd},     {0x70f, 0x70f},     {0x890, 0x891},
+                                       {0x8e2, 0x8e2},     {0x180e, 0x180e},   {0x200b, 0x200f},   {0x2028, 0x202e},
+                                       {0x2060, 0x206f},   {0xfdd0, 0xfdef},   {0xfeff, 0xfeff},   {0xfff0, 0xfffb},
+                                       {0x110bd, 0x110bd}, {0x110cd, 0x110cd}, {0x13430, 0x1343f}, {0x1bca0, 0x1bca3},
+                                       {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff}};
+    size_t i;
+    if (c >= 0x20 && c < 0x7f) return false;
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]) && c >= rows[i][0]; i++)
+        if (c <= rows[i][1]) return true;
+    return (c & 0xfffe) == 0xfffe;
+}
+
+/* Text of a stranger, made fit for one line of a message, a log or a terminal: what is not for show becomes \xNN, byte by byte.
+   `wide`: characters beyond ASCII pass. A tab passes where wanted. Returns the length, < cap. */
+static size_t hlsnap__shown(char *to, size_t cap, const void *text, size_t size, bool tabs, bool wide) {
     static const char hex[] = "0123456789abcdef";
     const unsigned char *s = (const unsigned char *)text;
-    size_t i, n = 0;
-    for (i = 0; i < size; i++) {
-        bool plain = (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '\\') || (tabs && s[i] == '\t');
-        if (n + (plain ? 1 : 4) >= cap) break;
-        if (plain) {
-            to[n++] = (char)s[i];
-        } else {
+    size_t i, k, len, n = 0;
+    for (i = 0; i < size; i += len) {
+        uint32_t code = 0;
+        bool plain;
+        len = hlsnap__utf8_get(s + i, size - i, &code);
+        plain = len && ((!hlsnap__hidden(code) && code != '\\' && (wide || len == 1)) || (tabs && code == '\t'));
+        if (!len || (!wide && !plain)) len = 1;
+        if (n + (plain ? len : 4 * len) >= cap) break;
+        for (k = 0; k < len; k++) {
+            if (plain) {
+                to[n++] = (char)s[i + k];
+                continue;
+            }
             to[n++] = '\\';
             to[n++] = 'x';
-            to[n++] = hex[s[i] >> 4];
-            to[n++] = hex[s[i] & 15];
+            to[n++] = hex[s[i + k] >> 4];
+            to[n++] = hex[s[i + k] & 15];
         }
     }
     to[n] = 0;
     return n;
+}
+
+/* ASCII alone: names and paths, where characters that look alike would mislead. */
+static size_t hlsnap__printable(char *to, size_t cap, const void *text, size_t size, bool tabs) {
+    return hlsnap__shown(to, cap, text, size, tabs, false);
+}
+
+/* All of UTF-8: what a guest says to people. */
+static size_t hlsnap__readable(char *to, size_t cap, const void *text, size_t size, bool tabs) {
+    return hlsnap__shown(to, cap, text, size, tabs, true);
 }
 
 /* ---- >>contract: names and signatures of exports and imports ---- */
@@ -3187,7 +8568,49 @@ static const char *const hlsnap__cpu_feature_names[] = {
 };
 HLSNAP__STATIC_ASSERT(cpu_bits, HLSNAP__NUM_CPU_FEATURES <= 63);
 
+/* The micro-architecture levels of the x86-64 psABI, by name; bits of the features that a level has, all lower ones' included.
+   LAHF, OSXSAVE and what every x86-64 CPU has are no rows of the table. */
+static const char *const hlsnap__cpu_level_names[] = {"host", "v1", "v2", "v3", "v4"};
+
+#define HLSNAP__HAS(name) (1ull << HLSNAP__CPU_##name)
+static uint64_t hlsnap__cpu_level_features(uint32_t level) {
+    uint64_t bits = 0;
+    if (level >= HLSNAP_CPU_V2)
+        bits |= HLSNAP__HAS(sse3) | HLSNAP__HAS(ssse3) | HLSNAP__HAS(cx16) | HLSNAP__HAS(sse4_1) | HLSNAP__HAS(sse4_2) |
+                HLSNAP__HAS(popcnt);
+    if (level >= HLSNAP_CPU_V3)
+        bits |= HLSNAP__HAS(avx) | HLSNAP__HAS(avx2) | HLSNAP__HAS(bmi1) | HLSNAP__HAS(bmi2) | HLSNAP__HAS(f16c) |
+                HLSNAP__HAS(fma) | HLSNAP__HAS(lzcnt) | HLSNAP__HAS(movbe);
+    if (level >= HLSNAP_CPU_V4)
+        bits |= HLSNAP__HAS(avx512f) | HLSNAP__HAS(avx512bw) | HLSNAP__HAS(avx512cd) | HLSNAP__HAS(avx512dq) |
+                HLSNAP__HAS(avx512vl);
+    return bits;
+}
+#undef HLSNAP__HAS
+
+/* The lowest level with all of these features; HLSNAP_CPU_HOST: none has them. */
+static uint32_t hlsnap__cpu_level_for(uint64_t features) {
+    uint32_t level = HLSNAP_CPU_V1;
+    while (level <= HLSNAP_CPU_V4 && features & ~hlsnap__cpu_level_features(level)) level++;
+    return level <= HLSNAP_CPU_V4 ? level : (uint32_t)HLSNAP_CPU_HOST;
+}
+
+/* The highest level whose features are all among these. */
+static uint32_t hlsnap__cpu_level_in(uint64_t features) {
+    uint32_t level = HLSNAP_CPU_V4;
+    while (level > HLSNAP_CPU_V1 && hlsnap__cpu_level_features(level) & ~features) level--;
+    return level;
+}
+
 #if defined(__x86_64__)
+static const struct hlsnap__cpu_row {
+    uint32_t leaf, reg, bit, xcr0;
+} hlsnap__cpu_rows[] = {
+#define HLSNAP__CPU(name, leaf, reg, bit, xcr0) {leaf, reg, bit, xcr0},
+    HLSNAP__CPU_FEATURES(HLSNAP__CPU)
+#undef HLSNAP__CPU
+};
+
 static void hlsnap__cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
     __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(subleaf));
 }
@@ -3205,13 +8628,7 @@ static uint32_t hlsnap__cpu_vendor_words[3];
 static uint64_t hlsnap__cpu_read(void) {
     uint64_t found = 0;
 #if defined(__x86_64__)
-    static const struct {
-        uint32_t leaf, reg, bit, xcr0;
-    } rows[] = {
-#define HLSNAP__CPU(name, leaf, reg, bit, xcr0) {leaf, reg, bit, xcr0},
-        HLSNAP__CPU_FEATURES(HLSNAP__CPU)
-#undef HLSNAP__CPU
-    };
+    const struct hlsnap__cpu_row *rows = hlsnap__cpu_rows;
     uint32_t r[4], leaf = 0xffffffffu, max, max_ext, i;
     uint64_t xcr0;
     hlsnap__cpuid(0x80000000u, 0, r);
@@ -3260,7 +8677,7 @@ static void hlsnap__machine_name(char *to, size_t cap, const char *from, size_t 
 static void hlsnap__guest_machine(hlsnap__guest *g, const char *hypervisor) {
     uint32_t words[3], i;
     char vendor[12];
-    g->features = hlsnap__cpu_features();
+    g->features = g->cpu ? hlsnap__cpu_level_features(g->cpu) : hlsnap__cpu_features();
     for (i = 0; i < 3; i++) words[i] = __atomic_load_n(&hlsnap__cpu_vendor_words[i], __ATOMIC_RELAXED);
     memcpy(vendor, words, sizeof(vendor));
     hlsnap__machine_name(g->cpu_vendor, sizeof(g->cpu_vendor), vendor, sizeof(vendor));
@@ -3282,6 +8699,19 @@ static void hlsnap__cpu_names(uint64_t bits, char *to, size_t cap) {
     for (i = 0; i < 64; i++)
         if (bits >> i & 1 && n + 20 < cap)
             n += (size_t)hlsnap__format(to + n, cap - n, n ? " %s" : "%s", hlsnap__cpu_feature_name(i));
+}
+
+/* What this machine lacks is said of a snapshot; and how to make one that it starts. */
+static hlsnap_result hlsnap__cpu_refuse(uint32_t level, uint64_t missing, hlsnap_error *err) {
+    const char *fits = hlsnap__cpu_level_names[hlsnap__cpu_level_in(hlsnap__cpu_features())];
+    char names[300], of[64];
+    hlsnap__cpu_names(missing, names, sizeof(names));
+    of[0] = 0;
+    if (level) hlsnap__format(of, sizeof(of), " at CPU level %s", hlsnap__cpu_level_names[level]);
+    return hlsnap__fail(
+        err, HLSNAP_ERR_CPU, 0,
+        "this CPU lacks what the snapshot was taken with%s: %s; one made with guest_desc.cpu of %s would start here",
+        of, names, fits);
 }
 
 /* ---- >>layout: regions in the guest's window ---- */
@@ -3413,6 +8843,7 @@ static uint64_t hlsnap__guest_id(const hlsnap__guest *g) {
     h = hlsnap__mix(h, &g->layout.base, sizeof(g->layout.base));
     h = hlsnap__mix(h, &g->entry, sizeof(g->entry));
     h = hlsnap__mix(h, &g->module, sizeof(g->module));
+    h = hlsnap__mix(h, &g->syscall, sizeof(g->syscall));
     for (i = 0; i < g->contract.num_exports; i++) {
         h = hlsnap__mix(h, g->contract.exports[i].name, strlen(g->contract.exports[i].name) + 1);
         h = hlsnap__mix(h, g->contract.exports[i].text, strlen(g->contract.exports[i].text) + 1);
@@ -3429,6 +8860,9 @@ static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result c
     at = hlsnap__layout_at(&g->layout, g->entry);
     if (!at || at->kind != HLSNAP__TEXT)
         return hlsnap__fail(err, code, 0, "entry 0x%llx is not in a text region", (unsigned long long)g->entry);
+    at = g->syscall ? hlsnap__layout_at(&g->layout, g->syscall) : at;
+    if (!at || at->kind != HLSNAP__TEXT)
+        return hlsnap__fail(err, code, 0, "syscall 0x%llx is not in a text region", (unsigned long long)g->syscall);
     if (g->module) {
         at = hlsnap__layout_at(&g->layout, g->module);
         if (!at || at->kind == HLSNAP__MAILBOX || at->kind == HLSNAP__IDENTITY)
@@ -3819,6 +9253,8 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
     out->guard = s->guard;
     memcpy(out->guest_name, s->guest->name, sizeof(out->guest_name));
     memcpy(out->build_id, s->guest->build_id, sizeof(out->build_id));
+    out->cpu = (hlsnap_cpu)s->guest->cpu;
+    out->baseline = (hlsnap_cpu)(s->guest->cpu ? s->guest->cpu : hlsnap__cpu_level_for(s->guest->features));
     memcpy(out->cpu_vendor, s->guest->cpu_vendor, sizeof(s->guest->cpu_vendor));
     memcpy(out->hypervisor, s->guest->hypervisor, sizeof(out->hypervisor));
     out->entry = s->guest->entry;
@@ -3938,7 +9374,13 @@ typedef struct hlsnap__elf {
     uint64_t section_offset;
     uint32_t num_sections;
     char build_id[48];
-    bool noted; /* there is an ABI note */
+    bool noted;   /* there is an ABI note */
+    bool program; /* a Linux program: it relocates itself, and a runtime answers its system calls */
+    uint64_t note_entry, note_syscall; /* file addresses, of a runtime's second note; 0 = none */
+    uint64_t phdr, num_phdr;           /* file address of the program headers; 0 = not loaded */
+    struct hlsnap__elf *runtime;       /* of a program that is not linked with one */
+    uint8_t *block;                    /* an hlsnap_abi_program and what it leads to, whole pages */
+    uint64_t block_size, block_gva;
     char *unresolved;
     size_t unresolved_size;
     uint32_t num_unresolved;
@@ -4007,8 +9449,9 @@ static void hlsnap__elf_put(hlsnap__elf *e, uint8_t *at, const void *from, uint6
     memcpy(at, from, (size_t)n);
 }
 
-/* GNU build id and the runtime's ABI note. */
-static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t size, hlsnap_error *err) {
+/* GNU build id and the runtime's notes: which ABI it speaks, and, where it answers system calls, where it is entered. */
+static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t vaddr, uint64_t size,
+                                       hlsnap_error *err) {
     uint64_t at = 0;
     while (size >= 12 && at <= size - 12) {
         uint32_t head[3], abi;
@@ -4033,6 +9476,12 @@ static hlsnap_result hlsnap__elf_notes(hlsnap__elf *e, uint64_t offset, uint64_t
             if (abi != HLSNAP_ABI_VERSION)
                 return hlsnap__fail(err, HLSNAP_ERR_ABI, 0, "the guest was built for ABI %u, this is ABI %d", abi,
                                     HLSNAP_ABI_VERSION);
+        }
+        if (head[0] == 7 && head[2] == 2 && head[1] == 16 && memcmp(name, "hlsnap", 7) == 0) {
+            uint64_t from_here[2];
+            if (!hlsnap__elf_get(e, offset + desc, from_here, sizeof(from_here))) break;
+            e->note_entry = vaddr + desc + from_here[0];
+            e->note_syscall = vaddr + desc + 8 + from_here[1];
         }
         at = desc + ((uint64_t)head[1] + 3) / 4 * 4;
     }
@@ -4077,14 +9526,10 @@ static hlsnap_result hlsnap__elf_phdr(hlsnap__elf *e, const Elf64_Phdr *p, hlsna
     s.flags = p->p_flags;
     switch (p->p_type) {
     case PT_LOAD: return hlsnap__elf_segment_add(e, p, err);
-    case PT_NOTE: return hlsnap__elf_notes(e, p->p_offset, p->p_filesz, err);
+    case PT_NOTE: return hlsnap__elf_notes(e, p->p_offset, p->p_vaddr, p->p_filesz, err);
     case PT_DYNAMIC: e->dynamic = s; break;
     case PT_GNU_RELRO: e->relro = s; break;
     case PT_TLS:
-        if (p->p_filesz > p->p_memsz || p->p_memsz > (1u << 20) || p->p_align > HLSNAP__PAGE ||
-            (p->p_align & (p->p_align - 1)))
-            return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "thread-local block of 0x%llx bytes aligned to 0x%llx",
-                                (unsigned long long)p->p_memsz, (unsigned long long)p->p_align);
         e->tls = s;
         e->tls_align = p->p_align ? p->p_align : 1;
         break;
@@ -4127,6 +9572,27 @@ static hlsnap_result hlsnap__elf_entry_check(const hlsnap__elf *e, hlsnap_error 
     return HLSNAP_OK;
 }
 
+/* The thread-local block is the host's to make, unless a libc does. */
+static hlsnap_result hlsnap__elf_tls_check(const hlsnap__elf *e, hlsnap_error *err) {
+    const hlsnap__elf_segment *s = &e->tls;
+    if (s->filesz <= s->memsz && s->memsz <= (1u << 20) && e->tls_align <= HLSNAP__PAGE &&
+        !(e->tls_align & (e->tls_align - 1)))
+        return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "thread-local block of 0x%llx bytes aligned to 0x%llx",
+                        (unsigned long long)s->memsz, (unsigned long long)e->tls_align);
+}
+
+static void hlsnap__elf_find_phdr(hlsnap__elf *e, const Elf64_Ehdr *h) {
+    const uint64_t size = (uint64_t)h->e_phnum * sizeof(Elf64_Phdr);
+    uint32_t i;
+    e->num_phdr = h->e_phnum;
+    for (i = 0; i < e->num_segments; i++) {
+        const hlsnap__elf_segment *s = &e->segments[i];
+        if (h->e_phoff >= s->offset && size <= s->filesz && h->e_phoff - s->offset <= s->filesz - size)
+            e->phdr = s->vaddr + (h->e_phoff - s->offset);
+    }
+}
+
 static const char *hlsnap__elf_type(uint32_t type) {
     switch (type) {
     case ET_REL: return "an object file (.o) that is not linked yet";
@@ -4162,6 +9628,8 @@ static hlsnap_result hlsnap__elf_parse(hlsnap__elf *e, hlsnap_error *err) {
         if (r) return r;
     }
     if (!e->num_segments) return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "no loadable segment");
+    hlsnap__elf_find_phdr(e, &h);
+    e->program = e->note_syscall != 0;
     e->image_start = e->segments[0].vaddr & ~(uint64_t)(HLSNAP__PAGE - 1);
     e->image_size = e->segments[e->num_segments - 1].vaddr + e->segments[e->num_segments - 1].memsz - e->image_start;
     e->image_size = (e->image_size + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
@@ -4189,7 +9657,7 @@ static hlsnap_result hlsnap__region_add(hlsnap__layout *l, uint32_t kind, uint64
     return HLSNAP_OK;
 }
 
-/* One segment's pages; its RELRO part is read-only, because the host has relocated it already. */
+/* One segment's pages; its RELRO part is read-only where the host has relocated it already. */
 static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_segment *s, hlsnap__layout *l,
                                         hlsnap_error *err) {
     const uint64_t mask = HLSNAP__PAGE - 1;
@@ -4203,7 +9671,7 @@ static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_
                                 (unsigned long long)from);
         from = split = last->gva + last->pages * HLSNAP__PAGE;
     }
-    if (kind == HLSNAP__DATA && e->relro.memsz && (e->relro.vaddr & ~mask) == (s->vaddr & ~mask) &&
+    if (kind == HLSNAP__DATA && !e->program && e->relro.memsz && (e->relro.vaddr & ~mask) == (s->vaddr & ~mask) &&
         e->relro.memsz <= s->memsz)
         split = ((e->relro.vaddr + e->relro.memsz) & ~mask) + e->base;
     if (split > from && split <= to) {
@@ -4214,25 +9682,56 @@ static hlsnap_result hlsnap__elf_region(const hlsnap__elf *e, const hlsnap__elf_
     return hlsnap__region_add(l, kind, from, to, err);
 }
 
+#define HLSNAP__PROGRAM_GUARD (8ull << 20) /* below a program's stack: frames of ordinary code skip a single page */
+#define HLSNAP__PROGRAM_STACK (1ull << 20)
+#define HLSNAP__PROGRAM_HEAP (64ull << 20)
+
+static uint64_t hlsnap__elf_stack_size(const hlsnap__elf *e, const hlsnap_guest_desc *desc) {
+    return desc->stack_size ? desc->stack_size : e->program ? HLSNAP__PROGRAM_STACK : 64u << 10;
+}
+
 static uint64_t hlsnap__elf_tls_size(const hlsnap__elf *e) {
-    return e->tls.memsz ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
+    return e->tls.memsz && !e->program ? (e->tls.memsz + e->tls_align - 1) / e->tls_align * e->tls_align : 0;
+}
+
+/* Bytes of the tls region: the runtime's own at its start, the thread-local block at its end. */
+static uint64_t hlsnap__elf_tls_region(const hlsnap__elf *e) {
+    return (HLSNAP_ABI_RUNTIME_MIN + hlsnap__elf_tls_size(e) + HLSNAP__PAGE - 1) / HLSNAP__PAGE * HLSNAP__PAGE;
+}
+
+/* A program has what comes before its stack in its window, too: the runtime's image, and the block for its start. */
+static hlsnap_result hlsnap__elf_layout_program(hlsnap__elf *e, hlsnap__layout *l, uint64_t *at, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (e->runtime) {
+        e->runtime->base = *at - e->runtime->image_start;
+        for (i = 0; i < e->runtime->num_segments && !r; i++)
+            r = hlsnap__elf_region(e->runtime, &e->runtime->segments[i], l, err);
+        *at += e->runtime->image_size + HLSNAP__PAGE;
+    }
+    e->block_gva = *at;
+    if (!r) r = hlsnap__region_add(l, HLSNAP__RODATA, *at, *at + e->block_size, err);
+    *at += e->block_size + HLSNAP__PROGRAM_GUARD;
+    return r;
 }
 
 /* image | guard | stack | tls | identity | mailbox | guard | heap. What every call touches lies together, from the stack's
    top page on, in one aligned group of 8 pages and one page table: software KVM then maps all of it in one fault. */
-static hlsnap_result hlsnap__elf_layout(const hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l,
+static hlsnap_result hlsnap__elf_layout(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__layout *l,
                                         hlsnap_error *err) {
-    const uint64_t heap = desc->heap_size ? desc->heap_size : 1u << 20,
-                   stack = desc->stack_size ? desc->stack_size : 64u << 10;
+    const uint64_t heap = desc->heap_size ? desc->heap_size
+                          : e->program    ? HLSNAP__PROGRAM_HEAP
+                                          : 1u << 20,
+                   stack = hlsnap__elf_stack_size(e, desc);
     const uint64_t mailbox = desc->mailbox_size ? desc->mailbox_size : 64u << 10, huge = 2u << 20,
                    group = 8 * HLSNAP__PAGE;
-    const uint64_t tls =
-        (HLSNAP_ABI_RUNTIME_MIN + hlsnap__elf_tls_size(e) + HLSNAP__PAGE - 1) / HLSNAP__PAGE * HLSNAP__PAGE;
+    const uint64_t tls = hlsnap__elf_tls_region(e);
     uint64_t at = e->image_start + e->base + e->image_size + HLSNAP__PAGE;
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r = e->program ? HLSNAP_OK : hlsnap__elf_tls_check(e, err);
     uint32_t i;
     l->base = (e->image_start + e->base) & ~(huge - 1);
     for (i = 0; i < e->num_segments && !r; i++) r = hlsnap__elf_region(e, &e->segments[i], l, err);
+    if (!r && e->program) r = hlsnap__elf_layout_program(e, l, &at, err);
     if (r) return r;
     at += group - (at + stack - HLSNAP__PAGE) % group;
     r = hlsnap__region_add(l, HLSNAP__STACK, at, at + stack, err);
@@ -4318,11 +9817,19 @@ static bool hlsnap__elf_name(const hlsnap__elf *e, uint32_t at, char name[HLSNAP
     return table && at + i < e->strtab_size;
 }
 
+/* What the runtime has under that name, or NULL. */
+static const hlsnap__rt_binding *hlsnap__elf_bound(const char *name) {
+    size_t i;
+    for (i = 0; i < sizeof(hlsnap__rt_bindings) / sizeof(hlsnap__rt_bindings[0]); i++)
+        if (strcmp(name, hlsnap__rt_bindings[i].name) == 0) return &hlsnap__rt_bindings[i];
+    return NULL;
+}
+
 /* What a relocation's symbol stands for, as a guest address. */
 static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     Elf64_Sym sym;
     char name[HLSNAP__MAX_SYMBOL], shown[80];
-    size_t i;
+    const hlsnap__rt_binding *bound;
     const uint32_t index = (uint32_t)ELF64_R_SYM(rel->r_info);
     const uint8_t *at = e->symtab <= UINT64_MAX - index * sizeof(sym)
                             ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym))
@@ -4347,17 +9854,16 @@ static hlsnap_result hlsnap__elf_symbol(hlsnap__elf *e, const Elf64_Rela *rel, u
         *value = sym.st_value + e->base;
         return HLSNAP_OK;
     }
-    for (i = 0; e->self && i < sizeof(hlsnap__rt_bindings) / sizeof(hlsnap__rt_bindings[0]); i++)
-        if (strcmp(name, hlsnap__rt_bindings[i].name) == 0 &&
-            hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)hlsnap__rt_bindings[i].fn, value))
-            return HLSNAP_OK;
+    bound = e->self ? hlsnap__elf_bound(name) : NULL;
+    if (bound && hlsnap__elf_host_to_guest(e, (uint64_t)(uintptr_t)bound->fn, value)) return HLSNAP_OK;
     if (ELF64_ST_BIND(sym.st_info) == STB_WEAK) return HLSNAP_OK; /* programs test these for NULL */
     if (e->self) return hlsnap__elf_unresolved(e, name, value, err);
     hlsnap__printable(shown, sizeof(shown), name, strlen(name), false);
     return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "undefined symbol %s", shown);
 }
 
-/* Offset of a thread-local symbol in its block. A self guest may name ones that it has not, such as libc's errno. */
+/* Offset of a thread-local symbol in its block. A self guest may name ones that it has not: libc's errno is the runtime's then,
+   any other is where nothing is and no other variable either: a fault. */
 static hlsnap_result hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value,
                                            hlsnap_error *err) {
     Elf64_Sym sym;
@@ -4369,6 +9875,13 @@ static hlsnap_result hlsnap__elf_tls_value(const hlsnap__elf *e, const Elf64_Rel
         return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "thread-local symbol %u is not in the image",
                             (unsigned)index);
     *value = sym.st_value + (uint64_t)rel->r_addend;
+    if (index && (!at || sym.st_shndx == SHN_UNDEF)) {
+        char name[HLSNAP__MAX_SYMBOL];
+        const bool is_errno = at && hlsnap__elf_name(e, sym.st_name, name) && strcmp(name, "errno") == 0;
+        *value = 1ull << 62;
+        if (is_errno)
+            *value = offsetof(hlsnap__rt_state, error_number) + hlsnap__elf_tls_size(e) - hlsnap__elf_tls_region(e);
+    }
     return HLSNAP_OK;
 }
 
@@ -4423,12 +9936,15 @@ static bool hlsnap__elf_libc_copy(const hlsnap__elf *e, uint64_t host, uint64_t 
     return false;
 }
 
-/* IRELATIVE: a self guest takes the pointer that this process resolved; others have no one to ask. */
+/* IRELATIVE: a self guest takes the pointer that this process resolved, one of the C runtime asks at its init. */
 static hlsnap_result hlsnap__elf_irelative(hlsnap__elf *e, const Elf64_Rela *rel, uint64_t *value, hlsnap_error *err) {
     uint64_t host = 0;
     if (!e->self)
-        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "IRELATIVE relocation at 0x%llx",
-                            (unsigned long long)rel->r_offset);
+        return hlsnap__fail(
+            err, HLSNAP_ERR_ELF_RELOC, 0,
+            "IRELATIVE relocation at 0x%llx: the guest has no runtime that applies it; build it without indirect "
+            "functions (ifunc, target_clones), or with the C runtime",
+            (unsigned long long)rel->r_offset);
     hlsnap__self_live(e, rel->r_offset, &host, sizeof(host));
     if (hlsnap__elf_libc_copy(e, host, value)) return HLSNAP_OK;
     return hlsnap__elf_host_to_guest(e, host, value) ? HLSNAP_OK
@@ -4451,7 +9967,10 @@ static hlsnap_result hlsnap__elf_relocate_one(hlsnap__elf *e, const Elf64_Rela *
         break;
     case R_X86_64_GLOB_DAT:
     case R_X86_64_JUMP_SLOT: r = hlsnap__elf_symbol(e, rel, &value, err); break;
-    case R_X86_64_IRELATIVE: r = hlsnap__elf_irelative(e, rel, &value, err); break;
+    case R_X86_64_IRELATIVE:
+        if (!e->self && e->noted && !e->note_syscall) return HLSNAP_OK;
+        r = hlsnap__elf_irelative(e, rel, &value, err);
+        break;
     case R_X86_64_DTPMOD64: value = 1; break;
     case R_X86_64_DTPOFF64: r = hlsnap__elf_tls_value(e, rel, &value, err); break;
     case R_X86_64_TPOFF64:
@@ -4513,6 +10032,35 @@ static hlsnap_result hlsnap__elf_relocate_relr(hlsnap__elf *e, hlsnap_error *err
     return HLSNAP_OK;
 }
 
+static bool hlsnap__elf_table_indirect(const hlsnap__elf *e, uint64_t table, uint64_t size) {
+    uint64_t at;
+    if (!size || !hlsnap__elf_stored(e, table, size)) return false;
+    for (at = 0; at + sizeof(Elf64_Rela) <= size; at += sizeof(Elf64_Rela)) {
+        Elf64_Rela rel;
+        memcpy(&rel, hlsnap__elf_at(e, table + at, sizeof(rel)), sizeof(rel));
+        if (ELF64_R_TYPE(rel.r_info) == R_X86_64_IRELATIVE) return true;
+    }
+    return false;
+}
+
+/* Before there are regions: where the guest's runtime stores the addresses of indirect functions, nothing is read-only. */
+static void hlsnap__elf_keep_writable(hlsnap__elf *e) {
+    uint32_t i;
+    bool found = false;
+    if (e->self || e->program || !e->relro.memsz) return;
+    if (e->dynamic.memsz && hlsnap__elf_dynamic(e, NULL) == HLSNAP_OK)
+        found = hlsnap__elf_table_indirect(e, e->rela, e->rela_size) ||
+                hlsnap__elf_table_indirect(e, e->jmprel, e->jmprel_size);
+    for (i = 0;
+         !e->dynamic.memsz && !found && e->section_offset && e->section_offset <= UINT64_MAX / 2 && i < e->num_sections;
+         i++) {
+        Elf64_Shdr s;
+        if (!hlsnap__elf_get(e, e->section_offset + i * sizeof(s), &s, sizeof(s))) break;
+        found = s.sh_type == SHT_RELA && s.sh_flags & SHF_ALLOC && hlsnap__elf_table_indirect(e, s.sh_addr, s.sh_size);
+    }
+    if (found) e->relro.memsz = 0;
+}
+
 /* A static executable without PT_DYNAMIC has its IRELATIVE relocations in allocated sections only. */
 static hlsnap_result hlsnap__elf_relocate_static(hlsnap__elf *e, hlsnap_error *err) {
     uint32_t i;
@@ -4530,6 +10078,7 @@ static hlsnap_result hlsnap__elf_relocate_static(hlsnap__elf *e, hlsnap_error *e
 
 static hlsnap_result hlsnap__elf_relocate(hlsnap__elf *e, hlsnap_error *err) {
     hlsnap_result r;
+    if (e->program) return HLSNAP_OK; /* its start does that, and would do RELR twice */
     if (!e->dynamic.memsz) return e->self ? hlsnap__elf_relocate_static(e, err) : HLSNAP_OK;
     r = hlsnap__elf_dynamic(e, err);
     if (!r) r = hlsnap__elf_relocate_relr(e, err);
@@ -5038,48 +10587,182 @@ static hlsnap_result hlsnap__self_adapt(hlsnap__elf *e, const hlsnap_module *mod
     return HLSNAP_OK;
 }
 
-/* All regions that the image and the TLS template fill. */
+/* Whether a region is part of the image; if so, it is stored. */
+static bool hlsnap__image_store_region(const hlsnap__elf *e, const hlsnap__layout *l, const hlsnap__region *region,
+                                       hlsnap__builder *b, hlsnap_result *r, hlsnap_error *err) {
+    const uint64_t start = e->image_start + e->base, offset = region->gva - start;
+    if (region->gva < start || offset >= e->image_size) return false;
+    *r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->image + offset, region->pages,
+                               e->written + offset / HLSNAP__PAGE, err);
+    return true;
+}
+
+static hlsnap_result hlsnap__image_store_tls(const hlsnap__elf *e, const hlsnap__guest *g, const hlsnap__region *region,
+                                             hlsnap__builder *b, hlsnap_error *err) {
+    const uint64_t size = region->pages * HLSNAP__PAGE;
+    uint8_t *block = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
+    const uint8_t *from = hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz);
+    hlsnap_result r;
+    if (!block) return HLSNAP_ERR_MEMORY;
+    if (from) memcpy(block + size - g->tls_size, from, (size_t)e->tls.filesz);
+    r = hlsnap__builder_range(b, hlsnap__region_page(&g->layout, region), block, region->pages, NULL, err);
+    hlsnap__free(block);
+    return r;
+}
+
+/* All regions that the images, a program's block and the TLS template fill. */
 static hlsnap_result hlsnap__image_store(const hlsnap__elf *e, const hlsnap__guest *g, hlsnap__builder *b,
                                          hlsnap_error *err) {
     const hlsnap__layout *l = &g->layout;
-    const uint64_t image_end = e->image_start + e->base + e->image_size;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
     for (i = 0; i < l->num_regions && !r; i++) {
         const hlsnap__region *region = &l->regions[i];
-        if (region->gva < image_end) {
-            const uint64_t offset = region->gva - e->base - e->image_start;
-            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->image + offset, region->pages,
-                                      e->written + offset / HLSNAP__PAGE, err);
-        } else if (region->kind == HLSNAP__TLS) {
-            const uint64_t size = region->pages * HLSNAP__PAGE;
-            uint8_t *block = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
-            const uint8_t *from = hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz);
-            if (!block) return HLSNAP_ERR_MEMORY;
-            if (from) memcpy(block + size - g->tls_size, from, (size_t)e->tls.filesz);
-            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), block, region->pages, NULL, err);
-            hlsnap__free(block);
-        }
+        if (hlsnap__image_store_region(e, l, region, b, &r, err)) continue;
+        if (e->runtime && hlsnap__image_store_region(e->runtime, l, region, b, &r, err)) continue;
+        if (e->block && region->gva == e->block_gva)
+            r = hlsnap__builder_range(b, hlsnap__region_page(l, region), e->block, region->pages, NULL, err);
+        else if (region->kind == HLSNAP__TLS && !e->program)
+            r = hlsnap__image_store_tls(e, g, region, b, err);
     }
     return r;
+}
+
+/* ---- >>load-program: a Linux program, the runtime that answers it, and what it finds at its start ---- */
+
+#define HLSNAP__MAX_STRINGS 4096u /* args; env */
+
+/* Adds up a list of strings; NULL among them or too many are refused. */
+static hlsnap_result hlsnap__strings_size(const char *name, const char *const *list, size_t num, uint64_t *size,
+                                          hlsnap_error *err) {
+    size_t i;
+    if (num > HLSNAP__MAX_STRINGS || (num && !list))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: num_%s=%zu, at most %u, and %s is %s", name, num,
+                            HLSNAP__MAX_STRINGS, name, list ? "given" : "NULL");
+    for (i = 0; i < num; i++) {
+        if (!list[i]) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: %s[%zu] is NULL", name, i);
+        *size += strlen(list[i]) + 1;
+    }
+    return HLSNAP_OK;
+}
+
+static uint8_t *hlsnap__strings_put(uint8_t *to, const char *const *list, size_t num) {
+    size_t i;
+    for (i = 0; i < num; i++) {
+        const size_t n = strlen(list[i]) + 1;
+        memcpy(to, list[i], n);
+        to += n;
+    }
+    return to;
+}
+
+/* Makes the block: header, strings, archive. */
+static hlsnap_result hlsnap__program_block(hlsnap__elf *e, const hlsnap_guest_desc *desc, const char *name,
+                                           hlsnap_error *err) {
+    const char *const name_alone[1] = {name[0] ? name : "guest"}, *const *args =
+                                                                      desc->num_args ? desc->args : name_alone;
+    const uint64_t num_args = desc->num_args ? desc->num_args : 1, stack = hlsnap__elf_stack_size(e, desc);
+    hlsnap_abi_program p;
+    hlsnap_result r;
+    memset(&p, 0, sizeof(p));
+    r = hlsnap__strings_size("args", args, (size_t)num_args, &p.strings_size, err);
+    if (!r) r = hlsnap__strings_size("env", desc->env, desc->num_env, &p.strings_size, err);
+    if (r) return r;
+    if (p.strings_size + 16 * (num_args + desc->num_env) > stack / 4)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0,
+                            "guest desc: args and env take %llu bytes, a quarter of stack_size=%llu at most",
+                            (unsigned long long)p.strings_size, (unsigned long long)stack);
+    if ((desc->files != NULL) != (desc->files_size != 0) || desc->files_size > HLSNAP__MAX_FILE)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: files_size=%zu of %s", desc->files_size,
+                            desc->files ? "files" : "no files");
+    p.entry = e->entry + e->base;
+    p.phdr = e->phdr ? e->phdr + e->base : 0;
+    p.num_phdr = e->num_phdr;
+    p.num_args = (uint32_t)num_args;
+    p.num_env = (uint32_t)desc->num_env;
+    p.strings = sizeof(p);
+    p.files = (sizeof(p) + p.strings_size + 511) & ~511ull;
+    p.files_size = desc->files_size;
+    p.stack_size = stack;
+    e->block_size = (p.files + p.files_size + HLSNAP__PAGE - 1) & ~(uint64_t)(HLSNAP__PAGE - 1);
+    e->block = (uint8_t *)hlsnap__alloc(1, (size_t)e->block_size, err);
+    if (!e->block) return HLSNAP_ERR_MEMORY;
+    memcpy(e->block, &p, sizeof(p));
+    hlsnap__strings_put(hlsnap__strings_put(e->block + p.strings, args, (size_t)num_args), desc->env, desc->num_env);
+    if (desc->files_size) memcpy(e->block + p.files, desc->files, desc->files_size);
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__image_map(hlsnap__elf *e, hlsnap_error *err);
+
+/* The runtime of a program that has none of its own. */
+static hlsnap_result hlsnap__program_runtime(hlsnap__elf *e, const char *path, uint8_t **owned, hlsnap_error *err) {
+    hlsnap__elf *rt = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*rt), err);
+    hlsnap_error why;
+    hlsnap_result r;
+    if (!rt) return HLSNAP_ERR_MEMORY;
+    e->runtime = rt;
+    r = hlsnap__file_read(path, HLSNAP__MAX_FILE, owned, &rt->size, &why);
+    if (!r) {
+        rt->data = *owned;
+        r = hlsnap__elf_parse(rt, &why);
+    }
+    if (!r && (!rt->note_syscall || !rt->position_independent || rt->tls.memsz))
+        r = hlsnap__fail(&why, HLSNAP_ERR_ELF, 0, "it is %s: build examples/guests/linux.c",
+                         !rt->note_syscall ? "no guest runtime"
+                         : rt->tls.memsz   ? "with thread-local data"
+                                           : "not position independent");
+    if (!r) r = hlsnap__image_map(rt, &why);
+    if (r) return hlsnap__fail(err, r, why.os_errno, "guest desc: runtime: %s", why.msg);
+    rt->program = false; /* the host relocates it */
+    return HLSNAP_OK;
+}
+
+/* After the program's file was read. */
+static hlsnap_result hlsnap__load_program(hlsnap__elf *e, const hlsnap_guest_desc *desc, uint8_t **owned,
+                                          const hlsnap__guest *g, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (desc->runtime && (e->program || e->self || e->noted))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0,
+                            "guest desc: runtime is set, but the guest brings a runtime of its own");
+    if (desc->runtime) r = hlsnap__program_runtime(e, desc->runtime, owned, err);
+    e->program = e->program || e->runtime;
+    if (!r && !e->program && (desc->num_args || desc->num_env || desc->files || desc->files_size))
+        return hlsnap__fail(
+            err, HLSNAP_ERR_ARG, 0,
+            "guest desc: args, env and files are for Linux programs: link with the runtime, or set guest.runtime");
+    return r || !e->program ? r : hlsnap__program_block(e, desc, g->name, err);
 }
 
 static hlsnap_result hlsnap__load_image(hlsnap__elf *e, const hlsnap_guest_desc *desc, hlsnap__guest *g,
                                         hlsnap_error *err) {
     const hlsnap__region *at;
-    hlsnap_result r = hlsnap__elf_layout(e, desc, &g->layout, err);
-    if (!r && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
+    const hlsnap__elf *runtime = e->runtime ? e->runtime : e;
+    hlsnap_result r;
+    hlsnap__elf_keep_writable(e);
+    r = hlsnap__elf_layout(e, desc, &g->layout, err);
+    if (!r && !e->program && e->tls.filesz && !hlsnap__elf_at(e, e->tls.vaddr, e->tls.filesz))
         r = hlsnap__fail(err, HLSNAP_ERR_ELF_SEGMENT, 0, "the thread-local template lies outside the image");
     if (!r) r = hlsnap__elf_relocate(e, err);
+    if (!r && e->runtime) r = hlsnap__elf_relocate(e->runtime, err);
     at = r || e->self ? NULL : hlsnap__layout_at(&g->layout, e->base);
+    if (!r && e->program && e->entry) {
+        const hlsnap__region *start = hlsnap__layout_at(&g->layout, e->entry + e->base);
+        if (!start || start->kind != HLSNAP__TEXT)
+            return hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the entry point 0x%llx is not in the program's code",
+                                (unsigned long long)e->entry);
+    }
     if (!r && !e->self && !e->entry && (!at || at->kind != HLSNAP__TEXT))
         r = hlsnap__fail(err, HLSNAP_ERR_ELF, 0, "the file has no entry point: a shared object?");
     if (r) return r;
-    g->entry = e->entry + e->base;
+    g->entry = (e->program ? runtime->note_entry : e->entry) + runtime->base;
+    g->syscall = e->program ? runtime->note_syscall + runtime->base : 0;
+    g->program = e->program ? e->block_gva : 0;
+    g->program_size = e->block_size;
     g->elf_entry = e->entry;
     g->load_address = e->base;
     g->tls_size = hlsnap__elf_tls_size(e);
-    g->noted = e->noted;
+    g->noted = e->noted || e->runtime;
     memcpy(g->build_id, e->build_id, sizeof(g->build_id));
     if (e->self) {
         r = hlsnap__self_adapt(e, desc->self, g, err);
@@ -5152,7 +10835,18 @@ static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap
     r = hlsnap__size_check("heap_size", d->heap_size, HLSNAP__PAGE, HLSNAP__MAX_MEMORY, err);
     if (!r) r = hlsnap__size_check("stack_size", d->stack_size, HLSNAP__PAGE, 1u << 30, err);
     if (!r) r = hlsnap__size_check("mailbox_size", d->mailbox_size, 2 * HLSNAP__PAGE, 256u << 20, err);
+    if (!r && (uint32_t)d->cpu > HLSNAP_CPU_V4)
+        r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: cpu=%d is no hlsnap_cpu", (int)d->cpu);
     return r;
+}
+
+static void hlsnap__elf_free(hlsnap__elf *e) {
+    if (!e) return;
+    if (e->image) munmap(e->image, (size_t)e->image_size);
+    hlsnap__free(e->unresolved);
+    hlsnap__free(e->written);
+    hlsnap__free(e->block);
+    hlsnap__free(e);
 }
 
 HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *desc, hlsnap_snapshot **out,
@@ -5161,7 +10855,7 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     hlsnap__guest *g = NULL;
     hlsnap__builder b = hlsnap__builder_none;
     hlsnap__layer *layer = NULL;
-    uint8_t *owned = NULL;
+    uint8_t *owned = NULL, *owned_runtime = NULL;
     hlsnap_result r;
     if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_from_guest: out is NULL");
     *out = NULL;
@@ -5172,18 +10866,114 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     e = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*e), err);
     g = e ? hlsnap__guest_alloc(err) : NULL;
     r = g ? hlsnap__load_file(e, desc, &owned, g, err) : HLSNAP_ERR_MEMORY;
+    if (!r) r = hlsnap__load_program(e, desc, &owned_runtime, g, err);
     if (!r) r = hlsnap__load_image(e, desc, g, err);
+    if (!r) {
+        g->cpu = (uint32_t)desc->cpu;
+        g->features = hlsnap__cpu_level_features(g->cpu);
+    }
     if (!r) r = hlsnap__image_store(e, g, &b, err);
     if (!r) r = hlsnap__builder_seal(&b, &layer, err);
     if (!r) r = hlsnap__snapshot_create(g, 0, &layer, layer ? 1 : 0, b.extents, b.num, out, err);
     hlsnap__layer_release(layer);
     hlsnap__builder_free(&b);
     hlsnap__guest_release(g);
-    if (e && e->image) munmap(e->image, (size_t)e->image_size);
-    if (e) hlsnap__free(e->unresolved);
-    if (e) hlsnap__free(e->written);
+    if (e) hlsnap__elf_free(e->runtime);
+    hlsnap__elf_free(e);
     hlsnap__free(owned);
-    hlsnap__free(e);
+    hlsnap__free(owned_runtime);
+    return r;
+}
+
+/* ---- >>unresolved: what a guest would miss ---- */
+
+/* Whether a relocation needs a symbol that neither the file nor the runtime has; its name. */
+static bool hlsnap__elf_misses(const hlsnap__elf *e, const Elf64_Rela *rel, char name[HLSNAP__MAX_SYMBOL]) {
+    const uint32_t type = (uint32_t)ELF64_R_TYPE(rel->r_info);
+    const uint64_t index = ELF64_R_SYM(rel->r_info);
+    const bool tls = type == R_X86_64_TPOFF64 || type == R_X86_64_DTPOFF64 || type == R_X86_64_TLSDESC;
+    const uint8_t *at;
+    Elf64_Sym sym;
+    if (!index || !(tls || type == R_X86_64_64 || type == R_X86_64_GLOB_DAT || type == R_X86_64_JUMP_SLOT))
+        return false;
+    at = e->symtab <= UINT64_MAX - index * sizeof(sym) ? hlsnap__elf_at(e, e->symtab + index * sizeof(sym), sizeof(sym))
+                                                       : NULL;
+    if (!at) return false;
+    memcpy(&sym, at, sizeof(sym));
+    if (sym.st_shndx != SHN_UNDEF || ELF64_ST_BIND(sym.st_info) == STB_WEAK) return false;
+    if (!hlsnap__elf_name(e, sym.st_name, name) || !name[0]) return false;
+    return tls ? strcmp(name, "errno") != 0 : !hlsnap__elf_bound(name);
+}
+
+static hlsnap_result hlsnap__elf_missing_of(hlsnap__elf *e, uint64_t table, uint64_t size, hlsnap_error *err) {
+    char name[HLSNAP__MAX_SYMBOL], last[HLSNAP__MAX_SYMBOL] = "";
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t at, value;
+    if (size && !hlsnap__elf_stored(e, table, size))
+        return hlsnap__fail(err, HLSNAP_ERR_ELF_RELOC, 0, "relocations of 0x%llx bytes at 0x%llx lie outside the file",
+                            (unsigned long long)size, (unsigned long long)table);
+    for (at = 0; at + sizeof(Elf64_Rela) <= size && !r; at += sizeof(Elf64_Rela)) {
+        Elf64_Rela rel;
+        memcpy(&rel, hlsnap__elf_at(e, table + at, sizeof(rel)), sizeof(rel));
+        if (!hlsnap__elf_misses(e, &rel, name) || strcmp(name, last) == 0) continue;
+        memcpy(last, name, sizeof(name));
+        r = hlsnap__elf_unresolved(e, name, &value, err);
+    }
+    return r;
+}
+
+static int hlsnap__name_compare(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The names that were noted, sorted, each once. */
+static hlsnap_result hlsnap__elf_names(const hlsnap__elf *e, char *to, size_t cap, size_t *size, hlsnap_error *err) {
+    const char **names, *s = e->unresolved;
+    size_t i, n, at = 0, all = 0;
+    bool room = cap > 0;
+    if (cap) to[0] = 0;
+    if (size) *size = 0;
+    if (!e->num_unresolved) return HLSNAP_OK;
+    names = (const char **)hlsnap__alloc(e->num_unresolved, sizeof(*names), err);
+    if (!names) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < e->num_unresolved; i++, s += strlen(s) + 1) names[i] = s;
+    qsort(names, e->num_unresolved, sizeof(*names), hlsnap__name_compare);
+    for (i = 0; i < e->num_unresolved; i++) {
+        if (i && strcmp(names[i], names[i - 1]) == 0) continue;
+        n = strlen(names[i]) + 1;
+        all += n;
+        room = room && n < cap - at;
+        if (!room) continue;
+        memcpy(to + at, names[i], n - 1);
+        at += n;
+        to[at - 1] = '\n';
+        to[at] = 0;
+    }
+    hlsnap__free(names);
+    if (size) *size = all;
+    return HLSNAP_OK;
+}
+
+HLSNAP_API hlsnap_result hlsnap_guest_unresolved(const hlsnap_guest_desc *desc, char *to, size_t cap, size_t *size,
+                                                 hlsnap_error *err) {
+    hlsnap__elf *e = NULL;
+    hlsnap__guest *g = NULL;
+    uint8_t *owned = NULL;
+    hlsnap_result r = hlsnap__guest_desc_check(desc, err);
+    if (!r && cap && !to) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_guest_unresolved: to is NULL, cap=%zu", cap);
+    if (!r) r = hlsnap__page_check(HLSNAP_ERR_UNSUPPORTED, err);
+    if (r) return r;
+    e = (hlsnap__elf *)hlsnap__alloc(1, sizeof(*e), err);
+    g = e ? hlsnap__guest_alloc(err) : NULL;
+    if (e) e->self = true; /* a file is looked at as if it were to be a guest of its own: what it lacks is no error */
+    r = g ? hlsnap__load_file(e, desc, &owned, g, err) : HLSNAP_ERR_MEMORY;
+    if (!r && e->dynamic.memsz) r = hlsnap__elf_dynamic(e, err);
+    if (!r) r = hlsnap__elf_missing_of(e, e->rela, e->rela_size, err);
+    if (!r) r = hlsnap__elf_missing_of(e, e->jmprel, e->jmprel_size, err);
+    if (!r) r = hlsnap__elf_names(e, to, cap, size, err);
+    hlsnap__guest_release(g);
+    hlsnap__elf_free(e);
+    hlsnap__free(owned);
     return r;
 }
 
@@ -5208,14 +10998,15 @@ enum hlsnap__sys_page {
 #define HLSNAP__SYS_AT(page) (HLSNAP__SYS_GVA + (uint64_t)(page)*HLSNAP__PAGE)
 #define HLSNAP__SYS_PHYS(page) (HLSNAP__SYS_GPA + (uint64_t)(page)*HLSNAP__PAGE)
 
-/* LSTAR points here: not mapped, so where software KVM jumps on SYSCALL whatever EFER says, the fault can be told. */
+/* Where SYSCALL leads in a guest that names no entry for it, on software KVM, which takes it to LSTAR whatever EFER says: not
+   mapped, so that the fault can be told. */
 #define HLSNAP__SYSCALL_GVA (HLSNAP__SYS_AT(HLSNAP__SYS_PAGES) - 0x100)
 
-/* GDT selectors; user code sits below user data as SYSRET would want, though SYSCALL is off. */
+/* GDT selectors, in the order of SYSCALL (supervisor code, then data) and SYSRET (user data, then code). */
 #define HLSNAP__SEL_CODE0 0x08u
 #define HLSNAP__SEL_DATA0 0x10u
-#define HLSNAP__SEL_CODE3 0x1bu
-#define HLSNAP__SEL_DATA3 0x23u
+#define HLSNAP__SEL_DATA3 0x1bu
+#define HLSNAP__SEL_CODE3 0x23u
 #define HLSNAP__SEL_TSS 0x28u
 #define HLSNAP__GDT_SIZE 0x38u
 #define HLSNAP__IDT_OFFSET 0x800u /* in the tables page */
@@ -5224,9 +11015,14 @@ enum hlsnap__sys_page {
 #define HLSNAP__TSS_BITMAP 0x68u  /* in the TSS: one bit a port, ports 0..255, then 0xff */
 #define HLSNAP__TSS_SIZE (HLSNAP__TSS_BITMAP + 33u)
 #define HLSNAP__NUM_VECTORS 32u
-#define HLSNAP__PORT_FAULT 0x20u /* + vector: stubs leave by these, which the bitmap denies to the guest */
-#define HLSNAP__GATE_ENTER 0u    /* offsets in the gate page: jump to r11 */
-#define HLSNAP__GATE_SCRUB 16u   /* the same after clearing all vector state; r10 = the XSAVE image */
+#define HLSNAP__PORT_FAULT 0x20u   /* + vector: stubs leave by these, which the bitmap denies to the guest */
+#define HLSNAP__GATE_ENTER 0u      /* offsets in the gate page: jump to r11 */
+#define HLSNAP__GATE_SCRUB 16u     /* the same after clearing all vector state; r10 = the XSAVE image */
+#define HLSNAP__GATE_SYSRET 0x80u  /* SYSCALL's stub returns to here, at CPL 3, with number and return address in rax */
+#define HLSNAP__GATE_SYSCALL 0xa0u /* on to the guest's system-call entry: rax = number, rcx = return address */
+#define HLSNAP__GATE_SLOT 0xb0u    /* that entry's address, or HLSNAP__SYSCALL_GVA */
+#define HLSNAP__STUB_SYSCALL 0x400u /* in the stubs page: where SYSCALL leads at CPL 0 */
+#define HLSNAP__STUB_SYSCALL_SIZE 28u
 
 /* Page-table entry bits. A and D are preset, so no CPU and no shadow MMU ever writes a table. */
 #define HLSNAP__PTE_P 1ull
@@ -5301,7 +11097,7 @@ static void hlsnap__machine_tables(uint8_t *page) {
                                               (tss >> 24 & 0xff) << 56);
     hlsnap__put64(page + HLSNAP__SEL_TSS + 8, tss >> 32);
     hlsnap__put64(t + 4, HLSNAP__SYS_AT(HLSNAP__SYS_STACK + 1));                /* RSP0: the end of the page */
-    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_STACK) + HLSNAP__IST_TOP); /* IST1, for #DF */
+    hlsnap__put64(t + 36, HLSNAP__SYS_AT(HLSNAP__SYS_STACK) + HLSNAP__IST_TOP); /* IST1 */
     t[102] = (uint8_t)HLSNAP__TSS_BITMAP;                                       /* offset of the bitmap */
     memset(t + HLSNAP__TSS_BITMAP, 0xff, 33);
     t[HLSNAP__TSS_BITMAP + HLSNAP_ABI_PORT_RETURN / 8] &= (uint8_t) ~(1u << HLSNAP_ABI_PORT_RETURN % 8);
@@ -5312,7 +11108,9 @@ static void hlsnap__machine_tables(uint8_t *page) {
 static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
     uint32_t v;
     for (v = 0; v < HLSNAP__NUM_VECTORS; v++) {
-        const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + v * 4, dpl = v == 3 || v == 4 ? 3 : 0, ist = v == 8;
+        const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + v * 4, dpl = v == 3 || v == 4 ? 3 : 0;
+        /* those that could hit SYSCALL's stub, too, which runs on the guest's RSP: MOV SS before it holds a #DB back */
+        const uint64_t ist = v == 1 || v == 2 || v == 8 || v == 18;
         static const uint8_t loop[2] = {0xeb, 0xfc};
         hlsnap__put64(idt + v * 16, (at & 0xffff) | HLSNAP__SEL_CODE0 << 16 | ist << 32 | 0x8eull << 40 | dpl << 45 |
                                         (at >> 16 & 0xffff) << 48);
@@ -5336,6 +11134,37 @@ static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
     hlsnap__put64(image + 520, 1ull << 63); /* XCOMP_BV; XSTATE_BV = 0: everything initial, MXCSR 0x1f80 included */
 }
 
+/* SYSCALL, in a guest that names an entry for it, comes back to CPL 3 at once, by constant instructions that touch no memory and
+   no stack: number (65535 for all beyond) and return address travel in rax, every other register is the guest's, RCX and the
+   flags of SYSRET are not. Software KVM goes to GATE_SYSCALL straight away. */
+static void hlsnap__machine_syscall(uint8_t *stubs, uint8_t *gate) {
+    // clang-format off
+    static const uint8_t stub[HLSNAP__STUB_SYSCALL_SIZE] = {
+        0x48, 0x3d, 0xff, 0xff, 0x00, 0x00,     /*    cmp $65535, %rax */
+        0x76, 0x05,                             /*    jbe 1f */
+        0xb8, 0xff, 0xff, 0x00, 0x00,           /*    mov $65535, %eax */
+        0x48, 0xc1, 0xe0, 0x30,                 /* 1: shl $48, %rax */
+        0x48, 0x09, 0xc8,                       /*    or %rcx, %rax */
+        0xb9, HLSNAP__GATE_SYSRET, 0x30, 0x10, 0x00, /* mov $gate, %ecx */
+        0x48, 0x0f, 0x07};                      /*    sysretq */
+    static const uint8_t back[] = {
+        0x48, 0x89, 0xc1, 0x48, 0xc1, 0xe1, 0x10, /* mov %rax, %rcx; shl $16, %rcx */
+        0x48, 0xc1, 0xe9, 0x10, 0x48, 0xc1, 0xe8, 0x30, /* shr $16, %rcx; shr $48, %rax */
+        0xff, 0x25, HLSNAP__GATE_SLOT - HLSNAP__GATE_SYSRET - 21, 0, 0, 0}; /* jmp *slot */
+    static const uint8_t on[] = {0xff, 0x25, HLSNAP__GATE_SLOT - HLSNAP__GATE_SYSCALL - 6, 0, 0, 0};
+    // clang-format on
+    memcpy(stubs + HLSNAP__STUB_SYSCALL, stub, sizeof(stub));
+    memcpy(gate + HLSNAP__GATE_SYSRET, back, sizeof(back));
+    memcpy(gate + HLSNAP__GATE_SYSCALL, on, sizeof(on));
+}
+HLSNAP__STATIC_ASSERT(gate, HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSRET == 0x103080u);
+
+/* Where SYSCALL leads from the gate on: an address that CPL 3 jumps to; at every start. */
+static void hlsnap__machine_slot(uint8_t *sys, uint64_t syscall_entry) {
+    hlsnap__put64(sys + HLSNAP__SYS_GATE * HLSNAP__PAGE + HLSNAP__GATE_SLOT,
+                  syscall_entry ? syscall_entry : HLSNAP__SYSCALL_GVA);
+}
+
 /* Fills the supervisor area (zeroed, HLSNAP__SYS_PAGES pages) for a layout; returns the pages used. */
 static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
     hlsnap__paging p;
@@ -5346,6 +11175,7 @@ static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
     hlsnap__machine_stubs(sys + HLSNAP__SYS_TABLES * HLSNAP__PAGE + HLSNAP__IDT_OFFSET,
                           sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE);
     hlsnap__machine_gate(sys + HLSNAP__SYS_GATE * HLSNAP__PAGE, sys + HLSNAP__SYS_XSAVE * HLSNAP__PAGE);
+    hlsnap__machine_syscall(sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE, sys + HLSNAP__SYS_GATE * HLSNAP__PAGE);
     for (i = 0; i < HLSNAP__SYS_PAGING; i++) {
         uint64_t bits = HLSNAP__PTE_P | HLSNAP__PTE_AD;
         if (i == HLSNAP__SYS_STACK) bits |= HLSNAP__PTE_W;
@@ -5380,8 +11210,9 @@ typedef struct hlsnap__exit {
 } hlsnap__exit;
 
 typedef struct hlsnap__entry {
-    uint64_t rip, rsp, rdi, fs_base;
-    bool fresh; /* after a restore: every register is rewritten, vector state cleared */
+    uint64_t rip, rsp, rdi, rsi, fs_base;
+    bool syscall; /* SYSCALL leads on to the gate's slot, and the guest may set FS and GS bases; else it is a fault */
+    bool fresh;   /* after a restore: every register is rewritten, vector state cleared */
 } hlsnap__entry;
 
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
@@ -5389,7 +11220,8 @@ typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hyperv
 struct hlsnap_hypervisor {
     const char *name;
     uint32_t quirks; /* for tests: bits by which an implementation avoids its faster ways */
-    hlsnap_result (*shell_create)(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
+    /* cpu: an hlsnap_cpu, what the VM shows to whatever runs in it, for good */
+    hlsnap_result (*shell_create)(const hlsnap_hypervisor *hv, int cancel_signal, uint32_t cpu, hlsnap__shell **out,
                                   hlsnap_error *err);
     /* forked: in the child of a fork, where only file descriptors may be closed and heap memory freed */
     void (*shell_destroy)(hlsnap__shell *shell, bool forked);
@@ -5403,6 +11235,13 @@ struct hlsnap_hypervisor {
     void (*run)(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *out);
     /* Makes a run in progress, or the next one before end(), return KICKED; any thread, between begin and end only. */
     void (*cancel)(hlsnap__shell *shell);
+    /* 2^32 ns over a tick of the guest's time stamp counter; 0 = not known. NULL = never known */
+    uint64_t (*tsc_scale)(hlsnap__shell *shell);
+    /* Whether guests that name an entry for SYSCALL can run; NULL = they cannot */
+    hlsnap_result (*syscall_check)(hlsnap__shell *shell, hlsnap_error *err);
+    /* Whether the VM, with its memory mapped, shows the level that it was created with, of which the machine has all;
+       NULL = it shows but HLSNAP_CPU_HOST */
+    hlsnap_result (*cpu_check)(hlsnap__shell *shell, hlsnap_error *err);
 };
 
 /* ---- >>guest-memory: a window mapped from a snapshot, and the pages of it that became private ---- */
@@ -6477,11 +12316,18 @@ typedef struct hlsnap__buffer {
     size_t most; /* bytes it held since the last restore */
 } hlsnap__buffer;
 
+#define HLSNAP__LINE 1000u
+typedef struct hlsnap__line { /* the beginning of one, within one call */
+    size_t size;
+    char text[HLSNAP__LINE];
+} hlsnap__line;
+
 struct hlsnap_sandbox {
     int32_t state; /* hlsnap_state; atomic, written by the owning thread only */
     int pid;       /* the process it works in */
     const hlsnap_hypervisor *hv;
     hlsnap__shell *shell; /* NULL: the next restore makes a new one */
+    uint32_t shell_cpu;   /* hlsnap_cpu that it shows */
     bool shell_dead;      /* to be replaced by the next restore */
     bool shell_mapped;    /* its slot shows the memory below */
     hlsnap__memory memory;
@@ -6492,6 +12338,10 @@ struct hlsnap_sandbox {
     hlsnap_interrupt *interrupt;
     hlsnap_log_fn log;
     void *log_user;
+    hlsnap_output_fn output;
+    void *output_user;
+    hlsnap__line *lines; /* of fd 1 and 2, where nobody takes raw output; NULL = no output came yet */
+    bool no_clock, strict_syscalls;
     int32_t log_level, cancel_signal;
     uint64_t timeout_ns, deadline;
     uint64_t limit_ns;     /* of the call in progress */
@@ -6604,6 +12454,12 @@ static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t at, uint
     return HLSNAP_OK;
 }
 
+static uint64_t hlsnap__realtime_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Writes the header afresh: the guest may have scribbled over it. */
 static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint32_t num_calls, hlsnap_error *err) {
     hlsnap_abi_mailbox m;
@@ -6618,6 +12474,7 @@ static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint
     m.out_offset = hlsnap__out_offset(sb);
     m.num_calls = num_calls;
     m.response = hlsnap__response_offset(sb);
+    m.realtime_ns = sb->guest->syscall && !sb->no_clock ? hlsnap__realtime_ns() : 0; /* others ask */
     if (!r) memcpy(sb->mailbox, &m, sizeof(m));
     return r;
 }
@@ -6641,61 +12498,6 @@ static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, h
     to->size += head.size;
     if (to->size > to->most) to->most = to->size;
     return HLSNAP_OK;
-}
-
-/* ---- >>syscalls: their names, for messages ---- */
-
-static const char *hlsnap__syscall_name(uint64_t number) {
-    // clang-format off
-    static const char *const low[] = { /* from 0 on */
-    "read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect", "munmap", "brk",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "ioctl", "pread64", "pwrite64", "readv", "writev", "access", "pipe",
-    "select", "sched_yield", "mremap", "msync", "mincore", "madvise", "shmget", "shmat", "shmctl", "dup", "dup2", "pause",
-    "nanosleep", "getitimer", "alarm", "setitimer", "getpid", "sendfile", "socket", "connect", "accept", "sendto",
-    "recvfrom", "sendmsg", "recvmsg", "shutdown", "bind", "listen", "getsockname", "getpeername", "socketpair",
-    "setsockopt", "getsockopt", "clone", "fork", "vfork", "execve", "exit", "wait4", "kill", "uname", "semget", "semop",
-    "semctl", "shmdt", "msgget", "msgsnd", "msgrcv", "msgctl", "fcntl", "flock", "fsync", "fdatasync", "truncate",
-    "ftruncate", "getdents", "getcwd", "chdir", "fchdir", "rename", "mkdir", "rmdir", "creat", "link", "unlink", "symlink",
-    "readlink", "chmod", "fchmod", "chown", "fchown", "lchown", "umask", "gettimeofday", "getrlimit", "getrusage",
-    "sysinfo", "times", "ptrace", "getuid", "syslog", "getgid", "setuid", "setgid", "geteuid", "getegid", "setpgid",
-    "getppid", "getpgrp", "setsid", "setreuid", "setregid", "getgroups", "setgroups", "setresuid", "getresuid", "setresgid",
-    "getresgid", "getpgid", "setfsuid", "setfsgid", "getsid", "capget", "capset", "rt_sigpending", "rt_sigtimedwait",
-    "rt_sigqueueinfo", "rt_sigsuspend", "sigaltstack", "utime", "mknod", "uselib", "personality", "ustat", "statfs",
-    "fstatfs", "sysfs", "getpriority", "setpriority", "sched_setparam", "sched_getparam", "sched_setscheduler",
-    "sched_getscheduler", "sched_get_priority_max", "sched_get_priority_min", "sched_rr_get_interval", "mlock", "munlock",
-    "mlockall", "munlockall", "vhangup", "modify_ldt", "pivot_root", "_sysctl", "prctl", "arch_prctl", "adjtimex",
-    "setrlimit", "chroot", "sync", "acct", "settimeofday", "mount", "umount2", "swapon", "swapoff", "reboot", "sethostname",
-    "setdomainname", "iopl", "ioperm", "create_module", "init_module", "delete_module", "get_kernel_syms", "query_module",
-    "quotactl", "nfsservctl", "getpmsg", "putpmsg", "afs_syscall", "tuxcall", "security", "gettid", "readahead", "setxattr",
-    "lsetxattr", "fsetxattr", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr",
-    "lremovexattr", "fremovexattr", "tkill", "time", "futex", "sched_setaffinity", "sched_getaffinity", "set_thread_area",
-    "io_setup", "io_destroy", "io_getevents", "io_submit", "io_cancel", "get_thread_area", "lookup_dcookie", "epoll_create",
-    "epoll_ctl_old", "epoll_wait_old", "remap_file_pages", "getdents64", "set_tid_address", "restart_syscall", "semtimedop",
-    "fadvise64", "timer_create", "timer_settime", "timer_gettime", "timer_getoverrun", "timer_delete", "clock_settime",
-    "clock_gettime", "clock_getres", "clock_nanosleep", "exit_group", "epoll_wait", "epoll_ctl", "tgkill", "utimes",
-    "vserver", "mbind", "set_mempolicy", "get_mempolicy", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive",
-    "mq_notify", "mq_getsetattr", "kexec_load", "waitid", "add_key", "request_key", "keyctl", "ioprio_set", "ioprio_get",
-    "inotify_init", "inotify_add_watch", "inotify_rm_watch", "migrate_pages", "openat", "mkdirat", "mknodat", "fchownat",
-    "futimesat", "newfstatat", "unlinkat", "renameat", "linkat", "symlinkat", "readlinkat", "fchmodat", "faccessat",
-    "pselect6", "ppoll", "unshare", "set_robust_list", "get_robust_list", "splice", "tee", "sync_file_range", "vmsplice",
-    "move_pages", "utimensat", "epoll_pwait", "signalfd", "timerfd_create", "eventfd", "fallocate", "timerfd_settime",
-    "timerfd_gettime", "accept4", "signalfd4", "eventfd2", "epoll_create1", "dup3", "pipe2", "inotify_init1", "preadv",
-    "pwritev", "rt_tgsigqueueinfo", "perf_event_open", "recvmmsg", "fanotify_init", "fanotify_mark", "prlimit64",
-    "name_to_handle_at", "open_by_handle_at", "clock_adjtime", "syncfs", "sendmmsg", "setns", "getcpu", "process_vm_readv",
-    "process_vm_writev", "kcmp", "finit_module", "sched_setattr", "sched_getattr", "renameat2", "seccomp", "getrandom",
-    "memfd_create", "kexec_file_load", "bpf", "execveat", "userfaultfd", "membarrier", "mlock2", "copy_file_range",
-    "preadv2", "pwritev2", "pkey_mprotect", "pkey_alloc", "pkey_free", "statx", "io_pgetevents", "rseq"};
-    static const char *const high[] = { /* from 424 on */
-    "pidfd_send_signal", "io_uring_setup", "io_uring_enter", "io_uring_register", "open_tree", "move_mount", "fsopen",
-    "fsconfig", "fsmount", "fspick", "pidfd_open", "clone3", "close_range", "openat2", "pidfd_getfd", "faccessat2",
-    "process_madvise", "epoll_pwait2", "mount_setattr", "quotactl_fd", "landlock_create_ruleset", "landlock_add_rule",
-    "landlock_restrict_self", "memfd_secret", "process_mrelease", "futex_waitv", "set_mempolicy_home_node", "cachestat",
-    "fchmodat2", "map_shadow_stack", "futex_wake", "futex_wait", "futex_requeue", "statmount", "listmount",
-    "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat", "getxattrat", "listxattrat",
-    "removexattrat", "open_tree_attr", "file_getattr", "file_setattr"};
-    // clang-format on
-    if (number < HLSNAP_COUNT(low)) return low[number];
-    return number - 424 < HLSNAP_COUNT(high) ? high[number - 424] : "?";
 }
 
 /* ---- >>faults: what to say about a CPU exception ---- */
@@ -6757,8 +12559,10 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
     else if (missing)
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: unresolved symbol: %.128s (libc is not in the guest)",
                      missing);
-    else if (x->vector == 14 && where < stack->gva && where >= stack->gva - HLSNAP__PAGE)
-        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0, "guest fault: stack overflow at rip 0x%llx (stack of 0x%llx bytes)",
+    else if (x->vector == 14 && where < stack->gva &&
+             where >= stack->gva - (sb->guest->syscall ? HLSNAP__PROGRAM_GUARD : HLSNAP__PAGE))
+        hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
+                     "guest fault: stack overflow at rip 0x%llx: raise stack_size=%llu of the guest desc",
                      (unsigned long long)x->rip, (unsigned long long)(stack->pages * HLSNAP__PAGE));
     else
         hlsnap__fail(err, HLSNAP_ERR_FAULT, 0,
@@ -6776,29 +12580,104 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
 
 /* ---- >>host-calls: what a guest asks for ---- */
 
-static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
+static bool hlsnap__log_wanted(const hlsnap_sandbox *sb, int32_t level) {
+    return sb->log && level <= (sb->log_level ? sb->log_level : 1);
+}
+
+/* A line as people may read it. */
+static hlsnap_result hlsnap__log_line(hlsnap_sandbox *sb, int32_t level, const char *from, size_t n,
+                                      hlsnap_error *err) {
     char *text;
-    size_t n;
-    if (v[0].as.i32 < 0 || v[0].as.i32 > 4 || v[1].size > 1023)
-        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
-                            v[0].as.i32);
-    if (!sb->log || v[0].as.i32 > (sb->log_level ? sb->log_level : 1)) return HLSNAP_OK;
-    n = v[1].size;
-    if (n && v[1].str[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
+    if (n && from[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
     text = (char *)hlsnap__alloc_raw(n * 4 + 1, err); /* not of the stack, which may be small */
     if (!text) return HLSNAP_ERR_MEMORY;
-    n = hlsnap__printable(text, n * 4 + 1, v[1].str, n, true);
-    sb->log(v[0].as.i32, text, n, sb->log_user);
+    n = hlsnap__readable(text, n * 4 + 1, from, n, true);
+    sb->log(level, text, n, sb->log_user);
     hlsnap__free(text);
     return HLSNAP_OK;
 }
 
-static hlsnap_result hlsnap__guest_abort(const hlsnap_value *v, hlsnap_error *err) {
+static hlsnap_result hlsnap__guest_log(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
+    if (v[0].as.i32 < 0 || v[0].as.i32 > 4 || v[1].size > 1023)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest logs %zu bytes at level %d", v[1].size,
+                            v[0].as.i32);
+    return hlsnap__log_wanted(sb, v[0].as.i32) ? hlsnap__log_line(sb, v[0].as.i32, v[1].str, v[1].size, err)
+                                               : HLSNAP_OK;
+}
+
+/* ---- >>output: what a guest writes to fd 1 and 2 ---- */
+
+/* A line ends with its first n bytes; the rest begins the next one. */
+static hlsnap_result hlsnap__line_end(hlsnap_sandbox *sb, int32_t fd, size_t n, hlsnap_error *err) {
+    hlsnap__line *line = &sb->lines[fd - 1];
+    const hlsnap_result r = hlsnap__log_line(sb, fd - 1, line->text, n, err);
+    memmove(line->text, line->text + n, line->size - n);
+    line->size -= n;
+    return r;
+}
+
+/* At the end of every entry: what has no newline is a line, too. */
+static hlsnap_result hlsnap__output_flush(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    int32_t fd;
+    for (fd = 1; fd <= 2 && sb->lines && !r; fd++)
+        if (sb->lines[fd - 1].size) r = hlsnap__line_end(sb, fd, sb->lines[fd - 1].size, err);
+    return r;
+}
+
+static hlsnap_result hlsnap__output_lines(hlsnap_sandbox *sb, int32_t fd, const char *bytes, size_t n,
+                                          hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (!sb->lines) sb->lines = (hlsnap__line *)hlsnap__alloc(2, sizeof(*sb->lines), err);
+    if (!sb->lines) return HLSNAP_ERR_MEMORY;
+    while (n && !r) {
+        hlsnap__line *line = &sb->lines[fd - 1];
+        const char *end = (const char *)(memchr)(bytes, '\n', n);
+        size_t k = end ? (size_t)(end - bytes) : n;
+        const bool full = k > HLSNAP__LINE - line->size;
+        if (full) k = HLSNAP__LINE - line->size;
+        memcpy(line->text + line->size, bytes, k);
+        line->size += k;
+        if (end && !full) k++; /* the newline itself */
+        bytes += k;
+        n -= k;
+        if (full)
+            r = hlsnap__line_end(sb, fd, hlsnap__utf8_whole(line->text, line->size), err);
+        else if (end)
+            r = hlsnap__line_end(sb, fd, line->size, err);
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__guest_output(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
+    const int32_t fd = v[0].as.i32;
+    if (fd != 1 && fd != 2)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest writes %zu bytes to fd %d", v[1].size, fd);
+    if (!sb->output)
+        return hlsnap__log_wanted(sb, fd - 1) ? hlsnap__output_lines(sb, fd, (const char *)v[1].bytes, v[1].size, err)
+                                              : HLSNAP_OK;
+    if (v[1].size) sb->output(fd, v[1].bytes, v[1].size, sb->output_user);
+    return HLSNAP_OK;
+}
+
+/* Its header was written, and is private, since the entry began. */
+static hlsnap_result hlsnap__guest_clock(hlsnap_sandbox *sb) {
+    const uint64_t ns = sb->no_clock ? 0 : hlsnap__realtime_ns();
+    memcpy(sb->mailbox + offsetof(hlsnap_abi_mailbox, realtime_ns), &ns, sizeof(ns));
+    return HLSNAP_OK;
+}
+
+/* The guest ends itself: an abort, or the exit of its program. */
+static hlsnap_result hlsnap__guest_end(const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
+    const bool left = head->function == HLSNAP_ABI_FN_EXIT;
     char text[300];
-    hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, false);
-    hlsnap__fail(err, HLSNAP_ERR_ABORT, 0, "guest abort %d: %s", v[0].as.i32, text);
+    hlsnap__readable(text, sizeof(text), v[1].str, v[1].size, false);
+    if (left)
+        hlsnap__fail(err, HLSNAP_ERR_EXIT, 0, "the guest's program ended: %s", text);
+    else
+        hlsnap__fail(err, HLSNAP_ERR_ABORT, 0, "guest abort %d: %s", v[0].as.i32, text);
     if (err) err->user_code = v[0].as.i32;
-    return HLSNAP_ERR_ABORT;
+    return left ? HLSNAP_ERR_EXIT : HLSNAP_ERR_ABORT;
 }
 
 /* A call of import `head->function` with these arguments; the response goes behind the out part. */
@@ -6840,11 +12719,16 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
         head.size != sb->request.size)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
-    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || args[1].type != HLSNAP_STR ||
-        head.function > HLSNAP_ABI_FN_ABORT)
+    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || head.function > HLSNAP_ABI_FN_CLOCK ||
+        args[1].type != (head.function == HLSNAP_ABI_FN_OUTPUT ? HLSNAP_BYTES : HLSNAP_STR))
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed",
                             head.function, head.num_values);
-    return head.function == HLSNAP_ABI_FN_LOG ? hlsnap__guest_log(sb, args, err) : hlsnap__guest_abort(args, err);
+    switch (head.function) {
+    case HLSNAP_ABI_FN_LOG: return hlsnap__guest_log(sb, args, err);
+    case HLSNAP_ABI_FN_OUTPUT: return hlsnap__guest_output(sb, args, err);
+    case HLSNAP_ABI_FN_CLOCK: return hlsnap__guest_clock(sb);
+    default: return hlsnap__guest_end(&head, args, err);
+    }
 }
 
 /* ---- >>enter: from the gate to the guest's return ---- */
@@ -6892,7 +12776,7 @@ static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__
 }
 
 /* Runs the guest from its entry until it returns, serving its host calls. */
-static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
+static hlsnap_result hlsnap__enter_run(hlsnap_sandbox *sb, hlsnap_error *err) {
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
     hlsnap__entry entry;
@@ -6902,7 +12786,8 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
     entry.rip = sb->guest->entry;
     entry.rsp = stack->gva + stack->pages * HLSNAP__PAGE - 8; /* as after a call: 16-byte aligned plus 8 */
     entry.rdi = hlsnap__layout_find(l, HLSNAP__MAILBOX)->gva;
-    entry.fs_base = hlsnap__layout_find(l, HLSNAP__IDENTITY)->gva;
+    entry.fs_base = entry.rsi = hlsnap__layout_find(l, HLSNAP__IDENTITY)->gva;
+    entry.syscall = sb->guest->syscall != 0;
     entry.fresh = sb->fresh;
     while (!r) {
         hlsnap__run(sb, next, &x);
@@ -6932,6 +12817,24 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
         }
     }
     return r;
+}
+
+/* What the guest says of its heap as it leaves. */
+static void hlsnap__heap_told(hlsnap_sandbox *sb) {
+    const uint64_t most = hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP)->pages * HLSNAP__PAGE;
+    hlsnap_abi_mailbox m;
+    memcpy(&m, sb->mailbox, sizeof(m));
+    if (!m.heap_peak) return;
+    sb->stats.heap_used = m.heap_used < most ? m.heap_used : most;
+    if (m.heap_peak > most) m.heap_peak = most;
+    if (m.heap_peak > sb->stats.heap_peak) sb->stats.heap_peak = m.heap_peak;
+}
+
+static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__enter_run(sb, err),
+                        flushed = sb->lines ? hlsnap__output_flush(sb, r ? NULL : err) : HLSNAP_OK;
+    if (!r || r == HLSNAP_ERR_ABORT || r == HLSNAP_ERR_EXIT) hlsnap__heap_told(sb);
+    return r ? r : flushed;
 }
 
 /* ---- >>call: one public call around one or more entries ---- */
@@ -7031,7 +12934,7 @@ static hlsnap_result hlsnap__export_failed(const hlsnap_sandbox *sb, const hlsna
     hlsnap_result code;
     if (head->num_values != 2 || v[0].type != HLSNAP_I32 || v[1].type != HLSNAP_STR)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s: malformed failure", d->name);
-    hlsnap__printable(text, sizeof(text), v[1].str, v[1].size, false);
+    hlsnap__readable(text, sizeof(text), v[1].str, v[1].size, false);
     code = HLSNAP_ERR_FUNCTION;
     if (head->status != HLSNAP_ABI_STATUS_FAILED &&
         (v[0].as.i32 == HLSNAP_ERR_SIGNATURE || v[0].as.i32 == HLSNAP_ERR_LIMIT))
@@ -7188,6 +13091,11 @@ static hlsnap_result hlsnap__entropy_take(hlsnap_sandbox *sb, void *to, uint32_t
 }
 
 /* A new identity page: thread control block with a new canary, id, entropy, generation. */
+static uint32_t hlsnap__identity_options(const hlsnap_sandbox *sb) {
+    return (sb->output || sb->log ? HLSNAP_ABI_OPTION_OUTPUT : 0) |
+           (sb->strict_syscalls ? HLSNAP_ABI_OPTION_STRICT : 0) | (sb->no_clock ? 0 : HLSNAP_ABI_OPTION_CLOCK);
+}
+
 static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *err) {
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY),
@@ -7217,6 +13125,12 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     id.tls = identity->gva - id.tls_size;
     id.runtime = tls->gva;
     id.runtime_size = id.tls - id.runtime;
+    if (!sb->guest->initialized) {
+        id.program = sb->guest->program;
+        id.program_size = sb->guest->program_size;
+    }
+    if (sb->guest->syscall && sb->hv->tsc_scale) id.tsc_scale = sb->hv->tsc_scale(sb->shell);
+    id.options = hlsnap__identity_options(sb);
     hlsnap__put64(page, identity->gva);                   /* tcb */
     hlsnap__put64(page + 0x10, identity->gva);            /* self */
     hlsnap__put64(page + 0x28, random.canary & ~0xffull); /* stack protector: a zero byte stops string overruns */
@@ -7256,21 +13170,43 @@ static void hlsnap__shell_drop(hlsnap_sandbox *sb, bool forked) {
     sb->shell_dead = sb->shell_mapped = false;
 }
 
+static hlsnap_result hlsnap__syscall_check(hlsnap_sandbox *sb, hlsnap_error *err) {
+    if (sb->hv->syscall_check) return sb->hv->syscall_check(sb->shell, err);
+    return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "the hypervisor %s runs no guests with system calls",
+                        sb->hv->name);
+}
+
+static hlsnap_result hlsnap__cpu_check(hlsnap_sandbox *sb, hlsnap_error *err) {
+    if (sb->hv->cpu_check) return sb->hv->cpu_check(sb->shell, err);
+    return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0,
+                        "CPU level %s: the hypervisor %s shows guests the machine's CPU",
+                        hlsnap__cpu_level_names[sb->shell_cpu], sb->hv->name);
+}
+
+/* A VM that shows what the guest is to be shown. What one shows cannot be changed once it has run. */
+static hlsnap_result hlsnap__shell_for(hlsnap_sandbox *sb, const hlsnap__guest *g, hlsnap_error *err) {
+    if (sb->shell_dead || (sb->shell && sb->shell_cpu != g->cpu)) hlsnap__shell_drop(sb, false);
+    if (sb->shell) return HLSNAP_OK;
+    sb->shell_cpu = g->cpu;
+    return sb->hv->shell_create(sb->hv, sb->cancel_signal, g->cpu, &sb->shell, err);
+}
+
 /* Memory, machine, identity and binding as the snapshot wants them; takes the new binding's rows, if there are any. On failure
    the shell is gone and the next try builds a new one. */
 static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap__binding *binding,
                                            hlsnap_error *err) {
     const bool same = sb->memory.mem && !sb->memory.forget &&
                       memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r;
     hlsnap__buffer_clear(&sb->request);
     hlsnap__buffer_clear(&sb->results);
-    if (sb->shell_dead) hlsnap__shell_drop(sb, false);
-    if (!sb->shell) r = sb->hv->shell_create(sb->hv, sb->cancel_signal, &sb->shell, err);
+    r = hlsnap__shell_for(sb, s->guest, err);
     if (!r && !same) r = hlsnap__detach(sb, err);
     if (!r) r = hlsnap__memory_reset(&sb->memory, s, err);
     if (!r) r = hlsnap__memory_check(&sb->memory, false, err);
     if (!r && !sb->shell_mapped) r = hlsnap__attach(sb, err);
+    if (!r && s->guest->syscall) r = hlsnap__syscall_check(sb, err);
+    if (!r && s->guest->cpu) r = hlsnap__cpu_check(sb, err);
     if (r) {
         hlsnap__shell_drop(sb, false);
         return r;
@@ -7278,6 +13214,7 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap__retain(&s->guest->refs);
     hlsnap__guest_release(sb->guest);
     sb->guest = s->guest;
+    hlsnap__machine_slot(hlsnap__memory_sys(&sb->memory), s->guest->syscall);
     if (binding->rows) {
         hlsnap__free(sb->binding.rows);
         sb->binding = *binding;
@@ -7352,8 +13289,10 @@ static void hlsnap__init_hint(const hlsnap__guest *g, hlsnap_result r, hlsnap_er
     char said[sizeof(((hlsnap_error *)0)->msg)];
     if (!err || g->noted || g->module || (r != HLSNAP_ERR_FAULT && r != HLSNAP_ERR_PROTOCOL)) return;
     memcpy(said, err->msg, sizeof(said));
-    hlsnap__format(err->msg, sizeof(err->msg), "no hlsnap guest? its ELF has no hlsnap note, and its init failed: %s",
-                   said);
+    hlsnap__format(
+        err->msg, sizeof(err->msg),
+        "no hlsnap guest? its ELF has no hlsnap note (a Linux program needs guest.runtime), and its init failed: %s",
+        said);
 }
 
 /* Runs the guest's init and takes its contract. Duplicates and malformed names make no guest. */
@@ -7396,15 +13335,11 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
 static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s,
                                              hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
-    char names[400];
     if (HLSNAP__SANITIZED && s->guest->module && !s->guest->initialized)
         return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
                             "guest.self was built with a sanitizer (-fsanitize=address, thread or memory): it needs "
                             "memory and a library that a VM lacks; build a guest without, as a file of its own");
-    if (missing) {
-        hlsnap__cpu_names(missing, names, sizeof(names));
-        return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "this CPU lacks what the snapshot was taken with: %s", names);
-    }
+    if (missing) return hlsnap__cpu_refuse(s->guest->cpu, missing, err);
     if (s->generation > UINT64_MAX / 2)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
     if (s->guest == sb->guest && sb->binding.rows) return HLSNAP_OK;
@@ -7447,6 +13382,7 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     const bool forked = hlsnap__forked(sb);
     hlsnap__shell_drop(sb, forked);
+    hlsnap__free(sb->lines);
     hlsnap__memory_free(&sb->memory, forked);
     hlsnap__guest_release(sb->guest);
     hlsnap__free(sb->functions);
@@ -7473,6 +13409,10 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
     sb->memory.pagemap = -1;
     sb->log = desc->log;
     sb->log_user = desc->log_user;
+    sb->output = desc->output;
+    sb->output_user = desc->output_user;
+    sb->no_clock = desc->no_clock;
+    sb->strict_syscalls = desc->strict_syscalls;
     sb->log_level = desc->log ? desc->log_level : -1;
     sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGURG;
     sb->timeout_ns = desc->timeout_ns;
@@ -7593,12 +13533,46 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
     return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), at, n, true, err);
 }
 
+/* Pages of the window that cannot be anything but zero are not looked at: neither in the snapshot below, nor touched since. */
+static bool hlsnap__page_used(const hlsnap__memory *m, uint64_t page, uint64_t entry) {
+    uint8_t bounce[HLSNAP__PAGE];
+    const uint8_t *at;
+    if (!entry && !hlsnap__bit(m->is_hot, page) && !hlsnap__extent_at(m->base, page)) return false;
+    at = hlsnap__memory_peek(m, page, bounce, NULL);
+    return at && !hlsnap__all_zero(at, HLSNAP__PAGE);
+}
+
+static uint64_t hlsnap__stack_peak(const hlsnap_sandbox *sb) {
+    const hlsnap__memory *m = &sb->memory;
+    const hlsnap__region *stack;
+    uint64_t entry[256], page, end, n, i = 0;
+    int fd;
+    if (!m->mem || !m->valid || hlsnap__forked(sb)) return 0;
+    stack = hlsnap__layout_find(&m->layout, HLSNAP__STACK);
+    page = hlsnap__region_page(&m->layout, stack);
+    end = page + stack->pages;
+    fd = hlsnap__pagemap_open();
+    for (; page < end; page += n) {
+        n = end - page < HLSNAP_COUNT(entry) ? end - page : HLSNAP_COUNT(entry);
+        /* bits 63 and 62: present, swapped; where they cannot be had, every page is looked at */
+        if (fd < 0 || pread(fd, entry, n * 8, (off_t)((uintptr_t)hlsnap__memory_at(m, page) / HLSNAP__PAGE * 8)) !=
+                          (ssize_t)(n * 8))
+            memset(entry, 0xff, sizeof(entry));
+        for (i = 0; i < n; i++)
+            if (hlsnap__page_used(m, page + i, entry[i] >> 62)) break;
+        if (i < n) break;
+    }
+    if (fd >= 0) close(fd);
+    return page < end ? (end - page - i) * HLSNAP__PAGE : 0;
+}
+
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out) {
     static const hlsnap_stats none = HLSNAP_ZERO;
     if (out) *out = sb ? sb->stats : none;
     if (!out || !sb) return;
     out->hot_pages = sb->memory.num_hot;
     out->copied_bytes = sb->memory.copied_bytes;
+    out->stack_peak = hlsnap__stack_peak(sb);
 }
 
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {

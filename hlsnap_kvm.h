@@ -78,6 +78,7 @@ extern "C" {
 #define HLSNAP__KVM_SET_USER_MEMORY_REGION 0x4020ae46ul
 #define HLSNAP__KVM_RUN 0xae80ul
 #define HLSNAP__KVM_SET_MSRS 0x4008ae89ul
+#define HLSNAP__KVM_GET_TSC_KHZ 0xaea3ul
 #define HLSNAP__KVM_SET_SIGNAL_MASK 0x4004ae8bul
 #define HLSNAP__KVM_SET_CPUID2 0x4008ae90ul
 #define HLSNAP__KVM_SET_DEBUGREGS 0x4080aea2ul
@@ -253,13 +254,21 @@ typedef struct hlsnap__kvm_facts {
     uint32_t run_size; /* bytes of the shared page */
     uint64_t xcr0, cr4;
     bool gate_scrubs; /* the CPU's XRSTOR clears all vector state, x87 pointers included: to be tried, in the gate */
+    bool fsgsbase;    /* shown by CPUID, so CR4 may hold it */
     uint8_t tss_type;
     hlsnap__kvm_cpuid cpuid;
 } hlsnap__kvm_facts;
 
+#define HLSNAP__KVM_STAR 0xc0000081u
+#define HLSNAP__KVM_LSTAR 0xc0000082u
+#define HLSNAP__KVM_SFMASK 0xc0000084u
 #define HLSNAP__KVM_SYNC 7 /* general registers, segments and control registers, events: KVM_RUN takes them along */
+#define HLSNAP__KVM_OWN_CODE 64u     /* in the gate page: for hlsnap__kvm_own_code */
 #define HLSNAP__KVM_NO_GATE_SCRUB 1u /* quirk: take the slower way, as another CPU would make us */
 
+enum hlsnap__kvm_syscall { HLSNAP__KVM_SYSCALL_UNTRIED, HLSNAP__KVM_SYSCALL_HARD, HLSNAP__KVM_SYSCALL_SOFT };
+enum hlsnap__kvm_level { HLSNAP__KVM_LEVEL_UNTRIED, HLSNAP__KVM_LEVEL_SHOWN, HLSNAP__KVM_LEVEL_FAILS };
+enum hlsnap__kvm_fsgsbase { HLSNAP__KVM_FSGSBASE_UNTRIED, HLSNAP__KVM_FSGSBASE_RUNS, HLSNAP__KVM_FSGSBASE_FAILS };
 enum hlsnap__kvm_gate { HLSNAP__KVM_GATE_UNTRIED, HLSNAP__KVM_GATE_SCRUBS, HLSNAP__KVM_GATE_FAILS };
 
 static const hlsnap__kvm_cpuid_entry *hlsnap__kvm_leaf(const hlsnap__kvm_cpuid *c, uint32_t function, uint32_t index) {
@@ -333,6 +342,7 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     }
     leaf7 = hlsnap__kvm_leaf(&f->cpuid, 7, 0); /* UMIP, SMEP, SMAP where there are */
     f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 | (leaf7->ebx >> 20 & 1u) << 21;
+    f->fsgsbase = leaf7->ebx & 1;
     f->gate_scrubs = hlsnap__kvm_xrstor_scrubs();
     f->tss_type = hlsnap__kvm_is_tcg() ? 9 : 11;
     return HLSNAP_OK;
@@ -341,7 +351,9 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
 /* Published once, then read-only: the one piece of process-wide state besides hlsnap__cpu_features'. */
 static hlsnap__kvm_facts hlsnap__kvm_facts_published;
 static int32_t hlsnap__kvm_facts_state; /* 0 nobody, 1 being written, 2 ready */
-static int32_t hlsnap__kvm_facts_gate;  /* atomic: hlsnap__kvm_gate, once it was tried */
+/* What was tried, atomic: 0, or an hlsnap__kvm_gate and an hlsnap__kvm_level for each CPU level, and so on. */
+static int32_t hlsnap__kvm_facts_gate[HLSNAP_CPU_V4 + 1], hlsnap__kvm_facts_levels[HLSNAP_CPU_V4 + 1];
+static int32_t hlsnap__kvm_facts_syscall, hlsnap__kvm_facts_fsgsbase;
 
 /* The facts, from the published copy or, while another thread is still writing that, from *own. */
 static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, const hlsnap__kvm_facts **out,
@@ -360,6 +372,90 @@ static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, cons
     return HLSNAP_OK;
 }
 
+/* ---- >>kvm-levels: what a guest is shown of the CPU, when its desc names a level ---- */
+
+/* Bits of a CPUID register that stay at a level: those of the level's features, and `keep`. */
+static uint32_t hlsnap__kvm_level_bits(uint32_t level, uint32_t leaf, uint32_t reg, uint32_t keep) {
+    const uint64_t features = hlsnap__cpu_level_features(level);
+    uint32_t i;
+    for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++) {
+        const struct hlsnap__cpu_row *row = &hlsnap__cpu_rows[i];
+        if (features >> i & 1 && row->leaf == leaf && row->reg == reg) keep |= 1u << row->bit;
+    }
+    return keep;
+}
+
+/* Features of the rows that a table has. */
+static uint64_t hlsnap__kvm_cpuid_features(const hlsnap__kvm_cpuid *c, uint64_t xcr0) {
+    uint64_t found = 0;
+    uint32_t i;
+    for (i = 0; i < HLSNAP__NUM_CPU_FEATURES; i++) {
+        const struct hlsnap__cpu_row *row = &hlsnap__cpu_rows[i];
+        const hlsnap__kvm_cpuid_entry *e = hlsnap__kvm_leaf(c, row->leaf, 0);
+        const uint32_t r[4] = {e->eax, e->ebx, e->ecx, e->edx};
+        if (r[row->reg] >> row->bit & 1 && (xcr0 & row->xcr0) == row->xcr0) found |= 1ull << i;
+    }
+    return found;
+}
+
+/* The state that XSAVE has: from level v3 on, XSAVE without its extensions; below, it is not there. */
+static void hlsnap__kvm_level_xsave(hlsnap__kvm_cpuid_entry *e, const hlsnap__kvm_facts *f) {
+    uint32_t size = 576, i;
+    if (f->xcr0 && e->index == 0) {
+        for (i = 2; i < 8; i++) {
+            const hlsnap__kvm_cpuid_entry *part = hlsnap__kvm_leaf(&f->cpuid, 0xd, i);
+            if (f->xcr0 >> i & 1 && part->ebx + part->eax > size) size = part->ebx + part->eax;
+        }
+        e->eax = (uint32_t)f->xcr0;
+        e->ebx = e->ecx = size;
+        e->edx = 0;
+    } else if (!f->xcr0 || e->index < 2 || e->index > 7 || !(f->xcr0 >> e->index & 1))
+        e->eax = e->ebx = e->ecx = e->edx = 0;
+}
+
+/* What stays of a leaf. Bits that only a kernel asks for stay where KVM asks for them, too: it lets CR4 and EFER hold what
+   CPUID shows. What is not named here is hidden, or says nothing about instructions: names, sizes, caches, frequencies. */
+static void hlsnap__kvm_level_leaf(hlsnap__kvm_cpuid_entry *e, uint32_t level, const hlsnap__kvm_facts *f) {
+    switch (e->function) {
+    case 1: /* hypervisor, x2APIC; CLFLUSH, FXSR and all that is older */
+        e->ecx &= hlsnap__kvm_level_bits(level, 1, 2, 1u << 31 | 1u << 21 | (f->xcr0 ? 1u << 26 : 0));
+        e->edx &= 0x178bfbffu;
+        break;
+    case 7: /* FSGSBASE, SMEP, SMAP, UMIP, and how x87 pointers behave */
+        e->eax = 0;
+        e->ebx &= e->index ? 0 : hlsnap__kvm_level_bits(level, 7, 1, 1u | 1u << 6 | 1u << 7 | 1u << 13 | 1u << 20);
+        e->ecx &= e->index ? 0 : hlsnap__kvm_level_bits(level, 7, 2, 1u << 2);
+        e->edx &= e->index ? 0 : hlsnap__kvm_level_bits(level, 7, 3, 0);
+        break;
+    case 0xd: hlsnap__kvm_level_xsave(e, f); break;
+    case 0x80000001u: /* LAHF from v2 on, topology; SYSCALL, NX, pages of 1 GiB, long mode, AMD's copy of leaf 1 */
+        e->ecx &= hlsnap__kvm_level_bits(level, 0x80000001u, 2, 0x00400002u | (level >= HLSNAP_CPU_V2 ? 1 : 0));
+        e->edx &= 0x0183f3ffu | 1u << 11 | 1u << 20 | 1u << 26 | 1u << 29;
+        break;
+    case 0x80000007u: /* a time stamp counter that never changes its pace */
+        e->eax = e->ebx = e->ecx = 0;
+        e->edx &= 1u << 8;
+        break;
+    case 0x80000008u: e->ebx = e->edx = 0; break;
+    default:
+        if (e->function <= 6 || e->function == 0xb || e->function == 0x15 || e->function == 0x16 ||
+            e->function == 0x1f || e->function >> 8 == 0x400000 ||
+            (e->function >= 0x80000000u && e->function <= 0x80000006u) || e->function == 0x8000001du ||
+            e->function == 0x8000001eu)
+            break;
+        e->eax = e->ebx = e->ecx = e->edx = 0;
+    }
+}
+
+/* Below v3 there is no XSAVE, and CR4 says so: AVX faults, and so does XGETBV. */
+static void hlsnap__kvm_level_set(hlsnap__kvm_facts *f, uint32_t level) {
+    uint32_t i;
+    f->xcr0 &= level < HLSNAP_CPU_V3 ? 0 : level < HLSNAP_CPU_V4 ? 7 : 0xe7;
+    if (!f->xcr0) f->cr4 &= ~(1ull << 18); /* OSXSAVE */
+    if (!f->xcr0) f->gate_scrubs = false;
+    for (i = 0; i < f->cpuid.num; i++) hlsnap__kvm_level_leaf(&f->cpuid.rows[i], level, f);
+}
+
 /* ---- >>kvm-shell: one VM with one vCPU ---- */
 
 #define HLSNAP__KVM_HELD 16
@@ -368,7 +464,15 @@ struct hlsnap__shell {
     int vm, vcpu;
     hlsnap__kvm_run *run;
     size_t run_size;
-    bool gate_scrubs;        /* it is to be tried, or was and does */
+    bool gate_scrubs;     /* it is to be tried, or was and does */
+    bool fsgsbase;        /* see hlsnap__kvm_facts */
+    uint32_t cpu;         /* hlsnap_cpu; of a level: */
+    uint64_t xcr0, lacks; /* what it shows; features that this KVM offers no guest */
+    uint32_t shown[5];    /* CPUID 1 ecx, edx, 7 ebx, ecx, edx */
+    uint64_t lstar;       /* as last written */
+    uint64_t tsc_scale;   /* 0 = not asked yet */
+    bool again;           /* interrupted before the guest began: the next run begins with: */
+    hlsnap__entry entry;
     const uint8_t *sys;      /* the supervisor area, for the exception frames */
     hlsnap__kvm_sregs sregs; /* what every reset writes; fs.base apart */
     int signal;
@@ -469,7 +573,7 @@ static void hlsnap__kvm_sregs_set(hlsnap__kvm_sregs *s, const hlsnap__kvm_facts 
     s->cr0 = 0x80050033u; /* PG AM WP NE ET MP PE */
     s->cr3 = HLSNAP__SYS_PHYS(HLSNAP__SYS_PAGING);
     s->cr4 = f->cr4;
-    s->efer = 0xd00; /* NXE LMA LME; SCE off */
+    s->efer = 0xd00; /* NXE LMA LME; SCE as hlsnap__kvm_state_set has it */
     s->apic_base = 0xfee00900u;
 }
 
@@ -480,24 +584,32 @@ static void hlsnap__kvm_destroy(hlsnap__shell *shell, bool forked) {
     hlsnap__free(shell);
 }
 
+static bool hlsnap__kvm_msr_set(const hlsnap__shell *shell, uint32_t index, uint64_t value) {
+    hlsnap__kvm_msr msr;
+    int set;
+    memset(&msr, 0, sizeof(msr));
+    msr.num = 1;
+    msr.index = index;
+    msr.value = value;
+    set = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_MSRS, (uintptr_t)&msr);
+    if (set == 0) errno = EINVAL;
+    return set == 1;
+}
+
 /* CPUID first: what CR4 and XCR0 may hold depends on it. */
 static hlsnap_result hlsnap__kvm_vcpu_setup(hlsnap__shell *shell, const hlsnap__kvm_facts *f, hlsnap_error *err) {
     hlsnap__kvm_xcrs xcrs;
-    hlsnap__kvm_msr lstar;
-    int set;
     memset(&xcrs, 0, sizeof(xcrs));
-    memset(&lstar, 0, sizeof(lstar));
     xcrs.num = 1;
     xcrs.rows[0].value = f->xcr0;
-    lstar.num = 1;
-    lstar.index = 0xc0000082u;
-    lstar.value = HLSNAP__SYSCALL_GVA;
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_CPUID2, (uintptr_t)&f->cpuid) < 0)
         return hlsnap__kvm_fail(err, errno, "KVM_SET_CPUID2");
     if (f->xcr0 && hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XCRS, (uintptr_t)&xcrs) < 0)
         return hlsnap__kvm_fail(err, errno, "KVM_SET_XCRS");
-    set = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_MSRS, (uintptr_t)&lstar);
-    return set == 1 ? HLSNAP_OK : hlsnap__kvm_fail(err, set < 0 ? errno : EINVAL, "KVM_SET_MSRS of LSTAR");
+    shell->lstar = HLSNAP__SYSCALL_GVA;
+    return hlsnap__kvm_msr_set(shell, HLSNAP__KVM_LSTAR, shell->lstar)
+               ? HLSNAP_OK
+               : hlsnap__kvm_fail(err, errno, "KVM_SET_MSRS of LSTAR");
 }
 
 static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const hlsnap__kvm_facts *f,
@@ -520,9 +632,30 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
     return hlsnap__kvm_vcpu_setup(shell, f, err);
 }
 
-static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
-                                        hlsnap_error *err) {
-    const bool known = __atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2;
+/* Facts for a level, and what a shell has to remember of them. */
+static void hlsnap__kvm_shell_level(hlsnap__shell *shell, uint32_t cpu, hlsnap__kvm_facts *own,
+                                    const hlsnap__kvm_facts **f) {
+    const hlsnap__kvm_cpuid_entry *one, *seven;
+    shell->cpu = cpu;
+    if (cpu) {
+        if (*f != own) *own = **f;
+        hlsnap__kvm_level_set(own, cpu);
+        one = hlsnap__kvm_leaf(&own->cpuid, 1, 0);
+        seven = hlsnap__kvm_leaf(&own->cpuid, 7, 0);
+        shell->shown[0] = one->ecx;
+        shell->shown[1] = one->edx;
+        shell->shown[2] = seven->ebx;
+        shell->shown[3] = seven->ecx;
+        shell->shown[4] = seven->edx;
+        shell->lacks = hlsnap__cpu_level_features(cpu) & ~hlsnap__kvm_cpuid_features(&own->cpuid, own->xcr0);
+        *f = own;
+    }
+    shell->xcr0 = (*f)->xcr0;
+}
+
+static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, uint32_t cpu,
+                                        hlsnap__shell **out, hlsnap_error *err) {
+    const bool known = !cpu && __atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2;
     hlsnap__kvm_facts *own = known ? NULL : (hlsnap__kvm_facts *)hlsnap__alloc(1, sizeof(*own), err);
     hlsnap__shell *shell = known || own ? (hlsnap__shell *)hlsnap__alloc(1, sizeof(*shell), err) : NULL;
     const hlsnap__kvm_facts *f = NULL;
@@ -537,7 +670,9 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
     }
     if (!r) r = hlsnap__kvm_facts_get(kvm, own, &f, err);
     if (!r) {
+        hlsnap__kvm_shell_level(shell, cpu, own, &f);
         shell->signal = cancel_signal;
+        shell->fsgsbase = f->fsgsbase;
         shell->gate_scrubs = f->gate_scrubs && !(hv->quirks & HLSNAP__KVM_NO_GATE_SCRUB);
         r = hlsnap__kvm_vm_create(shell, kvm, f, err);
     }
@@ -746,6 +881,7 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
     regs->rip = rip;
     regs->rsp = e->rsp;
     regs->rdi = e->rdi;
+    regs->rsi = e->rsi;
     regs->r11 = to;
     regs->rflags = 0x202;
     if (scrub) {
@@ -760,6 +896,8 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
 static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) {
     hlsnap__kvm_run *run = shell->run;
     shell->sregs.fs.base = e->fs_base;
+    shell->sregs.efer = (shell->sregs.efer & ~1ull) | (e->syscall ? 1 : 0); /* SCE */
+    shell->sregs.cr4 = (shell->sregs.cr4 & ~(1ull << 16)) | (e->syscall && shell->fsgsbase ? 1ull << 16 : 0);
     if (!shell->reported || memcmp(&run->sregs, &shell->sregs, sizeof(run->sregs)) != 0) {
         run->sregs = shell->sregs;
         run->dirty_regs |= HLSNAP__KVM_SYNC_SREGS;
@@ -824,7 +962,8 @@ static void hlsnap__kvm_immediate_exit(hlsnap__shell *shell, bool on) {
 
 /* The exception frame that the CPU pushed before the stub's OUT. */
 static void hlsnap__kvm_fault(hlsnap__shell *shell, uint32_t vector, hlsnap__exit *x) {
-    const uint64_t stack = HLSNAP__SYS_AT(HLSNAP__SYS_STACK), with_code = 0x60227d00u;
+    const uint64_t stack = HLSNAP__SYS_AT(HLSNAP__SYS_STACK), with_code = 0x60227d00u,
+                   stub = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL;
     const hlsnap__kvm_regs *regs = &shell->run->regs;
     const uint8_t *frame;
     if (regs->rsp < stack || regs->rsp > stack + HLSNAP__PAGE - 40 || regs->rsp % 8) {
@@ -843,8 +982,10 @@ static void hlsnap__kvm_fault(hlsnap__shell *shell, uint32_t vector, hlsnap__exi
     x->rip = hlsnap__get64(frame);
     x->cr2 = shell->run->sregs.cr2;
     shell->debugged = shell->debugged || vector == 1;
+    /* In SYSCALL's stub it is the guest's doing: a debug exception that MOV SS held back. */
     if ((hlsnap__get64(frame + 8) & 3) != 3)
-        hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, "an exception in the supervisor area, rip", x->rip);
+        hlsnap__kvm_dead(x, x->rip - stub < HLSNAP__STUB_SYSCALL_SIZE ? HLSNAP__EXIT_PROTOCOL : HLSNAP__EXIT_DEAD,
+                         "an exception in the supervisor area, rip", x->rip);
 }
 
 /* An exit that is no call: what it waits for is completed now, before anybody resets memory or registers. */
@@ -927,17 +1068,17 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
 /* ---- >>kvm-gate: does its XRSTOR clear everything here? Tried once per process, never learnt from a guest ---- */
 
 /* Every component in use, filled with a pattern; the layout is the CPU's (CPUID 0xd). */
-static void hlsnap__kvm_dirt(const hlsnap__kvm_facts *f, uint8_t *area) {
+static void hlsnap__kvm_dirt(const hlsnap__kvm_cpuid *cpuid, uint64_t xcr0, uint8_t *area) {
     static const uint8_t head[32] = {0x7f, 0x02, 0x41, 0x38, 0xff, 0,    0x23, 0x01, 0x11, 0x22, 0x33,
                                      0x44, 0x55, 0,    0,    0,    0x66, 0x77, 0x11, 0x22, 0x33, 0,
                                      0,    0,    0xbf, 0x1f, 0,    0,    0xff, 0xff, 0,    0};
-    uint64_t used = f->xcr0 | 3;
+    uint64_t used = xcr0 | 3;
     uint32_t i;
     memset(area, 0, HLSNAP__PAGE);
     memset(area + 32, 0xa5, 384); /* ST0 .. ST7, XMM0 .. XMM15 */
     memcpy(area, head, sizeof(head));
     for (i = 2; i < 8; i++) {
-        const hlsnap__kvm_cpuid_entry *e = hlsnap__kvm_leaf(&f->cpuid, 0xd, i);
+        const hlsnap__kvm_cpuid_entry *e = hlsnap__kvm_leaf(cpuid, 0xd, i);
         if (!(used >> i & 1)) continue;
         if (e->eax && e->ebx >= 576 && e->ebx <= HLSNAP__PAGE && e->eax <= HLSNAP__PAGE - e->ebx)
             memset(area + e->ebx, 0xa5, e->eax);
@@ -962,26 +1103,34 @@ static bool hlsnap__kvm_clean(const uint8_t *area) {
     return !(used & ~3ull) || hlsnap__all_zero(area + 576, HLSNAP__PAGE - 576);
 }
 
-/* Fills all vector state, has the gate clear it, and looks. The guest does not run. false: interrupted, and nothing
-   is known: what that was has been consumed, so that the guest's own run ends at once, too; or the vCPU is dead, as *x says. */
+/* Runs code of ours, put into the gate page for as long as it takes; the guest does not run. false: nothing is known, because it
+   was interrupted, or the vCPU is dead, as *x says. */
+static bool hlsnap__kvm_own_code(hlsnap__shell *shell, const uint8_t *code, size_t size, hlsnap__exit *x) {
+    uint8_t *at = (uint8_t *)hlsnap__unconst(shell->sys) + HLSNAP__SYS_GATE * HLSNAP__PAGE + HLSNAP__KVM_OWN_CODE;
+    memcpy(at, code, size);
+    hlsnap__kvm_run_on(shell, x);
+    memset(at, 0xf4, size);
+    shell->used = true; /* there is an exit to complete */
+    return !x->dead && x->kind != HLSNAP__EXIT_DEAD && x->kind != HLSNAP__EXIT_KICKED;
+}
+
+/* Fills all vector state, has the gate clear it, and looks. false as hlsnap__kvm_own_code; what interrupted it has been consumed,
+   so that the guest's own run ends at once, too. */
 static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate,
                                  hlsnap__exit *x) {
-    static const uint8_t out[] = {0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* out %al, $port; only while this runs */
-    const uint64_t base = HLSNAP__SYS_AT(HLSNAP__SYS_GATE), leave = 64;
-    uint8_t *at = (uint8_t *)hlsnap__unconst(shell->sys) + HLSNAP__SYS_GATE * HLSNAP__PAGE + leave;
+    static const uint8_t out[] = {0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* out %al, $port */
+    const uint64_t base = HLSNAP__SYS_AT(HLSNAP__SYS_GATE);
     memset(x, 0, sizeof(*x));
-    hlsnap__kvm_dirt(&hlsnap__kvm_facts_published, area);
+    hlsnap__kvm_dirt(&hlsnap__kvm_facts_published.cpuid, shell->xcr0, area);
     *gate = HLSNAP__KVM_GATE_FAILS;
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XSAVE, (uintptr_t)area) < 0) return true;
-    hlsnap__kvm_regs_set(shell, e, base + HLSNAP__GATE_SCRUB, base + leave, true);
+    hlsnap__kvm_regs_set(shell, e, base + HLSNAP__GATE_SCRUB, base + HLSNAP__KVM_OWN_CODE, true);
     if (!hlsnap__kvm_state_set(shell, e)) return true;
-    memcpy(at, out, sizeof(out));
-    hlsnap__kvm_run_on(shell, x);
-    memset(at, 0xf4, sizeof(out));
-    if (x->dead || x->kind == HLSNAP__EXIT_DEAD) return false;
-    if (x->kind == HLSNAP__EXIT_KICKED) {
-        shell->outer = x->outer;
-        hlsnap__kvm_immediate_exit(shell, true);
+    if (!hlsnap__kvm_own_code(shell, out, sizeof(out), x)) {
+        if (x->kind == HLSNAP__EXIT_KICKED) {
+            shell->outer = x->outer;
+            hlsnap__kvm_immediate_exit(shell, true);
+        }
         return false;
     }
     if (x->kind == HLSNAP__EXIT_RETURN && shell->run->regs.rip - base < HLSNAP__PAGE &&
@@ -992,7 +1141,7 @@ static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, u
 
 /* Whether the gate clears vector state at the next entry; where not, it is done here. */
 static bool hlsnap__kvm_gate_ready(hlsnap__shell *shell, const hlsnap__entry *e, bool *scrub, hlsnap__exit *x) {
-    int32_t gate = __atomic_load_n(&hlsnap__kvm_facts_gate, __ATOMIC_ACQUIRE);
+    int32_t gate = __atomic_load_n(&hlsnap__kvm_facts_gate[shell->cpu], __ATOMIC_ACQUIRE);
     uint64_t *area;
     bool alive;
     *scrub = shell->gate_scrubs && gate == HLSNAP__KVM_GATE_SCRUBS;
@@ -1001,7 +1150,7 @@ static bool hlsnap__kvm_gate_ready(hlsnap__shell *shell, const hlsnap__entry *e,
     if (area && shell->gate_scrubs && gate == HLSNAP__KVM_GATE_UNTRIED &&
         __atomic_load_n(&hlsnap__kvm_facts_state, __ATOMIC_ACQUIRE) == 2 &&
         hlsnap__kvm_gate_try(shell, e, (uint8_t *)area, &gate, x))
-        __atomic_store_n(&hlsnap__kvm_facts_gate, gate, __ATOMIC_RELEASE);
+        __atomic_store_n(&hlsnap__kvm_facts_gate[shell->cpu], gate, __ATOMIC_RELEASE);
     alive = !x->dead && x->kind != HLSNAP__EXIT_DEAD;
     if (alive) memset(x, 0, sizeof(*x));
     if (!area)
@@ -1013,11 +1162,188 @@ static bool hlsnap__kvm_gate_ready(hlsnap__shell *shell, const hlsnap__entry *e,
     return x->kind != HLSNAP__EXIT_DEAD;
 }
 
+/* Code of ours in a machine without a guest, outside calls. false as hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_trial(hlsnap__shell *shell, const uint8_t *code, size_t size, hlsnap__exit *x) {
+    const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__KVM_OWN_CODE;
+    hlsnap__entry nothing;
+    memset(x, 0, sizeof(*x));
+    memset(&nothing, 0, sizeof(nothing));
+    hlsnap__kvm_regs_set(shell, &nothing, at, at, false);
+    if (hlsnap__kvm_state_set(shell, &nothing)) return hlsnap__kvm_own_code(shell, code, size, x);
+    hlsnap__kvm_lost(x, errno, "KVM_SET_DEBUGREGS");
+    return false;
+}
+
+/* What was found out of this machine, by whoever came first. Of a shell that has its memory, outside calls. */
+static hlsnap_result hlsnap__kvm_tried(hlsnap__shell *shell, int32_t *fact,
+                                       bool (*attempt)(hlsnap__shell *, int32_t *, hlsnap__exit *), const char *what,
+                                       int32_t *found, hlsnap_error *err) {
+    hlsnap__exit x;
+    int tries = 0;
+    *found = __atomic_load_n(fact, __ATOMIC_ACQUIRE);
+    while (!*found && !attempt(shell, found, &x)) {
+        if (x.kind != HLSNAP__EXIT_KICKED || x.dead)
+            return hlsnap__fail(err, x.code ? x.code : HLSNAP_ERR_HYPERVISOR, x.os_errno, "trying %s: %s", what,
+                                x.what);
+        if (++tries == 1000) return hlsnap__fail(err, HLSNAP_ERR_OS, EINTR, "trying %s: signals all the time", what);
+    }
+    __atomic_store_n(fact, *found, __ATOMIC_RELEASE);
+    return HLSNAP_OK;
+}
+
+/* ---- >>kvm-syscall: where this KVM takes SYSCALL. Tried once per process, by code of ours, never learnt from a guest: on
+   hardware, LSTAR in a page of CPL 3 would run a guest's code at CPL 0 ---- */
+
+/* SYSCALL from the gate page. Hardware runs the stub, which comes back to the slot's address; software KVM goes to LSTAR without
+   a change of privilege, and faults there. false as hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_syscall_try(hlsnap__shell *shell, const hlsnap__entry *e, int32_t *kind, hlsnap__exit *x) {
+    static const uint8_t code[] = {0x0f, 0x05, 0xf4, 0xe6, HLSNAP_ABI_PORT_CALL,
+                                   0xf4}; /* syscall; hlt; out %al, $port */
+    const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__KVM_OWN_CODE,
+                   stub = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL;
+    uint8_t *slot = (uint8_t *)hlsnap__unconst(shell->sys) + HLSNAP__SYS_GATE * HLSNAP__PAGE + HLSNAP__GATE_SLOT;
+    const uint64_t guests = hlsnap__get64(slot);
+    bool known;
+    memset(x, 0, sizeof(*x));
+    hlsnap__kvm_regs_set(shell, e, at, at, false);
+    if (!hlsnap__kvm_state_set(shell, e)) return true;
+    hlsnap__put64(slot, at + 3);
+    known = hlsnap__kvm_own_code(shell, code, sizeof(code), x);
+    hlsnap__put64(slot, guests);
+    if (known && x->kind == HLSNAP__EXIT_CALL) *kind = HLSNAP__KVM_SYSCALL_HARD;
+    if (known && x->kind == HLSNAP__EXIT_FAULT && x->vector == 14 && x->rip == stub) *kind = HLSNAP__KVM_SYSCALL_SOFT;
+    return known;
+}
+
+static bool hlsnap__kvm_lstar_set(hlsnap__shell *shell, uint64_t lstar) {
+    const uint64_t star = (uint64_t)HLSNAP__SEL_CODE0 << 32 | (uint64_t)(HLSNAP__SEL_DATA3 - 8) << 48;
+    if (shell->lstar == lstar) return true;
+    if (shell->lstar == HLSNAP__SYSCALL_GVA && (!hlsnap__kvm_msr_set(shell, HLSNAP__KVM_STAR, star) ||
+                                                !hlsnap__kvm_msr_set(shell, HLSNAP__KVM_SFMASK, 0x257fd5)))
+        return false;
+    if (!hlsnap__kvm_msr_set(shell, HLSNAP__KVM_LSTAR, lstar)) return false;
+    shell->lstar = lstar;
+    return true;
+}
+
+/* Before the first entry of a guest that makes system calls. */
+static bool hlsnap__kvm_syscall_ready(hlsnap__shell *shell, const hlsnap__entry *e, hlsnap__exit *x) {
+    const uint64_t stub = HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL,
+                   gate = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSCALL;
+    int32_t kind = __atomic_load_n(&hlsnap__kvm_facts_syscall, __ATOMIC_ACQUIRE);
+    if (kind == HLSNAP__KVM_SYSCALL_UNTRIED) {
+        if (!hlsnap__kvm_lstar_set(shell, stub)) {
+            hlsnap__kvm_lost(x, errno, "KVM_SET_MSRS for SYSCALL");
+            return false;
+        }
+        if (!hlsnap__kvm_syscall_try(shell, e, &kind, x)) return false;
+        if (kind == HLSNAP__KVM_SYSCALL_UNTRIED) {
+            hlsnap__kvm_dead(x, HLSNAP__EXIT_DEAD, "SYSCALL leads nowhere known, exit", (uint64_t)x->kind);
+            return false;
+        }
+        __atomic_store_n(&hlsnap__kvm_facts_syscall, kind, __ATOMIC_RELEASE);
+        memset(x, 0, sizeof(*x));
+    }
+    if (hlsnap__kvm_lstar_set(shell, kind == HLSNAP__KVM_SYSCALL_SOFT ? gate : stub)) return true;
+    hlsnap__kvm_lost(x, errno, "KVM_SET_MSRS of LSTAR");
+    return false;
+}
+
+/* WRFSBASE from the gate page, and whether KVM sees it. false as hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_fsgsbase_try(hlsnap__shell *shell, int32_t *kind, hlsnap__exit *x) {
+    // clang-format off
+    static const uint8_t code[] = {0xb8, 0x00, 0x50, 0x00, 0x00,        /* mov $0x5000, %eax */
+                                   0xf3, 0x48, 0x0f, 0xae, 0xd0,        /* wrfsbase %rax */
+                                   0xe6, HLSNAP_ABI_PORT_RETURN};       /* out %al, $port */
+    // clang-format on
+    if (!hlsnap__kvm_trial(shell, code, sizeof(code), x)) return false;
+    *kind = x->kind == HLSNAP__EXIT_RETURN && shell->run->sregs.fs.base == 0x5000 ? HLSNAP__KVM_FSGSBASE_RUNS
+                                                                                  : HLSNAP__KVM_FSGSBASE_FAILS;
+    return true;
+}
+
+/* A program sets its thread pointer itself. Software KVM runs that natively, though CPUID shows nothing of it. */
+static hlsnap_result hlsnap__kvm_syscall_check(hlsnap__shell *shell, hlsnap_error *err) {
+    int32_t kind = HLSNAP__KVM_FSGSBASE_RUNS;
+    hlsnap_result r = HLSNAP_OK;
+    if (!shell->fsgsbase)
+        r = hlsnap__kvm_tried(shell, &hlsnap__kvm_facts_fsgsbase, hlsnap__kvm_fsgsbase_try, "WRFSBASE", &kind, err);
+    if (r || kind == HLSNAP__KVM_FSGSBASE_RUNS) return r;
+    return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0,
+                        "this CPU or its KVM has no FSGSBASE, which guests with system calls need");
+}
+
+/* ---- >>kvm-cpu: does this KVM show guests the CPU that it was told to show? Tried once per process and level, by code of ours,
+   never learnt from a guest: software KVM runs CPL 3 as it is ---- */
+
+/* CPUID and XGETBV from the gate page. false as hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_cpu_try(hlsnap__shell *shell, int32_t *level, hlsnap__exit *x) {
+    // clang-format off
+    static const uint8_t code[] = {
+        0xb8, 7, 0, 0, 0, 0x31, 0xc9, 0x0f, 0xa2,                   /* mov $7, %eax; xor %ecx, %ecx; cpuid */
+        0x41, 0x89, 0xd8, 0x41, 0x89, 0xc9, 0x41, 0x89, 0xd2,       /* ebx, ecx, edx to r8d, r9d, r10d */
+        0xb8, 1, 0, 0, 0, 0x0f, 0xa2,                               /* mov $1, %eax; cpuid */
+        0x41, 0x89, 0xcc, 0x41, 0x89, 0xd5,                         /* ecx, edx to r12d, r13d */
+        0x31, 0xc9, 0x0f, 0x01, 0xd0, 0xe6, HLSNAP_ABI_PORT_RETURN}; /* xor %ecx, %ecx; xgetbv; out %al, $port */
+    // clang-format on
+    const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__KVM_OWN_CODE;
+    const hlsnap__kvm_regs *regs = &shell->run->regs;
+    bool alike;
+    HLSNAP__STATIC_ASSERT(own_code, sizeof(code) <= HLSNAP__GATE_SYSRET - HLSNAP__KVM_OWN_CODE);
+    if (!hlsnap__kvm_trial(shell, code, sizeof(code), x)) return false;
+    /* but for APIC, OSXSAVE and OSPKE, which depend on the vCPU's state */
+    alike = (((uint32_t)regs->r12 ^ shell->shown[0]) & ~(1u << 27)) == 0 &&
+            (((uint32_t)regs->r13 ^ shell->shown[1]) & ~(1u << 9)) == 0 && (uint32_t)regs->r8 == shell->shown[2] &&
+            (((uint32_t)regs->r9 ^ shell->shown[3]) & ~(1u << 4)) == 0 && (uint32_t)regs->r10 == shell->shown[4];
+    if (shell->xcr0)
+        alike = alike && x->kind == HLSNAP__EXIT_RETURN && regs->rax == shell->xcr0 && regs->rdx == 0;
+    else
+        alike = alike && x->kind == HLSNAP__EXIT_FAULT && x->vector == 6 && x->rip == at + sizeof(code) - 5;
+    *level = alike ? HLSNAP__KVM_LEVEL_SHOWN : HLSNAP__KVM_LEVEL_FAILS;
+    return true;
+}
+
+/* Of a shell that has its memory, outside calls. */
+static hlsnap_result hlsnap__kvm_cpu_check(hlsnap__shell *shell, hlsnap_error *err) {
+    const char *name = hlsnap__cpu_level_names[shell->cpu];
+    char names[300];
+    int32_t level;
+    hlsnap_result r;
+    if (!shell->cpu) return HLSNAP_OK;
+    r = hlsnap__kvm_tried(shell, &hlsnap__kvm_facts_levels[shell->cpu], hlsnap__kvm_cpu_try, "a CPU level", &level,
+                          err);
+    if (r) return r;
+    if (level != HLSNAP__KVM_LEVEL_SHOWN)
+        return hlsnap__fail(
+            err, HLSNAP_ERR_UNSUPPORTED, 0,
+            "CPU level %s: this KVM runs guests with the machine's own CPUID or XCR0, whatever it is told, so no level "
+            "can be kept; leave guest_desc.cpu at HLSNAP_CPU_HOST",
+            name);
+    if (!shell->lacks) return HLSNAP_OK;
+    hlsnap__cpu_names(shell->lacks, names, sizeof(names));
+    return hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "CPU level %s: this machine's KVM offers guests no %s", name, names);
+}
+
+static uint64_t hlsnap__kvm_tsc_scale(hlsnap__shell *shell) {
+    if (!shell->tsc_scale) {
+        const int khz = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_GET_TSC_KHZ, 0);
+        if (khz > 0) shell->tsc_scale = (1000000ull << 32) / (uint32_t)khz;
+    }
+    return shell->tsc_scale;
+}
+
 /* ---- >>kvm-run ---- */
 
 static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *x) {
     const uint64_t gate = HLSNAP__SYS_AT(HLSNAP__SYS_GATE);
     bool scrub = false;
+    if (!entry && shell->again) entry = &shell->entry;
+    shell->again = false;
+    if (entry && entry->fresh && entry->syscall && !hlsnap__kvm_syscall_ready(shell, entry, x)) {
+        shell->again = x->kind == HLSNAP__EXIT_KICKED;
+        shell->entry = *entry;
+        return;
+    }
     if (entry && entry->fresh && shell->used && !hlsnap__kvm_gate_ready(shell, entry, &scrub, x)) return;
     if (entry && !shell->used) /* no vector state to clear and no exit to complete: no gate */
         hlsnap__kvm_regs_set(shell, entry, entry->rip, entry->rip, false);
@@ -1041,13 +1367,16 @@ static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm",
                                                          hlsnap__kvm_begin,
                                                          hlsnap__kvm_end,
                                                          hlsnap__kvm_run_guest,
-                                                         hlsnap__kvm_cancel};
+                                                         hlsnap__kvm_cancel,
+                                                         hlsnap__kvm_tsc_scale,
+                                                         hlsnap__kvm_syscall_check,
+                                                         hlsnap__kvm_cpu_check};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 
 HLSNAP_API hlsnap_result hlsnap_kvm_probe(hlsnap_error *err) {
     hlsnap__shell *shell;
-    const hlsnap_result r = hlsnap__kvm_create(&hlsnap__kvm_hypervisor, SIGURG, &shell, err);
+    const hlsnap_result r = hlsnap__kvm_create(&hlsnap__kvm_hypervisor, SIGURG, HLSNAP_CPU_HOST, &shell, err);
     if (!r) hlsnap__kvm_destroy(shell, false);
     return r;
 }
@@ -1066,23 +1395,24 @@ extern "C" {
 
 /* ---- >>kvm-elsewhere: no shell is ever made, so nothing but shell_create is called ---- */
 
-static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, hlsnap__shell **out,
-                                        hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_signal, uint32_t cpu,
+                                        hlsnap__shell **out, hlsnap_error *err) {
     (void)hv;
     (void)cancel_signal;
+    (void)cpu;
     *out = NULL;
     return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, 0,
                         "hlsnap_kvm: x86-64 only, and this program is of another architecture");
 }
 
-static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm", 0,   hlsnap__kvm_create, NULL, NULL, NULL, NULL,
-                                                         NULL,  NULL};
+static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {
+    "kvm", 0, hlsnap__kvm_create, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 
 HLSNAP_API hlsnap_result hlsnap_kvm_probe(hlsnap_error *err) {
     hlsnap__shell *shell;
-    return hlsnap__kvm_create(&hlsnap__kvm_hypervisor, 0, &shell, err);
+    return hlsnap__kvm_create(&hlsnap__kvm_hypervisor, 0, 0, &shell, err);
 }
 
 #ifdef __cplusplus

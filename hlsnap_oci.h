@@ -3344,8 +3344,9 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
     hlsnap__text_string(t, g->name);
     hlsnap__text_add(t, ",\"build_id\":\"%s\",\"elf_entry\":\"0x%llx\",\"load_address\":\"0x%llx\"}", g->build_id,
                      (unsigned long long)g->elf_entry, (unsigned long long)g->load_address);
-    hlsnap__text_add(t, ",\"entry\":\"0x%llx\",\"module\":\"0x%llx\",\"tls_size\":\"0x%llx\"",
-                     (unsigned long long)g->entry, (unsigned long long)g->module, (unsigned long long)g->tls_size);
+    hlsnap__text_add(t, ",\"entry\":\"0x%llx\",\"module\":\"0x%llx\",\"syscall\":\"0x%llx\",\"tls_size\":\"0x%llx\"",
+                     (unsigned long long)g->entry, (unsigned long long)g->module, (unsigned long long)g->syscall,
+                     (unsigned long long)g->tls_size);
     hlsnap__text_add(t, ",\"window\":{\"base\":\"0x%llx\",\"pages\":%llu},\"regions\":[",
                      (unsigned long long)g->layout.base, (unsigned long long)g->layout.pages);
     for (i = 0; i < g->layout.num_regions; i++) {
@@ -3356,7 +3357,7 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
     hlsnap__text_raw(t, "]", 1);
     hlsnap__oci_decls_write(t, "exports", g->contract.exports, g->contract.num_exports);
     hlsnap__oci_decls_write(t, "imports", g->contract.imports, g->contract.num_imports);
-    hlsnap__text_add(t, ",\"features\":[");
+    hlsnap__text_add(t, ",\"cpu\":\"%s\",\"features\":[", hlsnap__cpu_level_names[g->cpu]);
     hlsnap__oci_features_write(t, g->features);
     hlsnap__text_add(t, "],\"machine\":{\"cpu_vendor\":\"%s\",\"hypervisor\":\"%s\"},\"generation\":\"0x%llx\"",
                      g->cpu_vendor, g->hypervisor, (unsigned long long)s->generation);
@@ -3450,6 +3451,7 @@ static hlsnap_result hlsnap__oci_guest_read(const hlsnap__json *d, hlsnap__guest
     if (!r) r = hlsnap__json_hex(d, o, "guest.", "load_address", &g->load_address, err);
     if (!r) r = hlsnap__json_hex(d, d->root, "", "entry", &g->entry, err);
     if (!r) r = hlsnap__json_hex(d, d->root, "", "module", &g->module, err);
+    if (!r) r = hlsnap__json_hex(d, d->root, "", "syscall", &g->syscall, err);
     return r ? r : hlsnap__json_hex(d, d->root, "", "tls_size", &g->tls_size, err);
 }
 
@@ -3515,12 +3517,26 @@ static hlsnap_result hlsnap__oci_decls_read(const hlsnap__json *d, const char *n
     return r;
 }
 
+/* The CPU level; with one, the features are those that it has. */
+static hlsnap_result hlsnap__oci_cpu_read(const hlsnap__json *d, hlsnap__guest *g, hlsnap_error *err) {
+    const char *name = "";
+    hlsnap_result r = hlsnap__json_string(d, d->root, "", "cpu", &name, err);
+    if (r) return r;
+    for (g->cpu = HLSNAP_CPU_HOST; strcmp(hlsnap__cpu_level_names[g->cpu], name) != 0; g->cpu++)
+        if (g->cpu == HLSNAP_CPU_V4)
+            return hlsnap__json_bad(d, "", "cpu", "host, v1, v2, v3 or v4", hlsnap__json_get(d->root, "cpu"), err);
+    if (g->cpu && g->features != hlsnap__cpu_level_features(g->cpu))
+        return hlsnap__json_bad(d, "", "features", "those of the CPU level, no more and no less",
+                                hlsnap__json_get(d->root, "features"), err);
+    return HLSNAP_OK;
+}
+
 /* Names of features, ascending; one that this build does not know is one that this machine cannot be shown to have. */
-static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, bool any_cpu, uint64_t *features,
+static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, bool any_cpu, hlsnap__guest *g,
                                                hlsnap_error *err) {
     const cJSON *o = NULL;
     const char *last = "";
-    char missing[256];
+    char missing[200];
     uint64_t have = hlsnap__cpu_features();
     size_t n = 0;
     uint32_t i, num;
@@ -3534,12 +3550,15 @@ static hlsnap_result hlsnap__oci_features_read(const hlsnap__json *d, bool any_c
         last = name;
         for (i = 0; i < HLSNAP__NUM_CPU_FEATURES && strcmp(hlsnap__cpu_feature_names[i], name) != 0; i++) {
         }
-        *features |= i < HLSNAP__NUM_CPU_FEATURES ? 1ull << i : HLSNAP__CPU_UNKNOWN;
+        g->features |= i < HLSNAP__NUM_CPU_FEATURES ? 1ull << i : HLSNAP__CPU_UNKNOWN;
         if ((i < HLSNAP__NUM_CPU_FEATURES && have >> i & 1) || n + size + 2 > sizeof(missing)) continue;
         n += (size_t)hlsnap__format(missing + n, sizeof(missing) - n, " %s", name);
     }
+    if (!r) r = hlsnap__oci_cpu_read(d, g, err);
     if (!r && n && !any_cpu)
-        r = hlsnap__fail(err, HLSNAP_ERR_CPU, 0, "%s: features: this CPU lacks%s", d->file, missing);
+        r = hlsnap__fail(err, HLSNAP_ERR_CPU, 0,
+                         "%s: features: this CPU lacks%s; a snapshot made with guest_desc.cpu of %s would start here",
+                         d->file, missing, hlsnap__cpu_level_names[hlsnap__cpu_level_in(have)]);
     return r;
 }
 
@@ -3607,10 +3626,10 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
 /* Fills c, of which the caller releases guest and extents, also after a failure. */
 static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap__oci_manifest *m, bool any_cpu,
                                              hlsnap__oci_config *c, hlsnap_error *err) {
-    static const char *const fields[] = {"version",    "abi",     "arch",    "page_size", "library",
-                                         "guest",      "entry",   "module",  "tls_size",  "window",
-                                         "regions",    "exports", "imports", "features",  "machine",
-                                         "generation", "layers",  "extents", NULL};
+    static const char *const fields[] = {"version", "abi",     "arch",    "page_size", "library", "guest",
+                                         "entry",   "module",  "syscall", "tls_size",  "window",  "regions",
+                                         "exports", "imports", "cpu",     "features",  "machine", "generation",
+                                         "layers",  "extents", NULL};
     hlsnap__guest *g;
     hlsnap_result r = hlsnap__json_plain(d, err);
     if (!r) r = hlsnap__oci_config_gate(d, err);
@@ -3629,7 +3648,7 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     if (!r && hlsnap__guest_check(g, d->code, err)) r = hlsnap__oci_refuse(d, "", err);
     if (!r) r = hlsnap__oci_extents_read(d, c, err);
     if (!r) r = hlsnap__oci_layers_match(d, c, m, err);
-    if (!r) r = hlsnap__oci_features_read(d, any_cpu, &g->features, err);
+    if (!r) r = hlsnap__oci_features_read(d, any_cpu, g, err);
     if (r) return r;
     g->initialized = true;
     g->id = hlsnap__guest_id(g);

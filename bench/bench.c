@@ -37,9 +37,9 @@
 #include "hlsnap_oci.h"
 
 #include "limit.h"
+#include "machine.h"
 
 #include <dirent.h>
-#include <sys/utsname.h>
 
 enum { MAX_ROUNDS = 99, MAX_MORE = 6, BATCH = 64, FAKE_CALLS = 2000 };
 enum { TEXT_SIZE = 64 << 20, DELTA_PAGES = 256, BASE_PAGES = 65536, LOAD_PAGES = 16384, CHAIN = 50, CHAIN_PAGES = 8 };
@@ -646,9 +646,10 @@ typedef struct fake_shell {
 static const hlsnap_function fake_exports[] = {{"nop", "i32(i32)", NULL, NULL}};
 static const hlsnap_module fake_module = {fake_exports, HLSNAP_COUNT(fake_exports), NULL, 0};
 
-static hlsnap_result fake_create(const hlsnap_hypervisor *hv, int signal, hlsnap__shell **out, hlsnap_error *err) {
+static hlsnap_result fake_create(const hlsnap_hypervisor *hv, int signal, uint32_t cpu, hlsnap__shell **out, hlsnap_error *err) {
     (void)hv;
     (void)signal;
+    (void)cpu;
     (void)err;
     *out = (hlsnap__shell *)calloc(1, sizeof(fake_shell));
     return *out ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
@@ -690,6 +691,7 @@ static void fake_run(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__e
     }
     if (f->mailbox->op == HLSNAP_ABI_OP_INIT) {
         hlsnap__rt_list(f->mailbox, &fake_module);
+        f->mailbox->guest_abi = HLSNAP_ABI_VERSION;
     } else {
         const hlsnap_value v = hlsnap_i32(42);
         hlsnap__message_write((uint8_t *)f->mailbox + f->mailbox->out_offset, f->mailbox->out_size, 0, HLSNAP_ABI_STATUS_OK, &v, 1);
@@ -697,8 +699,8 @@ static void fake_run(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__e
     }
 }
 
-static const hlsnap_hypervisor fake = {"fake",     0,            fake_create, fake_destroy, fake_map,
-                                       fake_begin, fake_nothing, fake_run,    fake_nothing};
+static const hlsnap_hypervisor fake = {"fake",   0,            fake_create, fake_destroy, fake_map, fake_begin, fake_nothing,
+                                       fake_run, fake_nothing, NULL,        NULL,         NULL};
 
 static double cpu_now(void) {
     struct timespec t;
@@ -796,17 +798,8 @@ static void run_row(bench *b, const row *r, int rounds) {
 }
 
 static void print_header(int rounds) {
-    struct utsname u;
-    char line[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, "model name", 10) == 0) {
-            printf("# cpu: %s", strchr(line, ':') + 2);
-            break;
-        }
-    if (f) fclose(f);
-    uname(&u);
-    printf("# kernel: %s %s\n# N (rounds of a block of each side x samples in a block):", u.sysname, u.release);
+    print_machine();
+    printf("# N (rounds of a block of each side x samples in a block):");
     for (size_t i = 0; i < HLSNAP_COUNT(rows); i++) printf(" %s %dx%d", rows[i].name, rounds * rows[i].more, rows[i].samples);
     printf("\n# name\tunit\tvalue\tlimit\tratio\tp10..p90 of ratio\n");
 }

@@ -1,7 +1,7 @@
 /* 02_guest_elf.c - a guest in an ELF file of its own. You learn: host functions with user data, handles, the guest's log,
    failures that leave the sandbox usable, faults that do not, and going back to a snapshot.
 
-   cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I.. guests/greet.c -o greet.elf
+   cc: cc -O2 -DHLSNAP_GUEST -nostdlib -static -I.. guests/greet.c -o greet.elf
    cc: cc -std=c11 -I.. 02_guest_elf.c -o 02_guest_elf
    run: ./02_guest_elf greet.elf
    prints: [info] greeting number 1

@@ -1,7 +1,7 @@
 /* 04_oci.c - work once, save, start from there anywhere. You learn: saving a sandbox as an OCI Image Layout under a tag,
    and starting from the layout in another process that has neither the guest's ELF nor its input.
 
-   cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I.. guests/index.c -o index.elf
+   cc: cc -O2 -DHLSNAP_GUEST -nostdlib -static -I.. guests/index.c -o index.elf
    cc: cc -std=c11 -O2 -I.. 04_oci.c -lcjson -o 04_oci
    run: ./04_oci save layout v1 04_oci.c guests/index.c
    run: ./04_oci run layout v1 hlsnap_oci_save grow */

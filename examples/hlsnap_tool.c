@@ -1,7 +1,8 @@
-/* hlsnap_tool.c - looks at, checks, runs, compares and draws snapshots in OCI Image Layouts; docs/tool.md says how. You learn:
-   the whole of the store's interface, from the outside.
+/* hlsnap_tool.c - makes, looks at, checks, runs, compares, draws snapshots in OCI Image Layouts; docs/tool.md says how. You learn:
+   the whole of the store's interface, from the outside; and how a Linux program as it is becomes a snapshot that goes on.
 
-   cc: cc -std=c11 -O2 -I.. hlsnap_tool.c -lcjson -o hlsnap_tool
+   cc: cc -O2 -ffreestanding -nostdlib -static-pie -fno-stack-protector -I.. guests/linux.c -o linux.elf
+   cc: cc -std=c11 -O2 -DEMBED_RUNTIME -I.. hlsnap_tool.c -lcjson -o hlsnap_tool
    run: ./hlsnap_tool --help */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,8 +39,11 @@ typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
     bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
-    const char *output, *match, *sort, *ref;
-    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes, wait_ms;
+    bool until_input, words_over; /* of start: the program's own words have ended */
+    const char *output, *match, *sort, *ref, *files, *input, *runtime, *cpu, *save_dir, *save_tag;
+    const char **env;
+    size_t num_env;
+    uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes, wait_ms, heap, stack;
 } options;
 
 typedef struct command {
@@ -829,6 +834,9 @@ static void memory_json(const view *v) {
     json("]");
 }
 
+static const char *const level_names[] = {"host", "v1", "v2", "v3", "v4"};
+static const char *level_name(hlsnap_cpu level) { return level_names[level]; }
+
 static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap_error *err) {
     const hlsnap_snapshot_info *i = &v->info;
     const char *feature, *comma = "";
@@ -845,7 +853,8 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
     functions_json("imports", v->s, hlsnap_snapshot_import);
     json(",\n'features':[");
     for (n = 0; (feature = hlsnap_snapshot_feature(v->s, n)); n++) json(n ? ",%s" : "%s", feature);
-    json("],\n'cpu_has_features':%b,\n'cpu_problem':%s,\n'annotations':[", !cpu_problem[0], cpu_problem);
+    json("],\n'cpu':%s,\n'baseline':%s", level_name(i->cpu), i->baseline ? level_name(i->baseline) : "");
+    json(",\n'cpu_has_features':%b,\n'cpu_problem':%s,\n'annotations':[", !cpu_problem[0], cpu_problem);
     r = in(v->dir, hlsnap_oci_annotations(v->dir, v->ref, annotation_json, &comma, err));
     json("]}\n");
     return r;
@@ -909,6 +918,9 @@ static hlsnap_result inspect_lines(const view *v, const char *cpu_problem, hlsna
     memory_lines(v);
     functions_lines("exports", v->s, hlsnap_snapshot_export);
     functions_lines("imports", v->s, hlsnap_snapshot_import);
+    printf("CPU level   %s, fits ", level_name(v->info.cpu));
+    if (v->info.baseline) printf("every machine of level x86-64-%s\n", level_name(v->info.baseline));
+    else printf("no level x86-64-v1 .. v4, only machines with all of:\n");
     printf("features    %s", cpu_problem[0] ? show("%s", cpu_problem) : "this CPU has them all");
     for (i = 0; (feature = hlsnap_snapshot_feature(v->s, i)); i++) printf("%s %s", i % 8 ? "" : "\n           ", feature);
     printf("\nannotations\n");
@@ -1317,6 +1329,30 @@ static hlsnap_result run_du(options *o, hlsnap_error *err) {
     for (i = 0; i < all.num; i += same_snapshot(&all, i)) u.own += all.of[i].info.own_bytes;
     if (!r) du_print(o, &all, &u);
     free_entries(&all);
+    return r;
+}
+
+/* ---- unresolved ---- */
+
+static hlsnap_result run_unresolved(options *o, hlsnap_error *err) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    const char *comma = "";
+    char *text, *line, *end;
+    size_t size = 0;
+    hlsnap_result r;
+    guest.path = o->args[0];
+    r = hlsnap_guest_unresolved(&guest, NULL, 0, &size, err);
+    if (r) return r;
+    text = (char *)grow(NULL, size + 1);
+    r = hlsnap_guest_unresolved(&guest, text, size + 1, NULL, err);
+    if (!r && o->json) json("[");
+    for (line = text; !r && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = 0;
+        if (o->json) json(comma), json("%s", line), comma = ",";
+        else puts(show("%s", line));
+    }
+    if (!r && o->json) json("]\n");
+    free(text);
     return r;
 }
 
@@ -1743,16 +1779,17 @@ static hlsnap_result no_host(hlsnap_call *call, void *user) {
 }
 
 /* The file's bytes; NULL with errno. */
-static uint8_t *read_file(const char *path, size_t *size) {
+static uint8_t *read_file(const char *path, size_t *size, uint64_t most) {
     FILE *f = fopen(path, "rb");
     uint8_t *p = NULL;
     size_t n = 1;
     int e = f ? 0 : errno;
+    size_t room = 0;
     for (*size = 0; !e && n; *size += n) {
-        p = (uint8_t *)grow(p, *size + 65536);
+        if (room - *size < 65536) p = (uint8_t *)grow(p, room = 2 * room + 65536);
         n = fread(p + *size, 1, 65536, f);
         if (ferror(f)) e = errno;
-        if (*size > 256u << 20) e = EFBIG; /* no mailbox takes that much */
+        if (*size > most) e = EFBIG;
     }
     if (f) fclose(f);
     if (e) free(p);
@@ -1832,7 +1869,7 @@ static hlsnap_result parse_args(const options *o, const hlsnap_function *f, hlsn
             if (strlen(type_names[t]) == n && strncmp(type_names[t], type, n) == 0) break;
         if (t == HLSNAP_BYTES && word[0] == '@') {
             size_t size;
-            const uint8_t *bytes = read_file(word + 1, &size);
+            const uint8_t *bytes = read_file(word + 1, &size, 256u << 20); /* more than any mailbox takes */
             if (!bytes) return fails(err, HLSNAP_ERR_OS, "%s: %s", word + 1, strerror(errno));
             values[*num] = hlsnap_bytes(bytes, size);
         } else if (!parse_value(word, t, &values[*num]))
@@ -1915,6 +1952,286 @@ static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hls
     return r;
 }
 
+/* ---- programs: a Linux program's snapshot is made by start, and goes on by run without a function ---- */
+
+#define PIECE 65536u         /* of input, at most */
+#define FILES_DEPTH 100      /* of directories that are packed */
+#define FILES_BYTES (4ull << 30)
+
+/* The guest runtime, examples/guests/linux.c: in this program where it was compiled so, or a file beside it. */
+#ifdef EMBED_RUNTIME
+__asm__(".pushsection .rodata\nhlsnap_tool_runtime:\n.incbin \"linux.elf\"\nhlsnap_tool_runtime_end:\n.popsection");
+extern const char runtime_bytes[] __asm__("hlsnap_tool_runtime") __attribute__((visibility("hidden")));
+extern const char runtime_end[] __asm__("hlsnap_tool_runtime_end") __attribute__((visibility("hidden")));
+
+static char *own_runtime(hlsnap_error *err) {
+    const size_t size = (size_t)(runtime_end - runtime_bytes);
+    const int fd = (int)syscall(SYS_memfd_create, "linux.elf", 1u /* MFD_CLOEXEC */);
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (fd >= 0 && write(fd, runtime_bytes, size) == (ssize_t)size) return copy_of(path, strlen(path));
+    fails(err, HLSNAP_ERR_OS, "the guest runtime: %s", strerror(errno));
+    return NULL;
+}
+#else
+static char *own_runtime(hlsnap_error *err) {
+    char self[4096], *dir, *path;
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[n > 0 ? n : 0] = 0;
+    dir = directory_of(self);
+    path = join(dir, "linux.elf");
+    free(dir);
+    if (access(path, R_OK) == 0) return path;
+    fails(err, HLSNAP_ERR_OS, "the guest runtime %s: %s; --runtime FILE says where it is", path, strerror(errno));
+    free(path);
+    return NULL;
+}
+#endif
+
+/* ---- a directory as a ustar archive ---- */
+
+typedef struct archived {
+    char *at;
+    size_t n, room;
+} archived;
+
+/* So many bytes more, zeroed, in whole blocks. */
+static char *archive_more(archived *a, size_t n) {
+    const size_t whole = (n + 511) / 512 * 512, was = a->n;
+    if (whole > a->room - a->n) {
+        a->room = (a->n + whole) * 2;
+        a->at = (char *)grow(a->at, a->room);
+    }
+    a->n += whole;
+    memset(a->at + was, 0, whole);
+    return a->at + was;
+}
+
+/* What does not fit a name's 100 bytes goes in front of a slash, into the prefix's 155. */
+static bool archive_name(char *header, const char *path) {
+    const size_t n = strlen(path);
+    const char *slash = n > 100 ? strchr(path + n - 101, '/') : path;
+    const size_t front = (size_t)(slash - path);
+    if (!slash || front > 155) return false;
+    if (n > 100) memcpy(header + 345, path, front);
+    memcpy(header, n > 100 ? slash + 1 : path, n > 100 ? n - front - 1 : n);
+    return true;
+}
+
+static void archive_number(char *to, unsigned digits, uint64_t v) {
+    while (digits--) {
+        to[digits] = (char)('0' + (v & 7));
+        v >>= 3;
+    }
+}
+
+/* A member but for its bytes: where those go; NULL with the error. */
+static char *archive_member(archived *a, const char *path, const struct stat *st, char type, const char *link, hlsnap_error *err) {
+    const size_t size = type == '0' ? (size_t)st->st_size : 0, at = a->n;
+    uint64_t sum = 0;
+    unsigned i;
+    char *h;
+    if (size > FILES_BYTES || a->n > FILES_BYTES - size) {
+        fails(err, HLSNAP_ERR_LIMIT, "--files: %s: more than %s", path, human(FILES_BYTES));
+        return NULL;
+    }
+    h = archive_more(a, 512 + size);
+    if (!archive_name(h, path) || strlen(link) > 100) {
+        a->n = at;
+        fails(err, HLSNAP_ERR_LIMIT, "--files: %s: a name that is too long for a ustar archive", path);
+        return NULL;
+    }
+    archive_number(h + 100, 7, st->st_mode & 0777);
+    archive_number(h + 108, 7, 0); /* owner and group */
+    archive_number(h + 116, 7, 0);
+    archive_number(h + 124, 11, size);
+    archive_number(h + 136, 11, st->st_mtime > 0 ? (uint64_t)st->st_mtime : 0);
+    memset(h + 148, ' ', 8);
+    h[156] = type;
+    memcpy(h + 157, link, strlen(link));
+    memcpy(h + 257, "ustar\0" "00", 8);
+    for (i = 0; i < 512; i++) sum += (unsigned char)h[i];
+    archive_number(h + 148, 6, sum);
+    h[154] = 0;
+    return h + 512;
+}
+
+static hlsnap_result archive_file(archived *a, int at, const char *name, const char *path, hlsnap_error *err) {
+    const int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    char *to = NULL;
+    size_t done = 0;
+    ssize_t n = 1;
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        if (fd >= 0) close(fd);
+        return fails(err, HLSNAP_ERR_OS, "--files: %s: %s", path, strerror(errno));
+    }
+    if (S_ISREG(st.st_mode)) to = archive_member(a, path, &st, '0', "", err);
+    else fails(err, HLSNAP_ERR_CHANGED, "--files: %s: not the file that it was", path);
+    while (to && done < (size_t)st.st_size && (n > 0 || (n < 0 && errno == EINTR))) {
+        n = read(fd, to + done, (size_t)st.st_size - done);
+        done += n > 0 ? (size_t)n : 0;
+    }
+    if (to && n < 0) fails(err, HLSNAP_ERR_OS, "--files: %s: %s", path, strerror(errno));
+    else if (to && done < (size_t)st.st_size) fails(err, HLSNAP_ERR_CHANGED, "--files: %s became shorter", path);
+    close(fd);
+    return err->code;
+}
+
+static int by_word(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* The names in a directory, in order, so that the same tree makes the same archive. */
+static char **names_in(int fd, size_t *num) {
+    DIR *d = fdopendir(fd);
+    const struct dirent *e;
+    char **to = NULL;
+    *num = 0;
+    while (d && (e = readdir(d))) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        if ((*num & (*num - 1)) == 0) to = (char **)grow(to, (2 * *num + 1) * sizeof(char *));
+        to[(*num)++] = copy_of(e->d_name, strlen(e->d_name));
+    }
+    if (d) closedir(d);
+    if (*num) qsort(to, *num, sizeof(char *), by_word);
+    return to;
+}
+
+static hlsnap_result archive_tree(archived *a, int at, const char *name, const char *path, int depth, hlsnap_error *err);
+
+static hlsnap_result archive_one(archived *a, int at, const char *name, const char *path, int depth, hlsnap_error *err) {
+    struct stat st;
+    char link[102] = "";
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return fails(err, HLSNAP_ERR_OS, "--files: %s: %s", path, strerror(errno));
+    if (S_ISREG(st.st_mode)) return archive_file(a, at, name, path, err);
+    if (S_ISLNK(st.st_mode)) {
+        if (readlinkat(at, name, link, sizeof(link) - 1) < 0)
+            return fails(err, HLSNAP_ERR_OS, "--files: %s: %s", path, strerror(errno));
+        return archive_member(a, path, &st, '2', link, err) ? HLSNAP_OK : err->code;
+    }
+    if (!S_ISDIR(st.st_mode)) return fails(err, HLSNAP_ERR_FILE, "--files: %s: no file, directory or symbolic link", path);
+    if (!archive_member(a, path, &st, '5', "", err)) return err->code;
+    return archive_tree(a, at, name, path, depth, err);
+}
+
+static hlsnap_result archive_tree(archived *a, int at, const char *name, const char *path, int depth, hlsnap_error *err) {
+    const int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (*path ? O_NOFOLLOW : 0));
+    const int names = fd < 0 ? -1 : dup(fd);
+    hlsnap_result r = HLSNAP_OK;
+    size_t num = 0, i;
+    char **list = NULL;
+    if (names < 0) r = fails(err, HLSNAP_ERR_OS, "--files: %s: %s", *path ? path : name, strerror(errno));
+    else if (!depth) r = fails(err, HLSNAP_ERR_LIMIT, "--files: %s: too deep", path), close(names);
+    else list = names_in(names, &num);
+    for (i = 0; i < num; i++) {
+        char *below = *path ? join(path, list[i]) : copy_of(list[i], strlen(list[i]));
+        if (!r) r = archive_one(a, fd, list[i], below, depth - 1, err);
+        free(below);
+        free(list[i]);
+    }
+    free(list);
+    if (fd >= 0) close(fd);
+    return r;
+}
+
+/* --files: an archive as it is, or a directory made one. */
+static hlsnap_result read_files(const char *path, archived *a, hlsnap_error *err) {
+    hlsnap_result r;
+    if (!is_directory(path)) {
+        a->at = (char *)read_file(path, &a->n, FILES_BYTES);
+        return a->at ? HLSNAP_OK : fails(err, HLSNAP_ERR_OS, "--files: %s: %s", path, strerror(errno));
+    }
+    r = archive_tree(a, AT_FDCWD, path, "", FILES_DEPTH, err);
+    if (!r) archive_more(a, 1024); /* the end */
+    return r;
+}
+
+/* ---- a conversation with a program ---- */
+
+/* What it writes: as it is, for it is what it was started for. user: where fd 1 goes. */
+static void program_writes(int fd, const void *bytes, size_t size, void *user) {
+    FILE *to = fd == 1 ? (FILE *)user : stderr;
+    fwrite(bytes, 1, size, to);
+    fflush(to);
+}
+
+/* Gives a program input (or calls more, without), passes on what it writes, and learns whether it has ended: its status, or -1. */
+static hlsnap_result talk(hlsnap_sandbox *sb, const char *what, const void *bytes, size_t n, FILE *to, int32_t *status,
+                          hlsnap_error *err) {
+    hlsnap_value out;
+    hlsnap_result r = bytes ? hlsnap_sandbox_call(sb, what, HLSNAP_ARGS(hlsnap_bytes(bytes, n)), &out, err)
+                            : hlsnap_sandbox_call(sb, what, HLSNAP_NO_ARGS, &out, err);
+    while (!r && out.size) {
+        program_writes(1, out.bytes, out.size, to);
+        r = hlsnap_sandbox_call(sb, "more", HLSNAP_NO_ARGS, &out, err);
+    }
+    if (!r) r = hlsnap_sandbox_call(sb, "status", HLSNAP_NO_ARGS, &out, err);
+    if (!r) *status = out.as.i32;
+    return r;
+}
+
+/* All of a file, in pieces as they come, until the program ends or nobody reads what it says; and its end, if that is wanted. */
+static hlsnap_result talk_on(hlsnap_sandbox *sb, int from, size_t piece, bool end, FILE *to, int32_t *status, hlsnap_error *err) {
+    static char buffer[PIECE];
+    hlsnap_result r = HLSNAP_OK;
+    ssize_t n = 1;
+    while (!r && *status < 0 && n && !ferror(to)) {
+        n = read(from, buffer, piece);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fails(err, HLSNAP_ERR_OS, "input: %s", strerror(errno));
+        if (n || end) r = talk(sb, "feed", buffer, (size_t)n, to, status, err);
+    }
+    return r;
+}
+
+/* Whether a snapshot is one of a program as it is, which examples/guests/linux.c answers for. */
+static bool is_program(const hlsnap_snapshot *s) {
+    static const char *const all[][2] = {{"main", "i32()"}, {"feed", "bytes(bytes)"}, {"more", "bytes()"}, {"status", "i32()"}};
+    hlsnap_function f;
+    size_t i = 0;
+    while (i < HLSNAP_COUNT(all) && hlsnap_snapshot_export(s, i, &f) && strcmp(f.name, all[i][0]) == 0 &&
+           strcmp(f.signature, all[i][1]) == 0)
+        i++;
+    return i == HLSNAP_COUNT(all) && !hlsnap_snapshot_export(s, i, &f);
+}
+
+/* Half the mailbox is for a message, and a little of that for what stands around the bytes. */
+static size_t piece_of(const hlsnap_snapshot *s) {
+    hlsnap_region g;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_region(s, i, &g); i++)
+        if (strcmp(g.kind, "mailbox") == 0 && g.pages * PAGE / 4 < PIECE) return (size_t)(g.pages * PAGE / 4);
+    return PIECE;
+}
+
+/* For a guest that is a program; to: the stream that takes what it writes to its standard output. */
+static hlsnap_sandbox_desc program_desc(const options *o, FILE *to) {
+    hlsnap_sandbox_desc desc = HLSNAP_ZERO;
+    desc.hypervisor = hlsnap_kvm();
+    desc.timeout_ns = o->timeout_ms * 1000000;
+    desc.log = log_line;
+    desc.log_level = 2;
+    desc.output = program_writes;
+    desc.output_user = to;
+    return desc;
+}
+
+/* A program goes on with our standard input, until it ends: its exit status is ours. */
+static hlsnap_result go_on(options *o, hlsnap_snapshot *s, hlsnap_error *err) {
+    const hlsnap_sandbox_desc desc = program_desc(o, stdout);
+    hlsnap_sandbox *sb = NULL;
+    int32_t status = -1;
+    hlsnap_result r;
+    if (o->json) return fails(err, HLSNAP_ERR_ARG, "--json is for functions; what a program writes is as it is");
+    r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
+    if (!r) r = talk(sb, "more", NULL, 0, stdout, &status, err);
+    if (!r) r = talk_on(sb, STDIN_FILENO, piece_of(s), true, stdout, &status, err);
+    if (!r && status < 0 && !ferror(stdout)) r = fails(err, HLSNAP_ERR_PROTOCOL, "the program neither goes on nor ends");
+    hlsnap_sandbox_destroy(sb);
+    o->status = status & 255;
+    return r;
+}
+
 static hlsnap_result run_run(options *o, hlsnap_error *err) {
     hlsnap_oci_desc desc = bar_begin(o, NULL, 1);
     hlsnap_snapshot *s = NULL;
@@ -1924,11 +2241,101 @@ static hlsnap_result run_run(options *o, hlsnap_error *err) {
     size_t i;
     if (!r) r = in(o->args[0], hlsnap_oci_load(o->args[0], o->args[1], &desc, &s, NULL, err));
     bar_end();
-    for (i = 0; !r && (!f.name || strcmp(f.name, o->args[2]) != 0); i++)
+    if (!r && o->num_args == 2 && !is_program(s))
+        r = fails(err, HLSNAP_ERR_ARG, "FUNC is missing, and the guest is no program as it is; inspect lists what it exports");
+    for (i = 0; !r && o->num_args > 2 && (!f.name || strcmp(f.name, o->args[2]) != 0); i++)
         if (!hlsnap_snapshot_export(s, i, &f))
             r = fails(err, HLSNAP_ERR_NOT_FOUND, "the guest exports no '%s'; inspect lists what it does", o->args[2]);
-    if (!r) r = call_export(o, s, &f, err);
+    if (!r) r = f.name ? call_export(o, s, &f, err) : go_on(o, s, err);
     hlsnap_snapshot_release(s);
+    return r;
+}
+
+/* ---- start ---- */
+
+/* A name without a slash that is no file here is looked for where a shell would. */
+static char *find_program(const char *name) {
+    const char *path = getenv("PATH");
+    struct stat st;
+    while (!strchr(name, '/') && access(name, R_OK) != 0 && path && *path) {
+        const size_t n = strcspn(path, ":");
+        char *dir = copy_of(n ? path : ".", n ? n : 1), *file = join(dir, name);
+        free(dir);
+        if (access(file, X_OK) == 0 && stat(file, &st) == 0 && S_ISREG(st.st_mode)) return file;
+        free(file);
+        path += n + (path[n] == ':');
+    }
+    return copy_of(name, strlen(name));
+}
+
+/* As far as it is to get before the snapshot: to its first wait for input, and through --input to the next. What it says on the way
+   is not the snapshot's any more. */
+static hlsnap_result warm(const options *o, hlsnap_sandbox *sb, hlsnap_error *err) {
+    const bool piped = o->input && strcmp(o->input, "-") == 0;
+    int fd = -1;
+    int32_t status = -1;
+    hlsnap_result r = HLSNAP_OK;
+    if (o->input) fd = piped ? STDIN_FILENO : open(o->input, O_RDONLY | O_CLOEXEC);
+    if (o->input && fd < 0) return fails(err, HLSNAP_ERR_OS, "%s: %s", o->input, strerror(errno));
+    if (o->input || o->until_input) r = talk(sb, "more", NULL, 0, stderr, &status, err);
+    if (!r && o->input) r = talk_on(sb, fd, PIECE, false, stderr, &status, err);
+    if (fd > STDIN_FILENO) close(fd);
+    if (r || status < 0) return r;
+    err->user_code = status;
+    return fails(err, HLSNAP_ERR_EXIT, "the program ended, with status %d, before it waited for %sinput", status,
+                 o->input ? "more " : "");
+}
+
+static hlsnap_result save_program(const options *o, hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_oci_desc desc;
+    hlsnap_oci_digest digest;
+    hlsnap_snapshot *s = NULL;
+    hlsnap_result r = hlsnap_sandbox_snapshot(sb, &s, err);
+    desc = bar_begin(o, NULL, 1);
+    if (!r) r = in(o->save_dir, hlsnap_oci_save(o->save_dir, o->save_tag, s, &desc, &digest, err));
+    bar_end();
+    hlsnap_snapshot_release(s);
+    if (!r) copied(o, o->save_tag, &digest);
+    return r;
+}
+
+static uint64_t whole_pages(uint64_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+
+static hlsnap_result find_level(const char *name, hlsnap_cpu *level, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; name && i < HLSNAP_COUNT(level_names); i++)
+        if (strcmp(name, level_names[i]) == 0) return *level = (hlsnap_cpu)i, HLSNAP_OK;
+    return name ? fails(err, HLSNAP_ERR_ARG, "--cpu %s: not host, v1, v2, v3 or v4", name) : HLSNAP_OK;
+}
+
+static hlsnap_result run_start(options *o, hlsnap_error *err) {
+    hlsnap_guest_desc guest = HLSNAP_ZERO;
+    const hlsnap_sandbox_desc desc = program_desc(o, stderr);
+    hlsnap_sandbox *sb = NULL;
+    archived files = {NULL, 0, 0};
+    char *program = find_program(o->args[0]), *own = o->runtime ? NULL : own_runtime(err);
+    hlsnap_result r = o->runtime || own ? HLSNAP_OK : err->code;
+    if (!r) r = find_level(o->cpu, &guest.cpu, err);
+    if (!r) r = hlsnap_kvm_probe(err);
+    if (!r && o->files) r = read_files(o->files, &files, err);
+    guest.path = program;
+    guest.runtime = o->runtime ? o->runtime : own;
+    guest.args = o->args;
+    guest.num_args = (size_t)o->num_args;
+    guest.env = o->env;
+    guest.num_env = o->num_env;
+    guest.files = files.at;
+    guest.files_size = files.n;
+    guest.heap_size = whole_pages(o->heap);
+    guest.stack_size = whole_pages(o->stack);
+    guest.mailbox_size = 4 * PIECE;
+    if (!r) r = hlsnap_sandbox_create(&guest, &desc, &sb, err);
+    if (!r) r = warm(o, sb, err);
+    if (!r) r = save_program(o, sb, err);
+    hlsnap_sandbox_destroy(sb);
+    free(files.at);
+    free(program);
+    free(own);
     return r;
 }
 
@@ -2372,7 +2779,10 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
 
 /* ---- the command line ---- */
 
-typedef enum option_kind { FLAG, TEXT, NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */ } option_kind;
+typedef enum option_kind {
+    FLAG, TEXT, ENV /* more than once */, SAVE /* two words, or DIR:TAG */,
+    NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */
+} option_kind;
 
 #define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
 #define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
@@ -2413,6 +2823,15 @@ static const struct option_row {
      offsetof(options, wait_ms), 0, TRILLION},
     {"--ref", "REF", "the snapshot that is meant, where there are several", TEXT_AT(ref)},
     {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
+    {"--save", "DIR TAG", "or DIR:TAG: where the snapshot goes", SAVE, 0, 0, 0},
+    {"--files", "PATH", "a tar (ustar) or a directory: the files that it sees in /", TEXT_AT(files)},
+    {"--env", "NAME=VALUE", "once for each; it has no others", ENV, 0, 0, 0},
+    {"--until-input", NULL, "run it until it waits for input; else it has not begun", FLAG_AT(until_input)},
+    {"--input", "FILE", "then give it this, or - for standard input, and run it on", TEXT_AT(input)},
+    {"--runtime", "FILE", "the guest runtime: examples/guests/linux.c, compiled", TEXT_AT(runtime)},
+    {"--cpu", "LEVEL", "what CPU it sees: v1, v2, v3, v4, or this one (host)", TEXT_AT(cpu)},
+    {"--heap", "N", "bytes of its heap, such as 256M (64M)", BYTES, offsetof(options, heap), 1, 16ull << 30},
+    {"--stack", "N", "bytes of its stack (1M)", BYTES, offsetof(options, stack), 1, 1ull << 30},
     {"-o", "FILE", "write there instead of to standard output", TEXT_AT(output)},
 };
 
@@ -2430,11 +2849,18 @@ static const command commands[] = {
     {"verify", "DIR REF", "0", 2, 2, "--json --all --any-cpu --threads",
      "check every byte that a load would use; prints ok",
      "Prints ok, or the error's name. --all DIR: a line for each snapshot, and the\nworst one's exit status.", run_verify},
-    {"run", "DIR REF FUNC ARG...", "0", 3, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
+    {"start", "PROGRAM [ARG...]", "", 1, MANY,
+     "--json --save --files --env --until-input --input --runtime --cpu --heap --stack --timeout --wait",
+     "make a snapshot of a static Linux program",
+     "Options stand before PROGRAM, or behind --save, which may end the ARGs. What\n"
+     "it writes meanwhile goes to stderr. Prints the digest. run DIR TAG goes on.",
+     run_start},
+    {"run", "DIR REF [FUNC ARG...]", "0", 2, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
-     "Functions that it needs of its host are there, but fail.",
+     "Functions that it needs of its host are there, but fail. Without FUNC: a\n"
+     "program that start made goes on, with this input, output and exit status.",
      run_run},
     {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads",
      "regions and pages that differ; exit 1 if any do",
@@ -2460,6 +2886,10 @@ static const command commands[] = {
      "FILE may be -. The same snapshot and tag make the same bytes.", run_export},
     {"import", "FILE DIR [TAG]", "1!", 2, 3, "--json --ref --max-bytes --wait", "take a snapshot in from an oci-archive (tar)",
      "FILE may be -. It is not compressed. Without TAG: one that it has.", run_import},
+    {"unresolved", "FILE", "", 1, 1, "--json", "list what an ELF file would miss as a guest",
+     "A shared object, a program or a guest: functions and variables that it expects\n"
+     "of others and that the guest runtime has not. Nothing is run.",
+     run_unresolved},
     {"completion", "bash", "", 1, 2, "", "print a script by which bash completes",
      "In ~/.bashrc: . <(hlsnap_tool completion bash)\ncompletion tags DIR: prints the tags of a layout.", run_completion},
 };
@@ -2500,7 +2930,9 @@ static const char completion_end[] =
     "    if [[ \" $values \" == *\" ${words[-2]} \"* ]]; then\n"
     "        case ${words[-2]} in\n"
     "        --sort) _hlsnap_tool_words 'name size own created' ;;\n"
-    "        -o) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
+    "        --save) _hlsnap_tool_dirs ;;\n"
+    "        -o | --files | --input | --runtime)\n"
+    "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
     "        esac\n"
     "    elif [[ $cur == -* ]]; then _hlsnap_tool_words \"$options --help\"\n"
     "    elif [[ $more == DIR2 && $n == 2 && ${words[1]} == diff ]]; then\n"
@@ -2510,6 +2942,7 @@ static const char completion_end[] =
     "    elif [[ $more == DIR* ]]; then _hlsnap_tool_dirs\n"
     "    elif [[ $more == REF* || $more == TAG* ]]; then _hlsnap_tool_words \"$(_hlsnap_tool_tags \"$dir\")\"\n"
     "    elif [[ $more == bash ]]; then _hlsnap_tool_words 'bash tags'\n"
+    "    elif [[ $more == PROGRAM ]]; then mapfile -t COMPREPLY < <(compgen -c -f -- \"$cur\")\n"
     "    elif [[ $more == FILE ]]; then mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
     "    fi\n"
     "    [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=(\"${COMPREPLY[@]#\"${cur%\"${cur##*:}\"}\"}\")\n"
@@ -2556,9 +2989,8 @@ static int help(void) {
     puts("usage: hlsnap_tool COMMAND [OPTION...] ARG...    snapshots in OCI Image Layouts\n");
     for (i = 0; i < HLSNAP_COUNT(commands); i++)
         printf("  %-24s  %s\n", show("%s %s", commands[i].name, commands[i].args), commands[i].help);
-    puts("\nREF is a tag, or sha256: and 8 digits or more; DIR:REF is DIR REF, too.\n"
-         "COMMAND --help says more, --version what this is. Exit status: 0; 1 different;\n"
-         "2 usage; 75 try again; else the error's number, 40 to 49 damage: docs/tool.md.");
+    puts("\nREF is a tag, or sha256: and 8 digits or more; DIR:REF will do. COMMAND --help\n"
+         "says more. Exit status: 0; 1 different; 2 usage; 75 try again; else the error's.");
     return 0;
 }
 
@@ -2576,8 +3008,8 @@ static int help_on(const command *c) {
            c->more ? "\n" : "", c->more ? c->more : "");
     for (i = 0; i < HLSNAP_COUNT(option_rows); i++)
         if (takes(c, option_rows[i].name))
-            printf("  %-12s %-4s   %s\n", option_rows[i].name, option_rows[i].value ? option_rows[i].value : "",
-                   option_rows[i].help);
+            printf("  %-17s   %s\n", show("%s%s%s", option_rows[i].name, option_rows[i].value ? " " : "",
+                                          option_rows[i].value ? option_rows[i].value : ""), option_rows[i].help);
     return 0;
 }
 
@@ -2619,9 +3051,20 @@ static bool parse_option(const struct option_row *row, const char *s, uint64_t *
 }
 
 static int wrong_value(const struct option_row *row, const char *s) {
-    static const char *const what[] = {"", "", "number", "number of bytes", "number of seconds", "number of milliseconds"};
+    static const char *const what[] = {"", "", "", "", "number", "number of bytes", "number of seconds", "number of milliseconds"};
     return usage("%s %.40s: not a %s from %llu to %llu%s", row->name, s, what[row->kind], llu(row->from), llu(row->to),
                  row->kind == NUMBER ? "" : row->kind == BYTES ? ", nor with a unit: K M G T" : ", nor with a unit: ms s m h d w");
+}
+
+/* DIR TAG, or DIR:TAG in one word, of a DIR that may be new. */
+static int set_save(options *o, char **argv, int *i) {
+    const char *colon = colon_of(argv[*i], true);
+    o->words_over = o->num_args > 0;
+    o->save_dir = colon ? copy_of(argv[*i], (size_t)(colon - argv[*i])) : argv[*i];
+    o->save_tag = colon ? colon + 1 : argv[*i + 1];
+    if (!o->save_tag) return usage("--save needs DIR TAG");
+    *i += !colon;
+    return 0;
 }
 
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
@@ -2637,22 +3080,37 @@ static int set_option(options *o, char **argv, int *i) {
     }
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
+    if (row->kind == SAVE) return set_save(o, argv, i);
+    if (row->kind == ENV) {
+        o->env = (const char **)grow(o->env, (o->num_env + 1) * sizeof(char *));
+        o->env[o->num_env++] = argv[*i];
+        return strchr(argv[*i], '=') > argv[*i] ? 0 : usage("--env %.40s: not NAME=VALUE", argv[*i]);
+    }
     if (row->kind == TEXT) memcpy(at + row->at, &argv[*i], sizeof(argv[*i]));
     else if (!parse_option(row, argv[*i], &n)) return wrong_value(row, argv[*i]);
     else memcpy(at + row->at, &n, sizeof(n));
     return 0;
 }
 
-/* 0, or the exit status. Of run, what follows DIR is no option: -5 is an argument. */
+/* Of run, what follows DIR is no option: -5 is an argument. Of start, what follows PROGRAM is its own, up to --save where that did
+   not stand in front. */
+static bool is_argument(const options *o, const char *word) {
+    if (!o->num_args) return false;
+    if (current->run == run_run) return true;
+    return current->run == run_start && !o->words_over && (o->save_tag || strcmp(word, "--save") != 0);
+}
+
+/* 0, or the exit status. */
 static int read_options(options *o, int argc, char **argv) {
     bool more = true;
     int i, fewer, status = 0;
     o->args = (const char **)grow(NULL, ((size_t)argc + 2) * sizeof(char *)); /* split_pairs makes two more */
     for (i = 2; i < argc && !status; i++) {
-        if (current->run == run_run && o->num_args) more = false;
-        if (more && strcmp(argv[i], "--") == 0) more = false;
+        if (is_argument(o, argv[i])) o->args[o->num_args++] = argv[i];
+        else if (more && strcmp(argv[i], "--") == 0) more = false;
         else if (more && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) o->help = true;
         else if (more && argv[i][0] == '-' && argv[i][1]) status = set_option(o, argv, &i);
+        else if (o->words_over) status = usage("%.100s behind --save", argv[i]);
         else o->args[o->num_args++] = argv[i];
     }
     if (status || o->help) return status;
@@ -2660,6 +3118,7 @@ static int read_options(options *o, int argc, char **argv) {
     fewer = current->run == run_verify && o->all; /* no REF, then */
     if (o->num_args > current->max_args - fewer) status = usage("too many arguments");
     if (o->num_args < current->min_args - fewer) status = usage("too few arguments");
+    else if (current->run == run_start && !o->save_tag) status = usage("no --save DIR TAG");
     return status;
 }
 

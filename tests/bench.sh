@@ -8,6 +8,16 @@ mkdir -p "$1" && cd "$1" && build=$PWD || exit 1
 . "$top/tests/need.sh"
 # shellcheck source=tests/tap.sh
 . "$top/tests/tap.sh"
+for c in bench limit_check scale programs builtins levels; do # where none of them can run, too
+    # shellcheck disable=SC2086
+    check "$c.c compiles without a warning" "${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -Werror -Wno-unused-function ${CFLAGS:-} -I"$top" \
+        -I"$top/tests" -fsyntax-only "$top/bench/$c.c"
+done
+for c in bench program; do
+    # shellcheck disable=SC2086
+    check "guest_$c.c compiles without a warning" "${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -Werror ${CFLAGS:-} -DHLSNAP_GUEST \
+        -I"$top" -fsyntax-only "$top/bench/guest_$c.c"
+done
 if [ -n "$(kvm_problem)" ]; then skip bench "$(kvm_problem)"; finish; fi
 
 started=$(date +%s)
@@ -27,5 +37,16 @@ for name in exit host_call restore_call_16 snapshot_16 spawn oci_save_1m delta_s
     load_private_64m; do
     check "the limit's check limit_$name" row "# limit_$name"
 done
+[ "$failed" = 0 ] || cat errors
+
+# The programs are those of the suite of this name, if it ran.
+[ ! -e ../programs/linux.elf ] || export PROGRAMS="$build/../programs"
+"$top/bench/run" --programs --quick >rows.tsv 2>errors
+check "bench/run --programs --quick exits 0" [ $? = 0 ]
+for libc in musl glibc; do
+    for name in syscall call restore_call spawn_call; do check "row ${name}_$libc" row "${name}_$libc"; done
+done
+for name in lua sqlite3 python3; do check "row start_$name" row "start_$name"; done
+sed 's/^/# /' rows.tsv
 [ "$failed" = 0 ] || cat errors
 finish

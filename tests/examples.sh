@@ -1,6 +1,7 @@
 #!/bin/sh
-# examples.sh DIR - compiles each example by its own cc: lines, runs its run: lines, compares with its prints: lines, and
-# puts 04_oci through what it promises. TAP; works in DIR on copies.
+# examples.sh DIR - compiles each example by its own cc: lines, runs its run: lines, compares with its prints: lines, puts 04_oci
+# through what it promises, and times examples/run in a clean clone. TAP; works in DIR on copies. An example that lacks its packages
+# is skipped.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
@@ -8,7 +9,6 @@ mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 . "$top/tests/need.sh"
 # shellcheck source=tests/tap.sh
 . "$top/tests/tap.sh"
-
 
 rm -rf "$build/work" && mkdir -p "$build/work"
 cp "$top"/*.h "$build/work/" && cp -R "$top/examples" "$build/work/" && cd "$build/work/examples" || exit 1
@@ -38,19 +38,27 @@ fast() { # the first example compiles within 2 s: the best of three, since machi
     echo "$best ms" && [ "$best" -le 2000 ]
 }
 
-for f in [0-9]*.c [0-9]*.cpp; do
+for f in [0-9]*.c [0-9]*.cpp [0-9]*.sh; do
+    problem=$(example_problem "$f")
+    if [ -n "$problem" ]; then skip "$f" "$problem"; continue; fi
     check "$f compiles by its own line" compiles "$f"
     if [ -n "$(kvm_problem)" ]; then skip "$f runs" "$(kvm_problem)"; else check "$f prints what it says" runs "$f"; fi
 done
 check "01_hello.c compiles in 2 s" fast
-readme() { # the program and the two commands of the README, as they stand there
-    sed -n '/^```c$/,/^```$/p' "$top/README.md" | grep -v '^```' >twice.c
-    line=$(sed -n 's/^\$ \(cc .*\) && .*/\1/p' "$top/README.md")
-    (cd "$build/work" && cp examples/twice.c . && $line && ./twice) >output 2>&1
-    cat output
-    grep -qx 42 output
+readme() { # the program and the commands of the README, as they stand there, say what stands there
+    rm -rf "$build/readme" && mkdir "$build/readme" && cp "$top"/*.h "$build/readme/" && cp -R "$top/examples" "$build/readme/" ||
+        return 1
+    sed -n '/^```c$/,/^```$/p' "$top/README.md" | grep -v '^```' >"$build/readme/twice.c"
+    sed -n '/^```sh$/,/^```$/p' "$top/README.md" | sed -n 's/^\$ //p' >"$build/readme/commands"
+    sed -n '/^```sh$/,/^```$/p' "$top/README.md" | awk '/^```/ { shell = 0 } /^\$ / { shell = 1; next } shell' | digests >expected
+    (cd "$build/readme" && sh -e ./commands) >output 2>&1 || { cat output; return 1; }
+    [ "$(wc -l <"$build/readme/commands")" -ge 8 ] && digests <output | diff expected -
 }
-[ -n "$(kvm_problem)" ] || check "README's program prints what it says" readme
+digests() { sed 's/sha256:[0-9a-f]*/sha256:/'; }
+lacks=$(missing= && for f in 06_lua.c 09_program.sh; do need_example "$f"; done && echo "$missing")
+if [ -n "$lacks" ]; then skip "README's commands print what they say" "needs$lacks"
+elif [ -n "$(kvm_problem)" ]; then skip "README's commands print what they say" "$(kvm_problem)"
+else check "README's commands print what they say" readme; fi
 [ -z "$(kvm_problem)" ] || finish
 
 # ---- 04_oci on this repository's own text ----
@@ -99,5 +107,28 @@ no_permission() { # somebody who may not open /dev/kvm is told what to do, and t
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && [ "$(stat -c %a /dev/kvm)" != 666 ]; then
     check "without permission for /dev/kvm: exit 77 and what to do" no_permission
 fi
-check "examples/run" "$top/examples/run"
+
+# ---- the newcomer's path: a clone as this tree is, and what README has one do there ----
+clone() {
+    rm -rf "$build/clone"
+    git clone -q "$top" "$build/clone" && cd "$top" && # what is not committed, too; a file that is gone is not missed
+        { git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$build/clone" 2>/dev/null || :; }
+}
+newcomer() { # works, however long it takes
+    "$build/clone/examples/run" --install >output 2>errors || { cat output errors; return 1; }
+    for f in 06_lua.c 08_wasm.c 09_program.sh; do
+        problem=$(example_problem "$f")
+        if [ -n "$problem" ]; then grep -qF "$f is left out: $problem" output || { echo "$f: nothing of '$problem'"; return 1; }
+        elif lines_of prints "$f" | grep -vxFf output; then echo "$f does not print that"; return 1; fi
+    done
+}
+lacks=$(INSTALL=1 missing= && for f in 0[6-9]_*; do need_example "$f"; done && echo "$missing")
+if [ -n "$lacks" ]; then skip "examples/run --install in a clean clone" "it would install$lacks"
+elif ! git -C "$top" rev-parse >/dev/null 2>&1; then skip "examples/run --install in a clean clone" "this is no clone"
+elif ! (clone) >"$build/check.log" 2>&1; then fail "a clean clone" && cat "$build/check.log"
+else
+    started=$(date +%s)
+    check "examples/run --install in a clean clone" newcomer
+    echo "# from a clean clone, examples/run --install, 06_lua and all, takes $(($(date +%s) - started)) s"
+fi
 finish

@@ -203,6 +203,7 @@ typedef struct fake {
     long forked;               /* destroyed in a child */
     long kicks;                /* cancels seen */
     int32_t spinning;          /* atomic: a guest loops until it is kicked */
+    uint32_t level;            /* hlsnap_cpu of the shell that ran last */
     long bad;                  /* broken promises of the host: must stay 0 */
     int32_t locked;            /* atomic: the guest runs; a test's thread takes it to play a guest that runs on */
     void (*hook)(fake_cpu *cpu, hlsnap_abi_mailbox *m); /* what a hostile guest does to its mailbox before it leaves */
@@ -212,6 +213,7 @@ struct hlsnap__shell {         /* one VM with one vCPU */
     fake *hv;
     uint8_t *sys, *mem;        /* supervisor area, guest memory */
     uint64_t mem_size;
+    uint32_t level;            /* hlsnap_cpu that it shows */
     bool begun, cancellable, started;
     int32_t cancelled;         /* atomic */
     uint64_t deadline;
@@ -231,12 +233,13 @@ static bool fake_fails(fake *hv, int op) {
 
 static hlsnap_result fake_refuse(hlsnap_error *err) { return hlsnap__fail(err, HLSNAP_ERR_HYPERVISOR, EIO, "told to fail"); }
 
-static hlsnap_result fake_create(const hlsnap_hypervisor *ops, int cancel_signal, fake_cpu **out, hlsnap_error *err) {
+static hlsnap_result fake_create(const hlsnap_hypervisor *ops, int cancel_signal, uint32_t cpu, fake_cpu **out, hlsnap_error *err) {
     fake *hv = (fake *)hlsnap__unconst(ops);
     hv->bad += cancel_signal != SIGURG && cancel_signal < SIGRTMIN;
     if (fake_fails(hv, FAKE_CREATE)) return fake_refuse(err);
     *out = (fake_cpu *)calloc(1, sizeof(**out));
     (*out)->hv = hv;
+    (*out)->level = cpu;
     hv->shells++;
     return HLSNAP_OK;
 }
@@ -265,6 +268,12 @@ static hlsnap_result fake_begin(fake_cpu *cpu, uint64_t deadline_ns, bool cancel
     cpu->begun = true;
     cpu->cancellable = cancellable;
     cpu->deadline = deadline_ns;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result fake_cpu_check(fake_cpu *cpu, hlsnap_error *err) {
+    (void)err;
+    cpu->hv->bad += !cpu->level || cpu->level > HLSNAP_CPU_V4 || !cpu->mem || cpu->begun;
     return HLSNAP_OK;
 }
 
@@ -333,6 +342,7 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     const uint8_t *text;
     uint32_t number = UINT32_MAX;
     cpu->exit = out;
+    hv->level = cpu->level;
     cpu->resumed = !entry && cpu->started;
     hv->bad += !cpu->begun || !cpu->mem || (!entry && !cpu->started);
     if (entry) {
@@ -369,6 +379,7 @@ HLSNAP__UNUSED static void fake_init(fake *hv, const fake_program *programs, uin
     hv->ops.end = fake_end;
     hv->ops.run = fake_run;
     hv->ops.cancel = fake_cancel;
+    hv->ops.cpu_check = fake_cpu_check;
     hv->programs = programs;
     hv->num_programs = num;
 }

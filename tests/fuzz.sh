@@ -1,5 +1,5 @@
 #!/bin/sh
-# fuzz.sh DIR [SECONDS] - tests/fuzz.c, built by clang with ASan and UBSan. TAP; needs no /dev/kvm.
+# fuzz.sh DIR [SECONDS] - tests/fuzz.c and tests/fuzz_linux.c, built by clang with ASan and UBSan. TAP; needs no /dev/kvm.
 #   without SECONDS   the inputs that once failed; a short run of each target; the planted defects of tests/fuzz/planted, each of
 #                     which its target must find in as long a run; and the lines of each parser that were reached, 90 % at least
 #   SECONDS           a campaign, divided among the targets, two at a time; the corpus stays in DIR/corpus, where the next begins
@@ -8,8 +8,10 @@ set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && build=$(cd "$1" && pwd) || exit 1
 seconds=${2:-}
-targets=${FUZZ_TARGETS:-layout index manifest config chunks dir elf boot host guest}
-planted=$(for p in "$top"/tests/fuzz/planted/*.patch; do basename "$p" .patch; done)
+targets=${FUZZ_TARGETS:-layout index manifest config chunks dir elf boot host guest linux}
+planted=$(for t in $targets; do
+    for p in "$top/tests/fuzz/planted/$t"-*.patch; do [ ! -e "$p" ] || basename "$p" .patch; done
+done)
 cd "$build" || exit 1
 # shellcheck source=tests/need.sh
 . "$top/tests/need.sh"
@@ -25,30 +27,33 @@ scratch=$(mktemp -d /dev/shm/hlsnap-fuzz.XXXXXX 2>/dev/null || mktemp -d) || exi
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 export FUZZ_DIR="$scratch"
-rm -rf work artifacts headers planted-* fuzz fuzz_cov && mkdir -p work corpus headers || exit 1
+rm -rf work artifacts headers planted-* fuzz fuzz_cov fuzz_linux fuzz_linux_cov && mkdir -p work corpus headers || exit 1
 cp "$top/hlsnap.h" "$top/hlsnap_oci.h" headers/ || exit 1 # all builds are of the same, whatever is edited meanwhile
 cat >prelude.sh <<EOF
 top='$top' short='${FUZZ_SHORT:-6}' seconds='$seconds' targets='$targets'
 EOF
 cat >>prelude.sh <<'EOF'
 set -u
-build() { # build OUTPUT HEADERS OPTIONS...
-    out=$1 headers=$2
-    shift 2
-    clang -std=gnu11 -gline-tables-only -O1 -Wall -Wextra -Werror -Wno-unused-function "$@" -I"$headers" -I"$top/tests" "$top/tests/fuzz.c" -o "$out" -lcjson
+source_of() { # source_of TARGET: what it is in
+    if [ "$1" = linux ]; then echo fuzz_linux; else echo fuzz; fi
+}
+build() { # build SOURCE OUTPUT HEADERS OPTIONS...
+    source=$1 out=$2 headers=$3
+    shift 3
+    clang -std=gnu11 -gline-tables-only -O1 -Wall -Wextra -Werror -Wno-unused-function "$@" -I"$headers" -I"$top/tests" "$top/tests/$source.c" -o "$out" -lcjson
 }
 build_fuzz() { # and the seeds of all targets
-    build fuzz headers -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all || return 1
+    for f in fuzz fuzz_linux; do build $f $f headers -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all || return 1; done
     for pie in -static -static-pie; do
         clang -O1 -DHLSNAP_GUEST -ffreestanding -nostdlib "$pie" -fPIE -Iheaders "$top/tests/guest_echo.c" -o "guest$pie.elf" || return 1
     done
-    for t in $targets; do mkdir -p "work/seeds/$t" && FUZZ_TARGET=$t ./fuzz --seeds "work/seeds/$t" || return 1; done
+    for t in $targets; do mkdir -p "work/seeds/$t" && FUZZ_TARGET=$t "./$(source_of "$t")" --seeds "work/seeds/$t" || return 1; done
     [ ! -d work/seeds/elf ] || cp guest-*.elf work/seeds/elf/
 }
 build_planted() { # build_planted NAME
     mkdir "planted-$1" && cp headers/*.h "planted-$1/" || return 1
     (cd "planted-$1" && patch -p1 -F2 <"$top/tests/fuzz/planted/$1.patch") || { echo "$1.patch does not apply any more"; return 1; }
-    build "planted-$1/fuzz" "planted-$1" -fsanitize=fuzzer,address
+    build "$(source_of "${1%%-*}")" "planted-$1/fuzz" "planted-$1" -fsanitize=fuzzer,address
 }
 
 options() { # options TARGET: real guests are ELF files of some 20 KiB
@@ -78,7 +83,7 @@ budget() { # budget TARGET: where a defect is planted, as many executions as it 
 short_run() { # short_run TARGET
     mkdir -p "work/$1"
     began=$(date +%s)
-    fuzz "$1" ./fuzz "$1" -seed=1 "$(budget "$1")" "work/$1" "work/seeds/$1" && figures "$1" $(($(date +%s) - began + 1)) >"work/$1.figures"
+    fuzz "$1" "./$(source_of "$1")" "$1" -seed=1 "$(budget "$1")" "work/$1" "work/seeds/$1" && figures "$1" $(($(date +%s) - began + 1)) >"work/$1.figures"
 }
 planted_run() { # planted_run NAME: in the seeds alone it must not show
     t=${1%%-*}
@@ -91,15 +96,15 @@ planted_run() { # planted_run NAME: in the seeds alone it must not show
 regressions() {
     for f in "$top"/tests/fuzz/regress/*-*; do
         t=$(basename "$f") && t=${t%%-*}
-        case " $targets " in *" $t "*) fuzz "$t" ./fuzz regressions -timeout=5 "$f" || { echo "$f"; return 1; } ;; esac
+        case " $targets " in *" $t "*) fuzz "$t" "./$(source_of "$t")" regressions -timeout=5 "$f" || { echo "$f"; return 1; } ;; esac
     done
 }
 coverage() { # of what the short runs have gathered
     for t in $targets; do
-        FUZZ_TARGET=$t LLVM_PROFILE_FILE=work/$t.profraw ./fuzz_cov -runs=0 -max_len=65536 "work/$t" "work/seeds/$t" >"work/$t.cov.log" 2>&1 || return 1
+        FUZZ_TARGET=$t LLVM_PROFILE_FILE=work/$t.profraw "./$(source_of "$t")_cov" -runs=0 -max_len=65536 "work/$t" "work/seeds/$t" >"work/$t.cov.log" 2>&1 || return 1
     done
     llvm-profdata merge -o work/all.profdata work/*.profraw || return 1
-    llvm-cov export -format=lcov -instr-profile=work/all.profdata ./fuzz_cov headers/hlsnap.h headers/hlsnap_oci.h >work/all.lcov || return 1
+    llvm-cov export -format=lcov -instr-profile=work/all.profdata ./fuzz_cov -object ./fuzz_linux_cov headers/hlsnap.h headers/hlsnap_oci.h >work/all.lcov || return 1
     awk -f "$top/tests/fuzz/coverage.awk" work/all.lcov headers/hlsnap.h headers/hlsnap_oci.h >work/lines
     enough=$?
     grep ' % of' work/lines >work/parsers.figures
@@ -108,10 +113,10 @@ coverage() { # of what the short runs have gathered
 }
 campaign() { # campaign TARGET SECONDS: what it adds to the corpus is kept
     mkdir -p "corpus/$1"
-    fuzz "$1" ./fuzz "$1" "-max_total_time=$2" "corpus/$1" "work/seeds/$1" || return 1
+    fuzz "$1" "./$(source_of "$1")" "$1" "-max_total_time=$2" "corpus/$1" "work/seeds/$1" || return 1
     figures "$1" "$2" >"work/$1.figures"
     rm -rf "work/merged-$1" && mkdir "work/merged-$1"
-    fuzz "$1" ./fuzz "$1-merge" -merge=1 "work/merged-$1" "corpus/$1" && rm -rf "corpus/$1" && mv "work/merged-$1" "corpus/$1"
+    fuzz "$1" "./$(source_of "$1")" "$1-merge" -merge=1 "work/merged-$1" "corpus/$1" && rm -rf "corpus/$1" && mv "work/merged-$1" "corpus/$1"
 }
 EOF
 # shellcheck source=tests/jobs.sh
@@ -120,7 +125,7 @@ EOF
 report() {
     cat work/*.figures 2>/dev/null | sed 's/^#* */# /'
     for f in artifacts/*/*; do
-        case $f in "artifacts/*"* | artifacts/*-*/*) ;; *) echo "# input: FUZZ_TARGET=$(basename "$(dirname "$f")") $build/fuzz $build/$f" ;; esac
+        case $f in "artifacts/*"* | artifacts/*-*/*) ;; *) t=$(basename "$(dirname "$f")"); echo "# input: FUZZ_TARGET=$t $build/$(if [ "$t" = linux ]; then echo fuzz_linux; else echo fuzz; fi) $build/$f" ;; esac
     done
     jobs_report
     exit
@@ -136,15 +141,15 @@ if [ -n "$seconds" ]; then
     jobs_run
     report
 fi
-job "" "build fuzz_cov headers -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping"
+[ -n "${FUZZ_TARGETS:-}" ] || for f in fuzz fuzz_linux; do
+    job "" "build $f ${f}_cov headers -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping"
+done
 for name in $planted; do job "" "build_planted $name"; done
 jobs_run
 [ -x fuzz ] || report
 job "inputs that once failed" regressions
 for t in $targets; do job "$t: nothing in a short run" "short_run $t"; done
-for name in $planted; do
-    case " $targets " in *" ${name%%-*} "*) job "planted: $name is found" "planted_run $name" ;; esac
-done
+for name in $planted; do job "planted: $name is found" "planted_run $name"; done
 jobs_run
 [ -n "${FUZZ_TARGETS:-}" ] || job "each parser: 90 % of its lines are reached" coverage
 jobs_run

@@ -117,8 +117,16 @@ static bool b_say(fake_cpu *cpu) { /* void(i32, bytes): request FN_LOG or FN_ABO
     hlsnap_value v[2];
     if (cpu->step) return fake_return(cpu, hlsnap__value(HLSNAP_VOID));
     v[0] = cpu->args[0];
-    v[1] = text_of(cpu->args[1]);
+    v[1] = cpu->program->exports[cpu->function].number == HLSNAP_ABI_FN_OUTPUT ? cpu->args[1] : text_of(cpu->args[1]);
     return fake_request(cpu, cpu->program->exports[cpu->function].number, v, 2);
+}
+
+static bool b_clock(fake_cpu *cpu) { /* u64(bool): asks, or not */
+    hlsnap_value v[2];
+    if (cpu->step || !cpu->args[0].as.b) return fake_return(cpu, hlsnap_u64(fake_mailbox(cpu)->realtime_ns));
+    v[0] = hlsnap_i32(0);
+    v[1] = hlsnap_str("");
+    return fake_request(cpu, HLSNAP_ABI_FN_CLOCK, v, 2);
 }
 
 static bool b_flood(fake_cpu *cpu) { /* void(u32): that many lines */
@@ -179,6 +187,8 @@ static const fake_function fake_exports[] = {
     {"spin", "void()", NULL, b_spin, 0},
     {"log", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_LOG},
     {"abort", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_ABORT},
+    {"output", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_OUTPUT},
+    {"clock", "u64(bool)", NULL, b_clock, 0},
     {"flood", "void(u32)", NULL, b_flood, 0},
     {"refuse", "i32(i32)", NULL, b_refuse, 0},
     {"hook", "void()", NULL, b_relay, I_HOOK},         {"r_i32", "i32(i32)", NULL, b_relay, I_I32},

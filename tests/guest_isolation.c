@@ -1,5 +1,6 @@
 /* guest_isolation.c - the guest of test_isolation.c: it attacks as it is ordered to, and shows what it finds at its entry.
-   cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -Wl,-e,iso_entry -I.. guest_isolation.c -o guest_isolation.elf */
+   cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -Wl,-e,iso_entry -I.. guest_isolation.c -o guest_isolation.elf
+   With system calls, whose entry answers at once: the same with -DGUEST_SYSCALL, guest_isolation_syscall.elf. */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "guest_isolation.h"
@@ -14,6 +15,15 @@ static uint8_t scratch[2 * ISO_SCRATCH] ASM_NAME("iso_scratch") __attribute__((a
 static uint8_t pages[24 * 4096] __attribute__((aligned(4096)));
 static uint8_t data_pages[2 * 4096] __attribute__((aligned(4096))) = {1, 2, 3};
 
+#ifdef GUEST_SYSCALL /* which have no thread storage of ours */
+#define TLS_WORD " xor %eax,%eax\n"
+__asm__(".pushsection .note.hlsnap,\"a\",@note\n.p2align 2\n.long 7, 16, 2\n.asciz \"hlsnap\"\n.p2align 2\n"
+        "8: .quad iso_entry - 8b\n9: .quad iso_system_entry - 9b\n.popsection\n"
+        ".text\n.p2align 4\niso_system_entry:\n jmp *%rcx\n");
+#else
+#define TLS_WORD " mov %fs:0,%rax\n"
+#endif
+
 /* ---- the entry: stores every register; then answers export 0 itself, so that nothing else touches the vCPU, or starts the runtime ---- */
 
 void iso_entry(void);
@@ -22,7 +32,7 @@ __asm__(".text\n.globl iso_entry\n.type iso_entry,@function\niso_entry:\n"
         "mov %rsp,iso_dump+32(%rip)\n mov %rbp,iso_dump+40(%rip)\n mov %rsi,iso_dump+48(%rip)\n mov %rdi,iso_dump+56(%rip)\n"
         "mov %r8,iso_dump+64(%rip)\n mov %r9,iso_dump+72(%rip)\n mov %r10,iso_dump+80(%rip)\n mov %r11,iso_dump+88(%rip)\n"
         "mov %r12,iso_dump+96(%rip)\n mov %r13,iso_dump+104(%rip)\n mov %r14,iso_dump+112(%rip)\n mov %r15,iso_dump+120(%rip)\n"
-        "lea iso_entry_stack+64(%rip),%rsp\n pushfq\n popq iso_dump+128(%rip)\n mov %fs:0,%rax\n mov %rax,iso_dump+136(%rip)\n xor %eax,%eax\n"
+        "lea iso_entry_stack+64(%rip),%rsp\n pushfq\n popq iso_dump+128(%rip)\n" TLS_WORD " mov %rax,iso_dump+136(%rip)\n xor %eax,%eax\n"
         "mov %ds,%eax\n mov %rax,iso_dump+144(%rip)\n mov %es,%eax\n mov %rax,iso_dump+152(%rip)\n mov %fs,%eax\n mov %rax,iso_dump+160(%rip)\n"
         "mov %gs,%eax\n mov %rax,iso_dump+168(%rip)\n mov %ss,%eax\n mov %rax,iso_dump+176(%rip)\n mov %cs,%eax\n mov %rax,iso_dump+184(%rip)\n"
         "testb $2,iso_has(%rip)\n jz 1f\n rdfsbase %rax\n mov %rax,iso_dump+192(%rip)\n rdgsbase %rax\n mov %rax,iso_dump+200(%rip)\n"

@@ -1,5 +1,6 @@
 /* guest_kvm.c - the guest of test_kvm.c.
    cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I.. guest_kvm.c -o guest_kvm.elf
+   With system calls: the same with -DGUEST_SYSCALL, guest_kvm_syscall.elf.
    The C++ one: c++ -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -fno-exceptions -fno-rtti -I.. -x c++ guest_kvm.c -o guest_kvm_cpp.elf */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
@@ -20,8 +21,13 @@
 static uint64_t counter = 7;           /* .data */
 static uint8_t bss_pages[8 * 4096];    /* .bss */
 static const char rodata_text[64] = "read-only";
-static __thread uint64_t tls_value = 41;
-static __thread uint64_t tls_zero;
+#ifdef GUEST_SYSCALL /* thread storage is the libc's where guests make system calls, and here is none */
+#define PER_THREAD
+#else
+#define PER_THREAD __thread
+#endif
+static PER_THREAD uint64_t tls_value = 41;
+static PER_THREAD uint64_t tls_zero;
 static uint64_t constructed;
 static volatile uint64_t sink;
 
@@ -424,7 +430,7 @@ FN(leave) { /* out of the VM with everything dirty: flags, general registers, se
     UNUSED;
     dirty_registers(bits);
     if (bits & LEAVE_GSBASE) segment_base(0x123456000ull, 1);
-    if (bits & LEAVE_SEGMENTS) __asm__ volatile("mov %0,%%gs; mov %0,%%ds; mov %1,%%es" : : "r"(0x23), "r"(0));
+    if (bits & LEAVE_SEGMENTS) __asm__ volatile("mov %0,%%gs; mov %0,%%ds; mov %1,%%es" : : "r"(0x1b), "r"(0));
     if (bits & LEAVE_FSBASE) __asm__ volatile(".byte 0xf3,0x48,0x0f,0xae,0xd0" : : "a"(0x654321000ull));
     if (bits & LEAVE_FLAGS) __asm__ volatile("pushfq; orq $0x40cd5, (%%rsp); popfq" : : : "cc", "memory"); /* AC OF DF SF ZF AF PF CF */
     __asm__ volatile("mov $0xdead,%%rbx; mov %%rbx,%%rcx; mov %%rbx,%%rdx; mov %%rbx,%%rsi; mov %%rbx,%%rbp; mov %%rbx,%%r8; mov %%rbx,%%r9;"
@@ -460,6 +466,31 @@ FN(odd) { /* never returns by itself */
     return HLSNAP_OK;
 }
 
+#ifdef GUEST_SYSCALL
+/* The entry counts, and does as it was told: answers, leaves, loops, faults. Its state is the guest's, as all its memory. */
+static uint64_t system_calls ASM_NAME("system_calls"), system_how ASM_NAME("system_how");
+__asm__(".pushsection .note.hlsnap,\"a\",@note\n.p2align 2\n.long 7, 16, 2\n.asciz \"hlsnap\"\n.p2align 2\n"
+        "8: .quad _start - 8b\n9: .quad system_entry - 9b\n.popsection\n"
+        ".text\n.p2align 4\nsystem_entry:\n incq system_calls(%rip)\n testl $16,system_how(%rip)\n jnz 1f\n testl $32,system_how(%rip)\n jnz 2f\n"
+        "testl $64,system_how(%rip)\n jnz 3f\n lea 1(%rax),%rax\n jmp *%rcx\n 1: outb %al,$0xe0\n jmp 1b\n 2: jmp 2b\n 3: ud2\n");
+#define SYSCALL(before) __asm__ volatile("mov %%ss,%%edx; push %1; " before "syscall" : "+a"(number) : "r"(flags) : "rcx", "rdx", "r11", "memory", "cc")
+FN(system_call) { /* how: SYSTEM_x, and what to make dirty above bit 8 */
+    const uint32_t bits = ARG(0).u32;
+    const uint64_t flags = bits & SYSTEM_TF ? 0x302 : bits & SYSTEM_FLAGS ? 0x40ad7 : 0x202;
+    uint64_t number = 5;
+    UNUSED;
+    system_how = bits;
+    dirty_registers(bits >> 8);
+    if (bits & SYSTEM_GS) segment_base(0x123456000ull, 1);
+    if (bits & SYSTEM_FS && bits & (SYSTEM_LEAVE | SYSTEM_LOOP | SYSTEM_FAULT))
+        __asm__ volatile(".byte 0xf3,0x48,0x0f,0xae,0xd0" : : "a"(0x654321000ull));
+    if (bits & SYSTEM_SHADOW) SYSCALL("popfq; mov %%edx,%%ss; ");
+    else SYSCALL("popfq; ");
+    __asm__ volatile("pushq $2; popfq" : : : "memory", "cc");
+    return hlsnap_call_return(call, hlsnap_u64(number * 1000 + system_calls % 1000));
+}
+#endif
+
 #define U64x8 "u64,u64,u64,u64,u64,u64,u64,u64"
 static const hlsnap_function exports[] = {
     {"echo_bool", "bool(bool)", echo, NULL}, {"echo_i32", "i32(i32)", echo, NULL}, {"echo_u32", "u32(u32)", echo, NULL},
@@ -480,6 +511,9 @@ static const hlsnap_function exports[] = {
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
     {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL}
+#ifdef GUEST_SYSCALL
+    , {"system", "u64(u32)", system_call, NULL}
+#endif
 #ifdef __cplusplus /* so many that their parsed signatures stand on the heap */
 #define MANY(n) , {"many" n "0", "u32(u32)", echo, NULL}, {"many" n "1", "i64(i64)", echo, NULL}, {"many" n "2", "f64(f64)", echo, NULL}, \
     {"many" n "3", "bool(bool)", echo, NULL}, {"many" n "4", "str(str)", echo, NULL}, {"many" n "5", "bytes(bytes)", echo, NULL}

@@ -26,6 +26,10 @@ enum dirty_bits { /* argument of "dirty" and "leave" */
     LEAVE_FLAGS = 32, LEAVE_FSBASE = 64, LEAVE_GSBASE = 128, LEAVE_SEGMENTS = 256, LEAVE_LOOP = 512, LEAVE_CALL = 1024
 };
 
+enum system_bits { /* argument of "system": how it makes its system call, and what the entry for it does; DIRTY_x << 8 */
+    SYSTEM_FS = 1, SYSTEM_GS = 2, SYSTEM_TF = 4, SYSTEM_SHADOW = 8, SYSTEM_LEAVE = 16, SYSTEM_LOOP = 32, SYSTEM_FAULT = 64, SYSTEM_FLAGS = 128
+};
+
 /* What the probe stores at the guest's first instruction, before any compiled code ran. */
 typedef struct probe_dump {
     uint64_t gpr[16];          /* rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */

@@ -2,12 +2,16 @@
 
 missing=
 
+lack() { # lack PACKAGE, once
+    case "$missing " in *" $1 "*) ;; *) missing="$missing $1" ;; esac
+}
+
 need() { # need COMMAND PACKAGE
-    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+    command -v "$1" >/dev/null 2>&1 || lack "$2"
 }
 
 need_header() { # need_header HEADER PACKAGE
-    printf '#include <%s>\n' "$1" | ${CC:-cc} -E - >/dev/null 2>&1 || missing="$missing $2"
+    printf '#include <%s>\n' "$1" | ${CC:-cc} -E - >/dev/null 2>&1 || lack "$2"
 }
 
 # Installs what is missing, or says how to and fails.
@@ -28,6 +32,73 @@ need_done() {
         >"$build/apt.log" 2>&1 || { tail -n 5 "$build/apt.log"; echo "could not install:$missing"; return 1; }
     missing=
 }
+
+# What programs.sh builds from.
+need_programs() {
+    need musl-gcc musl-tools
+    need gcc gcc
+    need "${CXX:-c++}" g++
+    need clang clang
+    need go golang-go
+    need rustc rustc
+    need busybox busybox-static
+    need bash-static bash-static
+    need zsh-static zsh-static
+    need mksh mksh
+    need sash sash
+    need wat2wasm wabt
+    need_header lua5.4/lua.h liblua5.4-dev
+    need_header sqlite3.h libsqlite3-dev
+    need_header png.h libpng-dev
+    need_header zstd.h libzstd-dev
+    need_header libxml2/libxml/parser.h libxml2-dev
+    need_header lzma.h liblzma-dev
+    need_header unicode/uversion.h libicu-dev
+    need_header openssl/evp.h libssl-dev
+    need_header expat.h libexpat1-dev
+    need_header zlib.h zlib1g-dev
+    [ -n "$(find /usr/lib/python3* -maxdepth 2 -name 'libpython3.*.a' 2>/dev/null)" ] || lack libpython3-dev
+}
+
+# What the examples are compiled from, and run with.
+need_example() { # need_example FILE
+    case $1 in
+    02_*) need gcc gcc ;;
+    04_* | hlsnap_tool.c) need_header cjson/cJSON.h libcjson-dev ;;
+    05_*) need c++ g++ ;;
+    06_*) need_header lua5.4/lua.h liblua5.4-dev ;;
+    07_*)
+        need_header png.h libpng-dev
+        need_header zlib.h zlib1g-dev
+        [ "${INSTALL:-0}" = 0 ] || need bwrap bubblewrap # without, its row of the table says so
+        ;;
+    08_*)
+        need c++ g++
+        need wasm2c wabt
+        ;;
+    09_*)
+        need_example hlsnap_tool.c
+        need bash-static bash-static
+        need_header sqlite3.h libsqlite3-dev
+        need_header expat.h libexpat1-dev
+        need_header zlib.h zlib1g-dev
+        [ -n "$(find /usr/lib -maxdepth 2 -name 'libpython3.*.a' 2>/dev/null)" ] || lack libpython3-dev
+        ;;
+    esac
+}
+
+# Why an example cannot be compiled and run here, or nothing.
+example_problem() ( # example_problem FILE
+    missing=
+    need_example "$1"
+    if [ -n "$missing" ]; then echo "needs$missing"; return; fi
+    case $1 in
+    08_*)
+        v=$(wasm2c --version)
+        [ "$v" = 1.0.32 ] || echo "made for wabt 1.0.32, as in Debian 12; this is $v"
+        ;;
+    esac
+)
 
 # What svm.sh and vmx.sh need.
 need_vm() {
@@ -95,5 +166,5 @@ kvm_problem() {
 
 # The cc: or run: lines of an example's first comment, one per line.
 lines_of() { # lines_of cc|run|prints FILE
-    sed -n "1,/\*\//s/^\/*  *$1: \(.*[^ ]\) *\$/\1/p" "$2" | sed 's/ *\*\/$//'
+    sed -n "1,/\*\//s/^[\/#]*  *$1: \(.*[^ ]\) *\$/\1/p" "$2" | sed 's/ *\*\/$//'
 }

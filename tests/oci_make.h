@@ -109,6 +109,7 @@ HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_sna
     CHECK_EQ(g->tls_size, h->tls_size);
     CHECK_EQ(g->elf_entry, h->elf_entry);
     CHECK_EQ(g->load_address, h->load_address);
+    CHECK_EQ(g->cpu, h->cpu);
     CHECK_EQ(g->features, h->features);
     CHECK_EQ(g->id, h->id);
     CHECK_STR(g->name, h->name);

@@ -58,6 +58,10 @@ FEATURES = frozenset("""
     sse3 pclmul ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes avx f16c rdrand
     bmi1 avx2 bmi2 erms avx512f avx512dq rdseed adx avx512ifma clflushopt clwb avx512cd sha_ni avx512bw avx512vl
     avx512vbmi avx512vbmi2 gfni vaes vpclmulqdq avx512vnni avx512bitalg avx512vpopcntdq rdpid movdiri fsrm lzcnt""".split())
+LEVELS = {"host": None, "v1": ""}  # of x86-64, and the features of each
+LEVELS["v2"] = "cx16 popcnt sse3 sse4_1 sse4_2 ssse3"
+LEVELS["v3"] = LEVELS["v2"] + " avx avx2 bmi1 bmi2 f16c fma lzcnt movbe"
+LEVELS["v4"] = LEVELS["v3"] + " avx512bw avx512cd avx512dq avx512f avx512vl"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT_TYPE = "application/vnd.hlsnap.snapshot.v1"
@@ -423,8 +427,8 @@ def check_manifest(manifest: Any) -> None:
     config, layers = manifest.get("config"), manifest.get("layers")
     check_descriptor(config, "manifest.config", "MANIFEST")
     need(config["mediaType"] == CONFIG_TYPE, "MEDIA_TYPE", f"manifest.config.mediaType: {config['mediaType']}")
-    version = manifest.get("annotations", {}).get("dev.hlsnap.version", "1")
-    need(version == "1", "VERSION", f"manifest.annotations: format version {version}")
+    version = manifest.get("annotations", {}).get("dev.hlsnap.version", "2")
+    need(version == "2", "VERSION", f"manifest.annotations: format version {version}")
     check_opened(config, "manifest.config", "MANIFEST")
     need(1 <= config["size"] <= MAX_JSON, "MANIFEST", f"manifest.config.size: {config['size']}")
     need(isinstance(layers, list) and 2 <= len(layers) <= 2 * MAX_LAYERS and len(layers) % 2 == 0, "MANIFEST",
@@ -482,12 +486,14 @@ class Config:
     load_address: int
     entry: int
     module: int
+    syscall: int
     tls_size: int
     base: int
     pages: int
     regions: List[Region]
     exports: Contract
     imports: Contract
+    cpu: str
     features: List[str]
     generation: int
     layers: List[LayerInfo]
@@ -497,15 +503,15 @@ class Config:
     def document(self) -> Dict[str, Any]:
         """The object that writers write, its fields in their order."""
         return {
-            "version": 1, "abi": 0, "arch": self.arch, "page_size": PAGE, "library": self.library,
+            "version": 2, "abi": 1, "arch": self.arch, "page_size": PAGE, "library": self.library,
             "guest": {"name": self.guest_name, "build_id": self.build_id, "elf_entry": hex(self.elf_entry),
                       "load_address": hex(self.load_address)},
-            "entry": hex(self.entry), "module": hex(self.module), "tls_size": hex(self.tls_size),
+            "entry": hex(self.entry), "module": hex(self.module), "syscall": hex(self.syscall), "tls_size": hex(self.tls_size),
             "window": {"base": hex(self.base), "pages": self.pages},
             "regions": [{"kind": r.kind, "gva": hex(r.gva), "pages": r.pages} for r in self.regions],
             "exports": [{"name": name, "signature": signature} for name, signature in self.exports],
             "imports": [{"name": name, "signature": signature} for name, signature in self.imports],
-            "features": self.features, "machine": {"cpu_vendor": self.cpu_vendor, "hypervisor": self.hypervisor},
+            "cpu": self.cpu, "features": self.features, "machine": {"cpu_vendor": self.cpu_vendor, "hypervisor": self.hypervisor},
             "generation": hex(self.generation),
             "layers": [{"pages": pages, "chunks": chunks} for pages, chunks in self.layers],
             "extents": [list(extent) for extent in self.extents],
@@ -561,7 +567,7 @@ def check_platform(value: Any, any_machine: bool) -> None:
     need(isinstance(value, dict), "CONFIG", "config: an object")
     for name in ("version", "abi"):
         need(is_int(value.get(name), 0), "CONFIG", f"config.{name}: an int from 0")
-        need(value[name] == (1 if name == "version" else 0), "VERSION", f"config.{name}: {value[name]}")
+        need(value[name] == (2 if name == "version" else 1), "VERSION", f"config.{name}: {value[name]}")
     need(isinstance(value.get("arch"), str), "CONFIG", "config.arch: a string")
     need(any_machine or value["arch"] == "x86_64", "ARCH", f"config.arch: {value['arch'][:60]!r}")
     need(is_int(value.get("page_size"), 0), "CONFIG", "config.page_size: an int from 0")
@@ -570,7 +576,7 @@ def check_platform(value: Any, any_machine: bool) -> None:
 
 def read_config(value: Any, manifest_layers: List[LayerInfo], any_machine: bool) -> Config:
     check_platform(value, any_machine)
-    f = Fields(value, "version abi arch page_size library guest entry module tls_size window regions exports imports features "
+    f = Fields(value, "version abi arch page_size library guest entry module syscall tls_size window regions exports imports cpu features "
                       "machine generation layers extents")
     guest = Fields(value["guest"], "name build_id elf_entry load_address", "config.guest")
     window = Fields(value["window"], "base pages", "config.window")
@@ -579,9 +585,10 @@ def read_config(value: Any, manifest_layers: List[LayerInfo], any_machine: bool)
         arch=f.string("arch"), library=f.string("library", limit=63), guest_name=guest.string("name", limit=63),
         build_id=guest.string("build_id", BUILD_ID), elf_entry=guest.hex("elf_entry"), load_address=guest.hex("load_address"),
         cpu_vendor=machine.string("cpu_vendor", MACHINE, 12), hypervisor=machine.string("hypervisor", MACHINE, 31),
-        entry=f.hex("entry"), module=f.hex("module"), tls_size=f.hex("tls_size"), base=window.hex("base", END_OF_ADDRESSES),
+        entry=f.hex("entry"), module=f.hex("module"), syscall=f.hex("syscall"), tls_size=f.hex("tls_size"), base=window.hex("base", END_OF_ADDRESSES),
         pages=window.int("pages", 1, 8388608), regions=[read_region(r, i) for i, r in enumerate(f.array("regions", 1, 32))],
-        exports=read_contract(f, "exports"), imports=read_contract(f, "imports"), features=read_features(f, any_machine),
+        exports=read_contract(f, "exports"), imports=read_contract(f, "imports"), cpu=f.string("cpu"),
+        features=read_features(f, any_machine),
         generation=f.hex("generation", 1 << 63), layers=read_layers(f), extents=read_extents(f))
     check_regions(config)
     check_addresses(config)
@@ -617,6 +624,9 @@ def read_features(fields: Fields, any_machine: bool) -> List[str]:
     for i, name in enumerate(features):
         need(isinstance(name, str) and FEATURE.fullmatch(name), "CONFIG", f"config.features[{i}]: {FEATURE.pattern}")
         need(i == 0 or features[i - 1] < name, "CONFIG", f"config.features[{i}]: strictly ascending")
+    level = fields.string("cpu")
+    need(level in LEVELS, "CONFIG", f"config.cpu: one of {' '.join(LEVELS)}")
+    need(level == "host" or features == sorted(LEVELS[level].split()), "CONFIG", f"config.features: those of {level}")
     for name in features:
         need(any_machine or name in FEATURES, "CPU", f"config.features: {name} is unknown")
     return features
@@ -661,6 +671,8 @@ def check_addresses(c: Config) -> None:
     need(region and region.kind == "text", "CONFIG", f"config.entry: {hex(c.entry)} is in no text region")
     region = c.region_at(c.module)
     need(c.module == 0 or region and region.stored, "CONFIG", f"config.module: {hex(c.module)} is in no region for it")
+    region = c.region_at(c.syscall)
+    need(c.syscall == 0 or region and region.kind == "text", "CONFIG", f"config.syscall: {hex(c.syscall)} is in no text region")
     tls = next(r for r in c.regions if r.kind == "tls")
     need(c.tls_size <= tls.pages * PAGE - RUNTIME_TLS, "CONFIG", f"config.tls_size: {hex(c.tls_size)} does not fit the region")
 
@@ -801,9 +813,9 @@ def descriptor(media_type: str, data: bytes, title: str = "") -> Dict[str, Any]:
 
 
 def manifest_document(config: Config, config_descriptor: Dict[str, Any], layers: List[Dict[str, Any]]) -> Dict[str, Any]:
-    annotations = {"dev.hlsnap.abi": "0", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
+    annotations = {"dev.hlsnap.abi": "1", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
                    "dev.hlsnap.cpu.vendor": config.cpu_vendor, "dev.hlsnap.hypervisor": config.hypervisor,
-                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "1"}
+                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "2"}
     return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "artifactType": ARTIFACT_TYPE, "config": config_descriptor,
             "layers": layers, "annotations": {key: text for key, text in annotations.items() if text}}
 
@@ -1091,9 +1103,10 @@ class Maker:
             cpu_vendor=rng.choice(["", "GenuineIntel", "AMDisbetter!", "  Shanghai  "]), hypervisor=rng.choice(["", "kvm", "x" * 31]),
             elf_entry=rng.getrandbits(64), load_address=rng.choice([0, 0x400000, (1 << 64) - PAGE]),
             entry=inside(where("text")), module=rng.choice([0, inside(where("text", "rodata", "data", "tls", "heap", "stack"))]),
+            syscall=rng.choice([0, inside(where("text"))]),
             tls_size=rng.choice([0, rng.randint(0, tls.pages * PAGE - RUNTIME_TLS), tls.pages * PAGE - RUNTIME_TLS]),
             base=base, pages=pages, regions=regions, exports=self.functions(rng.choice([0, 1, 5, 40])),
-            imports=self.functions(rng.choice([0, 1, 5])), features=self.features,
+            imports=self.functions(rng.choice([0, 1, 5])), cpu="host", features=self.features,
             generation=rng.choice([0, 1, rng.getrandbits(62), (1 << 63) - 1]), layers=[], extents=[])
 
     def functions(self, num: int, longest: bool = False) -> Contract:
@@ -1198,7 +1211,7 @@ def make_scattered(seed: int) -> Made:
         if r.gva > heap.gva:
             r.gva += more * PAGE
     config.pages, heap.pages = config.pages + more, heap.pages + more
-    config.entry, config.module = next(r.gva for r in config.regions if r.kind == "text"), 0
+    config.entry, config.module, config.syscall = next(r.gva for r in config.regions if r.kind == "text"), 0, 0
     memory = b"".join(parts)
     config.layers = [layer_info(memory)]
     return Made(config, [memory])
@@ -1401,7 +1414,7 @@ def grow(kind: str, pages: int) -> Callable[[Mutant], None]:
         first = (old - int(c["window"]["base"], 16)) // PAGE
         c["extents"] = [[e[0] + (more if e[0] >= first else 0)] + e[1:] for e in c["extents"]]
         c["window"]["pages"] += more
-        c["entry"], c["module"] = moved(c["entry"]), moved(c["module"])
+        c["entry"], c["module"], c["syscall"] = moved(c["entry"]), moved(c["module"]), moved(c["syscall"])
     return change
 
 
@@ -1412,7 +1425,7 @@ def shift(base: Callable[[Mutant], int]) -> Callable[[Mutant], None]:
         by = base(m) - int(c["window"]["base"], 16)
         move = lambda gva: hex(int(gva, 16) + by)
         c["window"]["base"], c["entry"] = move(c["window"]["base"]), move(c["entry"])
-        c["module"] = move(c["module"]) if c["module"] != "0x0" else "0x0"
+        c["module"], c["syscall"] = (move(c[name]) if c[name] != "0x0" else "0x0" for name in ("module", "syscall"))
         for r in c["regions"]:
             r["gva"] = move(r["gva"])
     return change
@@ -1499,7 +1512,7 @@ def to_window_base(kind: str) -> Callable[[Mutant], None]:
             r["gva"] = hex(at)
             at += r["pages"] * PAGE
         m.config["window"]["pages"] = (at - int(m.config["window"]["base"], 16)) // PAGE
-        m.config["entry"], m.config["module"] = m.kind("text")["gva"], "0x0"
+        m.config["entry"], m.config["module"], m.config["syscall"] = m.kind("text")["gva"], "0x0", "0x0"
         m.resize(0, 3)
         m.memory, m.lists, m.config["layers"] = m.memory[:1], m.lists[:1], m.config["layers"][:1]
         m.config["extents"] = [[0, 1, 0, 2]]
@@ -1554,14 +1567,14 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
         for i, value in enumerate(bad):
             yield f"{name}-bad{i}", result, put(value, *path.split("."))
 
-    yield from values("version", "version", [], [0, 2, 1 << 53], "VERSION")
+    yield from values("version", "version", [], [0, 1, 3, 1 << 53], "VERSION")
     yield from values("version-type", "version", [], ["0", None, [], False, -1])
-    yield from values("abi", "abi", [], [1], "VERSION")
+    yield from values("abi", "abi", [], [0, 2], "VERSION")
     yield from values("abi-type", "abi", [], ["0", None, -1])
     yield "arch-first", "ARCH", lambda m: m.config.update(arch="arm64", page_size=65536, entry="x", surplus=1)
-    yield "abi-first", "VERSION", lambda m: m.config.update(abi=1, arch="arm64", surplus=1)
+    yield "abi-first", "VERSION", lambda m: m.config.update(abi=2, arch="arm64", surplus=1)
     yield "page_size-first", "ARCH", lambda m: m.config.update(page_size=65536, entry="x", surplus=1)
-    yield "version-first", "VERSION", lambda m: m.config.update(version=2, abi="x", surplus=1)
+    yield "version-first", "VERSION", lambda m: m.config.update(version=3, abi="x", surplus=1)
     yield from values("arch", "arch", [], ["aarch64", ""], "ARCH")
     yield from values("arch-type", "arch", [], [0, None])
     yield from values("page_size", "page_size", [], [16384, 0], "ARCH")
@@ -1580,6 +1593,8 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
                       "0xffffffffffffffff", lambda m: m.config["window"]["base"] + "000"])
     yield from values("module", "module", ["0x0", gva("text"), gva("heap"), gva("stack", 7)],
                       ["0x1", gva("mailbox"), gva("identity"), gva("stack", -1), "0xffffffffffffffff"])
+    yield from values("syscall", "syscall", ["0x0", gva("text"), gva("text", PAGE - 1)], ["0x1", gva("heap"), gva("stack"), gva("mailbox"),
+                      "0x103080", "0xffffffffffffffff"] + hexes)
     yield from values("tls_size", "tls_size", ["0x0", tls_limit(0)], [tls_limit(1), "0xffffffffffffffff", 0])
     yield from values("window.pages", "window.pages", [window_end, 8388608], [lambda m: window_end(m) - 1, 0, -1, "1", 8388609])
     yield from values("window.base", "window.base", [], ["0x0", "0xfffffffffffff000"] + hexes[:4])
@@ -1640,6 +1655,15 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
 
     yield from values("features", "features", [[], ["sse3"], ["cx16", "sse3"]],
                       [["sse3", "cx16"], ["sse3", "sse3"], ["SSE3"], [""], ["x" * 32], ["sse4.1"], [1], None, "sse3"])
+    def level(cpu: str, features: str) -> Callable[[Mutant], None]:
+        return all_of(put(cpu, "cpu"), put(sorted(features.split()), "features"))
+
+    yield from values("cpu", "cpu", ["host"], ["", "v0", "v5", "V2", "host ", "v2", "v3", "v4", "x86-64-v2", None, 0, 2, True, ["v2"], {}])
+    yield "cpu-v1", "OK", level("v1", "")
+    yield "cpu-v2", "OK", level("v2", LEVELS["v2"])
+    for i, (cpu, features) in enumerate([("v1", "sse3"), ("v2", ""), ("v2", LEVELS["v2"] + " aes"), ("v2", LEVELS["v2"][5:]),
+                                         ("v2", LEVELS["v2"] + " zzz"), ("v3", LEVELS["v2"]), ("v4", LEVELS["v3"])]):
+        yield f"cpu-features{i}", "CONFIG", level(cpu, features)
     yield from values("features-unknown", "features", [], [["zzz"], ["x" * 31], ["amx_tile", "sse3"]], "CPU")
     yield "features-257", "refused", put([f"a{i:03}" for i in range(257)], "features")
 
@@ -1677,8 +1701,8 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "extents-32768", "OK", many_extents(MAX_EXTENTS)
     yield "extents-32769", "CONFIG", many_extents(MAX_EXTENTS + 1)
 
-    for name in ("version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "tls_size", "window", "regions", "exports",
-                 "imports", "features", "machine", "generation", "layers", "extents"):
+    for name in ("version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "syscall", "tls_size", "window", "regions", "exports",
+                 "imports", "cpu", "features", "machine", "generation", "layers", "extents"):
         yield f"without-{name}", "CONFIG", lambda m, name=name: m.config.pop(name)
         yield f"null-{name}", "CONFIG", put(None, name)
     for outer, name in (("guest", "name"), ("guest", "build_id"), ("window", "base"), ("window", "pages"),
@@ -1710,12 +1734,12 @@ def json_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "json-colon", "JSON", replaced(b'"abi":', b'"abi"')
     yield "json-unquoted", "JSON", replaced(b'"abi"', b"abi")
     yield "json-cut", "JSON", text(lambda data: data[:-1])
-    yield "json-twice", "JSON", replaced(b'"abi":0', b'"abi":0,"abi":0')
-    yield "json-twice-escaped", "JSON", replaced(b'"abi":0', b'"abi":0,"\\u0061bi":0')
+    yield "json-twice", "JSON", replaced(b'"abi":1', b'"abi":1,"abi":1')
+    yield "json-twice-escaped", "JSON", replaced(b'"abi":1', b'"abi":1,"\\u0061bi":1')
     yield "json-twice-inside", "JSON", replaced(b'"elf_entry"', b'"name":"","elf_entry"')
     for i, number in enumerate((b"0.0", b"0e0", b"0E1", b"-0", b"00", b"+0", b".0", b"0.", b"0x0", b"9007199254740993", b"-9007199254740993",
                                 b"1" * 5000, b"-", b"1e400", b"Infinity")):
-        yield f"json-number{i}", "JSON", replaced(b'"abi":0', b'"abi":' + number)
+        yield f"json-number{i}", "JSON", replaced(b'"abi":1', b'"abi":' + number)
     for i, string in enumerate((b"\x1f", b"\n", b"\\u0000", b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\udc00\\ud800", b"\\x41", b"\\u12", b"\\",
                                 b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80",
                                 b"\xf5\x80\x80\x80", b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\xbd\xed\xb8\x80", b"\0")):

@@ -199,7 +199,7 @@ static void results(void) {
 static void guest_descs(void) {
     static const hlsnap_module module = {NULL, 0, NULL, 0};
     hlsnap_snapshot *s;
-    hlsnap_guest_desc rows[20];
+    hlsnap_guest_desc rows[22];
     size_t i, n = 0;
     for (i = 0; i < HLSNAP_COUNT(rows); i++) rows[i] = fake_guest(GUEST_FEW, 16);
     rows[n++]._start_canary = 1;
@@ -215,6 +215,8 @@ static void guest_descs(void) {
     rows[n++].mailbox_size = 4096;
     rows[n++].mailbox_size = 12287;
     rows[n++].mailbox_size = (256u << 20) + 4096;
+    rows[n++].cpu = (hlsnap_cpu)5;
+    rows[n++].cpu = (hlsnap_cpu)0x7ffffffe;
     for (i = 0; i < n; i++) {
         s = (hlsnap_snapshot *)(void *)&s;
         err.code = HLSNAP_OK;

@@ -149,6 +149,14 @@ static void failure_texts(void) {
         for (n = 0; err.msg[n]; n++) CHECK(err.msg[n] >= 0x20 && err.msg[n] < 0x7f);
         CHECK(n > 300 && n < sizeof(err.msg));
     }
+    for (i = 0; i < 4; i++) { /* a message that is cut is not cut inside a character */
+        memset(longer, 'x', i);
+        for (k = i; k + 3 < sizeof(longer); k += 3) memcpy(longer + k, "\xe2\x82\xac", 3);
+        longer[k] = 0;
+        CHECK_EQ(hlsnap_sandbox_call(sb, "fail", HLSNAP_ARGS(hlsnap_i32(1), hlsnap_str(longer)), NULL, &err), HLSNAP_ERR_FUNCTION);
+        n = strlen(err.msg);
+        CHECK(!strchr(err.msg, '\\') && n > 390 && memcmp(err.msg + n - 3, "\xe2\x82\xac", 3) == 0);
+    }
     CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
     hlsnap_sandbox_destroy(sb);
 }
@@ -172,7 +180,7 @@ static void tell_lie(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
 }
 
 #define P HLSNAP_ERR_PROTOCOL
-#define HALF 32736u            /* of a mailbox of 64 KiB */
+#define HALF 32720u            /* of a mailbox of 64 KiB */
 #define MSG(field, value) IN_MESSAGE, FIELD(hlsnap_abi_message, field), 4, value
 #define BOX(field, value) IN_HEADER, FIELD(hlsnap_abi_mailbox, field), 4, value
 #define TYPE(i, value) IN_MESSAGE, ROW_AT(i, type), 4, value
@@ -204,9 +212,9 @@ static const lie result_lies[] = {
     {"fail", MSG(num_values, 3), P}, {"fail", MSG(status, 0), P}, {"fail", SIZE(1, 77), P}};
 
 static const lie request_lies[] = {
-    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 64), P}, {"r_i32", BOX(request, 88), P},
-    {"r_i32", BOX(request, 100), P}, {"r_i32", BOX(request, 96 + HALF - 8), P},
-    {"r_i32", BOX(request, 96 + HALF), P}, {"r_i32", BOX(request, 96 + HALF - 16), P},
+    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 80), P}, {"r_i32", BOX(request, 104), P},
+    {"r_i32", BOX(request, 124), P}, {"r_i32", BOX(request, 120 + HALF - 8), P},
+    {"r_i32", BOX(request, 120 + HALF), P}, {"r_i32", BOX(request, 120 + HALF - 16), P},
     {"r_i32", BOX(request, 65536), P}, {"r_i32", BOX(request, 65536 - 8), P}, {"r_i32", BOX(request, 65536 - 16), P},
     {"r_i32", BOX(request, UINT32_MAX), P}, {"r_i32", BOX(request, 0xfffffff8u), P}, {"r_i32", BOX(request, 40000), P},
     {"r_i32", MSG(function, NUM_IMPORTS), P}, {"r_i32", MSG(function, I_STR), P}, {"r_i32", MSG(function, I_HOOK), P},
@@ -297,7 +305,7 @@ static void hostile_scribbles(void) {
 }
 
 /* A thread that flips what the guest sent while the host reads it: the mailbox's out fields, the first message. */
-#define FLIP_OUT 104u          /* where messages to the host begin behind a call with one string of 7 bytes */
+#define FLIP_OUT 128u          /* where messages to the host begin behind a call with one string of 7 bytes */
 static uint8_t *flip_at;
 static int32_t flip_stop;
 static void *flip(void *user) {
@@ -365,11 +373,71 @@ static void hostile_double_reads(void) {
     }
 }
 
+/* What the guest says of its heap as it leaves, and how deep its stack is. */
+static uint64_t tell_used, tell_peak;
+static void tell_heap(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    (void)cpu;
+    CHECK(m->op != HLSNAP_ABI_OP_CALL || (!m->heap_used && !m->heap_peak)); /* nothing is left of the last entry */
+    m->heap_used = tell_used;
+    m->heap_peak = tell_peak;
+}
+static void told(hlsnap_sandbox *sb, uint64_t used, uint64_t peak, uint64_t want_used, uint64_t want_peak) {
+    hlsnap_stats stats;
+    tell_used = used;
+    tell_peak = peak;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "nop", HLSNAP_NO_ARGS, NULL, &err), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &stats);
+    CHECK_EQ(stats.heap_used, want_used);
+    CHECK_EQ(stats.heap_peak, want_peak);
+}
+static uint64_t stack_peak(const hlsnap_sandbox *sb) {
+    hlsnap_stats stats;
+    hlsnap_sandbox_get_stats(sb, &stats);
+    return stats.stack_peak;
+}
+static void heap_and_stack(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    const uint64_t stack = region_gva(sb, HLSNAP__STACK), size = 64 << 10;
+    static const uint8_t zeros[8192];
+    hlsnap_snapshot *s, *deep;
+    told(sb, 0, 0, 0, 0); /* a guest that says nothing */
+    hv.hook = tell_heap;
+    told(sb, 100, 5000, 100, 5000);
+    told(sb, 7, 4000, 7, 5000); /* the peak is that of all restores */
+    told(sb, 1, 0, 7, 5000);
+    told(sb, 65536, 65536, 65536, 65536);
+    told(sb, UINT64_MAX, UINT64_MAX, 65536, 65536); /* bounded by the heap */
+    hv.hook = NULL;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 0);
+    CHECK_EQ(hlsnap_sandbox_write(sb, stack + size - 1, "x", 1, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 4096);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(stack + size - 5 * 4096), hlsnap_bytes("x", 1)), NULL, &err),
+             HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 5 * 4096); /* which the host did not write, and a page between that nobody did */
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &deep, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_write(sb, stack + size - 5 * 4096, zeros, 8192, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 4096);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, deep, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 5 * 4096);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 0);
+    hlsnap_sandbox_destroy(sb);
+    CHECK_EQ(hlsnap_sandbox_create_from(deep, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), 5 * 4096); /* of the snapshot's own pages, none of which was touched */
+    CHECK_EQ(hlsnap_sandbox_write(sb, stack, "x", 1, &err), HLSNAP_OK);
+    CHECK_EQ(stack_peak(sb), size);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(deep);
+    hlsnap_snapshot_release(s);
+}
+
 /* ---- hostile guests: init ---- */
 
 static const lie init_lies[] = {
-    {NULL, BOX(guest_abi, 1), HLSNAP_ERR_ABI}, {NULL, BOX(guest_abi, UINT32_MAX), HLSNAP_ERR_ABI},
-    {NULL, BOX(num_exports, UINT32_MAX), P}, {NULL, BOX(num_exports, 1000), P}, {NULL, BOX(num_exports, 60), P},
+    {NULL, BOX(guest_abi, HLSNAP_ABI_VERSION + 1), HLSNAP_ERR_ABI}, {NULL, BOX(guest_abi, UINT32_MAX), HLSNAP_ERR_ABI},
+    {NULL, BOX(num_exports, UINT32_MAX), P}, {NULL, BOX(num_exports, 1000), P}, {NULL, BOX(num_exports, 90), P},
     {NULL, BOX(num_done, UINT32_MAX), 0}, {NULL, BOX(out_offset, UINT32_MAX), 0},
     {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_TEXT, 0},
     {NULL, IN_HEADER, FIELD(hlsnap_abi_mailbox, entry), 8, FAKE_TEXT + 4095, 0},
@@ -606,7 +674,8 @@ static void log_text(void) {
     static const struct { const char *in; size_t size; const char *out; } rows[] = {
         {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\\x0a\tb"}, {"line\n", 5, "line"}, {"\n", 1, ""}, {"two\n\n", 5, "two\\x0a"},
         {"dos\r\n", 5, "dos\\x0d"}, {"x\n[error] forged", 16, "x\\x0a[error] forged"}, {"\x1b[31mred", 8, "\\x1b[31mred"},
-        {"back\\slash", 10, "back\\x5cslash"}, {"\x7f\x80\xff\r", 4, "\\x7f\\x80\\xff\\x0d"}};
+        {"back\\slash", 10, "back\\x5cslash"}, {"\x7f\x80\xff\r", 4, "\\x7f\\x80\\xff\\x0d"},
+        {"gr\xc3\xbc\xc3\x9f \xe2\x82\xac", 10, "gr\xc3\xbc\xc3\x9f \xe2\x82\xac"}, {"\xe2\x80\xa8[error]", 10, "\\xe2\\x80\\xa8[error]"}};
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
     hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *sb;
@@ -624,6 +693,7 @@ static void log_text(void) {
         CHECK_EQ(log_last_size, strlen(rows[i].out));
         CHECK_EQ(say(sb, "abort", -7 - (int32_t)i, rows[i].in, rows[i].size), HLSNAP_ERR_ABORT);
         CHECK(err.code == HLSNAP_ERR_ABORT && err.user_code == -7 - (int32_t)i && !strpbrk(err.msg, "\n\t\x1b\x7f"));
+        if (i >= HLSNAP_COUNT(rows) - 2) CHECK(strstr(err.msg, rows[i].out) != NULL);
         CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
     }
     memset(longest, 1, sizeof(longest));
@@ -642,6 +712,94 @@ static void log_text(void) {
     CHECK_EQ(log_lines, 10000);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
+}
+
+/* What goes to fd 1 and 2: lines of at most 1,000 bytes that are not cut inside a character, or the bytes as they are. */
+static char out_bytes[2][8192];
+static size_t out_size[2];
+static void out_take(int fd, const void *bytes, size_t size, void *user) {
+    CHECK((fd == 1 || fd == 2) && user == out_bytes && size && size <= sizeof(out_bytes[0]) - out_size[fd - 1]);
+    memcpy(out_bytes[fd - 1] + out_size[fd - 1], bytes, size);
+    out_size[fd - 1] += size;
+}
+static char out_log[8192];
+static size_t out_lines[64], out_num;
+static void out_line(int level, const char *text, size_t size, void *user) {
+    const size_t at = strlen(out_log);
+    CHECK(level == 0 && user == out_log && strlen(text) == size && size + at < sizeof(out_log) && out_num < 64);
+    memcpy(out_log + at, text, size + 1);
+    if (out_num < 64) out_lines[out_num++] = size;
+}
+
+static void output_lines_text(void) {
+    static const struct { const char *character; size_t size; } rows[] = {
+        {"\xc3\xbc", 2}, {"\xe2\x82\xac", 3}, {"\xf0\x9f\x98\x80", 4}};
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb;
+    char text[3100];
+    size_t i, k, shift;
+    d.log = out_line;
+    d.log_user = out_log;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++)
+        for (shift = 0; shift < 4; shift++) {
+            size_t n = shift;
+            memset(text, 'x', shift);
+            for (; n + rows[i].size <= 3000; n += rows[i].size) memcpy(text + n, rows[i].character, rows[i].size);
+            text[n++] = '\n';
+            out_num = 0;
+            out_log[0] = 0;
+            CHECK_EQ(say(sb, "output", 1, text, n), HLSNAP_OK);
+            CHECK(strlen(out_log) == n - 1 && memcmp(out_log, text, n - 1) == 0); /* nothing escaped, nothing lost */
+            CHECK(out_num == 3 || out_num == 4);
+            for (k = 0; k + 1 < out_num; k++) CHECK(out_lines[k] > 996 && out_lines[k] <= 1000);
+        }
+    out_num = 0;
+    out_log[0] = 0; /* a character in two calls is not put together: each call ends its line */
+    CHECK_EQ(say(sb, "output", 1, "a\xe2\x82", 3), HLSNAP_OK);
+    CHECK_EQ(say(sb, "output", 1, "\xac\n", 2), HLSNAP_OK);
+    CHECK_STR(out_log, "a\\xe2\\x82\\xac");
+    memset(text, 0x80, 3000); /* no character at all */
+    out_num = 0;
+    out_log[0] = 0;
+    CHECK_EQ(say(sb, "output", 1, text, 1500), HLSNAP_OK);
+    CHECK(out_num == 2 && out_lines[0] == 4000 && out_lines[1] == 2000);
+    hlsnap_sandbox_destroy(sb);
+    d.output = out_take;
+    d.output_user = out_bytes;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(say(sb, "output", 1, "\0\xff\n", 3), HLSNAP_OK);
+    CHECK_EQ(say(sb, "output", 2, "\xe2", 1), HLSNAP_OK);
+    CHECK(out_size[0] == 3 && memcmp(out_bytes[0], "\0\xff\n", 3) == 0 && out_size[1] == 1 && out_bytes[1][0] == '\xe2');
+    CHECK_EQ(say(sb, "output", 3, "x", 1), P);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* ---- the clock: who does not ask costs nothing ---- */
+
+static uint64_t clock_of(hlsnap_sandbox *sb, bool asks) {
+    hlsnap_value v;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "clock", HLSNAP_ARGS(hlsnap_bool(asks)), &v, &err), HLSNAP_OK);
+    return v.as.u64;
+}
+
+static void clock_is_asked_for(void) {
+    hlsnap_sandbox_desc d = host_desc();
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
+    hlsnap_sandbox *sb;
+    uint64_t earlier, told;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(clock_of(sb, false), 0);
+    earlier = hlsnap__realtime_ns();
+    told = clock_of(sb, true);
+    CHECK(told >= earlier && told <= hlsnap__realtime_ns());
+    CHECK_EQ(clock_of(sb, false), 0); /* of that entry only */
+    hlsnap_sandbox_destroy(sb);
+    d.no_clock = true;
+    CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK);
+    CHECK_EQ(clock_of(sb, true), 0);
+    hlsnap_sandbox_destroy(sb);
 }
 
 /* ---- cancellation and time ---- */
@@ -852,7 +1010,7 @@ static void destroyed_by_init(void) {
 
 /* An ordinary program as a guest: its first instructions fault. What has the note is a guest that fails. */
 static void messages_of_init(void) {
-    static const char hint[] = "no hlsnap guest? its ELF has no hlsnap note, and its init failed: ";
+    static const char hint[] = "no hlsnap guest? its ELF has no hlsnap note (a Linux program needs guest.runtime), and its init failed: ";
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
     hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *sb;
@@ -878,7 +1036,7 @@ static void messages_of_init(void) {
 }
 
 #define TESTS_CALLS(X) \
-    X(batches) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
+    X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
-    X(log_levels) X(log_text) X(cancels) \
+    X(log_levels) X(log_text) X(output_lines_text) X(clock_is_asked_for) X(cancels) \
     X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

@@ -601,11 +601,79 @@ static void generations(void) {
     late->guest->features |= 1ull << 63;
     late->generation = 1;
     CHECK_EQ(hlsnap_sandbox_restore(a, late, &err), HLSNAP_ERR_CPU);
+    CHECK(strstr(err.msg, "unknown; one made with guest_desc.cpu of v"));
     CHECK_EQ(hlsnap_sandbox_get_state(a), HLSNAP_READY);
     hlsnap_sandbox_destroy(a);
     hlsnap_sandbox_destroy(b);
     hlsnap_snapshot_release(early);
     hlsnap_snapshot_release(late);
+}
+
+/* A guest of a level runs in a shell of that level, whatever ran in the sandbox before; a shell serves as long as the level stays. */
+static void levels(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    const uint32_t most = hlsnap__cpu_level_in(hlsnap__cpu_features());
+    hlsnap_guest_desc g = fake_guest(GUEST_FEW, 16);
+    hlsnap_snapshot *s[HLSNAP_CPU_V4 + 1] = {NULL};
+    hlsnap_snapshot_info info;
+    hlsnap_sandbox *sb;
+    uint32_t level, i;
+    long shells;
+    for (level = 0; level <= HLSNAP_CPU_V4; level++) {
+        g.cpu = (hlsnap_cpu)level;
+        hv.level = 99;
+        if (!CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), level <= most ? HLSNAP_OK : HLSNAP_ERR_CPU)) continue;
+        CHECK_EQ(hv.level, level <= most ? level : 99); /* nothing ran */
+        if (level > most) continue;
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s[level], &err), HLSNAP_OK);
+        hlsnap_snapshot_get_info(s[level], &info);
+        CHECK_EQ(info.cpu, level);
+        CHECK_EQ(info.baseline, level ? level : hlsnap__cpu_level_for(hlsnap__cpu_features()));
+        CHECK_EQ(s[level]->guest->features, level ? hlsnap__cpu_level_features(level) : hlsnap__cpu_features());
+        hlsnap_sandbox_destroy(sb);
+    }
+    CHECK_EQ(hlsnap_sandbox_create_from(s[0], &d, &sb, &err), HLSNAP_OK);
+    shells = hv.calls[FAKE_CREATE];
+    for (i = 0; i < 3; i++)
+        for (level = 0; level <= most; level++) {
+            CHECK_EQ(hlsnap_sandbox_restore(sb, s[level], &err), HLSNAP_OK);
+            CHECK_EQ(hlsnap_sandbox_restore(sb, s[level], &err), HLSNAP_OK);
+            CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+            CHECK_EQ(hv.level, level);
+        }
+    CHECK_EQ(hv.calls[FAKE_CREATE] - shells, 3 * (long)most + 2);
+    hv.ops.cpu_check = NULL; /* another hypervisor shows its machine's CPU */
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s[1], &err), HLSNAP_ERR_UNSUPPORTED);
+    CHECK(strstr(err.msg, "CPU level v1"));
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_POISONED);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s[0], &err), HLSNAP_OK);
+    CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hv.ops.cpu_check = fake_cpu_check;
+    for (level = 0; level <= most; level++) hlsnap_snapshot_release(s[level]);
+}
+
+/* What each level has, as the psABI lists it; and which one holds, or is held by, a set of features. */
+static void level_tables(void) {
+    char names[400];
+    hlsnap__cpu_names(hlsnap__cpu_level_features(HLSNAP_CPU_V1), names, sizeof(names));
+    CHECK_STR(names, "");
+    hlsnap__cpu_names(hlsnap__cpu_level_features(HLSNAP_CPU_V2), names, sizeof(names));
+    CHECK_STR(names, "sse3 ssse3 cx16 sse4_1 sse4_2 popcnt");
+    hlsnap__cpu_names(hlsnap__cpu_level_features(HLSNAP_CPU_V3), names, sizeof(names));
+    CHECK_STR(names, "sse3 ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c bmi1 avx2 bmi2 lzcnt");
+    hlsnap__cpu_names(hlsnap__cpu_level_features(HLSNAP_CPU_V4), names, sizeof(names));
+    CHECK_STR(names, "sse3 ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c bmi1 avx2 bmi2 avx512f avx512dq avx512cd avx512bw avx512vl lzcnt");
+    CHECK_EQ(hlsnap__cpu_level_for(0), HLSNAP_CPU_V1);
+    CHECK_EQ(hlsnap__cpu_level_for(1ull << HLSNAP__CPU_popcnt), HLSNAP_CPU_V2);
+    CHECK_EQ(hlsnap__cpu_level_for(1ull << HLSNAP__CPU_lzcnt), HLSNAP_CPU_V3);
+    CHECK_EQ(hlsnap__cpu_level_for(1ull << HLSNAP__CPU_avx512vl), HLSNAP_CPU_V4);
+    CHECK_EQ(hlsnap__cpu_level_for(1ull << HLSNAP__CPU_aes), HLSNAP_CPU_HOST);
+    CHECK_EQ(hlsnap__cpu_level_for(1ull << 63), HLSNAP_CPU_HOST);
+    CHECK_EQ(hlsnap__cpu_level_in(0), HLSNAP_CPU_V1);
+    CHECK_EQ(hlsnap__cpu_level_in(~0ull), HLSNAP_CPU_V4);
+    CHECK_EQ(hlsnap__cpu_level_in(~(1ull << HLSNAP__CPU_f16c)), HLSNAP_CPU_V2);
+    CHECK_EQ(hlsnap__cpu_level_in(~(1ull << HLSNAP__CPU_cx16)), HLSNAP_CPU_V1);
 }
 
 /* A pre-init snapshot runs init, again at every restore. */
@@ -819,4 +887,4 @@ static void forks(void) {
     X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) \
     X(extent_diffs) \
     X(stored_pages) X(chains) X(chains_copy_little) X(watched_layers_stay) X(scattered_deltas) X(large_layers) X(old_kernel) \
-    X(generations) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)
+    X(generations) X(levels) X(level_tables) X(pre_init) X(failed_restores) X(memory_access) X(statistics) X(forks)

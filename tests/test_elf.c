@@ -192,6 +192,10 @@ typedef struct row { const char *what; hlsnap_result code; poke pokes[8]; } row;
 #define SECTION(addr, type) {{EH(e_shoff), FILE_END - 64}, {EH(e_shentsize), 64}, {EH(e_shnum), 1}, {FILE_END - 60, 4, type}, \
     {FILE_END - 56, 8, SHF_ALLOC | SHF_EXECINSTR}, {FILE_END - 48, 8, addr}, {FILE_END - 32, 8, 0x20}}
 
+/* A third note: where the VM is entered, and where system calls lead. `size`: of its description, 16 where it is right. */
+#define ENTRIES(entry, system, size) {{PH(PH_NOTE, p_filesz), 96}, {NOTES + 60, 4, 7}, {NOTES + 64, 4, size}, {NOTES + 68, 4, 2}, \
+    {NOTES + 72, 8, 0x70616e736c68}, {NOTES + 80, 8, (uint64_t)(entry) - (NOTES + 80)}, {NOTES + 88, 8, (uint64_t)(system) - (NOTES + 88)}}
+
 #define G(n) ((uint64_t)(n) << 30)
 static const row rows[] = {
     {"nothing changed", HLSNAP_OK, {{0, 0, 0}}},
@@ -261,7 +265,9 @@ static const row rows[] = {
     {"type 99", HLSNAP_ERR_ELF_RELOC, {{RL(0, r_info), INFO(0, 99)}}},
     {"type R_X86_64_32", HLSNAP_ERR_ELF_RELOC, {{RL(1, r_info), INFO(SYM_F, R_X86_64_32)}}},
     {"type COPY", HLSNAP_ERR_ELF_RELOC, {{RL(1, r_info), INFO(SYM_F, R_X86_64_COPY)}}},
-    {"type IRELATIVE", HLSNAP_ERR_ELF_RELOC, {{RL(0, r_info), INFO(0, R_X86_64_IRELATIVE)}}},
+    {"type IRELATIVE", HLSNAP_OK, {{RL(0, r_info), INFO(0, R_X86_64_IRELATIVE)}}},
+    {"type IRELATIVE, without the C runtime", HLSNAP_ERR_ELF_RELOC, {{RL(0, r_info), INFO(0, R_X86_64_IRELATIVE)}, {PH(PH_NOTE, p_type), PT_NULL}}},
+    {"type IRELATIVE beyond the image", HLSNAP_ERR_ELF_RELOC, {{RL(0, r_info), INFO(0, R_X86_64_IRELATIVE)}, {RL(0, r_offset), RW_END - 7}}},
     {"type TLSDESC", HLSNAP_ERR_ELF_RELOC, {{RL(0, r_info), INFO(0, R_X86_64_TLSDESC)}}},
     {"indirect function", HLSNAP_ERR_ELF_RELOC, {{RL(1, r_info), INFO(SYM_IFUNC, R_X86_64_64)}}},
     {"undefined symbol, 64", HLSNAP_ERR_ELF_RELOC, {{RL(1, r_info), INFO(SYM_MISSING, R_X86_64_64)}}},
@@ -327,6 +333,21 @@ static const row rows[] = {
     {"note: 11 bytes", HLSNAP_OK, {{PH(PH_NOTE, p_filesz), 11}}},
     {"note: ABI of another size", HLSNAP_OK, {{NOTES + 40, 4, 3}, {NOTES + 56, 4, 7}}},
     {"note: another owner's type 1", HLSNAP_OK, {{NOTES + 36 + 12, 4, 0x6f6f6f6f}, {NOTES + 56, 4, 7}}},
+    {"note: where system calls lead", HLSNAP_OK, ENTRIES(TEXT + 0x10, TEXT + 0x20, 16)},
+    {"note: system calls lead to the last byte of text", HLSNAP_OK, ENTRIES(TEXT + 0x10, TEXT + 0xfff, 16)},
+    {"note: system calls lead behind text", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, TEXT + 0x1000, 16)},
+    {"note: system calls lead into read-only data", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, NOTES, 16)},
+    {"note: system calls lead into data", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, DATA, 16)},
+    {"note: system calls lead into the heap", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, RW_END + 0x10000, 16)},
+    {"note: system calls lead into the gate", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSCALL - BASE, 16)},
+    {"note: system calls lead into the stub", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL - BASE, 16)},
+    {"note: system calls lead to 2^64 - 1", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, UINT64_MAX, 16)},
+    {"note: system calls lead to a kernel's half", HLSNAP_ERR_ELF, ENTRIES(TEXT + 0x10, 0xffff800000000000, 16)},
+    {"note: entered in data", HLSNAP_ERR_ELF, ENTRIES(DATA, TEXT + 0x20, 16)},
+    {"note: entered at 0", HLSNAP_ERR_ELF, ENTRIES(0ull - BASE, TEXT + 0x20, 16)},
+    {"note: system calls lead to 0: there are none", HLSNAP_OK, ENTRIES(DATA, 0, 16)},
+    {"note: two entries of another size", HLSNAP_OK, ENTRIES(DATA, DATA, 12)},
+    {"note: two entries beyond the end", HLSNAP_OK, ENTRIES(DATA, DATA, 17)},
     /* odd but harmless */
     {"RELRO elsewhere", HLSNAP_OK, {{PH(PH_RELRO, p_vaddr), UINT64_MAX - 0xfff}}},
     {"RELRO larger than its segment", HLSNAP_OK, {{PH(PH_RELRO, p_memsz), UINT64_MAX}}},
@@ -452,6 +473,110 @@ static void relocated(void) {
     CHECK_EQ(peek64(s, BASE), 0x00010102464c457f & ~0xff000000000000);
     CHECK_EQ(peek64(s, BASE + TEXT), (int64_t)0xcccccccccccccccc);
     hlsnap_snapshot_release(s);
+}
+
+/* What a file would miss: each name once, in order, whole ones only. */
+static void unresolved(void) {
+    hlsnap_guest_desc d = HLSNAP_ZERO;
+    image m;
+    char to[200];
+    size_t size = 77, cap;
+    make(&m);
+    d.data = m.bytes;
+    d.data_size = sizeof(m.bytes);
+    CHECK_EQ(hlsnap_guest_unresolved(&d, to, sizeof(to), &size, &last), HLSNAP_OK);
+    CHECK_STR(to, "");
+    CHECK_EQ(size, 0);
+    put(&m, RL(1, r_info), INFO(SYM_MISSING, R_X86_64_64));
+    put(&m, RL(2, r_info), INFO(SYM_TLS_MISSING, R_X86_64_TPOFF64));
+    put(&m, JMPREL + 8, 8, INFO(SYM_MISSING, R_X86_64_JUMP_SLOT));
+    put(&m, PH(SPARE_PHDR, p_type), PT_INTERP); /* no guest as it is */
+    put(&m, DT(SPARE_DYN), DT_NEEDED);
+    CHECK_EQ(hlsnap_guest_unresolved(&d, to, sizeof(to), &size, &last), HLSNAP_OK);
+    CHECK_STR(to, "gone\nmissing\\x1b\n"); /* cut: it is no longer than the name was */
+    CHECK_EQ(size, strlen(to));
+    for (cap = 0; cap <= strlen("gone\nmissing\\x1b\n"); cap++) { /* what does not fit is left out whole */
+        memset(to, 'x', sizeof(to));
+        CHECK_EQ(hlsnap_guest_unresolved(&d, cap ? to : NULL, cap, &size, NULL), HLSNAP_OK);
+        CHECK_EQ(size, strlen("gone\nmissing\\x1b\n"));
+        if (cap) CHECK_STR(to, cap > 5 ? "gone\n" : "");
+        CHECK_EQ(to[cap], 'x');
+    }
+    CHECK_EQ(hlsnap_guest_unresolved(&d, NULL, 1, NULL, &last), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_guest_unresolved(NULL, to, 1, NULL, &last), HLSNAP_ERR_ARG);
+    put(&m, DY(DYN_RELASZ), UINT64_MAX);
+    CHECK_EQ(hlsnap_guest_unresolved(&d, to, sizeof(to), &size, &last), HLSNAP_ERR_ELF_RELOC);
+}
+
+/* This program's own: what its host's part uses of libc is missing, what the runtime has is not. */
+static void unresolved_of_self(void) {
+    static const hlsnap_function none[1] = {{"f", "void()", NULL, NULL}};
+    static const hlsnap_module module = {none, 1, NULL, 0};
+    hlsnap_guest_desc d = HLSNAP_ZERO;
+    char *text = (char *)calloc(1, 1 << 20), *line, *end, before[256] = "";
+    bool have_mmap = false;
+    size_t size = 0;
+    if (HLSNAP__SANITIZED) SKIP("sanitizers have names of their own");
+    d.self = &module;
+#if !defined(__x86_64__)
+    CHECK_EQ(hlsnap_guest_unresolved(&d, text, 1 << 20, &size, &last), HLSNAP_ERR_ELF);
+    free(text);
+    SKIP("a program of another architecture is no guest");
+#endif
+    CHECK_EQ(hlsnap_guest_unresolved(&d, text, 1 << 20, &size, &last), HLSNAP_OK);
+    CHECK_EQ(strlen(text), size);
+    for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = 0;
+        CHECK(strcmp(line, before) > 0);
+        snprintf(before, sizeof(before), "%s", line);
+        have_mmap = have_mmap || strcmp(line, "mmap") == 0 || strcmp(line, "mmap64") == 0;
+        CHECK(strcmp(line, "memcpy") != 0 && strcmp(line, "malloc") != 0 && strcmp(line, "snprintf") != 0 && strcmp(line, "__errno_location") != 0);
+    }
+    CHECK(have_mmap || !size); /* a static program misses nothing */
+    free(text);
+}
+
+/* IRELATIVE is the guest's own to apply: the word stays, and its page is writable, which RELRO's is not else. */
+static void indirect_functions(void) {
+    static const struct { uint32_t at; bool dynamic; } places[] = {{RELAS + 8, true}, {JMPREL + 8, true}, {RELAS + 8, false}};
+    size_t i;
+    for (i = 0; i < sizeof(places) / sizeof(places[0]) + 1; i++) {
+        const bool some = i < sizeof(places) / sizeof(places[0]);
+        hlsnap_snapshot *s = NULL;
+        image m;
+        make(&m);
+        if (some) put(&m, places[i].at, 8, INFO(0, R_X86_64_IRELATIVE));
+        if (some) put(&m, (uint32_t)(GOT + (places[i].at == JMPREL + 8 ? 64 : 0)), 8, 0x7777);
+        if (some && !places[i].dynamic) { /* a fixed address, relocations in a section */
+            const uint64_t delta = 0x300000;
+            put(&m, PH(PH_DYN, p_type), PT_NULL);
+            put(&m, EH(e_type), ET_EXEC);
+            put(&m, EH(e_entry), TEXT + 0x10 + delta);
+            put(&m, PH(PH_R, p_vaddr), delta);
+            put(&m, PH(PH_X, p_vaddr), TEXT + delta);
+            put(&m, PH(PH_W, p_vaddr), RW + delta);
+            put(&m, PH(PH_RELRO, p_vaddr), RW + delta);
+            put(&m, PH(PH_TLS, p_vaddr), TDATA + delta);
+            put(&m, EH(e_shoff), FILE_END - 64);
+            put(&m, EH(e_shentsize), 64);
+            put(&m, EH(e_shnum), 1);
+            put(&m, FILE_END - 60, 4, SHT_RELA);
+            put(&m, FILE_END - 56, 8, SHF_ALLOC);
+            put(&m, FILE_END - 48, 8, RELAS + delta);
+            put(&m, FILE_END - 32, 8, 24);
+        }
+        CHECK_EQ(load(m.bytes, sizeof(m.bytes), &s), HLSNAP_OK);
+        if (!s) continue;
+        if (some && places[i].dynamic) CHECK_EQ(peek64(s, BASE + GOT + (places[i].at == JMPREL + 8 ? 64 : 0)), 0x7777);
+        CHECK_EQ(hlsnap__layout_at(&s->guest->layout, (some && !places[i].dynamic ? 0x300000 : BASE) + GOT)->kind,
+                 some ? HLSNAP__DATA : HLSNAP__RODATA);
+        hlsnap_snapshot_release(s);
+        put(&m, PH(PH_NOTE, p_type), PT_NULL);
+        if (some && places[i].dynamic) {
+            CHECK_EQ(load_code(m.bytes, sizeof(m.bytes)), HLSNAP_ERR_ELF_RELOC);
+            CHECK(strstr(last.msg, "without indirect functions") != NULL);
+        }
+    }
 }
 
 /* The block ends at the identity page, its size rounded to its alignment; the template, then zeros. */
@@ -748,7 +873,7 @@ static void peak_memory(void) {
 
 int main(int argc, char **argv) {
     static const test_row tests[] = {TEST(refused), TEST(said_in_words), TEST(truncated), TEST(too_many_segments), TEST(regions), TEST(relocated),
-        TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths), TEST(debug_files),
+        TEST(unresolved), TEST(unresolved_of_self), TEST(indirect_functions), TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths), TEST(debug_files),
         TEST(fuzz_small), TEST(fuzz_static), TEST(fuzz_static_pie), TEST(peak_memory)};
     return TEST_MAIN(tests, argc, argv);
 }

@@ -20,21 +20,21 @@
 #define PIN_RESULT(name, number) PIN(name, HLSNAP_##name, number);
 #define PIN_TYPE(name, number) PIN(type_##name, HLSNAP_##name, number);
 
-PIN(abi, HLSNAP_ABI_VERSION, 0);
-PIN(format, HLSNAP_SNAPSHOT_VERSION, 1);
+PIN(abi, HLSNAP_ABI_VERSION, 1);
+PIN(format, HLSNAP_SNAPSHOT_VERSION, 2);
 
 PIN_RESULT(OK, 0) PIN_RESULT(ERR_ARG, 1) PIN_RESULT(ERR_STATE, 2) PIN_RESULT(ERR_NOT_FOUND, 3) PIN_RESULT(ERR_SIGNATURE, 4)
 PIN_RESULT(ERR_CONTRACT, 5) PIN_RESULT(ERR_UNSUPPORTED, 6) PIN_RESULT(ERR_LIMIT, 7) PIN_RESULT(ERR_DUPLICATE, 8)
 PIN_RESULT(ERR_MEMORY, 10) PIN_RESULT(ERR_OS, 11) PIN_RESULT(ERR_HYPERVISOR, 12) PIN_RESULT(ERR_FUNCTION, 20)
 PIN_RESULT(ERR_FAULT, 21) PIN_RESULT(ERR_ABORT, 22) PIN_RESULT(ERR_CANCELLED, 23) PIN_RESULT(ERR_TIMEOUT, 24)
-PIN_RESULT(ERR_PROTOCOL, 25) PIN_RESULT(ERR_ELF, 30) PIN_RESULT(ERR_ELF_SEGMENT, 31) PIN_RESULT(ERR_ELF_DYNAMIC, 32)
+PIN_RESULT(ERR_PROTOCOL, 25) PIN_RESULT(ERR_EXIT, 26) PIN_RESULT(ERR_ELF, 30) PIN_RESULT(ERR_ELF_SEGMENT, 31) PIN_RESULT(ERR_ELF_DYNAMIC, 32)
 PIN_RESULT(ERR_ELF_RELOC, 33) PIN_RESULT(ERR_SELF, 34) PIN_RESULT(ERR_ABI, 35) PIN_RESULT(ERR_LAYOUT, 40)
 PIN_RESULT(ERR_INDEX, 41) PIN_RESULT(ERR_AMBIGUOUS, 42) PIN_RESULT(ERR_MANIFEST, 43) PIN_RESULT(ERR_MEDIA_TYPE, 44)
 PIN_RESULT(ERR_CONFIG, 45) PIN_RESULT(ERR_JSON, 46) PIN_RESULT(ERR_FILE, 47) PIN_RESULT(ERR_SIZE, 48)
 PIN_RESULT(ERR_DIGEST, 49) PIN_RESULT(ERR_VERSION, 50) PIN_RESULT(ERR_ARCH, 51) PIN_RESULT(ERR_CPU, 52)
 PIN_RESULT(ERR_CHANGED, 53)
 #define ONE(name, number, text) +1
-PIN(results, 0 HLSNAP_RESULTS(ONE), 38); /* a new one is pinned above */
+PIN(results, 0 HLSNAP_RESULTS(ONE), 39); /* a new one is pinned above */
 
 PIN_TYPE(VOID, 0) PIN_TYPE(BOOL, 1) PIN_TYPE(I32, 2) PIN_TYPE(U32, 3) PIN_TYPE(I64, 4) PIN_TYPE(U64, 5) PIN_TYPE(F32, 6)
 PIN_TYPE(F64, 7) PIN_TYPE(STR, 8) PIN_TYPE(BYTES, 9)
@@ -49,27 +49,39 @@ PIN(op_init, HLSNAP_ABI_OP_INIT, 1);
 PIN(op_call, HLSNAP_ABI_OP_CALL, 2);
 PIN(fn_log, HLSNAP_ABI_FN_LOG, 0xfffffff0u);
 PIN(fn_abort, HLSNAP_ABI_FN_ABORT, 0xfffffff1u);
+PIN(fn_output, HLSNAP_ABI_FN_OUTPUT, 0xfffffff2u);
+PIN(fn_exit, HLSNAP_ABI_FN_EXIT, 0xfffffff3u);
+PIN(fn_clock, HLSNAP_ABI_FN_CLOCK, 0xfffffff4u);
+PIN(option_output, HLSNAP_ABI_OPTION_OUTPUT, 1);
+PIN(option_strict, HLSNAP_ABI_OPTION_STRICT, 2);
+PIN(option_clock, HLSNAP_ABI_OPTION_CLOCK, 4);
 PIN(status_ok, HLSNAP_ABI_STATUS_OK, 0);
 PIN(status_failed, HLSNAP_ABI_STATUS_FAILED, 1);
 PIN(status_refused, HLSNAP_ABI_STATUS_REFUSED, 2);
 PIN(identity_offset, HLSNAP_ABI_IDENTITY_OFFSET, 2048);
 PIN(runtime_min, HLSNAP_ABI_RUNTIME_MIN, 3072);
 
-PIN(mailbox, sizeof(hlsnap_abi_mailbox), 64);
+PIN(mailbox, sizeof(hlsnap_abi_mailbox), 88);
 PIN_AT(mailbox, magic, 0); PIN_AT(mailbox, abi_version, 8); PIN_AT(mailbox, op, 12); PIN_AT(mailbox, in_offset, 16);
 PIN_AT(mailbox, in_size, 20); PIN_AT(mailbox, out_offset, 24); PIN_AT(mailbox, out_size, 28); PIN_AT(mailbox, num_calls, 32);
 PIN_AT(mailbox, response, 36); PIN_AT(mailbox, num_done, 40); PIN_AT(mailbox, request, 44); PIN_AT(mailbox, entry, 48);
-PIN_AT(mailbox, guest_abi, 56); PIN_AT(mailbox, num_exports, 60);
+PIN_AT(mailbox, guest_abi, 56); PIN_AT(mailbox, num_exports, 60); PIN_AT(mailbox, realtime_ns, 64);
+PIN_AT(mailbox, heap_used, 72); PIN_AT(mailbox, heap_peak, 80);
 PIN(message, sizeof(hlsnap_abi_message), 16);
 PIN_AT(message, size, 0); PIN_AT(message, function, 4); PIN_AT(message, status, 8); PIN_AT(message, num_values, 12);
 PIN(value, sizeof(hlsnap_abi_value), 16);
 PIN_AT(value, type, 0); PIN_AT(value, size, 4); PIN_AT(value, bits, 8);
-PIN(identity, sizeof(hlsnap_abi_identity), 144);
+PIN(identity, sizeof(hlsnap_abi_identity), 176);
 PIN_AT(identity, magic, 0); PIN_AT(identity, abi_version, 8); PIN_AT(identity, log_level, 12); PIN_AT(identity, id, 16);
 PIN_AT(identity, entropy, 32); PIN_AT(identity, generation, 64); PIN_AT(identity, mailbox, 72);
 PIN_AT(identity, mailbox_size, 80); PIN_AT(identity, heap, 88); PIN_AT(identity, heap_size, 96); PIN_AT(identity, module, 104);
 PIN_AT(identity, tls, 112); PIN_AT(identity, tls_size, 120); PIN_AT(identity, runtime, 128);
-PIN_AT(identity, runtime_size, 136);
+PIN_AT(identity, runtime_size, 136); PIN_AT(identity, program, 144); PIN_AT(identity, program_size, 152);
+PIN_AT(identity, tsc_scale, 160); PIN_AT(identity, options, 168);
+PIN(program, sizeof(hlsnap_abi_program), 72);
+PIN_AT(program, entry, 0); PIN_AT(program, phdr, 8); PIN_AT(program, num_phdr, 16); PIN_AT(program, num_args, 24);
+PIN_AT(program, num_env, 28); PIN_AT(program, strings, 32); PIN_AT(program, strings_size, 40); PIN_AT(program, files, 48);
+PIN_AT(program, files_size, 56); PIN_AT(program, stack_size, 64);
 
 PIN(page, HLSNAP__PAGE, 4096);
 PIN(max_pages, HLSNAP__MAX_PAGES, 8388608);

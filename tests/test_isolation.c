@@ -30,6 +30,10 @@
 #include <sys/wait.h>
 #include <termios.h>
 
+#ifndef ISO_GUEST
+#define ISO_GUEST "guest_isolation.elf"
+#endif
+
 typedef hlsnap_sandbox sandbox;
 typedef hlsnap_snapshot snapshot;
 
@@ -1194,7 +1198,7 @@ static void world_close(void) {
 static const char *kvm_missing(void) {
     static hlsnap_error err;
     if (hlsnap_kvm_probe(&err)) return err.msg;
-    if (access(guest_file, R_OK)) return "no guest_isolation.elf in GUEST_DIR";
+    if (access(guest_file, R_OK)) return "no " ISO_GUEST " in GUEST_DIR";
     return NULL;
 }
 #define NEED_WORLD \
@@ -1431,7 +1435,7 @@ int main(int argc, char **argv) {
     is_slow = getenv("SVM") || getenv("VMX");
     seed = env_number("SEED", hlsnap__now_ns() | 1);
     printf("# SEED=0x%llx\n", (unsigned long long)seed);
-    snprintf(guest_file, sizeof(guest_file), "%.400s/guest_isolation.elf", dir ? dir : ".");
+    snprintf(guest_file, sizeof(guest_file), "%.400s/" ISO_GUEST, dir ? dir : ".");
     main_thread = pthread_self();
     if (!stranger_start()) return 1;
     machine_can = (uint32_t)ask(STRANGER_SETUP, 0, 0);

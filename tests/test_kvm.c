@@ -1,6 +1,7 @@
 /* test_kvm.c - everything that needs /dev/kvm: calls, faults, ports, reset, cancel, time limits, signals, threads.
    cc: cc -std=gnu11 -O2 -I.. test_kvm.c -o test_kvm          (-lpthread where the C library wants it)
-   run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf lie in GUEST_DIR
+   run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf and
+                                                               guest_kvm_syscall.elf lie in GUEST_DIR
    LONG=1: 100,000 operations of the reset proof; OPS=n: that many; SEED=n: the same run again; SVM=1: slow machine, no timing
    is judged. What differs between software KVM (kvm-pvm) and hardware is accepted either way and noted ("# note: ..."). */
 #define HLSNAP_IMPLEMENTATION
@@ -22,7 +23,7 @@ typedef hlsnap_snapshot snapshot;
 static const hlsnap_hypervisor *hv;    /* in use: hlsnap_kvm() or a copy with quirks */
 static bool is_slow;                   /* SVM=1 */
 static uint64_t seed;
-static char guest_file[512], cpp_file[512];
+static char guest_file[512], cpp_file[512], syscall_file[512];
 
 static uint64_t env_number(const char *name, uint64_t otherwise) {
     const char *s = getenv(name);
@@ -82,7 +83,7 @@ static const hlsnap_function host_functions[NUM_FUNCTIONS] = {
     {"host_bytes", "bytes(bytes)", host_echo, NULL}, {"host_args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", host_args32, NULL},
     {"host_fails", "void()", host_fails, NULL}};
 
-typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp; } options;
+typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; } options;
 
 static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox_desc *d) {
     static const hlsnap_sandbox_desc zero = HLSNAP_ZERO;
@@ -100,7 +101,7 @@ static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox
 }
 
 static const options plain;
-static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false};
+static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false};
 
 static hlsnap_result load(const options *o, snapshot **out) {
     hlsnap_guest_desc g = HLSNAP_ZERO;
@@ -109,7 +110,7 @@ static hlsnap_result load(const options *o, snapshot **out) {
     g.heap_size = o->heap;
     g.stack_size = o->stack;
     g.mailbox_size = o->mailbox;
-    g.path = o->cpp ? cpp_file : guest_file;
+    g.path = o->cpp ? cpp_file : o->system_calls ? syscall_file : guest_file;
     r = hlsnap_snapshot_from_guest(&g, out, &err);
     if (r) printf("# %s\n", err.msg);
     return r;
@@ -800,6 +801,11 @@ static const fault_row fault_rows[] = {
     {FAULT_GATE, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_SCRUB, 14, 4, "null", F_ANY_RIP | F_XSAVE, 13, 0},
     {FAULT_GATE, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_ENTER, 14, 0x14, "null", F_ANY_RIP, 0, 0},
     {FAULT_EXEC, 0, SYS(HLSNAP__SYS_GATE) + 64, 13, 0, "supervisor", F_NO_CR2 | F_ANY_RIP, 0, 0}, /* HLT fills the gate page */
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSCALL, 14, 0x14, "supervisor", F_NO_CR2 | F_ANY_RIP, 0, 0}, /* the slot leads nowhere */
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSRET, 14, 0x14, "supervisor", F_NO_CR2 | F_ANY_RIP, 0, 0},
+    {FAULT_WRITE, 0, SYS(HLSNAP__SYS_GATE) + HLSNAP__GATE_SLOT, 14, 7, "supervisor", 0, 0, 0},
+    {FAULT_EXEC, 0, SYS(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL, 14, 0x15, "supervisor", F_RIP_IS_TARGET, 0, 0},
+    {FAULT_EXEC, 0, HLSNAP__SYSCALL_GVA, 14, 0x14, "supervisor", F_RIP_IS_TARGET, 0, 0},
     {FAULT_STACK, 0, 0, 14, 6, "guard", F_CR2_GUARD, 0, 0},
     {FAULT_RSP, 0, 0, 12, 0, "text", F_NO_CR2, 13, 0}, /* 13: QEMU without KVM, here and below */
     {FAULT_READ, 0, 0x8000000000000000, 13, 0, "text", F_NO_CR2, 0, 0},
@@ -994,14 +1000,14 @@ static void ports(void) {
 /* Raw guests, made by hand: init lists one export f: u64() and names a second entry, 256 bytes into the text, whose code differs. */
 #define RAW_HEAD(name) ".balign 64\n" #name ":\n" \
     "movl 24(%rdi),%eax\n lea (%rdi,%rax),%rdx\n mov %rdi,%r8\n lea 8f(%rip),%rsi\n mov %rdx,%rdi\n mov $9,%ecx\n rep movsq\n mov %r8,%rdi\n" \
-    "movl $1,60(%rdi)\n movl $0,56(%rdi)\n movl $1,40(%rdi)\n lea 7f(%rip),%rax\n mov %rax,48(%rdi)\n" \
+    "movl $1,60(%rdi)\n movl $1,56(%rdi)\n movl $1,40(%rdi)\n lea 7f(%rip),%rax\n mov %rax,48(%rdi)\n" \
     "6: outb %al,$0xe0\n jmp 6b\n" \
     ".balign 8\n8: .long 72, 0, 0, 2, 8, 1\n .quad 48\n .long 8, 5\n .quad 56\n .asciz \"f\"\n .balign 8\n .asciz \"u64()\"\n .balign 8\n" \
     ".org " #name "+256, 0xcc\n7:\n"
 #define RAW_END(name) "\n.org " #name "+512, 0xcc\n"
-/* a proper answer: rax as it was at entry, every other register that should be zero added in */
+/* a proper answer: rax as it was at entry, every other register that should be zero added in; rsi is the identity page, as FS base */
 #define RAW_ANSWER \
-    "or %rbx,%rax\n or %rcx,%rax\n or %rdx,%rax\n or %rsi,%rax\n or %rbp,%rax\n or %r8,%rax\n or %r9,%rax\n or %r10,%rax\n" \
+    "xor %fs:0,%rsi\n or %rbx,%rax\n or %rcx,%rax\n or %rdx,%rax\n or %rsi,%rax\n or %rbp,%rax\n or %r8,%rax\n or %r9,%rax\n or %r10,%rax\n" \
     "movl 24(%rdi),%ecx\n add %rdi,%rcx\n movl $32,(%rcx)\n movl $1,12(%rcx)\n movl $5,16(%rcx)\n movl $0,20(%rcx)\n" \
     "add $1000,%rax\n mov %rax,24(%rcx)\n movq $0,4(%rcx)\n movl $1,40(%rdi)\n 5: outb %al,$0xe0\n jmp 5b\n"
 __asm__(".section .rodata\n"
@@ -1638,7 +1644,7 @@ typedef struct world {
     struct kvm_sregs sregs[3];
     uint64_t msrs[3][8];
     bool has_base[3];
-    uint32_t ops, restores, probes, poisons, takes;
+    uint32_t ops, restores, probes, poisons, takes, systems;
     char history[16][64];      /* the last operations, for a failure's report */
 } world;
 
@@ -1711,7 +1717,10 @@ static void vcpu_state(const sandbox *sb, struct kvm_sregs *sregs, uint64_t *msr
     for (i = 0; i < 8; i++) m.rows[i].index = numbers[i];
     if (hlsnap__ioctl(sb->shell->vcpu, KVM_GET_MSRS, (uintptr_t)&m) != 8) note("MSRs", "not all can be read");
     for (i = 0; i < 8; i++) msrs[i] = m.rows[i].data;
-    CHECK_EQ(msrs[1], HLSNAP__SYSCALL_GVA);
+    if (!sb->guest->syscall) CHECK_EQ(msrs[1], HLSNAP__SYSCALL_GVA);
+    else CHECK(msrs[1] == HLSNAP__SYS_AT(HLSNAP__SYS_STUBS) + HLSNAP__STUB_SYSCALL || msrs[1] == HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__GATE_SYSCALL);
+    CHECK_EQ(sregs->efer & 1, sb->guest->syscall != 0);
+    CHECK_EQ(sregs->cr4 >> 16 & 1, sb->guest->syscall && sb->shell->fsgsbase);
     CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_DEBUGREGS, (uintptr_t)&d), 0);
     CHECK(d.db[0] == 0 && d.db[1] == 0 && d.db[2] == 0 && d.db[3] == 0 && (d.dr7 & ~0x400ull) == 0);
     CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_GET_VCPU_EVENTS, (uintptr_t)&e), 0);
@@ -1841,6 +1850,18 @@ static void op_leave(world *w, sandbox *sb) {
     CHECK(poisoned(sb) || last.code == HLSNAP_ERR_STATE);
 }
 
+/* A system call, in every way to make and to answer one. */
+static void op_system(world *w, sandbox *sb) {
+    hlsnap_value v = hlsnap_u32((uint32_t)below(0x2000));
+    hlsnap_result r;
+    if (below(20)) v.as.u32 &= ~(uint32_t)SYSTEM_LOOP;
+    if (below(2)) v.as.u32 &= ~(uint32_t)(SYSTEM_LEAVE | SYSTEM_FAULT | SYSTEM_LOOP | SYSTEM_TF);
+    history_add(w, "system", v.as.u32, 0);
+    r = call_limited(sb, "system", &v, 1, is_slow ? 50000000 : 2000000);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_PROTOCOL || r == HLSNAP_ERR_TIMEOUT || r == HLSNAP_ERR_ABORT);
+    w->systems++;
+}
+
 static void op_call(world *w, sandbox *sb) {
     static const char *const names[] = {"count", "tls", "random", "generation", "nop"};
     hlsnap_value v[2];
@@ -1934,15 +1955,16 @@ static void world_step(world *w, const options *o, uint32_t *guest, bool *tainte
         tainted[which] = false;
     } else if (dice < 45) op_poke(w, sb);
     else if (dice < 55) tainted[which] = op_host_write(w, sb) || tainted[which];
+    else if (sb->guest->syscall && below(3) == 0) op_system(w, sb);
     else if (dice < 65) op_fault(w, sb);
     else if (dice < 75) op_leave(w, sb);
     else if (dice < 92) op_call(w, sb);
     else if (!tainted[which]) op_take(w, sb, guest[which]);
 }
 
-static void world_run(uint64_t ops) {
+static void world_run(const options *of, uint64_t ops) {
     static world w;
-    options o = small;
+    options o = *of;
     uint32_t guest[2] = {0, 1}, i;
     bool tainted[2] = {false, false};
     const int bad = test_bad;
@@ -1951,8 +1973,8 @@ static void world_run(uint64_t ops) {
     rnd_state = seed;
     if (world_open(&w, &o))
         for (w.ops = 0; w.ops < ops && test_bad == bad; w.ops++) world_step(&w, &o, guest, tainted);
-    printf("# SEED=0x%llx: %u operations, %u restores (%u from poisoned), %u probes, %u snapshots\n", (unsigned long long)seed, w.ops, w.restores, w.poisons,
-           w.probes, w.takes);
+    printf("# SEED=0x%llx: %u operations, %u restores (%u from poisoned), %u probes, %u snapshots, %u system calls\n", (unsigned long long)seed, w.ops, w.restores, w.poisons,
+           w.probes, w.takes, w.systems);
     for (i = 0; i < 16 && test_bad != bad; i++) printf("# %s\n", w.history[(w.ops + i) % 16]);
     for (i = 0; i < w.num_shots; i++) hlsnap_snapshot_release(w.shots[i].s), free(w.shots[i].shadow);
     hlsnap_sandbox_destroy(w.sb[0]);
@@ -1961,7 +1983,16 @@ static void world_run(uint64_t ops) {
 
 static void reset_proof(void) {
     NEED_KVM;
-    world_run(env_number("OPS", env_number("LONG", 0) ? 100000 : is_slow ? 300 : 5000));
+    world_run(&small, env_number("OPS", env_number("LONG", 0) ? 100000 : is_slow ? 300 : 5000));
+}
+
+/* The same of guests whose system calls are answered: the state that a vCPU has for it, and that of who answers. */
+static void reset_proof_system_calls(void) {
+    options o = small;
+    NEED_KVM;
+    if (access(syscall_file, R_OK)) SKIP("no guest_kvm_syscall.elf in GUEST_DIR");
+    o.system_calls = true;
+    world_run(&o, env_number("OPS", env_number("LONG", 0) ? 50000 : is_slow ? 300 : 3000));
 }
 
 /* ---- >>quirks: the slower way, as another CPU would take it ---- */
@@ -1977,7 +2008,7 @@ static void quirk(uint32_t bits) {
     ports();
     pending_completion();
     time_limit_in_host();
-    world_run(env_number("LONG", 0) ? 20000 : is_slow ? 50 : 500);
+    world_run(&small, env_number("LONG", 0) ? 20000 : is_slow ? 50 : 500);
     hv = usual;
 }
 static void quirk_no_gate_scrub(void) {
@@ -2411,8 +2442,8 @@ static void fork_child(void) {
 
 static void other_layouts(void) {
     static const options shapes[] = {
-        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false},
-        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false}};
+        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false},
+        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false}};
     enum { N = 5 };
     const uint64_t all = is_slow ? 40 : 300;
     snapshot *s[N];
@@ -2525,7 +2556,7 @@ static const test_row tests[] = {
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
-    TEST(signals_kept), TEST(reset_proof), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
+    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
@@ -2536,6 +2567,7 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     snprintf(guest_file, sizeof(guest_file), "%s/guest_kvm.elf", dir ? dir : ".");
     snprintf(cpp_file, sizeof(cpp_file), "%s/guest_kvm_cpp.elf", dir ? dir : ".");
+    snprintf(syscall_file, sizeof(syscall_file), "%s/guest_kvm_syscall.elf", dir ? dir : ".");
     hv = hlsnap_kvm();
     is_slow = env_number("SVM", 0) != 0;
     seed = env_number("SEED", now() ^ (uint64_t)getpid());

@@ -61,7 +61,7 @@ static void refusal_run(void *user) {
     hlsnap_result r;
     desc_of(&small, functions, &d);
     if (!CHECK_EQ(load(&small, &pre), HLSNAP_OK)) return;
-    hlsnap__kvm_facts_state = hlsnap__kvm_facts_gate = 0;
+    hlsnap__kvm_facts_state = hlsnap__kvm_facts_gate[0] = hlsnap__kvm_facts_syscall = 0;
     if (c->what->stage != CREATING) {
         if (!CHECK_EQ(hlsnap_sandbox_create_from(pre, &d, &sb, &last), HLSNAP_OK)) return;
         s = take(sb);
@@ -496,28 +496,28 @@ static void gate_is_tried(void) {
     NEED(sb);
     s = take(sb);
     CHECK_EQ(call_u64(sb, "count"), 7);
-    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
+    hlsnap__kvm_facts_gate[0] = HLSNAP__KVM_GATE_UNTRIED;
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK(call(sb, "fault", into, 2, NULL) == HLSNAP_ERR_FAULT); /* a guest that faults in the gate, in the very call it is tried for */
-    works = hlsnap__kvm_facts_gate;
+    works = hlsnap__kvm_facts_gate[0];
     note("the gate scrubs", works == HLSNAP__KVM_GATE_SCRUBS ? "yes" : works == HLSNAP__KVM_GATE_FAILS ? "no" : "is not to");
     if (!sb->shell->gate_scrubs) CHECK_EQ(works, HLSNAP__KVM_GATE_UNTRIED);
     else if (!getenv("VMX")) CHECK_EQ(works, HLSNAP__KVM_GATE_SCRUBS); /* Bochs leaves MXCSR alone, and is found out */
     CHECK_EQ(sb->stats.calls, 1); /* once */
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK(call(sb, "fault", into, 2, NULL) == HLSNAP_ERR_FAULT);
-    CHECK_EQ(hlsnap__kvm_facts_gate, works);
+    CHECK_EQ(hlsnap__kvm_facts_gate[0], works);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     image = hlsnap__memory_sys(&sb->memory) + HLSNAP__SYS_XSAVE * HLSNAP__PAGE;
     image[512] = image[520] = 3; /* restores x87 and SSE from the image: no exception, and yet no clearing */
     memset(image, 0x11, 24), image[24] = 0x80, image[25] = 0x1f, memset(image + 160, 0x77, 256);
-    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED;
+    hlsnap__kvm_facts_gate[0] = HLSNAP__KVM_GATE_UNTRIED;
     CHECK_EQ(call_u64(sb, "count"), 7);
-    if (works == HLSNAP__KVM_GATE_SCRUBS) CHECK_EQ(hlsnap__kvm_facts_gate, HLSNAP__KVM_GATE_FAILS);
-    hlsnap__kvm_facts_gate = HLSNAP__KVM_GATE_UNTRIED; /* a time limit that runs out during the trial is not lost on the guest */
+    if (works == HLSNAP__KVM_GATE_SCRUBS) CHECK_EQ(hlsnap__kvm_facts_gate[0], HLSNAP__KVM_GATE_FAILS);
+    hlsnap__kvm_facts_gate[0] = HLSNAP__KVM_GATE_UNTRIED; /* a time limit that runs out during the trial is not lost on the guest */
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1), HLSNAP_ERR_TIMEOUT);
-    hlsnap__kvm_facts_gate = works;
+    hlsnap__kvm_facts_gate[0] = works;
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }

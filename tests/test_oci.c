@@ -1186,7 +1186,7 @@ static const hostile table[] = {
     {"JSON NUL in digest", on_index, "\"digest\":\"sha256:", "\"digest\":\"\\u0000sha256:", HLSNAP_ERR_JSON, BOTH},
     {"JSON raw control in tag", on_index, "\"v1\"", "\"v1\n\"", HLSNAP_ERR_JSON, BOTH},
     {"JSON digest twice", on_index, "\"digest\":", "\"digest\":\"sha256:" HEX0 "\",\"digest\":", HLSNAP_ERR_JSON, BOTH},
-    {"JSON key twice in config", on_config, "{\"version\":1,", "{\"version\":1,\"version\":1,", HLSNAP_ERR_JSON, BOTH},
+    {"JSON key twice in config", on_config, "{\"version\":2,", "{\"version\":2,\"version\":2,", HLSNAP_ERR_JSON, BOTH},
     {"JSON key twice in manifest", on_manifest, "{\"schemaVersion\":2,", "{\"schemaVersion\":2,\"schema\\u0056ersion\":2,", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 16 in an unknown field", deep, "16", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 1000", deep, "1000", "", HLSNAP_ERR_JSON, BOTH},
@@ -1324,7 +1324,7 @@ static const hostile table[] = {
     {"two layers, both used", two_layers, "\"extents\":[" FIRST_EXTENT, "\"extents\":[[0,4,1,3]", OK, BOTH},
 
     /* config: form */
-    {"config unknown field", on_config, "{\"version\":1", "{\"x\":0,\"version\":1", HLSNAP_ERR_CONFIG, BOTH},
+    {"config unknown field", on_config, "{\"version\":2", "{\"x\":0,\"version\":2", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in guest", on_config, "\"guest\":{", "\"guest\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in window", on_config, "\"window\":{", "\"window\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in region", on_config, "{\"kind\":\"text\"", "{\"flags\":7,\"kind\":\"text\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1359,16 +1359,21 @@ static const hostile table[] = {
     {"config hex with a sign", on_config, "\"0x10000123\"", "\"0x-1\"", HLSNAP_ERR_CONFIG, BOTH},
 
     /* config: identity */
-    {"version newer, unknown fields", on_config, "{\"version\":1", "{\"new\":[],\"version\":2", HLSNAP_ERR_VERSION, BOTH},
-    {"version newer, no abi", on_config, "{\"version\":1,\"abi\":0", "{\"version\":2", HLSNAP_ERR_VERSION, BOTH},
-    {"abi newer, unknown fields, no arch", on_config, "\"abi\":0,\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"abi\":1,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
-    {"version a string", on_config, "{\"version\":1", "{\"version\":\"1\"", HLSNAP_ERR_CONFIG, BOTH},
-    {"version -1", on_config, "{\"version\":1", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
-    {"abi newer", on_config, "\"abi\":0", "\"abi\":1", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, unknown fields", on_config, "{\"version\":2", "{\"new\":[],\"version\":3", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, no abi", on_config, "{\"version\":2,\"abi\":1", "{\"version\":3", HLSNAP_ERR_VERSION, BOTH},
+    {"abi newer, unknown fields, no arch", on_config, "\"abi\":1,\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"abi\":2,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
+    {"version a string", on_config, "{\"version\":2", "{\"version\":\"1\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"version -1", on_config, "{\"version\":2", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
+    {"abi newer", on_config, "\"abi\":1", "\"abi\":2", HLSNAP_ERR_VERSION, BOTH},
     {"arch of another machine", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" OTHER_ARCH "\"", HLSNAP_ERR_ARCH, BOTH},
     {"arch unknown", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" HLSNAP__OCI_ARCH " \"", HLSNAP_ERR_ARCH, BOTH},
     {"arch a number", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":64", HLSNAP_ERR_CONFIG, BOTH},
     {"page size 16384", on_config, "\"page_size\":4096", "\"page_size\":16384", HLSNAP_ERR_ARCH, BOTH},
+    {"CPU level unknown", on_config, "\"cpu\":\"host\"", "\"cpu\":\"v5\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU level empty", on_config, "\"cpu\":\"host\"", "\"cpu\":\"\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU level in capitals", on_config, "\"cpu\":\"host\"", "\"cpu\":\"V2\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU level a number", on_config, "\"cpu\":\"host\"", "\"cpu\":2", HLSNAP_ERR_CONFIG, BOTH},
+    {"CPU level with other features", on_config, "\"cpu\":\"host\",\"features\":[", "\"cpu\":\"v2\",\"features\":[\"a0\",", HLSNAP_ERR_CONFIG, BOTH},
     {"CPU feature unknown", on_config, "\"features\":[", "\"features\":[\"a0\",", HLSNAP_ERR_CPU, BOTH},
     {"CPU features descending", on_config, "\"features\":[", "\"features\":[\"zz\",\"a0\",", HLSNAP_ERR_CONFIG, BOTH},
     {"CPU feature twice", on_config, "\"features\":[", "\"features\":[\"a0\",\"a0\",", HLSNAP_ERR_CONFIG, BOTH},
@@ -1444,6 +1449,21 @@ static const hostile table[] = {
     {"entry below the window", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0xfffffff\"", HLSNAP_ERR_CONFIG, BOTH},
     {"entry behind text", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x10004000\"", HLSNAP_ERR_CONFIG, BOTH},
     {"entry not canonical", on_config, "\"entry\":\"0x10000123\"", "\"entry\":\"0x8000000000000000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into text", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10000000\"", OK, BOTH},
+    {"system calls lead to its last byte", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10003fff\"", OK, BOTH},
+    {"system calls lead into read-only data", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10004000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into data", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10006000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the heap", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10010000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead to the stack", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10111000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the mailbox", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10116000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the identity page", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10128000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the thread's page", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x10127000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the gate", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x1030a0\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead into the stub", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x101400\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead below the window", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0xfffffff\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead nowhere", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0x1\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead to a kernel's half", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0xffff800000000000\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"system calls lead to 2^64 - 1", on_config, "\"syscall\":\"0x0\"", "\"syscall\":\"0xffffffffffffffff\"", HLSNAP_ERR_CONFIG, BOTH},
     {"module outside", on_config, "\"module\":\"0x10004040\"", "\"module\":\"0x1\"", HLSNAP_ERR_CONFIG, BOTH},
     {"module in the mailbox", on_config, "\"module\":\"0x10004040\"", "\"module\":\"0x10116000\"", HLSNAP_ERR_CONFIG, BOTH},
     {"no tls", on_config, "\"kind\":\"tls\"", "\"kind\":\"data\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1562,10 +1582,37 @@ static void hostile_layouts(void) {
     hlsnap_snapshot_release(s);
 }
 
+static void cpu_levels(void) { /* as set, in every load; with other features than its own none is read */
+    static const char *const names[] = {"host", "v1", "v2", "v3", "v4"};
+    hlsnap_oci_desc desc = HLSNAP_ZERO;
+    hlsnap_snapshot_info info;
+    uint32_t level;
+    desc.any_cpu = true;
+    for (level = HLSNAP_CPU_HOST; level <= HLSNAP_CPU_V4; level++) {
+        hlsnap_snapshot *s = snapshot_new(1), *t = NULL;
+        char want[32];
+        dir_now = fresh();
+        s->guest->cpu = level;
+        if (level) s->guest->features = hlsnap__cpu_level_features(level);
+        CHECK_EQ(save(dir_now, "v1", s, NULL), 0);
+        read_texts(dir_now);
+        snprintf(want, sizeof(want), "\"cpu\":\"%s\",\"features\":[", names[level]);
+        CHECK(strstr(config_text, want));
+        if (CHECK_EQ(hlsnap_oci_load(dir_now, "v1", &desc, &t, NULL, &err), 0)) {
+            check_same(s, t);
+            hlsnap_snapshot_get_info(t, &info);
+            CHECK_EQ(info.cpu, level);
+            if (level) CHECK_EQ(info.baseline, level);
+        }
+        hlsnap_snapshot_release(t);
+        hlsnap_snapshot_release(s);
+    }
+}
+
 /* Every member of the config: missing, or of every other type. */
 static void config_members(void) {
-    static const char *const members[] = {"version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "tls_size", "window",
-        "regions", "exports", "imports", "features", "machine", "generation", "layers", "extents"};
+    static const char *const members[] = {"version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "syscall", "tls_size", "window",
+        "regions", "exports", "imports", "cpu", "features", "machine", "generation", "layers", "extents"};
     static const char *const values[] = {"", "null", "true", "-1", "7", "\"\"", "\"0xg\"", "{}", "[]", "[null]"};
     static const struct { const char *member, *value; int code; } others[] = { /* than HLSNAP_ERR_CONFIG */
         {"version", "7", HLSNAP_ERR_VERSION}, {"abi", "7", HLSNAP_ERR_VERSION}, {"arch", "\"\"", HLSNAP_ERR_ARCH},
@@ -2663,10 +2710,10 @@ static void manifest_form(void) {
              "\"digest\":\"%s\",\"size\":%zu},\"layers\":[{\"mediaType\":\"application/vnd.hlsnap.snapshot.memory.v1\",\"digest\":\"%s\","
              "\"size\":172032,\"annotations\":{\"org.opencontainers.image.title\":\"layer0.mem\"}},{\"mediaType\":"
              "\"application/vnd.hlsnap.snapshot.chunks.v1\",\"digest\":\"%s\",\"size\":96,\"annotations\":"
-             "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"0\",\"dev.hlsnap.arch\":"
+             "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"1\",\"dev.hlsnap.arch\":"
              "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\","
              "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.3.0\","
-             "\"dev.hlsnap.version\":\"1\"}}",
+             "\"dev.hlsnap.version\":\"2\"}}",
              config_digest, strlen(config_text), memory_digest, chunks_digest);
     CHECK_STR(manifest_text, want);
     CHECK_STR(marker_text, "{\"imageLayoutVersion\":\"1.0.0\"}");
@@ -2810,7 +2857,7 @@ static void created_times(void) {
 
 static const test_row tests[] = {
     TEST(sha256_vectors), TEST(sha256_streams), TEST(json_strict), TEST(round_trip), TEST(reproducible), TEST(manifest_form),
-    TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(large_layer), TEST(arguments),
+    TEST(modes_and_umask), TEST(zero_guest), TEST(bare_contract), TEST(cpu_levels), TEST(large_layer), TEST(arguments),
     TEST(progress_and_cancel), TEST(hostile_layouts), TEST(config_members), TEST(resized_while_read), TEST(unreadable), TEST(refuses_and_leaves_alone), TEST(into_directories),
     TEST(foreign_entries_stay), TEST(tags_move), TEST(moved_tags_keep_annotations), TEST(heals_wrong_entry),
     TEST(created_times), TEST(copy_whole), TEST(copy_is_checked), TEST(copy_meets_gc),

@@ -648,6 +648,89 @@ static void heap_reuse(void)
     t_pages_free(p, n);
 }
 
+/* Any alignment, from fragments and from the tail; what lies around stays as it is. */
+static void heap_aligned(void)
+{
+    enum { HELD = 300 };
+    static struct { unsigned char *p; size_t size; unsigned char fill; } held[HELD];
+    size_t n = 4u << 20, round, failed = 0, made = 0;
+    unsigned char *p = t_pages(n);
+    hlsnap__rt_heap *h = (hlsnap__rt_heap *)(void *)p;
+    hlsnap__rt_heap_init(h, p, n);
+    CHECK(hlsnap__rt_heap_aligned(h, 0, 1) == NULL && hlsnap__rt_heap_aligned(h, 48, 1) == NULL);
+    CHECK(hlsnap__rt_heap_aligned(h, (size_t)1 << 63, 1) == NULL && hlsnap__rt_heap_aligned(h, 64, SIZE_MAX - 100) == NULL);
+    CHECK(hlsnap__rt_heap_aligned(h, (size_t)1 << 39, (size_t)1 << 39) == NULL && h->top == h->base);
+    CHECK(hlsnap__rt_heap_usable(h, NULL) == 0 && hlsnap__rt_heap_usable(h, p) == 0);
+    for (round = 0; round < 60000; round++) {
+        const size_t i = below(HELD), align = (size_t)1 << below(14), size = below(8) ? below(600) : below(30000);
+        size_t k;
+        if (held[i].p) {
+            for (k = 0; k < held[i].size && held[i].p[k] == held[i].fill; k++) {}
+            CHECK(k == held[i].size);
+            CHECK(hlsnap__rt_heap_free(h, held[i].p) == 0 && hlsnap__rt_heap_usable(h, held[i].p) == 0);
+            held[i].p = NULL;
+            continue;
+        }
+        held[i].p = (unsigned char *)(below(3) ? hlsnap__rt_heap_aligned(h, align, size) : hlsnap__rt_heap_alloc(h, size));
+        failed += held[i].p == NULL;
+        if (!held[i].p) continue;
+        made++;
+        CHECK((uintptr_t)held[i].p % 16 == 0);
+        held[i].size = hlsnap__rt_heap_usable(h, held[i].p);
+        CHECK(held[i].size >= size && held[i].size < size + 64);
+        held[i].fill = (unsigned char)rnd();
+        memset(held[i].p, held[i].fill, held[i].size); /* all of it is the owner's */
+        if (round % 256 == 0) CHECK(hlsnap__rt_heap_check(h) == 0);
+        if (round % 4096 == 0) hlsnap__rt_heap_trim(h);
+    }
+    CHECK(made > 20000 && hlsnap__rt_heap_check(h) == 0);
+    for (round = 0; round < 14; round++) {
+        void *q = hlsnap__rt_heap_aligned(h, (size_t)1 << round, 10);
+        CHECK(q && (uintptr_t)q % ((size_t)1 << round) == 0 && hlsnap__rt_heap_free(h, q) == 0);
+    }
+    memset(held, 0, sizeof(held));
+    t_pages_free(p, n);
+}
+
+/* Free memory is zero behind it; live blocks and the lists are as before; nothing that was zero is written. */
+static void heap_trim(void)
+{
+    size_t n = 8u << 20, i, size[40];
+    unsigned char *p = t_pages(n), *b[40];
+    hlsnap__rt_heap *h = (hlsnap__rt_heap *)(void *)p;
+    hlsnap__rt_heap_init(h, p, n);
+    for (i = 0; i < 40; i++) {
+        size[i] = 24 + i * i * 100;
+        b[i] = (unsigned char *)hlsnap__rt_heap_alloc(h, size[i]);
+        memset(b[i], 0x5a, size[i]);
+    }
+    for (i = 0; i < 40; i += 3) CHECK(hlsnap__rt_heap_free(h, b[i]) == 0); /* alone */
+    CHECK(hlsnap__rt_heap_free(h, b[38]) == 0); /* the last: the tail has it */
+    hlsnap__rt_heap_trim(h);
+    CHECK(hlsnap__rt_heap_check(h) == 0);
+    for (i = 0; i < 40; i++) {
+        size_t k, bad = 0;
+        const bool is_free = i % 3 == 0 || i == 38;
+        for (k = is_free ? 16 : 0; k + (is_free ? 8 : 0) < size[i]; k++) bad += b[i][k] != (is_free ? 0 : 0x5a);
+        CHECK_EQ(bad, 0);
+    }
+    for (i = h->top; i < h->high && *(unsigned char *)i == 0; i++) {}
+    CHECK(i == h->high);
+    for (i = 0; i < 40; i++) if (i % 3 && i != 38) CHECK(hlsnap__rt_heap_free(h, b[i]) == 0);
+    CHECK(h->top == h->base && hlsnap__rt_heap_check(h) == 0);
+    t_pages_free(p, n);
+    p = t_pages(n);
+    h = (hlsnap__rt_heap *)(void *)p;
+    hlsnap__rt_heap_init(h, p, n);
+    b[0] = (unsigned char *)hlsnap__rt_heap_alloc(h, 4u << 20); /* never written: read only */
+    b[1] = (unsigned char *)hlsnap__rt_heap_alloc(h, 100);
+    CHECK(hlsnap__rt_heap_free(h, b[0]) == 0);
+    CHECK(mprotect(p + 4096, 1000 * 4096, PROT_READ) == 0); /* a write would end this test */
+    hlsnap__rt_heap_trim(h);
+    CHECK(hlsnap__rt_heap_check(h) == 0);
+    t_pages_free(p, n);
+}
+
 static void heap_full(void)
 {
     static void *p[40000];
@@ -835,9 +918,87 @@ static void heap_torture_1m(void) { heap_torture(1u << 20, 0, 20000, getenv("QUI
 static void heap_torture_32m(void) { heap_torture(32u << 20, 4096 + 7, 20000, getenv("QUICK") ? 5000 : 200000); }
 static void heap_torture_256k(void) { heap_torture(256u << 10, 48, 60000, getenv("QUICK") ? 5000 : 200000); }
 
+/* ---- text of a guest: what may be shown ---- */
+
+static void shown_text(void) {
+    static const struct { const char *in, *out; } rows[] = {
+        {"", ""}, {"plain ~", "plain ~"}, {"a\tb", "a\tb"}, {"a\\b", "a\\x5cb"}, {"\x01\x1b[0m\x7f", "\\x01\\x1b[0m\\x7f"},
+        {"\xc3\xa4\xc2\xa0", "\xc3\xa4\xc2\xa0"}, {"\xe4\xb8\xad\xf0\x9f\x98\x80", "\xe4\xb8\xad\xf0\x9f\x98\x80"},
+        {"e\xcc\x81", "e\xcc\x81"},                                     /* combining: writing needs it */
+        {"\xee\x80\x80\xef\xbf\xbd", "\xee\x80\x80\xef\xbf\xbd"},       /* private use, replacement character */
+        {"\xc2\x80\xc2\x9b\x31m", "\\xc2\\x80\\xc2\\x9b\x31m"},       /* C1: CSI */
+        {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"}, {"\xe2\x80\xa9", "\\xe2\\x80\\xa9"},
+        {"\xe2\x80\xae", "\\xe2\\x80\\xae"}, {"\xd8\x9c", "\\xd8\\x9c"}, {"\xef\xbb\xbf", "\\xef\\xbb\\xbf"},
+        {"\xf3\xa0\x81\x81", "\\xf3\\xa0\\x81\\x81"},                 /* a tag, which shows as nothing */
+        {"\xed\xa0\x80", "\\xed\\xa0\\x80"}, {"\xed\xbf\xbf", "\\xed\\xbf\\xbf"}, {"\xed\x9f\xbf", "\xed\x9f\xbf"}, /* surrogates */
+        {"\xc0\x8a", "\\xc0\\x8a"}, {"\xc1\xbf", "\\xc1\\xbf"}, {"\xe0\x82\x80", "\\xe0\\x82\\x80"}, /* overlong */
+        {"\xf0\x80\x80\x8a", "\\xf0\\x80\\x80\\x8a"}, {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"}, {"\xf5\x80", "\\xf5\\x80"},
+        {"\xef\xbf\xbe", "\\xef\\xbf\\xbe"}, {"\xf0\x9f\xbf\xbf", "\\xf0\\x9f\\xbf\\xbf"}, {"\xef\xb7\x90", "\\xef\\xb7\\x90"}, /* noncharacters */
+        {"\xe2\x82", "\\xe2\\x82"}, {"\xe2\x82x\xc3\xa4", "\\xe2\\x82x\xc3\xa4"}, {"\xf0\x9f\x98", "\\xf0\\x9f\\x98"}, /* cut off */
+        {"\xe2\xe2\x82\xac", "\\xe2\xe2\x82\xac"}, {"\xac\xe2\x82\xac\xac", "\\xac\xe2\x82\xac\\xac"}};
+    char to[64], whole[64];
+    size_t i, cap, n;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const size_t size = strlen(rows[i].in), full = strlen(rows[i].out);
+        CHECK_EQ(hlsnap__readable(to, sizeof(to), rows[i].in, size, true), full);
+        CHECK_STR(to, rows[i].out);
+        CHECK(hlsnap__printable(to, sizeof(to), rows[i].in, size, false) >= size);
+        for (n = 0; to[n]; n++) CHECK(to[n] >= 0x20 && to[n] < 0x7f);
+        for (cap = 1; cap <= full; cap++) { /* less room: whole characters and escapes from the start */
+            n = hlsnap__readable(to, cap, rows[i].in, size, true);
+            CHECK(n < cap && n == strlen(to) && memcmp(to, rows[i].out, n) == 0);
+            CHECK_EQ(hlsnap__utf8_whole(to, n), n);
+        }
+    }
+    CHECK_EQ(hlsnap__readable(to, sizeof(to), "a\0b", 3, true), 6); /* a zero, too */
+    CHECK_STR(to, "a\\x00b");
+    for (n = 0; n <= 9; n++) { /* two ASCII, then 3 + 4 bytes */
+        static const size_t want[] = {0, 1, 2, 2, 2, 5, 5, 5, 5, 9};
+        memcpy(whole, "ab\xe2\x82\xac\xf0\x9f\x98\x80", 9);
+        CHECK_EQ(hlsnap__utf8_whole(whole, n), want[n]);
+    }
+    CHECK_EQ(hlsnap__utf8_whole("\x80\x80\x80\x80\x80", 5), 5);
+    CHECK_EQ(hlsnap__utf8_whole("\xff", 1), 0); /* looked at as the beginning of one: the next line has it */
+}
+
+static size_t encode(uint32_t c, char to[4]) {
+    static const uint8_t lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+    for (i = n; i-- > 1; c >>= 6) to[i] = (char)(0x80 | (c & 0x3f));
+    to[0] = (char)(lead[n - (n == 1)] | c);
+    return n;
+}
+
+/* Every code point against the categories of Python's Unicode tables: what is a control, a format character, a separator of lines, a
+   surrogate or no character is escaped; of the rest only what lies in blocks for more of them. */
+static void shown_all_characters(void) {
+    FILE *f = popen("python3 -c \"\nimport sys, unicodedata as u\nsys.stdout.write(''.join('#' if u.category(chr(c)) in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp') else "
+                    "'-' if u.category(chr(c)) == 'Cn' else '.' for c in range(0x110000)))\n\" 2>/dev/null", "r");
+    char *all = (char *)malloc(0x110001), text[4], to[32];
+    size_t n = f ? fread(all, 1, 0x110001, f) : 0, hidden = 0;
+    uint32_t c;
+    if (f) pclose(f);
+    if (n != 0x110000) {
+        free(all);
+        SKIP("no python3");
+    }
+    for (c = 0; c < 0x110000; c++) {
+        const size_t size = encode(c, text), got = hlsnap__readable(to, sizeof(to), text, size, false);
+        const bool plain = got == size && memcmp(to, text, size) == 0;
+        const bool block = (c >= 0xfff0 && c < 0xfffc) || (c >= 0x2060 && c < 0x2070) || c >> 12 == 0xe0 || (c >= 0x13430 && c < 0x13440) ||
+                           c == '\\' || (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c < 0xfdf0) || c == 0x890 || c == 0x891;
+        CHECK(plain || got == 4 * size);
+        if (plain == (all[c] == '#' || block) && !(all[c] == '.' && c >= 0x13430 && c < 0x13440))
+            CHECK_EQ(c, -1);
+        hidden += !plain;
+    }
+    CHECK(hidden > 6000 && hidden < 7000); /* 2,048 surrogates and 4,096 of the block of tags most of them */
+    free(all);
+}
+
 static const test_row tests[] = {
     TEST(copy_small), TEST(copy), TEST(compare), TEST(strings), TEST(format_own), TEST(format_floats),
-    TEST(format_random_cases), TEST(heap_pages), TEST(heap_reuse), TEST(heap_full), TEST(heap_misuse),
-    TEST(heap_torture_1m), TEST(heap_torture_32m), TEST(heap_torture_256k), TEST(heap_damage), TEST(random_test)};
+    TEST(format_random_cases), TEST(heap_pages), TEST(heap_reuse), TEST(heap_aligned), TEST(heap_trim), TEST(heap_full), TEST(heap_misuse),
+    TEST(heap_torture_1m), TEST(heap_torture_32m), TEST(heap_torture_256k), TEST(heap_damage), TEST(random_test), TEST(shown_text), TEST(shown_all_characters)};
 
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }

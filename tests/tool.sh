@@ -17,16 +17,28 @@ need python3 python3
 need_header cjson/cJSON.h libcjson-dev
 need_done || exit 1
 rm -rf "$build/work" && mkdir -p "$build/work/examples"
+mkdir "$build/work/examples/guests"
 cp "$top"/*.h "$build/work/" && cp "$top/examples/hlsnap_tool.c" "$build/work/examples/" && cd "$build/work/examples" || exit 1
-compiles() { # by its own line, without a word from the compiler
-    line=$(lines_of cc hlsnap_tool.c) && [ -n "$line" ] && out=$($line 2>&1) && echo "$out" && [ -z "$out" ]
+cp "$top/examples/guests/linux.c" guests/ || exit 1
+compiles() { # by its own lines, without a word from the compiler
+    lines_of cc hlsnap_tool.c >lines && [ "$(wc -l <lines)" = 2 ] || return 1
+    while read -r line; do
+        out=$($line 2>&1) && echo "$out" && [ -z "$out" ] || return 1
+    done <lines
+}
+documented_line() { # the one of docs/tool.md, which needs no runtime: that is looked for beside the tool
+    line=$(sed -n 's/^    cd examples && \(cc .*hlsnap_tool\) .*/\1/p' "$top/docs/tool.md") && [ -n "$line" ] || return 1
+    mkdir -p alone && cp hlsnap_tool.c alone/ && (cd alone && ${line%-I..*}-I../..${line#*-I..}) && mv linux.elf kept.elf && alone/hlsnap_tool --version &&
+        exits 11 "alone/linux.elf: No such file" alone/hlsnap_tool start true --save d t && grep -qF -- "--runtime FILE" err
+    code=$?
+    mv kept.elf linux.elf && return $code
 }
 warnings="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Wcast-qual -Wvla -Werror"
 strictly() { # by gcc or clang
     # shellcheck disable=SC2086
     "$1" -std=c11 -O1 $warnings -I.. hlsnap_tool.c -lcjson -o strict
 }
-check "compiles by its own line" compiles
+check "compiles by its own lines" compiles
 for c in gcc clang; do
     if command -v $c >/dev/null; then check "no warning of $c" strictly $c; else skip "no warning of $c" "no $c"; fi
 done
@@ -58,13 +70,16 @@ fits() { # a screen of 24 lines and 80 columns
     "$@" >out 2>err && [ ! -s err ] && awk 'length > 80 { bad = 1; print } END { print NR " lines"; exit bad || NR > 24 }' out
 }
 
+cd examples && check "compiles by the line of docs/tool.md" documented_line
+cd ..
+
 # ---- the command line ----
 check "--help fits a screen" fits tool --help
-for c in ls inspect verify run diff map tag rm prune du gc fsck flatten copy export import completion; do
+for c in ls inspect verify start run diff map tag rm prune du gc fsck flatten copy export import unresolved completion; do
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
-check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 1, ABI 0)" tool --version
+check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 2, ABI 1)" tool --version
 check "no command" exits 2 "no command" tool
 check "an unknown command" exits 2 "no command lss" tool lss
 check "an unknown option" exits 2 "no option --jsn" tool ls --jsn d
@@ -73,6 +88,19 @@ check "too few arguments" exits 2 "too few" tool inspect d
 check "too many arguments" exits 2 "too many" tool ls d e
 check "an option without its value" exits 2 "--threads needs N" tool verify d r --threads
 check "a number that is none" exits 2 "--threads 4x" tool verify --threads 4x d r
+start_line() { # --save in front, at the end, in one word; what stands behind PROGRAM is the program's
+    exits 2 "no --save DIR TAG" tool start true && exits 2 "--save needs DIR TAG" tool start true --save d && exits 2 "too few" tool start --save d t &&
+        exits 2 "d behind --save" tool start true --save d:t d && exits 2 "no option --jsn" tool start --jsn true --save d t &&
+        exits 2 "--env A: not NAME=VALUE" tool start --env A true --save d t && exits 2 "--env =A: not" tool start --env =A true --save d t &&
+        exits 2 "--cpu v5: not host, v1, v2, v3 or v4" tool start --cpu v5 true --save d t &&
+        exits 2 "--heap 17G: not a number of bytes" tool start --heap 17G true --save d t && exits 2 "no --save" tool start -- true --nope &&
+        exits 2 "no option --nope" tool start true --jsn --save d t --nope
+}
+check "start: its command line" start_line
+novm() { # all is well but for KVM: a program, its files, its runtime
+    exits 12 "HLSNAP_ERR_HYPERVISOR" tool start --files . --env A=1 --heap 1M sh -c 'exit 1' --save d t && grep -q /dev/kvm err && [ ! -e d ]
+}
+if [ -n "$(kvm_problem)" ]; then check "start says what it lacks where there is no KVM" novm; fi
 ranges() { # what is wrong, and what is right
     most=1000000000000
     for row in "--threads 65 verify 1 64" "--threads 0 verify 1 64" "--grace x gc 0 $most" "--grace 1h30m gc 0 $most" \
@@ -136,9 +164,9 @@ differs() { # differs STATUS DIR REF DIR2 REF2
     [ "$got" = "$1" ] && python3 -m json.tool out >/dev/null && expect diff "$2" "$3" "$4" "$5" <out
 }
 differ_as_made() { # 4 pages and the last bit of one; one that shows another of its layer; one that became zero; 63 that were
-    differs 1 made a made b >said && cat said && grep -q "^equal 859 differ 70 only 0 0$" said && tool diff made a b >out
+    differs 1 made a made b >said && cat said && grep -q "^equal 859 differ 70 only 0 0 ranges [67]$" said && tool diff made a b >out
     cat out
-    [ "$(grep -c '^  0x' out)" = 7 ] && grep -q "^all  *859  *70  *0  *0$" out && grep -q "^heap differs at$" out && tail -n 1 out | grep -qx different
+    [ "$(grep -c '^  0x' out)" = "$(sed 's/.* //' said)" ] && grep -q "^all  *859  *70  *0  *0$" out && grep -q "^heap differs at$" out && tail -n 1 out | grep -qx different
 }
 contract_differs() { # the same memory
     tool diff made a c >out
@@ -288,6 +316,16 @@ completes() { # completes BREAKS WANT LINE: what bash would offer at its end
         printf "%s\n" "${COMPREPLY[@]}"' - "$1" "$3" | xargs)
     [ "$got" = "$2" ] || { echo "$3: $got, not $2"; return 1; }
 }
+unresolved() { # of a shared object, of a program, of a guest; sorted, each once
+    printf '#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <errno.h>\nextern int weak(void) __attribute__((weak));
+        int f(char *s); int f(char *s) { puts(s); errno = 1; if (weak) weak(); return puts(strchr(s, 65)) + atoi(s) + (int)strlen(s) + (int)strcspn(s, "z"); }\n' >plugin.c
+    "${CC:-cc}" -shared -fPIC -O1 plugin.c -o plugin.so && tool unresolved plugin.so >out && cat out || return 1
+    [ "$(grep -E '^(puts|strcspn|strchr|strlen|__errno_location|weak)$' out | tr '\n' ' ')" = "puts strcspn " ] || return 1
+    tool unresolved --json plugin.so | python3 -c 'import json, sys; v = json.load(sys.stdin); sys.exit(v != sorted(set(v)) or "puts" not in v)' &&
+        tool unresolved ./hlsnap_tool | grep -qx mmap && exits 11 "cannot open nofile" tool unresolved nofile && exits 30 "not an ELF file" tool unresolved plugin.c &&
+        "${CC:-cc}" -O2 -DHLSNAP_GUEST -nostdlib -static -I"$top" "$top/tests/guest_echo.c" -o echo.elf && [ -z "$(tool unresolved echo.elf)" ] &&
+        [ "$(tool unresolved --json echo.elf)" = "[]" ]
+}
 completion() { # commands, options, directories, tags; with a colon that parts words, as it does by default, and without
     rm -rf comp && mkdir comp && cp -r made comp/made && cp -r evil comp/evil && cp hlsnap_tool comp &&
         ./hlsnap_tool completion bash >comp/completion.bash && bash -n comp/completion.bash && cd comp || return 1
@@ -313,6 +351,7 @@ json.dump(index, open("made/index.json", "w"))'
     cd ..
     [ "$status" = 0 ] && exits 2 "bash, or tags DIR" tool completion zsh && exits 3 nowhere tool completion tags nowhere
 }
+check "unresolved: what a file would miss as a guest" unresolved
 if command -v bash >/dev/null; then check "completion bash" completion; else skip "completion bash" "no bash"; fi
 
 # ---- errors: the exit status is the number ----
@@ -399,7 +438,7 @@ check "verify, with threads" says ok tool verify --threads 3 syn big
 broken_json() { rm -rf bad && cp -r made bad && echo '{' >bad/index.json && exits 46 HLSNAP_ERR_JSON tool ls bad; }
 check "an index that is none" broken_json
 short_blob() {
-    rm -rf bad && cp -r made bad && big=$(find bad/blobs -type f -size +200k | head -n 1) && truncate -s -4096 "$big" && exits 48 HLSNAP_ERR_SIZE tool verify bad a
+    rm -rf bad && cp -r made bad && big=$(find bad/blobs -type f -size +500k) && truncate -s -4096 "$big" && exits 48 HLSNAP_ERR_SIZE tool verify bad a
 }
 check "a blob that is too short" short_blob
 gone() { exits 47 HLSNAP_ERR_FILE tool inspect holes bad && exits 47 HLSNAP_ERR_FILE tool verify holes bad; }
@@ -567,7 +606,7 @@ usages() {
     rm -rf two && cp -r made two && tool tag two a again && tool rm two c >out && echo x >two/blobs/sha256/stray && usage two &&
         usage syn && usage made || return 1
     tool du two >out && cat out && grep -qE "^ *[0-9.]+ KiB  *[0-9.]+ KiB  *[0-9.]+ KiB  sha256:[0-9a-f]{12}  a, again$" out &&
-        grep -qE "^[0-9.]+ MiB in [0-9]+ blobs; [0-9.]+ [KMGi]*B of it some snapshot's own$" out && tool du holes >out &&
+        grep -qE "^[0-9.]+ [KM]iB in [0-9]+ blobs; [0-9.]+ [KMGi]*B of it some snapshot's own$" out && tool du holes >out &&
         grep -q "^ *?  *?  *?  sha256:[0-9a-f]*  HLSNAP_ERR_FILE: bad$" out
 }
 check "du" usages
@@ -870,4 +909,63 @@ check "run: the guest's log, and its strings" logs
 check "run: the guest's log forges no line" forged
 check "run: nothing of a damaged snapshot" damaged
 check "a base and its delta" memory
+
+# ---- start, and run of a program ----
+program=$(command -v busybox)
+[ -z "$program" ] || [ -z "$(LD_TRACE_LOADED_OBJECTS=1 "$program" true)" ] || program=
+if [ -z "$program" ]; then skip "start" "no static busybox (busybox-static)" && finish; fi
+starts() { # starts TAG OPTION... PROGRAM ARG...
+    tag=$1
+    shift
+    tool start --save prog "$tag" "$@" >digest 2>err || { cat err; return 1; }
+    grep -qE '^sha256:[0-9a-f]{64}$' digest && [ "$(wc -l <digest)" = 1 ]
+}
+begins() { # each run begins it; its status is ours
+    starts echo "$program" echo hello world && [ ! -s err ] && says "hello world" tool run prog echo && says "hello world" tool run prog:echo </dev/null &&
+        tool start "$program" sh -c 'read -r l; echo "$l" >&2; exit 7' --save prog:status --json </dev/null | grep -q '"tag":"status"' || return 1
+    echo "to err" | { tool run prog status >out 2>err; [ $? = 7 ]; } && [ ! -s out ] && grep -qx "to err" err && head -c 300000 /dev/urandom >bytes &&
+        starts cat "$program" cat && tool run prog cat <bytes 2>err | cmp - bytes && [ -z "$(tool run prog cat 2>err </dev/null)" ]
+}
+waits() { # until it waits for input, and through a file; what it said then is not said again
+    printf 'x=41; echo warm; f() { echo $((x + $1)); }\n' >in && starts sh --until-input "$program" sh && starts warm --input in "$program" sh &&
+        cat err && [ "$(cat err)" = warm ] && printf 'f 1; exit 3\n' >more && { tool run prog warm <more >out 2>err; [ $? = 3 ]; } && cat out err &&
+        [ "$(cat out)" = 42 ] && [ ! -s err ] && { tool run prog sh <more >out 2>err; [ $? = 3 ]; } && grep -q "f: not found" err || return 1
+    [ "$(printf 'f 2\n' | tool run prog warm)" = 43 ] && exits 26 "HLSNAP_ERR_EXIT: the program ended, with status 1, before" \
+        tool start --until-input --save prog no "$program" false && exits 26 "" tool start --input - --save prog no "$program" head -n 1 <in &&
+        grep -q "status 0, before it waited for more input" err && exits 3 "" tool inspect prog no
+}
+sees() { # a directory, the same as an archive, environment, and nothing else
+    long=$(printf '%090d' 1)
+    rm -rf tree back && mkdir -p tree/a/b "tree/$long" back && echo one >tree/a/b/f && ln -s b/f tree/a/l && ln -s b tree/a/d && : >tree/empty &&
+        head -c 5000 bytes >"tree/$long/$long" && chmod 640 tree/empty && touch -d @86400 tree/a/b/f &&
+        starts tree --files tree "$program" tar -cf - -C / a empty "$long" && tool run prog tree >got.tar && tar -xf got.tar -C back && diff -r tree back &&
+        [ "$(readlink back/a/l)$(readlink back/a/d)" = b/fb ] && [ "$(stat -c '%a %Y' back/empty back/a/b/f)" = "$(stat -c '%a %Y' tree/empty tree/a/b/f)" ] &&
+        tar --format=ustar -C tree -cf tree.tar . && starts tar --files tree.tar "$program" cat /a/l && [ "$(tool run prog tar 2>err)" = one ] &&
+        starts env --env A=1 --env B=2=3 "$program" env && says "A=1
+B=2=3" tool run prog env
+}
+unpackable() { # what an archive cannot hold, by name
+    rm -rf odd && mkdir odd && : >"odd/$(printf '%0101d' 1)" && exits 7 "a name that is too long" tool start --files odd --save prog no "$program" true &&
+        rm -rf odd && mkdir odd && mkfifo odd/pipe && exits 47 "pipe: no file, directory or symbolic link" tool start --files odd --save prog no "$program" true &&
+        exits 11 "nowhere: No such file" tool start --files nowhere --save prog no "$program" true
+}
+stops() { # a time limit, a reader that goes away, a FUNC, a guest that is no program, a missing one
+    starts spin "$program" sh -c 'while :; do :; done' && exits 24 HLSNAP_ERR_TIMEOUT timeout 20 ./hlsnap_tool run --timeout 300 prog spin &&
+        [ "$(tool run prog cat <bytes 2>err | head -c 5 | wc -c)" = 5 ] && [ "$(tool run prog echo main 2>err)" = 0 ] || return 1
+    exits 2 "FUNC is missing" tool run kvm base && exits 2 "--json is for functions" tool run --json prog echo && exits 11 "cannot open nope" tool start nope --save prog no &&
+        exits 11 "runtime: cannot open nope" tool start --runtime nope "$program" true --save prog no && exits 32 HLSNAP_ERR_ELF_DYNAMIC tool start ./hlsnap_tool --save prog no
+}
+levels() { # where KVM keeps it, any machine of that level will do; where it cannot, it says so
+    tool start --cpu v2 "$program" echo x --save prog v2 >out 2>err
+    status=$?
+    cat err
+    if [ $status = 0 ]; then tool inspect prog v2 >out && cat out && grep -qx "CPU level   v2, fits every machine of level x86-64-v2" out && says x tool run prog v2 </dev/null
+    else [ $status = 6 ] && grep -q "CPU level v2: this KVM runs guests with the machine's own CPUID" err; fi
+}
+check "start: a CPU level" levels
+check "start: a program that has not begun" begins
+check "start: to where it waits for input, and on" waits
+check "start: its files and environment" sees
+check "start: files that cannot be packed" unpackable
+check "start and run: what fails" stops
 finish

@@ -389,7 +389,8 @@ def check_diff(path1, ref1, path2, ref2):
     alike = all(getattr(c, n) == getattr(d, n) for n in ("entry", "features")) and all(
         dict(getattr(c, n)) == dict(getattr(d, n)) for n in ("exports", "imports"))
     same("same", got["same"], alike and not total["differ"] + total["only_a"] + total["only_b"])
-    print(f"equal {total['equal']} differ {total['differ']} only {total['only_a']} {total['only_b']}")
+    print(f"equal {total['equal']} differ {total['differ']} only {total['only_a']} {total['only_b']} "
+          f"ranges {sum(len(r['ranges']) for r in got['regions'])}")
 
 
 def check_svg(path, ref, name):

@@ -6,6 +6,7 @@
 #   VM_ENV        more of their environment, NAME=VALUE... (split at blanks)
 #   VM_TIMEOUT    seconds for each program, default 300
 #   VM_CPU        the emulator's CPU model
+#   VM_KEEP       a directory below /tmp that the programs make: OUTDIR/NAME.tar.gz; such a FILE is unpacked there again
 # FILEs are programs that print TAP, static or not (what ldd names comes along), and guests: *.elf, to be found in GUEST_DIR.
 # The programs see SVM=1 (all is slow) and may use /bin/sh, /dev/kvm, /proc, /sys, /tmp and /dev/shm. Everything is written below
 # OUTDIR; the log is OUTDIR/NAME-SUITE.log. exit 0 all passed or skipped, 1 failure, 77 no emulator or kernel.
@@ -69,10 +70,10 @@ module() ( # NAME: unpack it behind what it depends on; a subshell, so that it c
 file() { # file FILE: a program with its libraries, or a guest
     name=${1##*/}
     case $name in '' | *[!A-Za-z0-9._+-]*) die "bad name: $1" ;; esac
-    [ -x "$1" ] || die "not executable: $1"
+    case $name in *.tar.gz) [ -s "$1" ] ;; *) [ -x "$1" ] ;; esac || die "not executable, or nothing in it: $1"
     [ ! -e "$root/bin/$name" ] || die "two files are named $name"
     cp "$1" "$root/bin/$name"
-    case $name in *.elf) return ;; esac
+    case $name in *.elf | *.tar.gz) return ;; esac
     printf '%s\n' "$name" >>"$root/tests"
     ldd "$1" 2>/dev/null | sed -n 's,^[^/]*\(/[^ ]*\) (0x.*,\1,p' | while read -r lib; do
         mkdir -p "$root${lib%/*}" && cp -L "$lib" "$root$lib"
@@ -96,6 +97,7 @@ export PATH=/sbin:/bin HOME=/tmp GUEST_DIR=/bin $environment ${VM_ENV:-}
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir /dev/shm; mount -t tmpfs tmp /tmp; mount -t tmpfs shm /dev/shm
 [ -e /bin/sh ] || ln -s /sbin/sh /bin/sh
+for i in /bin/*.tar.gz; do [ ! -e \$i ] || tar xzf \$i -C /tmp; done
 for i in \$(cat /modules/order); do insmod /modules/\$i.ko; done
 [ -c /dev/kvm ] || { dmesg | tail -n 20; echo "@@ no /dev/kvm"; poweroff -f; }
 echo "@@ up \$(cut -d ' ' -f 1 /proc/uptime) s, \$(uname -r)"
@@ -107,6 +109,7 @@ for i in \$(cat /tests); do
     case \$code in 0|1|77) ;; *) echo; dmesg -c | tail -n 5 | sed 's/^/# dmesg: /' ;; esac
     printf '\n@@ %s exit %s\n' \$i \$code
 done
+[ -z "${VM_KEEP:-}" ] || { echo '@@ keep'; tar c -C /tmp ${VM_KEEP:-} | gzip | base64; echo '@@ kept'; }
 sleep 1 # for what is still on its way through the serial port
 poweroff -f
 INIT
@@ -117,6 +120,8 @@ INIT
 
 # ---- report: of $log, and of $trouble where the emulator had some; exits ----
 report() {
+    [ -z "${VM_KEEP:-}" ] || sed -n '/^@@ keep$/,/^@@ kept$/p' "$log" | grep -v '^@@' | base64 -d >"$build/$VM_KEEP.tar.gz" ||
+        trouble="$VM_KEEP is lost"
     sed -n "s/^@@ up /# $vm: booted in /p" "$log"
     ! grep -q '^@@ no /dev/kvm' "$log" || trouble="no /dev/kvm in the guest"
     ! grep -q 'Kernel panic' "$log" || trouble="kernel panic"

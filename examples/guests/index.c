@@ -2,6 +2,7 @@
    Built by the cc: line of ../04_oci.c. */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
+#include <string.h>
 
 typedef struct count { struct count *next; uint32_t file, times; } count; /* newest file first */
 typedef struct word { struct word *next; count *counts; uint32_t total, size; char text[1]; } word;

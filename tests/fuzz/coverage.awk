@@ -15,6 +15,7 @@ BEGIN {
     parser("ELF", "hlsnap__elf_.*|hlsnap__region_add|hlsnap__image_(map|store)|hlsnap__load_image")
     parser("guest boot table", "hlsnap__(contract_read|guest_init|guest_copy|bind_imports)")
     parser("guest's messages", "hlsnap__(mailbox_copy|host_call|import_call|guest_log|guest_abort|results_read|results_decode|export_failed|args_check|message_read|value_read|enter|buffer_room)")
+    parser("Linux personality", "hlsnap__lx_.*")
     parser("host's messages", "hlsnap__rt_(calls|response|request|start)|hlsnap_rt_(call|abort)")
     # what only a self guest's loading reaches: its file is the program's own
     self = "^hlsnap__elf_(behind|libc_copy|irelative|host_to_guest|unresolved|relocate_static)$"
