@@ -857,6 +857,20 @@ static void fuzz_dir(const uint8_t *p, size_t size) {
 
 /* ---- target: ELF ---- */
 
+/* What fits is what there is, as far as it goes, in order. */
+static void unresolved_must_hold(const hlsnap_guest_desc *d) {
+    static char all[1 << 16], some[40];
+    size_t all_size = 7, some_size = 7, n;
+    const hlsnap_result r = outcome(hlsnap_guest_unresolved(d, all, sizeof(all), &all_size, &err),
+                                    R(OK) | R(ERR_ELF) | R(ERR_ELF_SEGMENT) | R(ERR_ELF_DYNAMIC) | R(ERR_ELF_RELOC) | R(ERR_ABI) | R(ERR_LIMIT));
+    if (r) return;
+    MUST(hlsnap_guest_unresolved(d, some, sizeof(some), &some_size, &err) == HLSNAP_OK && some_size == all_size);
+    n = strlen(some);
+    MUST(n < sizeof(some) && strncmp(all, some, n) == 0 && (n == 0 || some[n - 1] == '\n'));
+    MUST(all_size >= sizeof(all) || strlen(all) == all_size);
+    for (const char *at = all, *next; (next = strchr(at, '\n')) != NULL && next[1]; at = next + 1) MUST(strcmp(at, next + 1) < 0);
+}
+
 static void fuzz_elf(const uint8_t *p, size_t size) {
     hlsnap_guest_desc d = HLSNAP_ZERO;
     hlsnap_snapshot *s = (hlsnap_snapshot *)(void *)&d;
@@ -865,6 +879,7 @@ static void fuzz_elf(const uint8_t *p, size_t size) {
     d.data = p;
     d.data_size = size;
     if (!size) return;
+    unresolved_must_hold(&d);
     r = outcome(hlsnap_snapshot_from_guest(&d, &s, &err),
                 R(OK) | R(ERR_ELF) | R(ERR_ELF_SEGMENT) | R(ERR_ELF_DYNAMIC) | R(ERR_ELF_RELOC) | R(ERR_ABI));
     MUST(!s == (r != HLSNAP_OK));
@@ -1340,49 +1355,52 @@ static void seeds_dir(void) {
 }
 
 /* A small position independent ELF with one of everything; file offset = address. */
-enum { E_SYMS = 0x400, E_STRS = 0x500, E_RELA = 0x540, E_JMPREL = 0x640, E_RELR = 0x660, E_NOTES = 0x680, E_TEXT = 0x1000, E_RW = 0x2000, E_END = 0x2200 };
+enum { E_SYMS = 0x400, E_STRS = 0x500, E_RELA = 0x700, E_JMPREL = 0x640, E_RELR = 0x660, E_NOTES = 0x680, E_TEXT = 0x1000, E_RW = 0x2000, E_END = 0x2200 };
 static void elf_put(uint8_t *p, uint64_t at, const uint64_t *words, uint32_t n) { memcpy(p + at, words, n * 8ull); }
 #define WORDS(at, ...) do { const uint64_t w_[] = {__VA_ARGS__}; elf_put(p, at, w_, (uint32_t)HLSNAP_COUNT(w_)); } while (0)
 #define SEGMENT(i, type, flags, at, filesz, memsz, align) WORDS(64 + 56 * (i), (type) | (uint64_t)(flags) << 32, at, at, 0, filesz, memsz, align)
 #define INFO(sym, type) ((uint64_t)(sym) << 32 | (type))
-static void elf_make(uint8_t *p, uint32_t type) {
-    static const char strings[] = "\0f\0weak\0tls", ident[] = {0x7f, 'E', 'L', 'F', 2, 1, 1};
-    static const uint32_t note[] = {4, 8, 3, 0x554e47, 0xdeadbeef, 0x12345678, 7, 4, 1, 0x6e736c68, 0x7061, 0};
+static void elf_make(uint8_t *p, uint32_t type, bool program, bool lacks) {
+    static const char strings[] = "\0f\0weak\0tls\0errno\0gone\0gone2", ident[] = {0x7f, 'E', 'L', 'F', 2, 1, 1};
+    static const uint32_t notes[] = {4, 8, 3, 0x554e47, 0xdeadbeef, 0x12345678, 7, 4, 1, 0x6e736c68, 0x7061, HLSNAP_ABI_VERSION,
+                                     7, 16, 2, 0x6e736c68, 0x7061, E_TEXT + 32 - E_NOTES - 68, 0, E_TEXT + 48 - E_NOTES - 76, 0};
+    const uint64_t notes_size = program ? sizeof(notes) : 48;
     const uint64_t base = type == ET_EXEC ? 0x200000 : 0;
     memset(p, 0, E_END);
     memcpy(p, ident, sizeof(ident));
     WORDS(16, type | EM_X86_64 << 16 | 1ull << 32, base + E_TEXT, 64, 0, 64ull << 32 | 56ull << 48, 8 | 64 << 16);
-    SEGMENT(0, PT_LOAD, PF_R, base, 0x700, 0x700, 4096);
+    SEGMENT(0, PT_LOAD, PF_R, base, 0x900, 0x900, 4096);
     SEGMENT(1, PT_LOAD, PF_R | PF_X, base + E_TEXT, 0x100, 0x100, 4096);
     SEGMENT(2, PT_LOAD, PF_R | PF_W, base + E_RW, 0x200, 0x3000, 4096);
     SEGMENT(3, PT_DYNAMIC, PF_R, base + E_RW, 0xb0, 0xb0, 8);
     SEGMENT(4, PT_GNU_RELRO, PF_R, base + E_RW, 0x1000, 0x1000, 1);
     SEGMENT(5, PT_TLS, PF_R, base + E_RW + 0x100, 16, 40, 32);
-    SEGMENT(6, PT_NOTE, PF_R, base + E_NOTES, 48, 48, 4);
+    SEGMENT(6, PT_NOTE, PF_R, base + E_NOTES, notes_size, notes_size, 4);
     SEGMENT(7, PT_GNU_STACK, PF_R | PF_W, 0, 0, 0, 16);
     for (uint32_t i = 0; i < 7; i++) hlsnap__put64(p + 64 + 56 * i + 8, hlsnap__get64(p + 64 + 56 * i + 16) - base); /* p_offset */
     memcpy(p + E_STRS, strings, sizeof(strings));
-    memcpy(p + E_NOTES, note, sizeof(note));
+    memcpy(p + E_NOTES, notes, notes_size);
     WORDS(E_SYMS + 24, 1 | 0x12ull << 32 | 2ull << 48, base + E_TEXT + 16, 0, 3 | 0x22ull << 32, 0, 0, 8 | 0x16ull << 32 | 3ull << 48, 8, 0,
-          1 | 0x10ull << 32 | 0xfff1ull << 48, 0x1234, 0);
+          1 | 0x10ull << 32 | 0xfff1ull << 48, 0x1234, 0, 12 | 0x16ull << 32, 0, 0, 18 | 0x12ull << 32, 0, 0, 23 | 0x10ull << 32, 0, 0);
     WORDS(E_RELA, base + E_RW + 0x180, INFO(0, R_X86_64_RELATIVE), E_TEXT, base + E_RW + 0x188, INFO(1, R_X86_64_64), 4, base + E_RW + 0x190,
           INFO(1, R_X86_64_GLOB_DAT), 0, base + E_RW + 0x198, INFO(2, R_X86_64_64), 0, base + E_RW + 0x1a0, INFO(4, R_X86_64_64), 1,
           base + E_RW + 0x1a8, INFO(3, R_X86_64_TPOFF64), 2, base + E_RW + 0x1b0, INFO(3, R_X86_64_DTPMOD64), 0, base + E_RW + 0x1b8,
-          INFO(3, R_X86_64_DTPOFF64), 3, 0, INFO(0, R_X86_64_NONE), 0);
+          INFO(3, R_X86_64_DTPOFF64), 3, 0, INFO(0, R_X86_64_NONE), 0, base + E_RW + 0x1d8, INFO(5, R_X86_64_TPOFF64), 0,
+          base + E_RW + 0x1e0, INFO(7, R_X86_64_GLOB_DAT), 0, base + E_RW + 0x1e8, INFO(6, R_X86_64_64), 0);
     WORDS(E_JMPREL, base + E_RW + 0x1c0, INFO(1, R_X86_64_JUMP_SLOT), 9);
     WORDS(E_RELR, base + E_RW + 0x1c8, 1 | 1 << 1 | 1 << 3);
-    WORDS(E_RW, DT_RELA, base + E_RELA, DT_RELASZ, 9 * 24, DT_JMPREL, base + E_JMPREL, DT_PLTRELSZ, 24, DT_SYMTAB, base + E_SYMS, DT_STRTAB,
-          base + E_STRS, DT_STRSZ, 16, HLSNAP__DT_RELR, base + E_RELR, HLSNAP__DT_RELRSZ, 16, DT_DEBUG, 0, DT_NULL, 0);
+    WORDS(E_RW, DT_RELA, base + E_RELA, DT_RELASZ, (lacks ? 12u : 9u) * 24, DT_JMPREL, base + E_JMPREL, DT_PLTRELSZ, 24, DT_SYMTAB, base + E_SYMS, DT_STRTAB,
+          base + E_STRS, DT_STRSZ, sizeof(strings), HLSNAP__DT_RELR, base + E_RELR, HLSNAP__DT_RELRSZ, 16, DT_DEBUG, 0, DT_NULL, 0);
     memcpy(p + E_RW + 0x100, "thread-template!", 16);
     memset(p + E_TEXT, 0xcc, 0x100);
 }
 
 static void seeds_elf(void) {
     static uint8_t image[E_END];
-    elf_make(image, ET_DYN);
-    seed_bytes(image, sizeof(image));
-    elf_make(image, ET_EXEC);
-    seed_bytes(image, sizeof(image));
+    for (uint32_t i = 0; i < 6; i++) {
+        elf_make(image, i % 2 ? ET_EXEC : ET_DYN, i / 2 == 1, i / 2 == 2);
+        seed_bytes(image, sizeof(image));
+    }
 }
 
 static void seeds_boot(void) {
