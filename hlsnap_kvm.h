@@ -176,9 +176,13 @@ typedef struct hlsnap__kvm_xcrs {
     uint64_t padding[16];
 } hlsnap__kvm_xcrs;
 typedef struct hlsnap__kvm_msr {
-    uint32_t num, padding, index, reserved;
+    uint32_t index, reserved;
     uint64_t value;
-} hlsnap__kvm_msr; /* kvm_msrs of one */
+} hlsnap__kvm_msr;
+typedef struct hlsnap__kvm_msrs {
+    uint32_t num, padding;
+    hlsnap__kvm_msr rows[3];
+} hlsnap__kvm_msrs;
 typedef struct hlsnap__kvm_debugregs {
     uint64_t db[4], dr6, dr7, flags, reserved[9];
 } hlsnap__kvm_debugregs;
@@ -584,16 +588,24 @@ static void hlsnap__kvm_destroy(hlsnap__shell *shell, bool forked) {
     hlsnap__free(shell);
 }
 
-static bool hlsnap__kvm_msr_set(const hlsnap__shell *shell, uint32_t index, uint64_t value) {
-    hlsnap__kvm_msr msr;
-    int set;
-    memset(&msr, 0, sizeof(msr));
-    msr.num = 1;
-    msr.index = index;
-    msr.value = value;
-    set = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_MSRS, (uintptr_t)&msr);
-    if (set == 0) errno = EINVAL;
-    return set == 1;
+/* KVM says how many of them it has set, and not why it refused the next one. */
+static bool hlsnap__kvm_msrs_set(const hlsnap__shell *shell, const hlsnap__kvm_msrs *msrs) {
+    const int set = hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_MSRS, (uintptr_t)msrs);
+    if (set >= 0 && (uint32_t)set < msrs->num) errno = EINVAL;
+    return set == (int)msrs->num;
+}
+
+/* Where SYSCALL leads; where that is not a fault, also with what segments and flags. */
+static bool hlsnap__kvm_lstar_set(hlsnap__shell *shell, uint64_t lstar) {
+    const uint64_t star = (uint64_t)HLSNAP__SEL_CODE0 << 32 | (uint64_t)(HLSNAP__SEL_DATA3 - 8) << 48;
+    const hlsnap__kvm_msrs msrs = {
+        lstar == HLSNAP__SYSCALL_GVA ? 1u : 3u,
+        0,
+        {{HLSNAP__KVM_LSTAR, 0, lstar}, {HLSNAP__KVM_STAR, 0, star}, {HLSNAP__KVM_SFMASK, 0, 0x257fd5}}};
+    if (shell->lstar == lstar) return true;
+    if (!hlsnap__kvm_msrs_set(shell, &msrs)) return false;
+    shell->lstar = lstar;
+    return true;
 }
 
 /* CPUID first: what CR4 and XCR0 may hold depends on it. */
@@ -606,10 +618,8 @@ static hlsnap_result hlsnap__kvm_vcpu_setup(hlsnap__shell *shell, const hlsnap__
         return hlsnap__kvm_fail(err, errno, "KVM_SET_CPUID2");
     if (f->xcr0 && hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XCRS, (uintptr_t)&xcrs) < 0)
         return hlsnap__kvm_fail(err, errno, "KVM_SET_XCRS");
-    shell->lstar = HLSNAP__SYSCALL_GVA;
-    return hlsnap__kvm_msr_set(shell, HLSNAP__KVM_LSTAR, shell->lstar)
-               ? HLSNAP_OK
-               : hlsnap__kvm_fail(err, errno, "KVM_SET_MSRS of LSTAR");
+    return hlsnap__kvm_lstar_set(shell, HLSNAP__SYSCALL_GVA) ? HLSNAP_OK
+                                                             : hlsnap__kvm_fail(err, errno, "KVM_SET_MSRS of LSTAR");
 }
 
 static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const hlsnap__kvm_facts *f,
@@ -1213,17 +1223,6 @@ static bool hlsnap__kvm_syscall_try(hlsnap__shell *shell, const hlsnap__entry *e
     if (known && x->kind == HLSNAP__EXIT_CALL) *kind = HLSNAP__KVM_SYSCALL_HARD;
     if (known && x->kind == HLSNAP__EXIT_FAULT && x->vector == 14 && x->rip == stub) *kind = HLSNAP__KVM_SYSCALL_SOFT;
     return known;
-}
-
-static bool hlsnap__kvm_lstar_set(hlsnap__shell *shell, uint64_t lstar) {
-    const uint64_t star = (uint64_t)HLSNAP__SEL_CODE0 << 32 | (uint64_t)(HLSNAP__SEL_DATA3 - 8) << 48;
-    if (shell->lstar == lstar) return true;
-    if (shell->lstar == HLSNAP__SYSCALL_GVA && (!hlsnap__kvm_msr_set(shell, HLSNAP__KVM_STAR, star) ||
-                                                !hlsnap__kvm_msr_set(shell, HLSNAP__KVM_SFMASK, 0x257fd5)))
-        return false;
-    if (!hlsnap__kvm_msr_set(shell, HLSNAP__KVM_LSTAR, lstar)) return false;
-    shell->lstar = lstar;
-    return true;
 }
 
 /* Before the first entry of a guest that makes system calls. */

@@ -256,7 +256,7 @@ static void abi_layouts(void) {
     CHECK_EQ(sizeof(hlsnap__kvm_memory), sizeof(struct kvm_userspace_memory_region));
     CHECK_EQ(sizeof(hlsnap__kvm_cpuid_entry), sizeof(struct kvm_cpuid_entry2));
     CHECK_EQ(sizeof(hlsnap__kvm_xcrs), sizeof(struct kvm_xcrs));
-    CHECK_EQ(sizeof(hlsnap__kvm_msr), sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry));
+    CHECK_EQ(sizeof(hlsnap__kvm_msr), sizeof(struct kvm_msr_entry));
     AT(hlsnap__kvm_regs, rsi, struct kvm_regs, rsi);
     AT(hlsnap__kvm_regs, rsp, struct kvm_regs, rsp);
     AT(hlsnap__kvm_regs, r8, struct kvm_regs, r8);
@@ -297,7 +297,8 @@ static void abi_layouts(void) {
     AT(hlsnap__kvm_cpuid, rows, struct kvm_cpuid2, entries);
     AT(hlsnap__kvm_xcrs, rows, struct kvm_xcrs, xcrs);
     AT(hlsnap__kvm_mask, bits, struct kvm_signal_mask, sigset);
-    CHECK_EQ(offsetof(hlsnap__kvm_msr, value), sizeof(struct kvm_msrs) + offsetof(struct kvm_msr_entry, data));
+    AT(hlsnap__kvm_msrs, rows, struct kvm_msrs, entries);
+    AT(hlsnap__kvm_msr, value, struct kvm_msr_entry, data);
     AT(hlsnap__kvm_sigevent, signo, struct sigevent, sigev_signo);
     AT(hlsnap__kvm_sigevent, notify, struct sigevent, sigev_notify);
     CHECK_EQ(offsetof(hlsnap__kvm_sigevent, tid), 16);
