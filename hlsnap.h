@@ -441,7 +441,7 @@ typedef struct hlsnap_stats {  /* since creation */
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (a desc field, canary); HLSNAP_ERR_ELF, _ELF_SEGMENT, _ELF_DYNAMIC, _ELF_RELOC,
              _SELF, _ABI (the image); HLSNAP_ERR_CONTRACT (imports without a matching host function); HLSNAP_ERR_ARG,
              _SIGNATURE, _DUPLICATE, _LIMIT (names, signatures or number of host functions, or of the guest's own);
-             HLSNAP_ERR_HYPERVISOR, _OS, _MEMORY; HLSNAP_ERR_FAULT, _ABORT, _TIMEOUT, _PROTOCOL (the guest's init)
+             HLSNAP_ERR_HYPERVISOR, _OS, _MEMORY; HLSNAP_ERR_FAULT, _ABORT, _EXIT, _TIMEOUT, _PROTOCOL (the guest's init)
    owns      the caller: hlsnap_sandbox_destroy
    threads   any
    cost      file read + one VM + one entry  */
@@ -478,8 +478,8 @@ HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
    out       out    result, owned by sb until its next operation; NULL when not wanted
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_NOT_FOUND (name); HLSNAP_ERR_SIGNATURE, _LIMIT (args);
-             HLSNAP_ERR_FUNCTION (the export failed, sb stays ready); HLSNAP_ERR_FAULT, _ABORT, _CANCELLED, _TIMEOUT,
-             _PROTOCOL, _OS, _HYPERVISOR; of a loaded snapshot _CHANGED, _DIGEST (sb is poisoned)
+             HLSNAP_ERR_FUNCTION (the export failed, sb stays ready); HLSNAP_ERR_FAULT, _ABORT, _EXIT, _CANCELLED,
+             _TIMEOUT, _PROTOCOL, _OS, _HYPERVISOR; of a loaded snapshot _CHANGED, _DIGEST (sb is poisoned)
    threads   one per sandbox at a time; hlsnap_interrupt_cancel() from any thread
    cost      one VM entry plus one per host call
    spec      docs/abi.md "Messages"  */

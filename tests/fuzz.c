@@ -61,14 +61,41 @@ static void bad(const char *what) {
 #define MAY_INFO (MAY_FIND | R(ERR_CONFIG) | R(ERR_ARCH))
 #define MAY_LOAD (MAY_INFO | R(ERR_CPU))
 
+/* Characters that no text for people may have: controls, line ends, what shows as nothing, what turns the direction of writing. */
+static bool forges(uint32_t c) {
+    static const uint32_t ranges[][2] = {{0, 31}, {0x7f, 0x9f}, {0xad, 0xad}, {0x61c, 0x61c}, {0x180e, 0x180e}, {0x200b, 0x200f}, {0x2028, 0x202e},
+        {0x2060, 0x206f}, {0xd800, 0xdfff}, {0xfdd0, 0xfdef}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xfffe, 0xffff}, {0xe0000, 0xe0fff}, {0x110000, UINT32_MAX}};
+    for (size_t i = 0; i < HLSNAP_COUNT(ranges); i++)
+        if (c >= ranges[i][0] && c <= ranges[i][1]) return true;
+    return false;
+}
+
+/* UTF-8, and none of these. */
+static bool readable(const char *text, size_t size, bool tabs) {
+    const uint8_t *p = (const uint8_t *)text, *end = p + size;
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    while (p < end) {
+        const uint32_t more = *p < 0x80 ? 0 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
+        uint32_t i, c = more ? *p & (0x3fu >> more) : *p;
+        if (*p >= 0x80 && (*p < 0xc2 || *p >= 0xf5 || more >= (uint32_t)(end - p))) return false;
+        for (i = 1; i <= more; i++) {
+            if ((p[i] & 0xc0) != 0x80) return false;
+            c = c << 6 | (p[i] & 0x3fu);
+        }
+        if (c < least[more] || (forges(c) && !(tabs && c == '\t'))) return false;
+        p += more + 1;
+    }
+    return true;
+}
+
 /* The result is one of the documented ones, and a failure says in print what it is. */
 static hlsnap_result outcome(hlsnap_result r, uint64_t may) {
-    size_t i, n = strnlen(err.msg, sizeof(err.msg));
+    const size_t n = strnlen(err.msg, sizeof(err.msg));
     if ((uint32_t)r > 63 || !(may >> r & 1)) fprintf(stderr, "fuzz: %s\n", hlsnap_result_name(r));
     MUST((uint32_t)r <= 63 && may >> r & 1);
     if (!r) return r;
     MUST(err.code == r && n > 0 && n < sizeof(err.msg));
-    for (i = 0; i < n; i++) MUST(err.msg[i] >= 0x20 && err.msg[i] < 0x7f);
+    MUST(readable(err.msg, n, false));
     return r;
 }
 
@@ -423,6 +450,7 @@ static void saves_again(hlsnap_snapshot *s) {
 /* A sandbox starts from it, on no machine, and its memory is the snapshot's. */
 static void starts(hlsnap_snapshot *s, uint64_t may) {
     static const hlsnap_function host[] = {{"clock", "u64()", g_nop, NULL}, {"twice", "str(str)", g_echo, NULL}};
+    const uint64_t asks = s->guest->syscall || s->guest->cpu ? R(ERR_UNSUPPORTED) : R(OK); /* of more than the fake has */
     hlsnap_sandbox_desc d = HLSNAP_ZERO;
     hlsnap_sandbox *sb = NULL;
     hlsnap_result r;
@@ -430,7 +458,7 @@ static void starts(hlsnap_snapshot *s, uint64_t may) {
     d.hypervisor = &hv.ops;
     d.functions = host;
     d.num_functions = 2;
-    r = outcome(hlsnap_sandbox_create_from(s, &d, &sb, &err), R(OK) | R(ERR_CONTRACT) | R(ERR_CPU) | R(ERR_MEMORY) | may);
+    r = outcome(hlsnap_sandbox_create_from(s, &d, &sb, &err), asks | R(ERR_CONTRACT) | R(ERR_CPU) | R(ERR_MEMORY) | may);
     MUST(!sb == (r != HLSNAP_OK));
     for (i = 0; sb && !may && i < s->num_extents && i < 20; i++) {
         uint8_t a[P];
@@ -972,10 +1000,8 @@ static void box_code(fake_cpu *cpu) {
 }
 
 static void box_log(int level, const char *text, size_t size, void *user) {
-    size_t i;
     (void)user;
-    MUST(level >= 0 && level <= 4 && strlen(text) == size);
-    for (i = 0; i < size; i++) MUST(text[i] == '\t' || (text[i] >= 0x20 && text[i] < 0x7f));
+    MUST(level >= 0 && level <= 4 && strlen(text) == size && readable(text, size, true));
 }
 
 FN(n_last) { return (void)user, hlsnap_call_return(call, ARG(HLSNAP_MAX_ARGS - 1)); }
@@ -1010,7 +1036,7 @@ static void script_set(const uint8_t *p, size_t size) {
     race.armed = true;
 }
 
-#define MAY_RUN (R(OK) | R(ERR_PROTOCOL) | R(ERR_ABORT) | R(ERR_FAULT) | R(ERR_HYPERVISOR))
+#define MAY_RUN (R(OK) | R(ERR_PROTOCOL) | R(ERR_ABORT) | R(ERR_EXIT) | R(ERR_FAULT) | R(ERR_HYPERVISOR))
 
 static void fuzz_boot(const uint8_t *p, size_t size) {
     hlsnap_snapshot *s = NULL;
