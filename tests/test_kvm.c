@@ -2545,7 +2545,9 @@ static void leaks(void) {
         hlsnap_snapshot_release(t);
         if (i == 3) maps = count_maps(""), fds = count_fds();
     }
-    CHECK_EQ(count_maps(""), maps);
+    i = count_maps(""); /* one for each of the last eight rounds would be a leak; those of a sanitizer come and go by themselves */
+    if (HLSNAP__SANITIZED) CHECK(i < maps + 8);
+    else CHECK_EQ(i, maps);
     CHECK_EQ(count_fds(), fds);
     CHECK_EQ(fds, fds_at_start);
 }
