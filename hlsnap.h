@@ -4024,6 +4024,7 @@ static int64_t hlsnap__lx_mmap(uint64_t hint, uint64_t bytes, uint64_t prot, uin
     if (!(flags & HLSNAP__LX_MAP_ANONYMOUS)) {
         node = hlsnap__lx_map_node(fd, shared, write);
         if (node < 0) return node;
+        if (offset > INT64_MAX - n * HLSNAP__LX_PAGE) return -HLSNAP__LX_EOVERFLOW;
         if (shared && !(flags & (HLSNAP__LX_MAP_FIXED | HLSNAP__LX_MAP_NOREPLACE))) {
             at = hlsnap__lx_map_shared((uint32_t)node, n * HLSNAP__LX_PAGE, offset);
             if (at > 0 || write) return at;
@@ -5125,6 +5126,7 @@ static uint8_t *hlsnap__lx_node_pin(uint32_t node, uint64_t bytes) {
     hlsnap__lx_node *p = hlsnap__lx_node_at(node);
     uint64_t need = bytes > p->size ? bytes : p->size, want;
     const uint64_t free = (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * HLSNAP__LX_PAGE;
+    if (need > hlsnap__lx_mem.pages * HLSNAP__LX_PAGE) return NULL; /* and twice of it is a number */
     if (!hlsnap__lx_is(node, HLSNAP__LX_REGULAR) || p->flags & (HLSNAP__LX_N_ARCHIVE | HLSNAP__LX_N_SYSTEM))
         return NULL;
     if (need < HLSNAP__LX_PAGE) need = HLSNAP__LX_PAGE; /* whole pages, not a small block */

@@ -327,6 +327,26 @@ static void mapped_files_grow(void) {
     CHECK_EQ(sys(SYS_fallocate, fd, 0, 0, 30000), 0);
 }
 
+/* Offsets that no file has, and whose double is none any more. */
+static void mapped_far_beyond(void) {
+    static const uint64_t offsets[] = {1ull << 63, (1ull << 63) + 8192, (1ull << 63) - 4096, UINT64_MAX - 4095, UINT64_MAX - 8191};
+    static const uint64_t large[] = {1ull << 62, (1ull << 62) - 4096, 1ull << 61, 1ull << 40, (1ull << 63) - 8192};
+    int64_t fd;
+    size_t i;
+    core_begin();
+    fd = sys(SYS_open, S("/tmp/f"), 0102, 0600);
+    CHECK_EQ(sys(SYS_ftruncate, fd, 8192), 0);
+    for (i = 0; i < HLSNAP_COUNT(offsets); i++) {
+        CHECK_EQ(sys(SYS_mmap, 0, 8192, CORE_RW, MAP_SHARED, fd, offsets[i]), -EOVERFLOW);
+        CHECK_EQ(sys(SYS_mmap, 0, 8192, CORE_RW, MAP_PRIVATE, fd, offsets[i]), -EOVERFLOW);
+    }
+    for (i = 0; i < HLSNAP_COUNT(large); i++) {
+        const int64_t r = sys(SYS_mmap, 0, 8192, CORE_RW, MAP_SHARED, fd, large[i]);
+        CHECK_EQ(r, large[i] > INT64_MAX - 8192ull ? -EOVERFLOW : -ENOMEM);
+    }
+    for (i = 0; i < HLSNAP__LX_SHARES; i++) CHECK_EQ(hlsnap__lx_mem.shares[i].from, hlsnap__lx_mem.shares[i].to);
+}
+
 /* Whole pages of it, whatever was asked for; it stays as it is, also when the program needs it not. */
 static void private_copies_of_files(void) {
     static char text[8192], back[8192];
@@ -1033,7 +1053,7 @@ static void the_first_stack(void) {
 #define LX_CORE_TESTS \
     TEST(mmap_places), TEST(mmap_refuses), TEST(memory_is_zero_again), TEST(unmapping_spares_files), TEST(reservations_stay_untouched), \
     TEST(mremap_moves), TEST(dontneed_zeroes), TEST(advice_that_is_none), TEST(wipe_on_fork), TEST(wiped_pages_move), \
-    TEST(shared_mappings_are_the_file), TEST(shared_mappings_of_two), TEST(mapped_files_grow), TEST(private_copies_of_files), TEST(brk_meets_mappings), \
+    TEST(shared_mappings_are_the_file), TEST(shared_mappings_of_two), TEST(mapped_files_grow), TEST(mapped_far_beyond), TEST(private_copies_of_files), TEST(brk_meets_mappings), \
     TEST(brk_leaves_what_is_not_its_own), \
     TEST(memory_runs_out), TEST(trim_forgets), TEST(small_blocks), TEST(clocks_go_on), TEST(clocks_of_work), TEST(clocks_after_restores), TEST(no_clock_counts), \
     TEST(sleeping_jumps), TEST(clock_numbers), TEST(random_is_chacha), TEST(random_never_repeats), TEST(sigaction_remembers), \
