@@ -10,8 +10,8 @@
 
      syscall_LIBC        cycles of the time stamp counter of a getppid in a guest; limit: of one in this process
      call_LIBC           a call; limit: of the freestanding guest, as in the next two
-     restore_call_LIBC   restore and the first call; wanted: 1.10 with musl, 1.15 with glibc
-     spawn_call_LIBC     create_from and the first call, without the destroy; wanted: 1.25
+     restore_call_LIBC   restore and the first call; wanted: 1.10
+     spawn_call_LIBC     create_from and the first call, without the destroy; wanted: 1.15 with musl, 1.25 with glibc
      stored_LIBC         pages in the snapshot after init
      start_PROGRAM       create of an unmodified binary, call of main, destroy; limit: posix_spawn of the same file, and its end */
 #define HLSNAP_IMPLEMENTATION
