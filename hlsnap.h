@@ -929,6 +929,13 @@ template <size_t hlsnap_n> char (&hlsnap_impl_size(const hlsnap_value (&a)[hlsna
 #endif
 
 #define HLSNAP__UNUSED __attribute__((__unused__))
+/* What every call of a linked program runs: side by side, since the first touch of a page is a fault in each new VM. Linkers put
+   .text.hot together. */
+#if defined(HLSNAP_GUEST_LIBC)
+#define HLSNAP__EACH_CALL __attribute__((__section__(".text.hot.hlsnap")))
+#else
+#define HLSNAP__EACH_CALL
+#endif
 #define HLSNAP__STATIC_ASSERT(name, c) typedef char hlsnap__assert_##name[(c) ? 1 : -1] HLSNAP__UNUSED
 
 #ifdef __cplusplus
@@ -1305,18 +1312,14 @@ static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char
     return HLSNAP_OK;
 }
 
+/* No switch here and below: its table would be one more page that each call reads. */
+static bool hlsnap__type_is_32(uint32_t type) { return type == HLSNAP_I32 || type == HLSNAP_U32 || type == HLSNAP_F32; }
+static bool hlsnap__type_is_64(uint32_t type) { return type == HLSNAP_I64 || type == HLSNAP_U64 || type == HLSNAP_F64; }
+
 static uint64_t hlsnap__value_bits(const hlsnap_value *v) {
-    uint32_t low = 0;
-    switch ((int)v->type) {
-    case HLSNAP_BOOL: return v->as.b ? 1 : 0;
-    case HLSNAP_I32:
-    case HLSNAP_U32: return v->as.u32;
-    case HLSNAP_F32: hlsnap__rt_memcpy(&low, &v->as.f32, sizeof(low)); return low;
-    case HLSNAP_I64:
-    case HLSNAP_U64:
-    case HLSNAP_F64: return v->as.u64;
-    default: return 0;
-    }
+    if (hlsnap__type_is_32((uint32_t)v->type)) return v->as.u32;
+    if (hlsnap__type_is_64((uint32_t)v->type)) return v->as.u64;
+    return v->type == HLSNAP_BOOL && v->as.b;
 }
 
 static size_t hlsnap__round8(size_t n) { return (n + 7) & ~(size_t)7; }
@@ -1332,8 +1335,8 @@ static size_t hlsnap__message_size(const hlsnap_value *v, size_t num) {
 
 /* Encodes at `to` (8-byte aligned); 0 when it takes more than cap. Values may point into `to` - 1 and below, never into
    the message itself: inputs and outputs live in different halves of the mailbox. */
-static size_t hlsnap__message_write(uint8_t *to, size_t cap, uint32_t function, uint32_t status, const hlsnap_value *v,
-                                    size_t num) {
+static HLSNAP__EACH_CALL size_t hlsnap__message_write(uint8_t *to, size_t cap, uint32_t function, uint32_t status,
+                                                      const hlsnap_value *v, size_t num) {
     hlsnap_abi_message head;
     size_t i, size = hlsnap__message_size(v, num), at = sizeof(head) + num * sizeof(hlsnap_abi_value);
     if (size > cap || size > UINT32_MAX) return 0;
@@ -1362,8 +1365,8 @@ static size_t hlsnap__message_write(uint8_t *to, size_t cap, uint32_t function, 
 }
 
 /* One value of a message whose bytes nobody else can change any more. false: malformed. */
-static bool hlsnap__value_read(const uint8_t *message, size_t size, const hlsnap_abi_value *row, hlsnap_value *out) {
-    uint32_t low = (uint32_t)row->bits;
+static HLSNAP__EACH_CALL bool hlsnap__value_read(const uint8_t *message, size_t size, const hlsnap_abi_value *row,
+                                                 hlsnap_value *out) {
     *out = hlsnap__value((hlsnap_type)row->type);
     if (row->type == HLSNAP_STR || row->type == HLSNAP_BYTES) {
         size_t n = (size_t)row->size + (row->type == HLSNAP_STR);
@@ -1377,22 +1380,22 @@ static bool hlsnap__value_read(const uint8_t *message, size_t size, const hlsnap
         return out->str[row->size] == 0 && !hlsnap__rt_memchr(out->str, 0, row->size);
     }
     if (row->size) return false;
-    switch (row->type) {
-    case HLSNAP_BOOL: out->as.b = row->bits != 0; return row->bits <= 1;
-    case HLSNAP_I32:
-    case HLSNAP_U32: out->as.u32 = low; return row->bits >> 32 == 0;
-    case HLSNAP_F32: hlsnap__rt_memcpy(&out->as.f32, &low, sizeof(low)); return row->bits >> 32 == 0;
-    case HLSNAP_I64:
-    case HLSNAP_U64:
-    case HLSNAP_F64: out->as.u64 = row->bits; return true;
-    default: return false;
+    if (hlsnap__type_is_64(row->type)) {
+        out->as.u64 = row->bits;
+        return true;
     }
+    if (hlsnap__type_is_32(row->type)) {
+        out->as.u32 = (uint32_t)row->bits;
+        return row->bits >> 32 == 0;
+    }
+    out->as.b = row->bits != 0;
+    return row->type == HLSNAP_BOOL && row->bits <= 1;
 }
 
 /* Decodes the values of a message that lies in `size` bytes at `message` (8-byte aligned); false: malformed, or not num
    values. The values point into the message. */
-static bool hlsnap__message_read(const uint8_t *message, size_t size, hlsnap_abi_message *head, hlsnap_value *out,
-                                 size_t max_values) {
+static HLSNAP__EACH_CALL bool hlsnap__message_read(const uint8_t *message, size_t size, hlsnap_abi_message *head,
+                                                   hlsnap_value *out, size_t max_values) {
     hlsnap_abi_value row;
     size_t i;
     if (size < sizeof(*head)) return false;
@@ -1466,19 +1469,19 @@ static const char *hlsnap__syscall_name(uint64_t number) {
 
 /* ---- >>calls: the object a function gets ---- */
 
-HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
+HLSNAP__EACH_CALL HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i) {
     if (i < call->signature->num_args) return call->args[i];
     ((hlsnap_call *)hlsnap__unconst(call))->failed = HLSNAP_ERR_SIGNATURE;
     return hlsnap__value(HLSNAP_VOID);
 }
 
 /* `used` bytes of message stand in out now. */
-static void hlsnap__call_used(hlsnap_call *call, size_t used) {
+static HLSNAP__EACH_CALL void hlsnap__call_used(hlsnap_call *call, size_t used) {
     call->used = used;
     if (used > call->reached) call->reached = used;
 }
 
-HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
+HLSNAP__EACH_CALL HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
     size_t num = v.type != HLSNAP_VOID;
     if ((uint32_t)v.type != call->signature->result ||
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
@@ -1545,7 +1548,7 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
 }
 
 /* Runs fn and leaves exactly one message in call->out. */
-static void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
+static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
     hlsnap_result r;
     char text[160];
     int n;
@@ -1605,7 +1608,7 @@ static HLSNAP__UNUSED uint64_t hlsnap__rt_load(const unsigned char *p) {
 static HLSNAP__UNUSED void hlsnap__rt_store(unsigned char *p, uint64_t v) { *(hlsnap__rt_u64 *)(void *)p = v; }
 
 // n <= 32. Every load comes before the first store, so any overlap is fine.
-static HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigned char *s, size_t n) {
+static HLSNAP__EACH_CALL HLSNAP__UNUSED void hlsnap__rt_copy_small(unsigned char *d, const unsigned char *s, size_t n) {
     if (n >= 16) {
         uint64_t a = hlsnap__rt_load(s), b = hlsnap__rt_load(s + 8);
         uint64_t y = hlsnap__rt_load(s + n - 16), z = hlsnap__rt_load(s + n - 8);
@@ -1643,7 +1646,7 @@ static HLSNAP__UNUSED void hlsnap__rt_copy32(unsigned char *d, const unsigned ch
 
 // n > 32, d below s or apart from it. The last 32 bytes are read first: with an overlap the loop
 // may overwrite them.
-static HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned char *s, size_t n) {
+static HLSNAP__EACH_CALL HLSNAP__UNUSED void hlsnap__rt_copy_up(unsigned char *d, const unsigned char *s, size_t n) {
     unsigned char *last = d + n - 32, tail[32];
     hlsnap__rt_copy32(tail, s + n - 32);
     while (d < last) {
@@ -3163,7 +3166,7 @@ static void hlsnap__rt_indirect_all(void) {
 }
 #endif
 
-static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
+__attribute__((__noinline__)) static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
     const hlsnap_abi_identity *id = hlsnap__rt_identity();
     const hlsnap_module *module = hlsnap__rt_module();
     hlsnap__rt_state *s = hlsnap__rt_state_get();
@@ -3199,7 +3202,7 @@ static void hlsnap__rt_init(hlsnap_abi_mailbox *m) {
 #define HLSNAP__RESERVE_OUT 1280u
 
 /* Bytes of results. */
-static size_t hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
+static HLSNAP__EACH_CALL size_t hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
     const hlsnap_module *module = hlsnap__rt_module();
     hlsnap__rt_state *s = hlsnap__rt_state_get();
     size_t in = 0, out = 0;
@@ -3524,7 +3527,7 @@ static uint64_t hlsnap__lx_len(const char *s) {
     while (s[n]) n++;
     return n;
 }
-static bool hlsnap__lx_same(const void *a, const void *b, uint64_t n) {
+static HLSNAP__EACH_CALL bool hlsnap__lx_same(const void *a, const void *b, uint64_t n) {
     const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
     while (n--)
         if (*x++ != *y++) return false;
@@ -3543,17 +3546,36 @@ static uint16_t hlsnap__lx_get16(uint64_t at) { return *(const hlsnap__lx_u16 *)
 static uint32_t hlsnap__lx_get32(uint64_t at) { return *(const hlsnap__lx_u32 *)(uintptr_t)at; }
 static uint64_t hlsnap__lx_get64(uint64_t at) { return *(const hlsnap__lx_u64 *)(uintptr_t)at; }
 
+typedef struct hlsnap__lx_time {
+    uint64_t tsc;               /* at the last entry */
+    uint64_t asked;             /* questions, where there is no clock */
+    uint64_t ahead, real_ahead; /* ns that sleeping moved the clocks; the wall clock's is this entry's only */
+    uint64_t last, real_last;
+    uint64_t start; /* of the monotonic clock */
+    uint64_t idle;  /* ns of it that were no work: sleep, and what lay between two entries */
+} hlsnap__lx_time;
+
+/* What each call reads and writes, in one page: it is a fault in each new VM, and a copy at each restore. */
 typedef struct hlsnap__lx_state {
+    uint64_t entry_tsc; /* this and the next two: for the assembly in >>lx_start, which knows where they are */
+    uint64_t parked;    /* stack pointer of who is parked, 0 = before the start; */
+    uint64_t fs;        /* its thread pointer */
     const hlsnap_abi_identity *id; /* NULL: setup has not been */
     uint64_t out_used;             /* bytes of results that stand in the mailbox's out part: requests go behind them */
-    uint8_t started_as[16];        /* identity of the start or restore that was noticed last */
+    hlsnap__lx_time clock;
+    uint8_t started_as[16];       /* identity of the start or restore that was noticed last */
+    void (*on_start)(void *user); /* of hlsnap_rt_on_start */
+    void *on_start_user;
+    uint64_t num_used, peak; /* pages of the heap region */
     uint64_t random_counter;
-    uint64_t refused[8];       /* a bit a system call that was refused, up to 511 */
-    uint16_t refused_list[32]; /* the first of them */
-    uint32_t num_refused;
+    bool wipes;                /* MADV_WIPEONFORK was asked for */
     uint32_t vectors;          /* 0 = not asked, 1 = FXSAVE, 2 = XSAVE */
+    uint32_t num_refused;
+    uint16_t refused_list[32]; /* the first of them */
+    uint64_t refused[8];       /* a bit a system call that was refused, up to 511 */
 } hlsnap__lx_state;
-static hlsnap__lx_state hlsnap__lx;
+static hlsnap__lx_state hlsnap__lx __asm__("hlsnap__lx") __attribute__((__aligned__(512), __used__));
+HLSNAP__STATIC_ASSERT(lx_state, sizeof(hlsnap__lx_state) <= 512 && offsetof(hlsnap__lx_state, fs) == 16);
 
 /* ---- >>lx_host: what goes to the host ---- */
 
@@ -3585,7 +3607,9 @@ static uint64_t hlsnap__lx_fs_get(void) {
 static void hlsnap__lx_fs_set(uint64_t fs) { __asm__ volatile("wrfsbase %0" : : "r"(fs) : "memory"); }
 #endif
 
-static hlsnap_abi_mailbox *hlsnap__lx_mailbox(void) { return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__lx.id->mailbox; }
+static HLSNAP__EACH_CALL hlsnap_abi_mailbox *hlsnap__lx_mailbox(void) {
+    return (hlsnap_abi_mailbox *)(uintptr_t)hlsnap__lx.id->mailbox;
+}
 
 /* Where a request goes: behind whatever stands in the out part so far. */
 static uint64_t hlsnap__lx_request_at(void) {
@@ -3676,8 +3700,7 @@ static struct hlsnap__lx_memory {
     uint64_t *used, *dirty, *own; /* bitmaps: taken; not known to be zero; the personality's; */
     uint64_t *copies;             /* the program's, and private copies of a file's */
     uint64_t brk_start, brk;
-    uint64_t top; /* all pages from here on are taken */
-    uint64_t num_used, peak;
+    uint64_t top;                               /* all pages from here on are taken */
     uint64_t small[8];                          /* lists of free small blocks, of 32 << i bytes */
     hlsnap__lx_range wipes[HLSNAP__LX_WIPES];   /* MADV_WIPEONFORK: zero at every start and restore */
     hlsnap__lx_range shares[HLSNAP__LX_SHARES]; /* mappings that are a file's own pages */
@@ -3746,8 +3769,8 @@ static void hlsnap__lx_take(uint64_t at, uint64_t n, bool written) {
     hlsnap__lx_bits(hlsnap__lx_mem.used, at, n, true);
     hlsnap__lx_bits(hlsnap__lx_mem.dirty, at, n, written);
     hlsnap__lx_bits(hlsnap__lx_mem.copies, at, n, false);
-    hlsnap__lx_mem.num_used += n;
-    if (hlsnap__lx_mem.num_used > hlsnap__lx_mem.peak) hlsnap__lx_mem.peak = hlsnap__lx_mem.num_used;
+    hlsnap__lx.num_used += n;
+    if (hlsnap__lx.num_used > hlsnap__lx.peak) hlsnap__lx.peak = hlsnap__lx.num_used;
 }
 
 /* Pages of the program, some of which may be free already. The personality's stay: a program may unmap what it never mapped, or
@@ -3758,7 +3781,7 @@ static void hlsnap__lx_give_back(uint64_t at, uint64_t n) {
         const uint64_t k = hlsnap__lx_min(n, 64 - at % 64), mask = (k == 64 ? ~0ull : (1ull << k) - 1) << at % 64;
         uint64_t gone = hlsnap__lx_mem.used[at / 64] & ~hlsnap__lx_mem.own[at / 64] & mask;
         hlsnap__lx_mem.used[at / 64] &= ~gone;
-        for (; gone; gone &= gone - 1) hlsnap__lx_mem.num_used--;
+        for (; gone; gone &= gone - 1) hlsnap__lx.num_used--;
         at += k;
         n -= k;
     }
@@ -3771,10 +3794,10 @@ static void hlsnap__lx_keep(uint64_t at, uint64_t n) {
 }
 
 /* What the host's figures of the heap are. */
-static void hlsnap__lx_tell(void) {
+static HLSNAP__EACH_CALL void hlsnap__lx_tell(void) {
     hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
-    m->heap_used = hlsnap__lx_mem.num_used * HLSNAP__LX_PAGE;
-    m->heap_peak = hlsnap__lx_mem.peak * HLSNAP__LX_PAGE;
+    m->heap_used = hlsnap__lx.num_used * HLSNAP__LX_PAGE;
+    m->heap_peak = hlsnap__lx.peak * HLSNAP__LX_PAGE;
 }
 
 static uint64_t hlsnap__lx_round(uint64_t bytes) { return bytes / HLSNAP__LX_PAGE + (bytes % HLSNAP__LX_PAGE != 0); }
@@ -3942,7 +3965,7 @@ static void hlsnap__lx_wipe_remove(uint64_t from, uint64_t to) {
 /* At every start and restore. */
 static void hlsnap__lx_wipe(void) {
     uint32_t i;
-    for (i = 0; i < HLSNAP__LX_WIPES; i++) {
+    for (i = 0; hlsnap__lx.wipes && i < HLSNAP__LX_WIPES; i++) {
         const hlsnap__lx_range *r = &hlsnap__lx_mem.wipes[i];
         hlsnap__lx_fill((void *)(uintptr_t)r->from, 0, r->to - r->from);
     }
@@ -4145,6 +4168,7 @@ static int64_t hlsnap__lx_madvise(uint64_t at, uint64_t bytes, uint64_t advice) 
         if (!hlsnap__lx_all(hlsnap__lx_mem.used, page, n, true))
             return -HLSNAP__LX_ENOMEM; /* what will be there is not what was meant */
         hlsnap__lx_wipe_remove(from, to);
+        hlsnap__lx.wipes = true;
         return hlsnap__lx_range_add(hlsnap__lx_mem.wipes, HLSNAP__LX_WIPES, from, to, 0) ? 0 : -HLSNAP__LX_ENOMEM;
     case HLSNAP__LX_KEEPONFORK: hlsnap__lx_wipe_remove(from, to); return 0;
     default: return 0;
@@ -4163,58 +4187,49 @@ static void hlsnap__lx_trim(void) {
 
 /* ---- >>lx_time: the wall clock of the entry, and the time stamp counter since ---- */
 
-static struct hlsnap__lx_time {
-    uint64_t tsc;               /* at the last entry */
-    uint64_t asked;             /* questions, where there is no clock */
-    uint64_t ahead, real_ahead; /* ns that sleeping moved the clocks; the wall clock's is this entry's only */
-    uint64_t last, real_last;
-    uint64_t start; /* of the monotonic clock */
-    uint64_t idle;  /* ns of it that were no work: sleep, and what lay between two entries */
-} hlsnap__lx_clock;
-
 __extension__ typedef unsigned __int128 hlsnap__lx_u128;
 
-static uint64_t hlsnap__lx_wall(void) {
+static HLSNAP__EACH_CALL uint64_t hlsnap__lx_wall(void) {
     const uint64_t at_entry = hlsnap__lx_mailbox()->realtime_ns, scale = hlsnap__lx.id->tsc_scale;
-    if (!at_entry) return ++hlsnap__lx_clock.asked * 1000;
-    if (!scale) return at_entry + ++hlsnap__lx_clock.asked;
-    return at_entry + (uint64_t)(((hlsnap__lx_u128)(hlsnap__lx_rdtsc() - hlsnap__lx_clock.tsc) * scale) >> 32);
+    if (!at_entry) return ++hlsnap__lx.clock.asked * 1000;
+    if (!scale) return at_entry + ++hlsnap__lx.clock.asked;
+    return at_entry + (uint64_t)(((hlsnap__lx_u128)(hlsnap__lx_rdtsc() - hlsnap__lx.clock.tsc) * scale) >> 32);
 }
 
 /* ns; no two answers are the same, none is below an earlier one, also after a restore on a machine whose clock is behind. */
 static uint64_t hlsnap__lx_monotonic(void) {
-    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx_clock.ahead - hlsnap__lx_clock.start;
-    if ((int64_t)(ns - hlsnap__lx_clock.last) <= 0) ns = hlsnap__lx_clock.last + 1;
-    return hlsnap__lx_clock.last = ns;
+    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx.clock.ahead - hlsnap__lx.clock.start;
+    if ((int64_t)(ns - hlsnap__lx.clock.last) <= 0) ns = hlsnap__lx.clock.last + 1;
+    return hlsnap__lx.clock.last = ns;
 }
 static uint64_t hlsnap__lx_realtime(void) {
-    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx_clock.real_ahead;
-    if (ns <= hlsnap__lx_clock.real_last) ns = hlsnap__lx_clock.real_last + 1;
-    return hlsnap__lx_clock.real_last = ns;
+    uint64_t ns = hlsnap__lx_wall() + hlsnap__lx.clock.real_ahead;
+    if (ns <= hlsnap__lx.clock.real_last) ns = hlsnap__lx.clock.real_last + 1;
+    return hlsnap__lx.clock.real_last = ns;
 }
 
 /* After an entry. On a machine whose clock is behind what was told, the monotonic one goes on from there, at the clock's pace. */
-static void hlsnap__lx_catch_up(void) {
-    const uint64_t ns = hlsnap__lx_mailbox()->realtime_ns + hlsnap__lx_clock.ahead - hlsnap__lx_clock.start;
+static HLSNAP__EACH_CALL void hlsnap__lx_catch_up(void) {
+    const uint64_t ns = hlsnap__lx_mailbox()->realtime_ns + hlsnap__lx.clock.ahead - hlsnap__lx.clock.start;
     if (!hlsnap__lx_mailbox()->realtime_ns) return;
-    if ((int64_t)(ns - hlsnap__lx_clock.last) < 0)
-        hlsnap__lx_clock.ahead += hlsnap__lx_clock.last - ns;
+    if ((int64_t)(ns - hlsnap__lx.clock.last) < 0)
+        hlsnap__lx.clock.ahead += hlsnap__lx.clock.last - ns;
     else
-        hlsnap__lx_clock.idle += ns - hlsnap__lx_clock.last;
+        hlsnap__lx.clock.idle += ns - hlsnap__lx.clock.last;
 }
 
 /* Sleeping costs no time: a sandbox that slept would cost its host a thread. */
 static void hlsnap__lx_time_jump(uint64_t until) {
     const uint64_t now = hlsnap__lx_monotonic();
     if (until <= now || until - now > 1ull << 62) return;
-    hlsnap__lx_clock.ahead += until - now;
-    hlsnap__lx_clock.real_ahead += until - now;
-    hlsnap__lx_clock.idle += until - now;
-    hlsnap__lx_clock.last = until;
+    hlsnap__lx.clock.ahead += until - now;
+    hlsnap__lx.clock.real_ahead += until - now;
+    hlsnap__lx.clock.idle += until - now;
+    hlsnap__lx.clock.last = until;
 }
 
 /* What the program has worked: of CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, and those with a number below 0. */
-static uint64_t hlsnap__lx_worked(void) { return hlsnap__lx_monotonic() - hlsnap__lx_clock.idle; }
+static uint64_t hlsnap__lx_worked(void) { return hlsnap__lx_monotonic() - hlsnap__lx.clock.idle; }
 
 static bool hlsnap__lx_clock_is_real(uint64_t clock) { /* an int there */
     return !(uint32_t)clock || (uint32_t)clock == 5 || (uint32_t)clock == 11;
@@ -5125,7 +5140,7 @@ static uint64_t hlsnap__lx_node_bytes(uint32_t node, uint64_t offset, const uint
 static uint8_t *hlsnap__lx_node_pin(uint32_t node, uint64_t bytes) {
     hlsnap__lx_node *p = hlsnap__lx_node_at(node);
     uint64_t need = bytes > p->size ? bytes : p->size, want;
-    const uint64_t free = (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * HLSNAP__LX_PAGE;
+    const uint64_t free = (hlsnap__lx_mem.pages - hlsnap__lx.num_used) * HLSNAP__LX_PAGE;
     if (need > hlsnap__lx_mem.pages * HLSNAP__LX_PAGE) return NULL; /* and twice of it is a number */
     if (!hlsnap__lx_is(node, HLSNAP__LX_REGULAR) || p->flags & (HLSNAP__LX_N_ARCHIVE | HLSNAP__LX_N_SYSTEM))
         return NULL;
@@ -6157,7 +6172,7 @@ static int64_t hlsnap__lx_fchown(int32_t fd, uint64_t user, uint64_t group) {
 
 /* A struct statfs: all files are in the heap. */
 static int64_t hlsnap__lx_put_statfs(uint64_t to) {
-    const uint64_t free = hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used;
+    const uint64_t free = hlsnap__lx_mem.pages - hlsnap__lx.num_used;
     hlsnap__lx_fill((void *)(uintptr_t)to, 0, 120);
     hlsnap__lx_put64(to, 0x01021994); /* tmpfs */
     hlsnap__lx_put64(to + 8, HLSNAP__LX_PAGE);
@@ -7553,7 +7568,7 @@ static int64_t hlsnap__lx_sysinfo(uint64_t to) {
     hlsnap__lx_fill((void *)(uintptr_t)to, 0, 112);
     hlsnap__lx_put64(to, hlsnap__lx_monotonic() / HLSNAP__LX_SECOND);
     hlsnap__lx_put64(to + 32, hlsnap__lx_mem.pages * HLSNAP__LX_PAGE);
-    hlsnap__lx_put64(to + 40, (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * HLSNAP__LX_PAGE);
+    hlsnap__lx_put64(to + 40, (hlsnap__lx_mem.pages - hlsnap__lx.num_used) * HLSNAP__LX_PAGE);
     hlsnap__lx_put16(to + 80, 1); /* processes */
     hlsnap__lx_put32(to + 104, 1);
     return 0;
@@ -7579,7 +7594,7 @@ static int64_t hlsnap__lx_getrlimit(uint64_t which, uint64_t to) {
 static int64_t hlsnap__lx_getrusage(uint64_t to) {
     hlsnap__lx_fill((void *)(uintptr_t)to, 0, 144);
     hlsnap__lx_clock_get(2, to, 1000);
-    hlsnap__lx_put64(to + 32, hlsnap__lx_mem.peak * HLSNAP__LX_PAGE / 1024);
+    hlsnap__lx_put64(to + 32, hlsnap__lx.peak * HLSNAP__LX_PAGE / 1024);
     return 0;
 }
 static int64_t hlsnap__lx_times(uint64_t to) {
@@ -7805,10 +7820,6 @@ static int64_t hlsnap__lx_dispatch(hlsnap__lx_frame *frame) {
 
 /* ---- >>lx_start: the way in and out ---- */
 
-/* Who is parked: its stack pointer, 0 = before the start; its thread pointer. */
-static uint64_t hlsnap__lx_parked __asm__("hlsnap__lx_parked") __attribute__((__used__));
-static uint64_t hlsnap__lx_fs __asm__("hlsnap__lx_fs") __attribute__((__used__));
-static uint64_t hlsnap__lx_entry_tsc __asm__("hlsnap__lx_entry_tsc") __attribute__((__used__));
 static uint64_t hlsnap__lx_program_rsp __asm__("hlsnap__lx_program_rsp") __attribute__((__used__));
 static uint8_t hlsnap__lx_stack0[HLSNAP__LX_STACK] __asm__("hlsnap__lx_stack0")
     __attribute__((__aligned__(64), __used__));
@@ -7836,12 +7847,12 @@ __asm__(
 ".globl _start\n.hidden _start\n.set _start, hlsnap__lx_entry\n"
 #endif
 /* Every VM entry: rdi = mailbox, rsi = identity page, rsp = the end of the stack region. */
-".p2align 4\n.globl hlsnap__lx_entry\n.hidden hlsnap__lx_entry\n.type hlsnap__lx_entry,@function\n"
+".pushsection .text.hot.hlsnap,\"ax\",@progbits\n.p2align 4\n.globl hlsnap__lx_entry\n.hidden hlsnap__lx_entry\n.type hlsnap__lx_entry,@function\n"
 "hlsnap__lx_entry:\n"
-"  rdtsc\n  shl $32, %rdx\n  or %rdx, %rax\n  mov %rax, hlsnap__lx_entry_tsc(%rip)\n"
-"  mov hlsnap__lx_parked(%rip), %rax\n  test %rax, %rax\n  jnz 1f\n"
+"  rdtsc\n  shl $32, %rdx\n  or %rdx, %rax\n  mov %rax, hlsnap__lx(%rip)\n"
+"  mov hlsnap__lx+8(%rip), %rax\n  test %rax, %rax\n  jnz 1f\n"
 "  mov %rsp, %rdx\n  lea 16384+hlsnap__lx_stack0(%rip), %rsp\n  call hlsnap__lx_first\n  ud2\n"
-"1: mov %rax, %rsp\n  mov hlsnap__lx_fs(%rip), %rax\n  wrfsbase %rax\n"
+"1: mov %rax, %rsp\n  mov hlsnap__lx+16(%rip), %rax\n  wrfsbase %rax\n"
 "  fldcw 4(%rsp)\n  ldmxcsr (%rsp)\n  add $8, %rsp\n"
 "  pop %rbx\n  pop %rbp\n  pop %r12\n  pop %r13\n  pop %r14\n  pop %r15\n  ret\n"
 ".size hlsnap__lx_entry,.-hlsnap__lx_entry\n"
@@ -7849,9 +7860,9 @@ __asm__(
 ".p2align 4\n.type hlsnap__lx_park,@function\n"
 "hlsnap__lx_park:\n"
 "  push %r15\n  push %r14\n  push %r13\n  push %r12\n  push %rbp\n  push %rbx\n  sub $8, %rsp\n  stmxcsr (%rsp)\n  fnstcw 4(%rsp)\n"
-"  rdfsbase %rax\n  mov %rax, hlsnap__lx_fs(%rip)\n  mov %rsp, hlsnap__lx_parked(%rip)\n"
+"  rdfsbase %rax\n  mov %rax, hlsnap__lx+16(%rip)\n  mov %rsp, hlsnap__lx+8(%rip)\n"
 "1: outb %al, $0xe0\n  jmp 1b\n"
-".size hlsnap__lx_park,.-hlsnap__lx_park\n"
+".size hlsnap__lx_park,.-hlsnap__lx_park\n.popsection\n"
 /* The program's start: rdi = its stack, rsi = where. */
 ".p2align 4\n.type hlsnap__lx_go,@function\n"
 "hlsnap__lx_go:\n  mov %rdi, %rsp\n  mov %rsi, %rax\n  xor %edx, %edx\n  xor %ebp, %ebp\n  xor %edi, %edi\n  xor %esi, %esi\n"
@@ -7876,9 +7887,9 @@ extern int64_t hlsnap__lx_upcall(uint64_t fn, uint64_t a, uint64_t b, uint64_t c
 #endif
 
 /* After every entry: what is new, when a start or a restore lies between. */
-static bool hlsnap__lx_arrive(void) {
-    hlsnap__lx_clock.tsc = hlsnap__lx_entry_tsc;
-    hlsnap__lx_clock.real_ahead = 0;
+static HLSNAP__EACH_CALL bool hlsnap__lx_arrive(void) {
+    hlsnap__lx.clock.tsc = hlsnap__lx.entry_tsc;
+    hlsnap__lx.clock.real_ahead = 0;
     hlsnap__lx_catch_up();
     if (hlsnap__lx_same(hlsnap__lx.started_as, hlsnap__lx.id->id, 16)) return false;
     hlsnap__lx_copy(hlsnap__lx.started_as, hlsnap__lx.id->id, 16);
@@ -7893,8 +7904,8 @@ static void hlsnap__lx_setup(const uint8_t *identity) {
     hlsnap__lx_top = (uint64_t)(uintptr_t)(hlsnap__lx_stack0 + HLSNAP__LX_STACK);
     hlsnap__lx_memory_setup();
     hlsnap__lx_arrive();
-    hlsnap__lx_clock.start = hlsnap__lx_mailbox()->realtime_ns ? hlsnap__lx_wall() - HLSNAP__LX_SECOND : 0;
-    hlsnap__lx_clock.idle = hlsnap__lx_clock.start ? HLSNAP__LX_SECOND : 0;
+    hlsnap__lx.clock.start = hlsnap__lx_mailbox()->realtime_ns ? hlsnap__lx_wall() - HLSNAP__LX_SECOND : 0;
+    hlsnap__lx.clock.idle = hlsnap__lx.clock.start ? HLSNAP__LX_SECOND : 0;
     hlsnap__lx_threads_setup(hlsnap__lx_top);
     hlsnap__lx_files_setup();
 }
@@ -8038,15 +8049,13 @@ static uint8_t *hlsnap__rt_request_at(size_t *room) {
 
 HLSNAP_API void hlsnap_rt_trim(void) { hlsnap__lx_trim(); }
 
-static void (*hlsnap__lx_on_start)(void *user);
-static void *hlsnap__lx_on_start_user;
 HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user) {
-    hlsnap__lx_on_start = fn;
-    hlsnap__lx_on_start_user = user;
+    hlsnap__lx.on_start = fn;
+    hlsnap__lx.on_start_user = user;
 }
 
 /* Leaves the VM until the next entry; true when a start or a restore lies between. */
-static bool hlsnap__lx_leave(void) {
+static HLSNAP__EACH_CALL bool hlsnap__lx_leave(void) {
     hlsnap__lx_tell();
     hlsnap__lx_park();
     hlsnap__lx.out_used = 0;
@@ -8084,20 +8093,23 @@ static void hlsnap__lx_first(hlsnap_abi_mailbox *m, const uint8_t *identity, uin
 }
 
 #if !defined(HLSNAP_GUEST_NO_STDIO)
+extern void *hlsnap__libc_stdout __asm__("stdout");
+extern size_t hlsnap__libc_pending(void *file) __asm__("__fpending");
 extern int hlsnap__libc_fflush(void *file) __asm__("fflush"); /* strong: a weak one is not pulled from an archive */
 #endif
-static void hlsnap__lx_flush(void) {
+/* stdout alone: to go through all streams costs glibc a second page of stack and a lock, at each call. */
+static HLSNAP__EACH_CALL void hlsnap__lx_flush(void) {
 #if !defined(HLSNAP_GUEST_NO_STDIO)
-    hlsnap__libc_fflush(NULL);
+    if (hlsnap__libc_pending(hlsnap__libc_stdout)) hlsnap__libc_fflush(hlsnap__libc_stdout);
 #endif
 }
 
-HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_serve(void) {
+HLSNAP__EACH_CALL HLSNAP_API __attribute__((__noreturn__)) void hlsnap_rt_serve(void) {
     hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
     hlsnap__lx_flush();
     hlsnap__rt_init(m);
     for (;;) {
-        if (hlsnap__lx_leave() && hlsnap__lx_on_start) hlsnap__lx_on_start(hlsnap__lx_on_start_user);
+        if (hlsnap__lx_leave() && hlsnap__lx.on_start) hlsnap__lx.on_start(hlsnap__lx.on_start_user);
         hlsnap__lx.out_used = hlsnap__rt_calls(m);
         hlsnap__lx_flush(); /* what it prints goes behind the results */
     }

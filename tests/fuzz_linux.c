@@ -661,7 +661,7 @@ static QUIET void do_restart(void) {
     if (b > 250) m->realtime_ns = 0;
     m->realtime_ns %= 1ull << 62;
     if (b & 4) lx_tsc = number() % (1ull << 50);
-    hlsnap__lx_entry_tsc = lx_tsc;
+    hlsnap__lx.entry_tsc = lx_tsc;
     if (b & 8) {
         hlsnap__lx_arrive(); /* the next call only */
         return;

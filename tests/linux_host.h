@@ -143,7 +143,6 @@ static void lx_begin(size_t heap, const void *files, size_t files_size) {
     lx_identity->program_size = sizeof(*p) + files_size;
     memset(&hlsnap__lx, 0, sizeof(hlsnap__lx));
     memset(&hlsnap__lx_mem, 0, sizeof(hlsnap__lx_mem));
-    memset(&hlsnap__lx_clock, 0, sizeof(hlsnap__lx_clock));
     memset(&hlsnap__lx_self, 0, sizeof(hlsnap__lx_self));
     memset(&hlsnap__lx_tasks, 0, sizeof(hlsnap__lx_tasks));
     memset(&hlsnap__lx_streams, 0, sizeof(hlsnap__lx_streams));

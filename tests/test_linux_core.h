@@ -24,7 +24,7 @@ static bool core_is(const uint8_t *p, uint8_t v, size_t n) {
 static uint64_t core_used(void) { /* pages, as the bitmap has them */
     uint64_t i, n = 0;
     for (i = 0; i < hlsnap__lx_mem.pages; i++) n += hlsnap__lx_bit(hlsnap__lx_mem.used, i);
-    CHECK_EQ(n, hlsnap__lx_mem.num_used);
+    CHECK_EQ(n, hlsnap__lx.num_used);
     return n;
 }
 static bool core_dirty(int64_t at) { return hlsnap__lx_bit(hlsnap__lx_mem.dirty, hlsnap__lx_page_of((uint64_t)at)); }
@@ -381,7 +381,7 @@ static void brk_leaves_what_is_not_its_own(void) {
     lx_begin(16 << 12, NULL, 0);
     start = (uint64_t)sys(SYS_brk, 0);
     CHECK_EQ(sys(SYS_brk, start + 3 * 4096), start + 3 * 4096);
-    CHECK_EQ(sys(SYS_mmap, 0, (hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) * 4096, 3, 0x22, -1, 0) > 0, 1); /* the rest */
+    CHECK_EQ(sys(SYS_mmap, 0, (hlsnap__lx_mem.pages - hlsnap__lx.num_used) * 4096, 3, 0x22, -1, 0) > 0, 1); /* the rest */
     CHECK_EQ(sys(SYS_madvise, start + 4096, 4096, 18), 0);
     CHECK_EQ(sys(SYS_munmap, start + 2 * 4096, 4096), 0);
     own = (uint8_t *)hlsnap__lx_pages(4096);
@@ -432,7 +432,7 @@ static void memory_runs_out(void) {
     CHECK_EQ(a, -ENOMEM);
     CHECK_EQ(n, free);
     CHECK_EQ(core_used(), hlsnap__lx_mem.pages);
-    CHECK_EQ(hlsnap__lx_mem.peak, hlsnap__lx_mem.pages);
+    CHECK_EQ(hlsnap__lx.peak, hlsnap__lx_mem.pages);
     start = sys(SYS_brk, 0);
     CHECK_EQ(sys(SYS_brk, start + 1), start);
     CHECK_EQ(hlsnap__lx_pages(1) == NULL, 1);
@@ -441,7 +441,7 @@ static void memory_runs_out(void) {
     CHECK_EQ(core_map(0, 4096, 0), last + 4096);
     CHECK_EQ(sys(SYS_munmap, last, (uint64_t)n * 4096), 0);
     CHECK_EQ(core_used(), used);
-    CHECK_EQ(hlsnap__lx_mem.peak, hlsnap__lx_mem.pages);
+    CHECK_EQ(hlsnap__lx.peak, hlsnap__lx_mem.pages);
     CHECK(core_map(0, free * 4096, 0) > 0); /* all in one piece */
 }
 
@@ -541,7 +541,7 @@ static void clocks_of_work(void) {
     CHECK_EQ(sys(SYS_nanosleep, t, 0), 0);
     CHECK(core_time(1) >= mono + hour && core_time(2) > before && core_time(2) < before + 100000);
     core_mailbox()->realtime_ns += 3 * hour;
-    lx_tsc = hlsnap__lx_entry_tsc = 0;
+    lx_tsc = hlsnap__lx.entry_tsc = 0;
     hlsnap__lx_arrive();
     CHECK(core_time(1) >= mono + 2 * hour && core_time(2) > before && core_time(2) < before + 200000);
     core_mailbox()->realtime_ns -= 2 * hour; /* a machine whose clock is behind */
@@ -551,7 +551,7 @@ static void clocks_of_work(void) {
     CHECK_EQ(sys(SYS_getrusage, 0, t), 0);
     CHECK(t[0] == 0 && t[1] > 11000 && t[1] < 13000); /* us */
     CHECK(sys(SYS_times, t) > 3600 * 100 && t[0] == 1);
-    hlsnap__lx_entry_tsc = 0;
+    hlsnap__lx.entry_tsc = 0;
 }
 
 static void clocks_after_restores(void) {
@@ -561,7 +561,7 @@ static void clocks_after_restores(void) {
     real = core_time(0);
     mono = core_time(1);
     core_mailbox()->realtime_ns -= 3600ull * 1000000000u; /* a machine whose clock is behind, and another counter */
-    lx_tsc = hlsnap__lx_entry_tsc = 77;
+    lx_tsc = hlsnap__lx.entry_tsc = 77;
     lx_restart();
     CHECK(core_time(0) > real);
     later = core_time(1);
@@ -571,19 +571,19 @@ static void clocks_after_restores(void) {
     CHECK(later > 999900 && later < 1000100);
     mono = core_time(1);
     core_mailbox()->realtime_ns += 7200ull * 1000000000u; /* and one that is ahead */
-    lx_tsc = hlsnap__lx_entry_tsc = 0;
+    lx_tsc = hlsnap__lx.entry_tsc = 0;
     lx_restart();
     later = core_time(1);
     CHECK(later > mono + 3600ull * 1000000000u);
     CHECK(core_time(0) / 1000000000 == 1700000000 + 3600);
-    hlsnap__lx_entry_tsc = 0;
+    hlsnap__lx.entry_tsc = 0;
 }
 
 static void no_clock_counts(void) {
     uint64_t a;
     lx_begin(1 << 20, NULL, 0);
     core_mailbox()->realtime_ns = 0;
-    memset(&hlsnap__lx_clock, 0, sizeof(hlsnap__lx_clock));
+    memset(&hlsnap__lx.clock, 0, sizeof(hlsnap__lx.clock));
     CHECK_EQ(core_time(1), 1000);
     CHECK_EQ(core_time(0), 2000);
     CHECK_EQ(core_time(1), 3000);
@@ -872,7 +872,7 @@ static void limits_and_usage(void) {
     CHECK_EQ(sys(SYS_sched_getaffinity, 0, 4, mask), -EINVAL);
     CHECK_EQ(sys(SYS_sched_getaffinity, 0, 12, mask), -EINVAL);
     CHECK_EQ(sys(SYS_getrusage, 0, u), 0);
-    CHECK_EQ(u[4], hlsnap__lx_mem.peak * 4);
+    CHECK_EQ(u[4], hlsnap__lx.peak * 4);
     CHECK_EQ(sys(SYS_sysinfo, s), 0);
     CHECK(s[4] == 1 << 20 && s[5] == (256 - core_used()) * 4096);
     CHECK_EQ(sys(SYS_arch_prctl, 0x1002, 0x123456), 0);

@@ -1015,7 +1015,7 @@ static void files_in_a_full_heap(void) {
     struct stat st;
     lx_begin(1 << 20, NULL, 0);
     fd = sys(SYS_open, S("/tmp/x"), O_CREAT | O_RDWR, 0644);
-    free_before = (int64_t)(hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used);
+    free_before = (int64_t)(hlsnap__lx_mem.pages - hlsnap__lx.num_used);
     memset(data, 5, sizeof(data));
     do n = sys(SYS_write, fd, S(data), sizeof(data));
     while (n == (int64_t)sizeof(data));
@@ -1042,7 +1042,7 @@ static void files_in_a_full_heap(void) {
     CHECK_EQ(sys(SYS_unlink, S("/tmp/x")), 0);
     CHECK_EQ(sys(SYS_pread64, fd, S(data), 20000, 0), 20000); /* while it is open */
     CHECK_EQ(sys(SYS_close, fd), 0);
-    CHECK(free_before - (int64_t)(hlsnap__lx_mem.pages - hlsnap__lx_mem.num_used) <= 1); /* all is back */
+    CHECK(free_before - (int64_t)(hlsnap__lx_mem.pages - hlsnap__lx.num_used) <= 1); /* all is back */
     for (n = 0, i = 0; !n; i++) { /* names until there is no room */
         snprintf(path, sizeof(path), "/tmp/a file with a name %d", (int)i);
         n = sys(SYS_mkdir, S(path), 0755);

@@ -173,14 +173,14 @@ static void maps_are_the_kernels(void) {
     uint32_t i, page;
     for (seed = first; seed < end && !test_bad; seed++) {
         maps_begin(seed);
-        used = hlsnap__lx_mem.num_used;
+        used = hlsnap__lx.num_used;
         for (i = 0; i < 1500 && !test_bad; i++) maps_step();
         for (i = 0; i < maps_num; i++)
             for (page = 0; page < maps[i].pages; page++) maps_compare(&maps[i], page);
         while (maps_num) maps_remove(&maps[0]);
         for (i = 0; i < HLSNAP__LX_SHARES; i++) CHECK_EQ(hlsnap__lx_mem.shares[i].from, hlsnap__lx_mem.shares[i].to);
         for (i = 0; i < 3; i++) close(maps_fd[1][i]);
-        CHECK(hlsnap__lx_mem.num_used <= used + 3 * (MAPS_PAGES + HLSNAP__LX_PIN_ROOM / 4096)); /* the files, with pages to spare */
+        CHECK(hlsnap__lx.num_used <= used + 3 * (MAPS_PAGES + HLSNAP__LX_PIN_ROOM / 4096)); /* the files, with pages to spare */
         if (test_bad) printf("# seed %llu\n", (unsigned long long)seed);
     }
 }

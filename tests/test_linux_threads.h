@@ -667,11 +667,11 @@ static void threads_reuse_stacks(void) {
         if (tid <= last) CHECK_EQ(tid, last);
         last = tid;
         if (i % 3 == 2) join_all();
-        if (i == 100) used = hlsnap__lx_mem.num_used;
+        if (i == 100) used = hlsnap__lx.num_used;
     }
     join_all();
     CHECK_EQ(count, 10000);
-    CHECK_EQ(hlsnap__lx_mem.num_used, used);
+    CHECK_EQ(hlsnap__lx.num_used, used);
     hlsnap__lx_tasks.last_tid = 0x3fffff; /* around: the numbers of the living are left out */
     count = 0;
     CHECK_EQ(lx_thread(ends_at_once, &count, &tids[0]), 3);
@@ -1079,7 +1079,7 @@ static void passes_on(void *unused) {
 static void pipes_carry_everything(void) {
     static uint8_t b[70000];
     int64_t n, at = 0, i;
-    const int64_t used = (notes_begin(), (int64_t)hlsnap__lx_mem.num_used);
+    const int64_t used = (notes_begin(), (int64_t)hlsnap__lx.num_used);
     CHECK_EQ(sys(SYS_pipe, pipe_fds), 0);
     CHECK_EQ(sys(SYS_pipe, pipe_back), 0);
     spawn(0, floods, NULL);
@@ -1093,7 +1093,7 @@ static void pipes_carry_everything(void) {
     join_all();
     CHECK_EQ(sys(SYS_close, pipe_fds[0]), 0);
     CHECK_EQ(sys(SYS_close, pipe_back[0]), 0);
-    CHECK((int64_t)hlsnap__lx_mem.num_used <= used + 12); /* two stacks and the first thread's vectors: the rings are given back */
+    CHECK((int64_t)hlsnap__lx.num_used <= used + 12); /* two stacks and the first thread's vectors: the rings are given back */
 }
 
 static void reads_one(void *name) {
@@ -1362,7 +1362,7 @@ static void tables_are_bounded(void) {
     int p[2], i, n = 0, a, b, ep;
     uint64_t used;
     notes_begin();
-    used = hlsnap__lx_mem.num_used;
+    used = hlsnap__lx.num_used;
     while (n < 512 && sys(SYS_pipe, fds + n) == 0) n += 2;
     CHECK_EQ(n, 512);
     CHECK_EQ(sys(SYS_pipe, p), -ENFILE);
@@ -1375,7 +1375,7 @@ static void tables_are_bounded(void) {
     CHECK_EQ(n, 64);
     CHECK_EQ(sys(SYS_epoll_create1, 0), -EMFILE);
     for (i = 0; i < n; i++) CHECK_EQ(sys(SYS_close, fds[i]), 0);
-    CHECK_EQ(hlsnap__lx_mem.num_used, used);
+    CHECK_EQ(hlsnap__lx.num_used, used);
     ep = (int)sys(SYS_epoll_create1, 0);
     a = (int)sys(SYS_eventfd2, 0, O_NONBLOCK);
     b = (int)sys(SYS_eventfd2, 1, O_NONBLOCK);
