@@ -173,6 +173,7 @@ typedef enum hlsnap_result {
 #undef HLSNAP_IMPL_RESULT
     HLSNAP_RESULT_FORCE32 = 0x7fffffff
 } hlsnap_result;
+#define HLSNAP_MAX_RESULTS 64  /* all of them are below */
 
 typedef struct hlsnap_error {  /* caller-owned, optional, written only on failure */
     hlsnap_result code;
@@ -336,6 +337,17 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
 HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...)
     __attribute__((__format__(__printf__, 2, 3)));
 
+/* hlsnap_call_reserve, hlsnap_call_return_reserved -- build a str or bytes result where it will be read: nothing is copied.
+   call      in
+   n         in     bytes of room; what another result had, or was reserved, before, is lost
+   used      in     bytes of them that are the result
+   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or so much does not fit
+             the mailbox. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than was reserved);
+             return it from the function. Where it was NULL, the call fails with these, too
+   threads   the one the function runs on; host and guest  */
+HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
+HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t used);
+
 /* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
    call      in
    user_code in     for hlsnap_error.user_code
@@ -431,6 +443,8 @@ typedef struct hlsnap_stats {  /* since creation */
     uint64_t heap_used;        /* at the end of the last entry that the guest ended itself */
     uint64_t heap_peak;        /* the most at once, where blocks lie included; over all restores */
     uint64_t stack_peak;       /* from the deepest page of the stack that is not zero now to its end; looked for when asked */
+    uint64_t snapshots;        /* taken */
+    uint64_t ended[HLSNAP_MAX_RESULTS]; /* calls that ran, a batch as one, and the init, by their hlsnap_result */
 } hlsnap_stats;
 
 /* hlsnap_sandbox_create -- load a guest, start a VM, run the guest's init.
@@ -553,10 +567,30 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
                     identity page; read-only and executable regions are writable this way; a restore undoes it.
    to, from  out/in n bytes
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE; HLSNAP_ERR_CHANGED, _DIGEST (copied, useless)
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (range; nothing copied); HLSNAP_ERR_STATE; HLSNAP_ERR_CHANGED, _DIGEST (copied, useless);
+             HLSNAP_ERR_OS (guard NONE or DETECT, where process_vm_readv is forbidden)
    threads   the sandbox's  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err);
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n, hlsnap_error *err);
+
+/* hlsnap_sandbox_view -- guest memory where it is, to be looked at without a copy.
+   sb        in     as for hlsnap_sandbox_read
+   gva, n    in     as there
+   out       out    n bytes, until the sandbox is called, snapshotted, restored or destroyed; NULL on failure. They are the guest's:
+                    whoever looks twice after it ran may see something else
+   err       out    may be NULL
+   returns   as hlsnap_sandbox_read; HLSNAP_ERR_UNSUPPORTED (the snapshot was loaded and is not in sealed memory: a file that is cut
+             would be a SIGBUS; hlsnap_sandbox_read copies)
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, size_t n, const void **out, hlsnap_error *err);
+
+/* hlsnap_sandbox_set_log, hlsnap_sandbox_set_output -- who listens from now on, and after restores, too; fields of the desc.
+   sb        in     in any state, also inside a host function of its own; NULL is fine
+   level     in     as log_level; what is beyond -1..4 is the nearest
+   log, output in   NULL = nobody
+   threads   the sandbox's  */
+HLSNAP_API void hlsnap_sandbox_set_log(hlsnap_sandbox *sb, int32_t level, hlsnap_log_fn log, void *user);
+HLSNAP_API void hlsnap_sandbox_set_output(hlsnap_sandbox *sb, hlsnap_output_fn output, void *user);
 
 /* hlsnap_sandbox_get_stats -- counters since creation.
    sb        in     NULL gives zeros
@@ -953,6 +987,7 @@ HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(h
 HLSNAP__STATIC_ASSERT(identity_size,
                       sizeof(hlsnap_abi_identity) == 176 && offsetof(hlsnap_abi_identity, runtime) == 128);
 HLSNAP__STATIC_ASSERT(program_size, sizeof(hlsnap_abi_program) == 72);
+HLSNAP__STATIC_ASSERT(results, HLSNAP_ERR_CHANGED < HLSNAP_MAX_RESULTS);
 
 typedef struct hlsnap__signature {
     uint8_t result, num_args; /* hlsnap_type */
@@ -968,6 +1003,7 @@ struct hlsnap_call {
     size_t used;          /* of the encoded message; 0 = nothing returned yet */
     size_t reached;       /* bytes of out that were ever written: those beyond `used` are of results taken back */
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
+    size_t reserved;      /* bytes of out up to the end of what was reserved; 0 = nothing */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -1515,36 +1551,78 @@ HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, 
     return call->failed = HLSNAP_ERR_FUNCTION;
 }
 
-HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) {
-    const size_t head = sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value);
+#define HLSNAP__RESULT_AT (sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value)) /* a str's or bytes' first byte in its message */
+
+/* Whether a str or bytes result of n bytes fits. */
+static bool hlsnap__call_fits(hlsnap_call *call, size_t n) {
+    const size_t most = UINT32_MAX / 2;
+    call->wanted = n > most ? n : HLSNAP__RESULT_AT + hlsnap__round8(n + (call->signature->result == HLSNAP_STR));
+    return n <= most && call->wanted <= call->out_size;
+}
+
+/* Makes a message of n bytes that stand in its place already, and fit. */
+static hlsnap_result hlsnap__call_finish(hlsnap_call *call, size_t n) {
+    uint8_t *at = call->out + HLSNAP__RESULT_AT;
+    const bool is_str = call->signature->result == HLSNAP_STR;
     hlsnap_abi_message message;
     hlsnap_abi_value row;
-    va_list ap;
-    int n;
-    if (call->signature->result != HLSNAP_STR) return call->failed = HLSNAP_ERR_SIGNATURE;
-    if (call->out_size <= head) return call->failed = HLSNAP_ERR_LIMIT;
-    va_start(ap, fmt);
-    n = hlsnap__rt_vformat((char *)call->out + head, call->out_size - head, fmt, ap);
-    va_end(ap);
-    if (n < 0 || head + hlsnap__round8((size_t)n + 1) > call->out_size) {
-        call->reached = call->out_size;
-        call->wanted = n < 0 ? 0 : head + hlsnap__round8((size_t)n + 1);
-        return call->failed = HLSNAP_ERR_LIMIT;
-    }
-    if (head + (size_t)n > call->reached) call->reached = head + (size_t)n;
-    if (hlsnap__rt_memchr(call->out + head, 0, (size_t)n)) return call->failed = HLSNAP_ERR_SIGNATURE; /* %c of 0 */
-    message.size = (uint32_t)(head + hlsnap__round8((size_t)n + 1));
+    if (is_str && hlsnap__rt_memchr(at, 0, n)) return call->failed = HLSNAP_ERR_SIGNATURE;
+    message.size = (uint32_t)(HLSNAP__RESULT_AT + hlsnap__round8(n + is_str));
     message.function = call->function;
     message.status = HLSNAP_ABI_STATUS_OK;
     message.num_values = 1;
-    row.type = HLSNAP_STR;
+    row.type = call->signature->result;
     row.size = (uint32_t)n;
-    row.bits = head;
-    hlsnap__rt_memset(call->out + head + n, 0, message.size - head - (size_t)n);
+    row.bits = HLSNAP__RESULT_AT;
+    hlsnap__rt_memset(at + n, 0, message.size - HLSNAP__RESULT_AT - n);
     hlsnap__rt_memcpy(call->out, &message, sizeof(message));
     hlsnap__rt_memcpy(call->out + sizeof(message), &row, sizeof(row));
     hlsnap__call_used(call, message.size);
+    call->wanted = 0;
     return HLSNAP_OK;
+}
+
+HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) {
+    va_list ap;
+    int n;
+    if (call->signature->result != HLSNAP_STR) return call->failed = HLSNAP_ERR_SIGNATURE;
+    if (call->out_size <= HLSNAP__RESULT_AT) return call->failed = HLSNAP_ERR_LIMIT;
+    va_start(ap, fmt);
+    n = hlsnap__rt_vformat((char *)call->out + HLSNAP__RESULT_AT, call->out_size - HLSNAP__RESULT_AT, fmt, ap);
+    va_end(ap);
+    if (n < 0 || !hlsnap__call_fits(call, (size_t)n)) {
+        call->reached = call->out_size;
+        if (n < 0) call->wanted = 0;
+        return call->failed = HLSNAP_ERR_LIMIT;
+    }
+    if (HLSNAP__RESULT_AT + (size_t)n > call->reached) call->reached = HLSNAP__RESULT_AT + (size_t)n;
+    return hlsnap__call_finish(call, (size_t)n);
+}
+
+HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n) {
+    const uint8_t type = call->signature->result;
+    call->used = call->reserved = 0;
+    if (type != HLSNAP_STR && type != HLSNAP_BYTES) {
+        call->failed = HLSNAP_ERR_SIGNATURE;
+        return NULL;
+    }
+    if (!hlsnap__call_fits(call, n)) {
+        call->failed = HLSNAP_ERR_LIMIT;
+        return NULL;
+    }
+    call->reserved = HLSNAP__RESULT_AT + n;
+    if (call->reserved > call->reached) call->reached = call->reserved;
+    return call->out + HLSNAP__RESULT_AT;
+}
+
+HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t used) {
+    if (call->failed) return call->failed;
+    if (!call->reserved) return call->failed = HLSNAP_ERR_SIGNATURE;
+    if (used > call->reserved - HLSNAP__RESULT_AT) {
+        call->wanted = 0;
+        return call->failed = HLSNAP_ERR_LIMIT;
+    }
+    return hlsnap__call_finish(call, used);
 }
 
 /* Runs fn and leaves exactly one message in call->out. */
@@ -1552,7 +1630,7 @@ static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, 
     hlsnap_result r;
     char text[160];
     int n;
-    call->used = call->wanted = call->reached = 0;
+    call->used = call->wanted = call->reached = call->reserved = 0;
     call->failed = HLSNAP_OK;
     r = fn(call, user);
     if (call->failed) r = call->failed;
@@ -11284,6 +11362,8 @@ typedef struct hlsnap__memory {
     uint32_t given_back;         /* pages new to the last scan, when they were so many that memory was mapped afresh */
     hlsnap__hot *hot;
     uint32_t num_hot, cap_hot;
+    uint32_t num_copied; /* of the hot ones: those that mapping afresh would make private, too */
+    uint32_t num_mapped; /* mappings of layers in the window */
     uint64_t *is_hot; /* bitmaps over the window's pages */
     uint64_t *pinned; /* pages whose content the mapping below does not have */
     uint64_t copied_bytes;
@@ -11296,6 +11376,9 @@ typedef struct hlsnap__memory {
 #define HLSNAP__HOT_MANY 2048u  /* so many new pages are given back at once, */
 #define HLSNAP__HOT_IDLE 256u   /* so many that were found unchanged twice, */
 #define HLSNAP__HOT_MOST 16384u /* and so many in any case */
+#define HLSNAP__STUCK_RESETS 8u /* where another snapshot is mapped: found unchanged so often, */
+#define HLSNAP__STUCK_MANY 64u  /* so many pages have the target's content laid below them, */
+#define HLSNAP__REST_RUNS 256u  /* in so many pieces at most; else all is mapped */
 #define HLSNAP__MADV_POPULATE_WRITE 23
 #define HLSNAP__MADV_WIPEONFORK 18
 
@@ -11325,23 +11408,34 @@ static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { retu
 /* The supervisor area. */
 static uint8_t *hlsnap__memory_sys(const hlsnap__memory *m) { return m->mem - HLSNAP__SYS_SIZE; }
 
-/* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. */
+/* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. The kernel
+   copies less than 2 GiB at once, and no further than there is something. */
 static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write,
                                          hlsnap_error *err) {
     struct iovec local, remote;
-    ssize_t k;
+    size_t done = 0;
     if (m->trusted) {
         memcpy(write ? window : mine, write ? mine : window, n);
         return HLSNAP_OK;
     }
-    local.iov_base = mine;
-    remote.iov_base = window;
-    local.iov_len = remote.iov_len = n;
-    /* long, since the kernel looks at all 64 bits, of which varargs leave the upper half of an int undefined */
-    k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
-    if (k == (ssize_t)n) return HLSNAP_OK;
-    return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
-                        "guest memory is gone: a layer's file was truncated");
+    while (done < n) {
+        ssize_t k;
+        local.iov_base = (uint8_t *)mine + done;
+        remote.iov_base = (uint8_t *)window + done;
+        local.iov_len = remote.iov_len = n - done;
+        /* long, since the kernel looks at all 64 bits, of which varargs leave the upper half of an int undefined */
+        k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
+        if (k < 0 && (errno == EPERM || errno == ENOSYS))
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno,
+                                "process_vm_%s of this process's own memory: %s (errno %d): a snapshot whose files are "
+                                "not guarded needs it",
+                                write ? "writev" : "readv", hlsnap__errno_text(errno), errno);
+        if (k <= 0)
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
+                                "guest memory is gone: a layer's file was truncated");
+        done += (size_t)k;
+    }
+    return HLSNAP_OK;
 }
 
 /* The page's bytes, through `bounce` where they cannot be trusted to be there. NULL with the error filled. */
@@ -11415,16 +11509,23 @@ static void hlsnap__memory_free(hlsnap__memory *m, bool forked) {
 
 /* ---- >>guest-memory-map ---- */
 
+/* Room for a window of that layout instead of the one that there is. When this fails, nothing was changed. */
 static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__layout *l, hlsnap_error *err) {
     const size_t huge = 2u << 20, words = (size_t)(l->pages + 63) / 64;
     uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
     const size_t reserved = HLSNAP__SYS_SIZE + (size_t)(l->pages * HLSNAP__PAGE) + huge;
+    uint8_t *mem = NULL;
+    hlsnap_result r = is_hot && pinned ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     uint32_t i;
-    void *p = is_hot && pinned ? mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-                               : MAP_FAILED;
-    if (p == MAP_FAILED) {
-        const hlsnap_result r = is_hot && pinned ? hlsnap__fail_map(err, reserved, "guest memory") : HLSNAP_ERR_MEMORY;
+    void *p = r ? MAP_FAILED
+                : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!r && p == MAP_FAILED) r = hlsnap__fail_map(err, reserved, "guest memory");
+    if (!r) mem = (uint8_t *)(((uintptr_t)p + HLSNAP__SYS_SIZE + huge - 1) & ~(uintptr_t)(huge - 1));
+    if (!r && mprotect(mem - HLSNAP__SYS_SIZE, HLSNAP__SYS_SIZE, PROT_READ | PROT_WRITE))
+        r = hlsnap__fail_map(err, HLSNAP__SYS_SIZE, "the supervisor area");
+    if (r) {
+        if (p != MAP_FAILED) munmap(p, reserved);
         hlsnap__free(is_hot);
         hlsnap__free(pinned);
         return r;
@@ -11436,7 +11537,7 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     m->pinned = pinned;
     m->reservation = p;
     m->reserved = reserved;
-    m->mem = (uint8_t *)(((uintptr_t)p + HLSNAP__SYS_SIZE + huge - 1) & ~(uintptr_t)(huge - 1));
+    m->mem = mem;
     m->sys_used = 0;
     m->layout = *l;
     m->scan_from = UINT64_MAX;
@@ -11456,55 +11557,107 @@ static bool hlsnap__extent_mapped(const hlsnap_snapshot *s, const hlsnap__extent
     return s->layers[e->layer]->fd >= 0 && e->pages >= s->map_run;
 }
 
+/* A mapping of layer pages from `from` on, closed; layer NULL: of zeros. */
+static bool hlsnap__pages_map(uint8_t *at, uint64_t pages, const hlsnap__layer *layer, uint64_t from) {
+    const int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | (layer ? 0 : MAP_ANONYMOUS);
+    return mmap(at, (size_t)(pages * HLSNAP__PAGE), PROT_NONE, flags, layer ? layer->fd : -1,
+                layer ? (off_t)(from * HLSNAP__PAGE) : 0) != MAP_FAILED;
+}
+
 static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *layer, const hlsnap__extent *e,
                                      hlsnap_error *err) {
-    if (mmap(hlsnap__memory_at(m, e->page), (size_t)e->pages * HLSNAP__PAGE, PROT_NONE,
-             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, layer->fd,
-             (off_t)((uint64_t)e->layer_page * HLSNAP__PAGE)) == MAP_FAILED)
+    if (!hlsnap__pages_map(hlsnap__memory_at(m, e->page), e->pages, layer, e->layer_page))
         return hlsnap__fail_map(err, (uint64_t)e->pages * HLSNAP__PAGE, "guest memory, from a layer");
     m->trusted = m->trusted && layer->sealed;
     return HLSNAP_OK;
 }
 
-/* The number of extents from i on that lie side by side in one region and would each be copied. *pages: theirs. */
-static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, uint32_t *pages) {
+/* The run that has the extent, or NULL; *k, 0 at first, goes along while the extents ascend. */
+static const hlsnap__extent *hlsnap__flat_run(const hlsnap__extent *runs, uint32_t num, const hlsnap__extent *e,
+                                              uint32_t *k) {
+    while (*k < num && (uint64_t)runs[*k].page + runs[*k].pages <= e->page) ++*k;
+    return *k < num && runs[*k].page <= e->page ? &runs[*k] : NULL;
+}
+
+#define HLSNAP__FLAT_SPARSE 2u /* a run has so many times the pages that it stores, at most: who reads a gap fills it */
+
+/* The number of extents from i on that lie near each other in one region and would each be copied. *stored: pages of them;
+   *span: with the zero pages in the gaps. */
+static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, uint32_t *stored, uint32_t *span) {
     const hlsnap__layout *l = &s->guest->layout;
-    const hlsnap__extent *first = &s->extents[i];
-    const hlsnap__region *region = hlsnap__layout_at(l, l->base + (uint64_t)first->page * HLSNAP__PAGE);
+    const hlsnap__extent *e = &s->extents[i];
+    const hlsnap__region *region = hlsnap__layout_at(l, l->base + (uint64_t)e->page * HLSNAP__PAGE);
+    const uint32_t first = e->page;
     uint32_t n = 0;
-    *pages = 0;
-    while (i + n < s->num_extents && !hlsnap__extent_mapped(s, &first[n]) && first[n].page == first->page + *pages &&
-           first[n].page < hlsnap__region_page(l, region) + region->pages)
-        *pages += first[n++].pages;
+    *stored = *span = 0;
+    while (i + n < s->num_extents && !hlsnap__extent_mapped(s, e) &&
+           e->page < hlsnap__region_page(l, region) + region->pages) {
+        const uint32_t longer = e->page + e->pages - first;
+        if (longer > HLSNAP__FLAT_SPARSE * (uint64_t)(*stored + e->pages)) break;
+        *stored += e->pages;
+        *span = longer;
+        n++;
+        e++;
+    }
     return n;
 }
 
-/* Stores the pages of an extent. */
-static hlsnap_result hlsnap__flat_add(hlsnap__builder *b, const hlsnap_snapshot *s, const hlsnap__extent *e, bool join,
-                                      hlsnap_error *err) {
-    const hlsnap__layer *layer = s->layers[e->layer];
-    uint8_t bounce[HLSNAP__PAGE];
+/* Finds the runs; their pages lie one behind the other in the layer to be. */
+static hlsnap_result hlsnap__flat_runs(const hlsnap_snapshot *s, hlsnap__builder *b, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
-    uint32_t i;
-    for (i = 0; !r && i < e->pages; i++, join = true) {
-        const uint8_t *from = layer->map ? layer->map + ((uint64_t)e->layer_page + i) * HLSNAP__PAGE : bounce;
-        if (!layer->map) r = hlsnap__layer_read(layer, (uint64_t)e->layer_page + i, 1, bounce, err);
-        if (!r) r = hlsnap__builder_store(b, (uint64_t)e->page + i, from, join, err);
+    uint32_t i, n, stored;
+    for (i = 0; !r && i < s->num_extents; i += n ? n : 1) {
+        hlsnap__extent run = {s->extents[i].page, 0, 0, b->pages};
+        n = hlsnap__cluster(s, i, &stored, &run.pages);
+        if (stored < s->map_run) continue;
+        r = hlsnap__builder_extent(b, &run, false, err);
+        b->pages += run.pages;
     }
     return r;
 }
 
+/* Writes the pages of an extent from page `at` of the file on. */
+static hlsnap_result hlsnap__flat_write(int fd, uint64_t at, const hlsnap_snapshot *s, const hlsnap__extent *e,
+                                        hlsnap_error *err) {
+    const hlsnap__layer *layer = s->layers[e->layer];
+    uint8_t bounce[HLSNAP__PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    if (layer->map)
+        return hlsnap__pwrite(fd, layer->map + (uint64_t)e->layer_page * HLSNAP__PAGE, (size_t)e->pages * HLSNAP__PAGE,
+                              at * HLSNAP__PAGE, err);
+    for (i = 0; i < e->pages && !r; i++) {
+        r = hlsnap__layer_read(layer, (uint64_t)e->layer_page + i, 1, bounce, err);
+        if (!r) r = hlsnap__pwrite(fd, bounce, HLSNAP__PAGE, (at + i) * HLSNAP__PAGE, err);
+    }
+    return r;
+}
+
+/* The runs' file, with holes where the gaps are. */
+static hlsnap_result hlsnap__flat_layer(const hlsnap_snapshot *s, const hlsnap__builder *b, hlsnap__layer **out,
+                                        hlsnap_error *err) {
+    const int fd = hlsnap__memfd(err);
+    hlsnap_result r = fd < 0 ? HLSNAP_ERR_OS : hlsnap__file_resize(fd, (uint64_t)b->pages * HLSNAP__PAGE, err);
+    hlsnap_error why;
+    uint32_t i, k = 0;
+    for (i = 0; i < s->num_extents && !r; i++) {
+        const hlsnap__extent *e = &s->extents[i];
+        const hlsnap__extent *run = hlsnap__flat_run(b->extents, b->num, e, &k);
+        if (run) r = hlsnap__flat_write(fd, (uint64_t)run->layer_page + (e->page - run->page), s, e, err);
+    }
+    if (!r) r = hlsnap__memfd_seal(fd, err);
+    if (r && fd >= 0) close(fd);
+    if (r) return r;
+    *out = hlsnap__layer_create(fd, true, b->pages, &why);
+    if (*out) return HLSNAP_OK;
+    if (err) *err = why;
+    return why.code;
+}
+
 static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, hlsnap__flat *f, hlsnap_error *err) {
     hlsnap__builder b = hlsnap__builder_none;
-    hlsnap_result r = HLSNAP_OK;
-    uint32_t i, k, n, pages;
-    b.to_file = true;
-    for (i = 0; !r && i < s->num_extents; i += n ? n : 1) {
-        n = hlsnap__cluster(s, i, &pages);
-        for (k = 0; !r && k < n && pages >= s->map_run; k++)
-            r = hlsnap__flat_add(&b, s, &s->extents[i + k], k > 0, err);
-    }
-    if (!r && b.num && b.num <= HLSNAP__MAX_MAPPED) r = hlsnap__builder_seal(&b, &f->layer, err);
+    hlsnap_result r = hlsnap__flat_runs(s, &b, err);
+    if (!r && b.num && b.num <= HLSNAP__MAX_MAPPED) r = hlsnap__flat_layer(s, &b, &f->layer, err);
     if (!r && f->layer) {
         f->num = b.num;
         f->runs = b.extents;
@@ -11514,21 +11667,20 @@ static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, hlsnap__flat *f
     return r;
 }
 
-/* The flat form, made by the first who needs it. */
-static hlsnap_result hlsnap__flat_get(hlsnap_snapshot *s, const hlsnap__flat **out, hlsnap_error *err) {
+static const hlsnap__flat hlsnap__flat_none = {NULL, 0, NULL};
+
+/* The flat form, made by the first who needs it. Where it cannot be made for now, everything is copied. */
+static const hlsnap__flat *hlsnap__flat_get(hlsnap_snapshot *s) {
     hlsnap__flat *f = __atomic_load_n(&s->flat, __ATOMIC_ACQUIRE), *none = NULL;
-    hlsnap_result r;
-    *out = f;
-    if (f) return HLSNAP_OK;
-    f = (hlsnap__flat *)hlsnap__alloc(1, sizeof(*f), err);
-    r = f ? hlsnap__flat_make(s, f, err) : HLSNAP_ERR_MEMORY;
-    if (!r && __atomic_compare_exchange_n(&s->flat, &none, f, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        *out = f;
-        return HLSNAP_OK;
+    if (f) return f;
+    f = (hlsnap__flat *)hlsnap__alloc(1, sizeof(*f), NULL);
+    if (f && !hlsnap__flat_make(s, f, NULL)) {
+        if (__atomic_compare_exchange_n(&s->flat, &none, f, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return f;
+        hlsnap__flat_free(f);
+        return none; /* another thread's */
     }
     hlsnap__flat_free(f);
-    *out = none; /* another thread's, when r is HLSNAP_OK */
-    return r;
+    return &hlsnap__flat_none;
 }
 
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
@@ -11566,18 +11718,17 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
-/* Opens the window, which was mapped closed: after mlockall(MCL_FUTURE) the kernel would have made each of its pages private
+/* Opens a part of the window, which was mapped closed: after mlockall(MCL_FUTURE) the kernel would have made each page private
    at once, and gives back none that are locked. The child of a fork gets none of it, nor does a core file: guests have
    secrets, and windows of 32 GiB. khugepaged would hand the guest 512 new private pages where it wrote one. */
-static hlsnap_result hlsnap__memory_open(hlsnap__memory *m, size_t size, hlsnap_error *err) {
-    munlock(m->mem, size);
-    if (mprotect(hlsnap__memory_sys(m), HLSNAP__SYS_SIZE + size, PROT_READ | PROT_WRITE))
-        return hlsnap__fail_map(err, size, "guest memory");
-    if (madvise(m->mem, size, MADV_DONTFORK))
+static hlsnap_result hlsnap__memory_open(uint8_t *at, size_t size, hlsnap_error *err) {
+    munlock(at, size);
+    if (mprotect(at, size, PROT_READ | PROT_WRITE)) return hlsnap__fail_map(err, size, "guest memory");
+    if (madvise(at, size, MADV_DONTFORK))
         return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
                             errno);
-    madvise(m->mem, size, MADV_DONTDUMP);
-    madvise(m->mem, size, MADV_NOHUGEPAGE); /* a kernel without huge pages says EINVAL */
+    madvise(at, size, MADV_DONTDUMP);
+    madvise(at, size, MADV_NOHUGEPAGE); /* a kernel without huge pages says EINVAL */
     return HLSNAP_OK;
 }
 
@@ -11602,25 +11753,25 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
     m->watched = hlsnap__snapshot_watched(s);
-    if (again &&
-        mmap(m->mem, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-        return hlsnap__fail_map(err, size, "guest memory");
-    r = hlsnap__flat_get(s, &flat, err);
-    for (i = 0; i < s->num_extents && !r; i++)
-        if (hlsnap__extent_mapped(s, &s->extents[i]))
-            r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
+    if (again && !hlsnap__pages_map(m->mem, l->pages, NULL, 0)) return hlsnap__fail_map(err, size, "guest memory");
+    flat = hlsnap__flat_get(s);
+    m->num_mapped = flat->num;
+    for (i = 0; i < s->num_extents && !r; i++) {
+        if (!hlsnap__extent_mapped(s, &s->extents[i])) continue;
+        r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
+        m->num_mapped++;
+    }
     for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
-    if (!r) r = hlsnap__memory_open(m, size, err); /* behind all that is mapped, before anything is copied */
+    if (!r) r = hlsnap__memory_open(m->mem, size, err); /* behind all that is mapped, before anything is copied */
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < s->num_extents && !r; i++) {
         const hlsnap__extent *e = &s->extents[i];
-        if (hlsnap__extent_mapped(s, e)) continue;
-        while (k < flat->num && (uint64_t)flat->runs[k].page + flat->runs[k].pages <= e->page) k++;
-        if (k < flat->num && flat->runs[k].page <= e->page) continue;
+        if (hlsnap__extent_mapped(s, e) || hlsnap__flat_run(flat->runs, flat->num, e, &k)) continue;
         hlsnap__memory_populate(m, s, i);
         r = hlsnap__extent_copy(m, s, &s->extents[i], err);
     }
     if (r) return r;
+    m->num_copied = m->num_hot;
     m->valid = true;
     m->forget = false;
     return HLSNAP_OK;
@@ -11822,42 +11973,151 @@ static bool hlsnap__hot_direct(const hlsnap__memory *m) {
 }
 
 /* The mapping below the page has the content that a reset wants there. */
-static bool hlsnap__hot_droppable(const hlsnap__memory *m, const hlsnap__hot *h) {
+static bool hlsnap__hot_below(const hlsnap__memory *m, const hlsnap__hot *h) {
     hlsnap__hot below = *h;
-    if (h->idle < HLSNAP__IDLE_RESETS || hlsnap__bit(m->pinned, h->page)) return false;
+    if (hlsnap__bit(m->pinned, h->page)) return false;
     hlsnap__hot_source(&below, m->base);
     return below.layer == h->layer && below.layer_page == h->layer_page;
 }
 
-/* Gives a private page back. The kernel gives none back that mlockall locked: the window is unlocked then. */
-static bool hlsnap__page_drop(const hlsnap__memory *m, uint64_t page) {
+/* Gives private pages back. The kernel gives none back that mlockall locked: the window is unlocked then. */
+static bool hlsnap__pages_drop(const hlsnap__memory *m, uint64_t page, uint32_t num) {
     uint8_t *at = hlsnap__memory_at(m, page);
-    if (madvise(at, HLSNAP__PAGE, MADV_DONTNEED) == 0) return true;
+    const size_t size = (size_t)num * HLSNAP__PAGE;
+    if (madvise(at, size, MADV_DONTNEED) == 0) return true;
     return errno == EINVAL && munlock(m->mem, (size_t)(m->layout.pages * HLSNAP__PAGE)) == 0 &&
-           madvise(at, HLSNAP__PAGE, MADV_DONTNEED) == 0;
-}
-
-static uint32_t hlsnap__hot_idle(const hlsnap__memory *m, uint32_t resets) {
-    uint32_t i, n = 0;
-    for (i = 0; i < m->num_hot; i++) n += m->hot[i].idle >= resets;
-    return n;
+           madvise(at, size, MADV_DONTNEED) == 0;
 }
 
 /* Gives pages back that were idle for long; each one kept costs a compare at every reset. */
 static void hlsnap__hot_drop_idle(hlsnap__memory *m) {
-    const uint32_t idle = hlsnap__hot_idle(m, HLSNAP__IDLE_RESETS);
-    uint32_t i, kept = 0;
+    uint32_t i, idle = 0, kept = 0;
+    for (i = 0; i < m->num_hot; i++) idle += m->hot[i].idle >= HLSNAP__IDLE_RESETS;
     if (idle < HLSNAP__IDLE_BATCH && (!idle || idle < m->num_hot / 8)) return;
     for (i = 0; i < m->num_hot; i++) {
         hlsnap__hot *h = &m->hot[i];
-        if (hlsnap__hot_droppable(m, h) && hlsnap__page_drop(m, h->page)) {
+        if (h->idle >= HLSNAP__IDLE_RESETS && hlsnap__hot_below(m, h) && hlsnap__pages_drop(m, h->page, 1)) {
             hlsnap__bit_clear(m->is_hot, h->page);
             continue;
         }
-        if (h->idle >= HLSNAP__IDLE_RESETS) h->idle = 0; /* not droppable: asked again in 16 resets */
+        if (h->idle >= HLSNAP__IDLE_RESETS) h->idle = 0; /* what must stay is asked again in 16 resets */
         m->hot[kept++] = *h;
     }
     m->num_hot = kept;
+}
+
+/* ---- >>rest: pages that rest are given back in runs, and what they are put back to is laid below them where it is not ---- */
+
+/* A run of hot pages. */
+typedef struct hlsnap__rest {
+    uint32_t num;
+    bool below; /* they need only be dropped */
+    bool goes;  /* they were found unchanged so often, and can be given back */
+} hlsnap__rest;
+
+/* The run from hot page i on: they lie side by side, and what they are put back to does. */
+static hlsnap__rest hlsnap__rest_at(const hlsnap__memory *m, uint32_t i, uint32_t idle) {
+    const hlsnap__hot *h = &m->hot[i];
+    hlsnap__rest rest = {1, hlsnap__hot_below(m, h), h->idle >= idle};
+    while (i + rest.num < m->num_hot) {
+        const hlsnap__hot *next = &h[rest.num];
+        if (next->page != h->page + rest.num || next->layer != h->layer || (next->idle >= idle) != rest.goes ||
+            (h->layer && next->layer_page != h->layer_page + rest.num) || hlsnap__hot_below(m, next) != rest.below)
+            break;
+        rest.num++;
+    }
+    if (rest.below) return rest;
+    rest.goes = rest.goes && rest.num >= HLSNAP__MAP_RUN && (!h->layer || (h->layer->fd >= 0 && h->layer->sealed));
+    return rest;
+}
+
+/* What there is to give back. */
+typedef struct hlsnap__rests {
+    uint32_t pages, runs;
+    uint32_t laid;  /* runs that need a mapping */
+    uint32_t stuck; /* pages that rest and cannot be dropped as they are */
+    uint32_t apart; /* of these: in runs too short to be laid; they go by mapping all of memory, if at all */
+} hlsnap__rests;
+
+static hlsnap__rests hlsnap__rests_count(hlsnap__memory *m, uint32_t idle, uint32_t least) {
+    hlsnap__rests all = {0, 0, 0, 0, 0};
+    hlsnap__rest rest;
+    uint32_t i, pages = 0;
+    for (i = 0; i < m->num_hot; i++) pages += m->hot[i].idle >= idle;
+    if (pages <= least) return all;
+    hlsnap__hot_sort(m);
+    for (i = 0; i < m->num_hot; i += rest.num) {
+        rest = hlsnap__rest_at(m, i, idle);
+        if (m->hot[i].idle < idle) continue;
+        if (rest.goes) all.pages += rest.num, all.runs++;
+        if (!rest.below) all.stuck += rest.num, all.laid += rest.goes;
+        if (!rest.goes) all.apart += rest.num;
+    }
+    return all;
+}
+
+/* A mapping moves over what is at `to`. Without _GNU_SOURCE there is no mremap. */
+static bool hlsnap__pages_move(const void *from, const void *to, size_t size) {
+    const long may_move = 1, fixed = 2;
+    return syscall(SYS_mremap, from, size, size, may_move | fixed, to) == (long)(uintptr_t)to;
+}
+
+/* Whether there is a mapping at each of these pages. */
+static bool hlsnap__pages_there(uint8_t *at, uint64_t pages) {
+    unsigned char seen[512];
+    uint64_t n;
+    for (; pages; pages -= n, at += n * HLSNAP__PAGE) {
+        n = pages < sizeof(seen) ? pages : sizeof(seen);
+        if (mincore(at, (size_t)(n * HLSNAP__PAGE), seen)) return false;
+    }
+    return true;
+}
+
+/* Lays the source of a run of hot pages in the place of the pages: made elsewhere, so that the place has either all of it or
+   what it had. false: what it had, or, when *lost, nothing. */
+static bool hlsnap__pages_lay(hlsnap__memory *m, const hlsnap__hot *h, uint32_t num, bool *lost) {
+    const size_t size = (size_t)num * HLSNAP__PAGE;
+    uint8_t *at = hlsnap__memory_at(m, h->page);
+    void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return false;
+    if (hlsnap__pages_map((uint8_t *)p, num, h->layer, h->layer_page) && !hlsnap__memory_open((uint8_t *)p, size, NULL) &&
+        hlsnap__pages_move(p, at, size)) {
+        m->num_mapped++;
+        return true;
+    }
+    munmap(p, size);
+    *lost = !hlsnap__pages_there(at, num);
+    return false;
+}
+
+/* Gives them back. What is mapped is then the target; pages that stay although something else lies below are pinned. When this
+   fails the memory is in no state to run. */
+static hlsnap_result hlsnap__memory_rest(hlsnap__memory *m, uint32_t idle, hlsnap_error *err) {
+    uint32_t i, k, kept = 0, pinned = 0;
+    bool lost = false;
+    hlsnap__rest rest;
+    hlsnap__hot_sort(m);
+    for (i = 0; i < m->num_hot && !lost; i += rest.num) {
+        const hlsnap__hot *h = &m->hot[i];
+        rest = hlsnap__rest_at(m, i, idle);
+        if (rest.goes && (rest.below ? hlsnap__pages_drop(m, h->page, rest.num) : hlsnap__pages_lay(m, h, rest.num, &lost))) {
+            for (k = 0; k < rest.num; k++) hlsnap__bit_clear(m->is_hot, h->page + k);
+            for (k = 0; k < rest.num; k++) hlsnap__bit_clear(m->pinned, h->page + k);
+            continue;
+        }
+        for (k = 0; k < rest.num; k++, pinned += !rest.below) {
+            if (!rest.below) hlsnap__bit_set(m->pinned, m->hot[i + k].page);
+            m->hot[kept++] = m->hot[i + k];
+        }
+    }
+    if (lost) m->valid = false;
+    if (lost) return hlsnap__fail_map(err, (uint64_t)rest.num * HLSNAP__PAGE, "guest memory, from a layer");
+    m->num_hot = kept;
+    if (m->num_copied > pinned) m->num_copied = pinned;
+    hlsnap_snapshot_retain(m->target);
+    hlsnap_snapshot_release(m->base);
+    m->base = m->target;
+    return HLSNAP_OK;
 }
 
 /* Calls visit(first page, pages) for each run where the two snapshots take their content from different places. */
@@ -11945,7 +12205,7 @@ static bool hlsnap__hot_too_many(hlsnap__memory *m, uint32_t before) {
     const uint32_t found = m->num_hot - before;
     const bool many = found > HLSNAP__HOT_MANY, again = m->given_back && found >= m->given_back / 2;
     m->given_back = many && !again ? found : 0;
-    return (many && !again) || m->num_hot > HLSNAP__HOT_MOST;
+    return (many && !again) || m->num_hot > m->num_copied + HLSNAP__HOT_MOST;
 }
 
 /* Finds out whether putting pages back where they are is possible, and cheaper than to map all of s. */
@@ -11962,6 +12222,23 @@ static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, b
     return r ? r : hlsnap__memory_retarget(m, s, in_place, err);
 }
 
+/* Gives pages back that need not be private any more: when they are many, and every eighth time those that can never be dropped
+   and that a mapping of all memory would not make private. */
+static hlsnap_result hlsnap__reset_tidy(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
+    const bool many = m->num_hot > HLSNAP__HOT_IDLE;
+    const uint32_t idle = many ? 2 : HLSNAP__STUCK_RESETS, most = m->num_copied + HLSNAP__STUCK_MANY;
+    hlsnap__rests all = {0, 0, 0, 0, 0};
+    if (many || m->resets % HLSNAP__STUCK_RESETS == 0) all = hlsnap__rests_count(m, idle, HLSNAP__STUCK_MANY);
+    if ((many && all.pages > HLSNAP__HOT_IDLE) || all.stuck > most) {
+        if (all.apart > most || all.runs > HLSNAP__REST_RUNS || m->num_mapped + all.laid > HLSNAP__MAX_MAPPED)
+            return hlsnap__memory_map(m, s, err);
+        if (!hlsnap__memory_rest(m, idle, NULL)) return HLSNAP_OK;
+        if (!m->valid) return hlsnap__memory_map(m, s, err);
+    }
+    hlsnap__hot_drop_idle(m);
+    return HLSNAP_OK;
+}
+
 /* Brings every page back to s. */
 static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     bool in_place;
@@ -11976,10 +12253,7 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
         m->valid = false;
         return r;
     }
-    if (m->num_hot > HLSNAP__HOT_IDLE && hlsnap__hot_idle(m, 2) > HLSNAP__HOT_IDLE)
-        return hlsnap__memory_map(m, s, err);
-    hlsnap__hot_drop_idle(m);
-    return HLSNAP_OK;
+    return hlsnap__reset_tidy(m, s, err);
 }
 
 /* ---- >>take: a snapshot of guest memory ---- */
@@ -12096,11 +12370,14 @@ static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot
     hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot && !r; i++) {
         const uint64_t page = m->hot[i].page;
+        const uint32_t idle = m->hot[i].idle;
         bool differs = false;
         const uint8_t *now;
+        m->hot[i].idle = 0; /* what is not stored must not go */
         if (!hlsnap__kind_stored(hlsnap__layout_at(l, l->base + page * HLSNAP__PAGE)->kind)) continue;
         now = hlsnap__memory_differs(m, page, parent, two, &differs, err);
         if (!now) r = HLSNAP_ERR_CHANGED;
+        if (now && !differs) m->hot[i].idle = idle + 1;
         if (!now || !differs) continue;
         r = hlsnap__take_parent(b, parent, share, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
@@ -12146,6 +12423,7 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS + 1], *layer = NULL;
     hlsnap__share share[HLSNAP__MAX_LAYERS];
     uint32_t i, kept = parent->num_layers, stay = 0;
+    hlsnap__rests rests;
     hlsnap_result r = hlsnap__memory_scan(m, err);
     if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, err);
     hlsnap__snapshot_shares(parent, share);
@@ -12166,7 +12444,16 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     hlsnap_snapshot_release(m->target);
     m->target = *out;
     for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], *out);
-    return HLSNAP_OK;
+    m->resets = 0; /* the next reset looks at every page */
+    if (!kept) return HLSNAP_OK; /* which pages rest was not looked at */
+    rests = hlsnap__rests_count(m, 2, HLSNAP__HOT_IDLE);
+    if (rests.pages <= HLSNAP__HOT_IDLE || rests.runs > HLSNAP__REST_RUNS ||
+        m->num_mapped + rests.laid > HLSNAP__MAX_MAPPED)
+        return HLSNAP_OK;
+    r = hlsnap__memory_rest(m, 2, err);
+    if (r) hlsnap_snapshot_release(*out);
+    if (r) *out = NULL;
+    return r;
 }
 
 /* ---- >>host-functions ---- */
@@ -12594,8 +12881,15 @@ static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit 
 
 /* ---- >>host-calls: what a guest asks for ---- */
 
+static int32_t hlsnap__log_level(const hlsnap_sandbox *sb) { return sb->log_level ? sb->log_level : 1; }
 static bool hlsnap__log_wanted(const hlsnap_sandbox *sb, int32_t level) {
-    return sb->log && level <= (sb->log_level ? sb->log_level : 1);
+    return sb->log && level <= hlsnap__log_level(sb);
+}
+
+static void hlsnap__log_set(hlsnap_sandbox *sb, int32_t level, hlsnap_log_fn log, void *user) {
+    sb->log = log;
+    sb->log_user = user;
+    sb->log_level = !log || level < -1 ? -1 : level > 4 ? 4 : level;
 }
 
 /* A line as people may read it. */
@@ -12879,6 +13173,7 @@ static hlsnap_result hlsnap__call_end(hlsnap_sandbox *sb, hlsnap_result r, hlsna
     hlsnap__state_set(sb, r && r != HLSNAP_ERR_FUNCTION && r != HLSNAP_ERR_SIGNATURE && r != HLSNAP_ERR_LIMIT
                               ? HLSNAP_POISONED
                               : HLSNAP_READY);
+    sb->stats.ended[r]++;
     if (sb->destroyed) hlsnap__sandbox_free(sb);
     return r;
 }
@@ -13104,12 +13399,25 @@ static hlsnap_result hlsnap__entropy_take(hlsnap_sandbox *sb, void *to, uint32_t
     return HLSNAP_OK;
 }
 
-/* A new identity page: thread control block with a new canary, id, entropy, generation. */
 static uint32_t hlsnap__identity_options(const hlsnap_sandbox *sb) {
     return (sb->output || sb->log ? HLSNAP_ABI_OPTION_OUTPUT : 0) |
            (sb->strict_syscalls ? HLSNAP_ABI_OPTION_STRICT : 0) | (sb->no_clock ? 0 : HLSNAP_ABI_OPTION_CLOCK);
 }
 
+/* Who listens has changed: the guest looks here before it says anything. */
+static void hlsnap__identity_update(hlsnap_sandbox *sb) {
+    const int32_t level = hlsnap__log_level(sb);
+    const uint32_t options = hlsnap__identity_options(sb);
+    uint8_t *id;
+    if (hlsnap__forked(sb) || !sb->memory.valid || hlsnap__state(sb) == HLSNAP_POISONED) return; /* the next start writes it */
+    id = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout,
+                                                            hlsnap__layout_find(&sb->memory.layout, HLSNAP__IDENTITY))) +
+         HLSNAP_ABI_IDENTITY_OFFSET;
+    memcpy(id + offsetof(hlsnap_abi_identity, log_level), &level, sizeof(level));
+    memcpy(id + offsetof(hlsnap_abi_identity, options), &options, sizeof(options));
+}
+
+/* A new identity page: thread control block with a new canary, id, entropy, generation. */
 static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *err) {
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *identity = hlsnap__layout_find(l, HLSNAP__IDENTITY),
@@ -13126,7 +13434,7 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     memset(&id, 0, sizeof(id));
     id.magic = HLSNAP_ABI_MAGIC;
     id.abi_version = HLSNAP_ABI_VERSION;
-    id.log_level = sb->log_level ? sb->log_level : 1;
+    id.log_level = hlsnap__log_level(sb);
     memcpy(id.id, random.id, sizeof(id.id));
     memcpy(id.entropy, random.entropy, sizeof(id.entropy));
     id.generation = sb->generation;
@@ -13421,13 +13729,11 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
     sb->pid = getpid();
     sb->hv = desc->hypervisor;
     sb->memory.pagemap = -1;
-    sb->log = desc->log;
-    sb->log_user = desc->log_user;
+    hlsnap__log_set(sb, desc->log_level, desc->log, desc->log_user);
     sb->output = desc->output;
     sb->output_user = desc->output_user;
     sb->no_clock = desc->no_clock;
     sb->strict_syscalls = desc->strict_syscalls;
-    sb->log_level = desc->log ? desc->log_level : -1;
     sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGURG;
     sb->timeout_ns = desc->timeout_ns;
     sb->num_functions = desc->num_functions;
@@ -13475,12 +13781,17 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
     hlsnap_result r = hlsnap__need(sb, HLSNAP__IN_READY, "hlsnap_sandbox_snapshot", NULL, err);
     if (!r && !out) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_snapshot: out is NULL");
     if (out) *out = NULL;
-    if (!r) r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
-    if (r || !hlsnap__memory_check(&sb->memory, true, err)) return r;
+    if (r) return r;
+    r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
+    if (!sb->memory.valid) hlsnap__state_set(sb, HLSNAP_POISONED);
+    if (r) return r;
+    r = hlsnap__memory_check(&sb->memory, true, err);
+    sb->stats.snapshots += !r;
+    if (!r) return HLSNAP_OK;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     hlsnap_snapshot_release(*out);
     *out = NULL;
-    return err ? err->code : HLSNAP_ERR_CHANGED;
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err) {
@@ -13518,9 +13829,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
 }
 
 /* Host address of [gva, gva + n), all of it in mapped regions; `other` is the caller's end. */
-static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, const void *other, size_t n, bool write,
-                                   uint8_t **at, hlsnap_error *err) {
-    const char *what = write ? "hlsnap_sandbox_write" : "hlsnap_sandbox_read";
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, const char *what, uint64_t gva, const void *other, size_t n,
+                                   bool write, uint8_t **at, hlsnap_error *err) {
     const uint32_t states = sb && sb->in_host ? HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_BUSY) : HLSNAP__IN_READY;
     hlsnap_result r = hlsnap__need(sb, states, what, NULL, err);
     if (!r && n && !other) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, write ? "from" : "to");
@@ -13531,16 +13841,30 @@ static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, uint64_t gva, const void 
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, to, n, false, &at, err);
+    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_read", gva, to, n, false, &at, err);
     if (r || !n) return r;
     r = hlsnap__memory_move(&sb->memory, to, at, n, false, err);
     return r ? r : hlsnap__memory_check(&sb->memory, true, err);
 }
 
+HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, size_t n, const void **out,
+                                             hlsnap_error *err) {
+    uint8_t *at = NULL;
+    hlsnap_result r = out ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_view: out is NULL");
+    if (out) *out = NULL;
+    if (!r) r = hlsnap__range(sb, "hlsnap_sandbox_view", gva, out, n, false, &at, err);
+    if (!r && !sb->memory.trusted)
+        r = hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0,
+                         "hlsnap_sandbox_view: the snapshot is not in sealed memory but in files; hlsnap_sandbox_read copies");
+    if (!r) r = hlsnap__memory_check(&sb->memory, true, err);
+    if (!r) *out = at;
+    return r;
+}
+
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,
                                               hlsnap_error *err) {
     uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, gva, from, n, true, &at, err);
+    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_write", gva, from, n, true, &at, err);
     if (r || !n) return r;
     r = hlsnap__hot_add_range(&sb->memory, (uint64_t)(at - sb->memory.mem) / HLSNAP__PAGE,
                               ((uint64_t)(at - sb->memory.mem) + n + HLSNAP__PAGE - 1) / HLSNAP__PAGE, err);
@@ -13578,6 +13902,19 @@ static uint64_t hlsnap__stack_peak(const hlsnap_sandbox *sb) {
     }
     if (fd >= 0) close(fd);
     return page < end ? (end - page - i) * HLSNAP__PAGE : 0;
+}
+
+HLSNAP_API void hlsnap_sandbox_set_log(hlsnap_sandbox *sb, int32_t level, hlsnap_log_fn log, void *user) {
+    if (!sb) return;
+    hlsnap__log_set(sb, level, log, user);
+    hlsnap__identity_update(sb);
+}
+
+HLSNAP_API void hlsnap_sandbox_set_output(hlsnap_sandbox *sb, hlsnap_output_fn output, void *user) {
+    if (!sb) return;
+    sb->output = output;
+    sb->output_user = user;
+    hlsnap__identity_update(sb);
 }
 
 HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats *out) {

@@ -11,7 +11,9 @@
    Smaller ratios are better, always: where value and limit are speeds (GB/s), the ratio is limit / value, the ratio of the times.
 
    restore_delta is restore_call_16 where the snapshot was loaded as a base and a delta of 256 scattered pages; restore_small_delta,
-   of 16.
+   of 16; restore_scattered, where it has 1,000 pages with a page of zeros between them. restore_built is the same in the sandbox
+   that took the snapshot, behind ten others; limit: in one that was made from it. snapshot_large is snapshot_16 of 1,664
+   pages where 256 MiB had been changed before.
 
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
@@ -68,6 +70,7 @@ typedef struct bench {
     int num_layers[2];
     uint64_t seed;
     hlsnap_sandbox *chain_sb;       /* that the chain is of */
+    hlsnap_sandbox *built;          /* what made its snapshots itself */
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
     double last;                    /* time of the last host call */
@@ -396,14 +399,11 @@ static void end_chain(bench *b) {
 }
 
 /* A new layout b->big with v1, a snapshot of about that many stored pages. */
-static void make_big(bench *b, uint32_t pages) {
+static hlsnap_sandbox *make_big_sandbox(bench *b, uint32_t pages) {
     hlsnap_sandbox *sb = create(b, &b->desc, (uint64_t)pages * 4096 + (2 << 20));
     hlsnap_snapshot_info info;
-    hlsnap_snapshot *s;
     uint64_t at, left, n;
     make_text(b);
-    end_chain(b);
-    remove_all(b, b->big);
     invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
     hlsnap_snapshot_get_info(b->snapshot, &info);
     left = (pages - info.stored_pages) * 4096;
@@ -414,7 +414,14 @@ static void make_big(bench *b, uint32_t pages) {
         n = left < TEXT_SIZE ? left : TEXT_SIZE;
         if (hlsnap_sandbox_write(sb, at, b->text, n, &b->err)) bad(b, "write");
     }
-    s = take(b, sb);
+    return sb;
+}
+
+static void make_big(bench *b, uint32_t pages) {
+    hlsnap_sandbox *sb = make_big_sandbox(b, pages);
+    hlsnap_snapshot *s = take(b, sb);
+    end_chain(b);
+    remove_all(b, b->big);
     hlsnap_sandbox_destroy(sb);
     if (hlsnap_oci_save(b->big, "v1", s, NULL, NULL, &b->err)) bad(b, "oci_save of the base");
     hlsnap_snapshot_release(s);
@@ -477,6 +484,61 @@ static double op_delta_save(bench *b) {
 
 static double own_delta_save(bench *b, int n) { return block(b, n, 1, op_delta_save); }
 static double limit_of_delta_save(bench *b, int n) { return limit_delta_save(&b->limit, n); }
+
+/* ---- >>built: sandboxes that made their snapshots themselves ---- */
+
+static void end_built(bench *b) {
+    hlsnap_sandbox_destroy(b->built);
+    b->built = NULL;
+}
+
+static double own_restore_built(bench *b, int n) {
+    hlsnap_sandbox *made = b->sb;
+    double ns;
+    b->sb = b->built;
+    ns = block(b, n, 3, op_restore_call);
+    b->sb = made;
+    return ns;
+}
+
+static void begin_restore_built(bench *b) {
+    end_built(b);
+    b->built = create(b, &b->desc, LIMIT_MEM_SIZE);
+    invoke(b, b->built, find(b, b->built, "setup", "void()"), hlsnap_u32(0), 0);
+    b->from = take(b, b->built);
+    find_all(b, b->built);
+    (void)own_restore_built(b, 10);
+}
+
+/* Every other one of 2,000 pages. */
+static void begin_restore_scattered(bench *b) {
+    hlsnap_sandbox *sb = spawn(b, &b->desc, b->snapshot);
+    const uint64_t at = invoke(b, sb, find(b, sb, "room", "u64(u64)"), hlsnap_u64(2000 * 4096), 1).as.u64;
+    for (uint64_t i = 0; i < 1000; i++)
+        if (hlsnap_sandbox_write(sb, at + i * 8192, &at, 8, &b->err)) bad(b, "write");
+    b->from = take(b, sb);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static double op_snapshot_large(bench *b) {
+    hlsnap_snapshot *s;
+    double t;
+    b->seed++;
+    for (uint64_t i = 0; i < b->pages; i++)
+        if (hlsnap_sandbox_write(b->built, b->room + i * 4096, &b->seed, 8, &b->err)) bad(b, "write");
+    t = limit_now();
+    s = take(b, b->built);
+    t = limit_now() - t;
+    hlsnap_snapshot_release(s);
+    return t;
+}
+
+static double own_snapshot_large(bench *b, int n) { return block(b, n, 4, op_snapshot_large); }
+
+static void begin_snapshot_large(bench *b) {
+    end_built(b);
+    b->built = make_big_sandbox(b, BASE_PAGES);
+}
 
 /* ---- >>chain ---- */
 
@@ -738,7 +800,10 @@ static const row rows[] = {
     {"retire_call_16", NULL, own_retire_call, 50, 16, NS, 1, NULL},
     {"restore_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_delta},
     {"restore_small_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_small_delta},
+    {"restore_scattered", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_scattered},
+    {"restore_built", own_restore_call, own_restore_built, 200, 16, NS, 1, begin_restore_built},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
+    {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
     {"destroy", limit_of_destroy, own_destroy, 4, 0, NS, 5, NULL},
     {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, NS, 3, NULL},
@@ -860,6 +925,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < HLSNAP_COUNT(rows); i++)
         if (!only || strcmp(rows[i].name, only) == 0) run_row(&b, &rows[i], rounds);
     end_chain(&b);
+    end_built(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
     free(b.text);

@@ -64,7 +64,10 @@ static struct inject {
     void (*on_alloc)(void);    /* what happens meanwhile */
     bool old;                  /* a kernel of 5.10: what came later is refused as it refuses it */
     long refused;              /* so often */
-} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL, false, 0};
+    size_t move_most;          /* bytes that process_vm_readv and _writev copy at once; 0 = as the kernel */
+    int move_errno;            /* they fail with it */
+    long moves;                /* calls of them */
+} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL, false, 0, 0, 0, 0};
 
 __attribute__((unused)) static void inject_arm(long alloc_fail, long sys_fail) {
     inject.alloc_fail = alloc_fail;
@@ -145,7 +148,15 @@ static long inject_syscall(long number, ...) {
     if (inject_too_new(number == SYS_ioctl && a[1] == 0xc0606610l, ENOTTY) /* PAGEMAP_SCAN */ ||
         inject_too_new(number == SYS_memfd_create && a[1] & ~7l, EINVAL) || /* more than CLOEXEC, ALLOW_SEALING, HUGETLB */
         inject_too_new(number > 440, ENOSYS)) return -1;                    /* behind process_madvise */
+    if (number == SYS_process_vm_readv || number == SYS_process_vm_writev) {
+        struct iovec mine = *(const struct iovec *)a[1], theirs = *(const struct iovec *)a[3];
+        inject.moves++;
+        if (inject.move_errno) return errno = inject.move_errno, -1;
+        if (inject.move_most && mine.iov_len > inject.move_most) mine.iov_len = theirs.iov_len = inject.move_most;
+        return inject_trip() ? -1 : syscall(number, a[0], &mine, 1l, &theirs, 1l, 0l);
+    }
     i = inject_trip() ? -1 : syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (number == SYS_mremap && i != -1) inject.maps -= (a[1] + 4095) & ~4095l; /* over what there is */
     if (number == SYS_ioctl && i > 0) { /* PAGEMAP_SCAN, which valgrind does not know, wrote i rows of 24 bytes to arg->vec */
         const uint64_t *arg = (const uint64_t *)(uintptr_t)a[2];
         VALGRIND_MAKE_MEM_DEFINED((void *)(uintptr_t)arg[5], (size_t)i * 24);

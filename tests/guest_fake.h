@@ -33,6 +33,21 @@ FN(g_fmt) { return (void)user, hlsnap_call_return_fmt(call, "<%d|%s>", ARG(0).as
 FN(g_fmt_nul) { return (void)user, hlsnap_call_return_fmt(call, "a%cb", 0); }
 FN(g_fmt_i32) { return (void)user, hlsnap_call_return_fmt(call, "no i32"); }
 FN(g_fmt_big) { return (void)user, hlsnap_call_return_fmt(call, "%*d", ARG(0).as.i32, 1); }
+/* Reserves, writes all of it, and returns a part: 0 = n bytes of 'a'..; 1 = a NUL among them; 2 = returns another result behind it;
+   3 = gives nothing; 4 = reserves twice. */
+FN(g_reserve) {
+    const uint32_t n = ARG(0).as.u32, used = ARG(1).as.u32, how = ARG(2).as.u32;
+    uint8_t *p = (uint8_t *)hlsnap_call_reserve(call, how == 4 ? 0 : n);
+    uint32_t i;
+    (void)user;
+    if (how == 4) p = (uint8_t *)hlsnap_call_reserve(call, n);
+    for (i = 0; p && i < n; i++) p[i] = (uint8_t)('a' + i % 26);
+    if (how == 1 && p) p[n / 2] = 0;
+    if (how == 2) return hlsnap_call_return(call, hlsnap_str("another"));
+    return how == 3 ? HLSNAP_OK : hlsnap_call_return_reserved(call, used);
+}
+FN(g_unreserved) { return (void)user, hlsnap_call_return_reserved(call, 0); }
+FN(g_reserve_i32) { return (void)user, hlsnap_call_reserve(call, 4) ? HLSNAP_OK : hlsnap_call_return(call, hlsnap_i32(1)); }
 FN(g_big) {
     static uint8_t data[1u << 20];
     uint32_t i, n = ARG(0).as.u32;
@@ -174,6 +189,10 @@ static const fake_function fake_exports[] = {
     {"fmt_nul", "str()", g_fmt_nul, NULL, 0},
     {"fmt_i32", "i32()", g_fmt_i32, NULL, 0},
     {"fmt_big", "str(i32)", g_fmt_big, NULL, 0},
+    {"reserve", "bytes(u32,u32,u32)", g_reserve, NULL, 0},
+    {"reserve_str", "str(u32,u32,u32)", g_reserve, NULL, 0},
+    {"unreserved", "str()", g_unreserved, NULL, 0},
+    {"reserve_i32", "i32()", g_reserve_i32, NULL, 0},
     {"big", "bytes(u32)", g_big, NULL, 0},
     {"generation", "u64()", g_generation, NULL, 0},
     {"log_level", "i32()", g_log_level, NULL, 0},

@@ -95,6 +95,14 @@ FN(mixed) {
     return hlsnap_call_return_fmt(call, "%d %d %u %lld %llu %g %.17g [%s] %zu %02x", ARG(0).b, ARG(1).i32, ARG(2).u32, (long long)ARG(3).i64,
                                   (unsigned long long)ARG(4).u64, (double)ARG(5).f32, ARG(6).f64, s.str, b.size, b.size ? b.bytes[b.size - 1] : 0u);
 }
+FN(reserved) {
+    const uint32_t n = ARG(0).u32;
+    uint8_t *p = (uint8_t *)hlsnap_call_reserve(call, n);
+    uint32_t i;
+    UNUSED;
+    for (i = 0; p && i < n; i++) p[i] = (uint8_t)(i * 31);
+    return hlsnap_call_return_reserved(call, n - n / 4);
+}
 FN(number) {
     UNUSED;
     return hlsnap_call_return_fmt(call, hlsnap_call_arg(call, 0).str, ARG(1).f64);
@@ -503,6 +511,7 @@ static const hlsnap_function exports[] = {
     {"pass_bytes", "bytes(bytes)", pass, (void *)"host_bytes"},
     {"args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", args32, NULL},
     {"mixed", "str(bool,i32,u32,i64,u64,f32,f64,str,bytes)", mixed, NULL}, {"number", "str(str,f64)", number, NULL},
+    {"reserved", "bytes(u32)", reserved, NULL},
     {"host32", "u64(u64)", host32, NULL}, {"host_error", "i32(str)", host_error, NULL}, {"host_loop", "i32(i32)", host_loop, NULL},
     {"host_void", "void()", host_void, NULL}, {"fail", "i32(i32,str)", fail, NULL}, {"nop", "void()", nop, NULL}, {"count", "u64()", count, NULL},
     {"log", "void(i32,str)", log_line, NULL}, {"abort", "void(i32,str)", abort_with, NULL}, {"random", "bytes()", random_bytes, NULL},

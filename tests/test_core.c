@@ -144,6 +144,47 @@ static void message_limits(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
+/* Built in place: whole, in part, as nothing; what does not fit, was not reserved, or is none of its type. */
+static void reserved_results(void) {
+    static const uint32_t sizes[] = {0, 1, 7, 8, 9, 100, 4096, 30000};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    const uint32_t head = sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value), most = hlsnap__half(sb) - HLSNAP__RESERVE_OUT - head;
+    const hlsnap_result S = HLSNAP_ERR_SIGNATURE, L = HLSNAP_ERR_LIMIT;
+    hlsnap_value out;
+    size_t i, k;
+#define RESERVE(name, n, used, how) \
+    hlsnap_sandbox_call(sb, name, HLSNAP_ARGS(hlsnap_u32(n), hlsnap_u32(used), hlsnap_u32(how)), &out, &err)
+    for (i = 0; i < HLSNAP_COUNT(sizes); i++) {
+        for (k = 0; k < 4; k++) {
+            const uint32_t used = k & 1 ? sizes[i] / 2 : sizes[i];
+            CHECK_EQ(RESERVE(k & 2 ? "reserve_str" : "reserve", sizes[i], used, i & 1 ? 4 : 0), HLSNAP_OK);
+            CHECK(out.type == (k & 2 ? HLSNAP_STR : HLSNAP_BYTES) && out.size == used);
+            CHECK(!used || (out.bytes ? out.bytes[used - 1] : (uint8_t)out.str[used - 1]) == 'a' + (used - 1) % 26);
+            if (k & 2) CHECK_EQ(strlen(out.str), used);
+        }
+        CHECK_EQ(RESERVE("reserve", sizes[i], sizes[i] + 1, 0), L);
+    }
+    CHECK_EQ(RESERVE("reserve", most, most, 0), HLSNAP_OK);
+    CHECK_EQ(out.size, most);
+    CHECK_EQ(RESERVE("reserve", most + 1, 1, 0), L);
+    CHECK(strstr(err.msg, "its result takes ") != NULL);
+    CHECK_EQ(RESERVE("reserve_str", most - 1, most - 1, 0), HLSNAP_OK);
+    CHECK_EQ(RESERVE("reserve_str", most, 1, 0), L);
+    CHECK_EQ(RESERVE("reserve", UINT32_MAX, 1, 0), L);
+    CHECK_EQ(RESERVE("reserve_str", 10, 10, 1), S); /* a NUL inside */
+    CHECK_EQ(RESERVE("reserve_str", 10, 5, 1), HLSNAP_OK); /* but behind what is returned */
+    CHECK_EQ(out.size, 5);
+    CHECK_EQ(RESERVE("reserve", 10, 10, 1), HLSNAP_OK);
+    CHECK_EQ(RESERVE("reserve_str", 10, 10, 2), HLSNAP_OK);
+    CHECK_STR(out.str, "another");
+    CHECK_EQ(RESERVE("reserve", 10, 10, 3), S);
+#undef RESERVE
+    CHECK_EQ(hlsnap_sandbox_call(sb, "unreserved", HLSNAP_NO_ARGS, &out, &err), S);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "reserve_i32", HLSNAP_NO_ARGS, &out, &err), S);
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+    hlsnap_sandbox_destroy(sb);
+}
+
 /* ---- signatures and names ---- */
 
 static void signatures(void) {
@@ -432,6 +473,10 @@ static hlsnap_result op_read(void) {
     uint8_t b[16];
     return hlsnap_sandbox_read(self, FAKE_DATA + 4090, b, sizeof(b), &err);
 }
+static hlsnap_result op_view(void) {
+    const void *p;
+    return hlsnap_sandbox_view(self, FAKE_DATA + 4090, 16, &p, &err);
+}
 static hlsnap_result op_write(void) { return hlsnap_sandbox_write(self, FAKE_TEXT + 100, "text", 4, &err); }
 static hlsnap_result op_snapshot(void) {
     hlsnap_snapshot *s = own;
@@ -464,6 +509,7 @@ static const struct { const char *name; hlsnap_result (*run)(void); hlsnap_resul
     {"find", op_find, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
     {"invoke", op_invoke, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
     {"read", op_read, HLSNAP_OK, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
+    {"view", op_view, HLSNAP_OK, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
     {"write", op_write, HLSNAP_OK, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
     {"snapshot", op_snapshot, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
     {"bind", op_bind, HLSNAP_OK, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE, HLSNAP_ERR_STATE},
@@ -676,7 +722,7 @@ static void nulls(void) {
 
 #define RUN(f) static void run_##f(void) { enter(); f(); leave(); }
 #define TESTS(X) \
-    X(values_both_ways) X(arguments) X(message_limits) X(signatures) X(names) X(results) X(guest_descs) X(sandbox_descs) \
+    X(values_both_ways) X(arguments) X(message_limits) X(reserved_results) X(signatures) X(names) X(results) X(guest_descs) X(sandbox_descs) \
     X(host_function_lists) X(contracts) X(contract_listing) X(handles) X(states) X(nulls) X(destroy_inside) X(calls_nest) \
     TESTS_CALLS(X) TESTS_SNAPSHOTS(X)
 TESTS(RUN)

@@ -670,6 +670,48 @@ static void log_levels(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* Who listens may change at any time; the guest knows it at once, and restores change nothing of it. */
+static hlsnap_sandbox *listened;
+static void log_while_called(void) { hlsnap_sandbox_set_log(listened, 3, log_line, log_last); }
+static void log_changes(void) {
+    static const int32_t levels[][2] = {{-9, -1}, {-1, -1}, {0, 1}, {2, 2}, {4, 4}, {INT32_MAX, 4}};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    hlsnap_snapshot *s;
+    hlsnap_value out;
+    size_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < 2 * HLSNAP_COUNT(levels); i++) {
+        const int32_t level = levels[i / 2][1];
+        hlsnap_sandbox_set_log(sb, levels[i / 2][0], log_line, log_last);
+        if (i & 1) CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+        CHECK_EQ(out.as.i32, level);
+        log_lines = 0;
+        CHECK_EQ(say(sb, "log", 2, "text", 4), HLSNAP_OK);
+        CHECK_EQ(log_lines, level >= 2);
+    }
+    hlsnap_sandbox_set_log(sb, 4, NULL, NULL);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, -1);
+    CHECK_EQ(say(sb, "log", 1, "dropped", 7), HLSNAP_OK);
+    listened = sb;
+    on_hook = log_while_called;
+    CHECK_EQ(call0(sb, "hook"), HLSNAP_OK);
+    on_hook = NULL;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, 3);
+    hlsnap_sandbox_set_log(sb, -1, log_line, log_last);
+    CHECK_EQ(say(sb, "abort", 1, "", 0), HLSNAP_ERR_ABORT);
+    hlsnap_sandbox_set_log(sb, 2, log_line, log_last); /* poisoned: there from the restore on */
+    hlsnap_sandbox_set_log(NULL, 2, log_line, log_last);
+    hlsnap_sandbox_set_output(NULL, NULL, NULL);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "log_level", HLSNAP_NO_ARGS, &out, &err), HLSNAP_OK);
+    CHECK_EQ(out.as.i32, 2);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
 static void log_text(void) {
     static const struct { const char *in; size_t size; const char *out; } rows[] = {
         {"plain", 5, "plain"}, {"", 0, ""}, {"a\n\tb", 4, "a\\x0a\tb"}, {"line\n", 5, "line"}, {"\n", 1, ""}, {"two\n\n", 5, "two\\x0a"},
@@ -773,6 +815,24 @@ static void output_lines_text(void) {
     CHECK_EQ(say(sb, "output", 2, "\xe2", 1), HLSNAP_OK);
     CHECK(out_size[0] == 3 && memcmp(out_bytes[0], "\0\xff\n", 3) == 0 && out_size[1] == 1 && out_bytes[1][0] == '\xe2');
     CHECK_EQ(say(sb, "output", 3, "x", 1), P);
+    hlsnap_sandbox_destroy(sb);
+}
+
+static void output_changes(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 16);
+    out_size[0] = 0;
+    CHECK_EQ(say(sb, "output", 1, "nobody", 6), HLSNAP_OK);
+    hlsnap_sandbox_set_output(sb, out_take, out_bytes);
+    CHECK_EQ(say(sb, "output", 1, "a", 1), HLSNAP_OK);
+    hlsnap_sandbox_set_log(sb, 4, out_line, out_log); /* not what output gets */
+    out_num = 0;
+    out_log[0] = 0;
+    CHECK_EQ(say(sb, "output", 1, "b\n", 2), HLSNAP_OK);
+    CHECK(out_num == 0 && out_size[0] == 3 && memcmp(out_bytes[0], "ab\n", 3) == 0);
+    hlsnap_sandbox_set_output(sb, NULL, NULL);
+    CHECK_EQ(say(sb, "output", 1, "c\n", 2), HLSNAP_OK);
+    CHECK(out_num == 1 && out_size[0] == 3);
+    CHECK_STR(out_log, "c");
     hlsnap_sandbox_destroy(sb);
 }
 
@@ -1038,5 +1098,5 @@ static void messages_of_init(void) {
 #define TESTS_CALLS(X) \
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
-    X(log_levels) X(log_text) X(output_lines_text) X(clock_is_asked_for) X(cancels) \
+    X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
     X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

@@ -494,6 +494,29 @@ static void batches(void) {
     hlsnap_sandbox_destroy(other);
 }
 
+static void reserved(void) {
+    static const uint32_t sizes[] = {0, 3, 4, 100, 20000};
+    hlsnap_value out, n;
+    const void *p;
+    sandbox *sb;
+    size_t i, k;
+    NEED_KVM;
+    sb = start(&plain);
+    NEED(sb);
+    for (i = 0; i < HLSNAP_COUNT(sizes); i++) {
+        n = hlsnap_u32(sizes[i]);
+        CHECK_EQ(call(sb, "reserved", &n, 1, &out), HLSNAP_OK);
+        CHECK_EQ(out.size, sizes[i] - sizes[i] / 4);
+        for (k = 0; k < out.size; k++)
+            if (!CHECK_EQ(out.bytes[k], (uint8_t)(k * 31))) break;
+    }
+    n = hlsnap_u32(1u << 20);
+    CHECK_EQ(call(sb, "reserved", &n, 1, &out), HLSNAP_ERR_LIMIT);
+    CHECK_EQ(hlsnap_sandbox_view(sb, gva_of(sb, HLSNAP__HEAP), 4096, &p, NULL), HLSNAP_OK);
+    CHECK(p == hlsnap__memory_at(&sb->memory, (gva_of(sb, HLSNAP__HEAP) - sb->memory.layout.base) / 4096));
+    hlsnap_sandbox_destroy(sb);
+}
+
 /* ---- >>runtime ---- */
 
 typedef struct seen { int levels[8]; char text[200]; } seen;
@@ -518,6 +541,15 @@ static void logs(void) {
     sb = start(&plain);
     NEED(sb);
     say(sb, 1); /* nobody listens */
+    {
+        seen who;
+        memset(&who, 0, sizeof(who));
+        hlsnap_sandbox_set_log(sb, 2, on_log, &who);
+        say(sb, 2), say(sb, 3);
+        hlsnap_sandbox_set_log(sb, 4, NULL, NULL);
+        say(sb, 1);
+        CHECK(who.levels[2] == 1 && who.levels[3] == 0 && who.levels[1] == 0);
+    }
     s = take(sb);
     hlsnap_sandbox_destroy(sb);
     for (i = 0; i < HLSNAP_COUNT(levels) && s; i++) { /* levels are the sandbox's, also of one started from a snapshot */
@@ -2555,7 +2587,7 @@ static void leaks(void) {
 /* ---- >>main ---- */
 
 static const test_row tests[] = {
-    TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(logs), TEST(aborts),
+    TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(reserved), TEST(logs), TEST(aborts),
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),

@@ -72,10 +72,10 @@ static hlsnap_result f_untag(world *w) { return (void)w, hlsnap_oci_untag("layou
 static hlsnap_result f_gc(world *w) { return (void)w, hlsnap_oci_gc("layout", 0, NULL, &err); }
 static hlsnap_result f_fsck(world *w) { return (void)w, hlsnap_oci_fsck("layout", true, &err); }
 
-enum { NOTHING, IMAGE, LAYER, SAVED, SHORT, SOME };
+enum { NOTHING, IMAGE, LAYER, SAVED, SOME };
 static const struct { const char *name; hlsnap_result (*run)(world *w); int needs; } jobs[] = {
     {"create", f_create, IMAGE},         {"from_guest", f_from_guest, IMAGE},   {"create_from", f_create_from, NOTHING},
-    {"create_short", f_create_short, SHORT}, {"call", f_call, NOTHING},         {"snapshot", f_snapshot, LAYER},
+    {"create_short", f_create_short, NOTHING}, {"call", f_call, NOTHING},         {"snapshot", f_snapshot, LAYER},
     {"snapshot_little", f_snapshot_little, NOTHING}, {"restore", f_restore, NOTHING}, {"save", f_save, SAVED},
     {"save_more", f_save_more, SOME},    {"load", f_load, LAYER},               {"load_later", f_load_later, LAYER},
     {"load_none", f_load_none, NOTHING}, {"flatten", f_flatten, SAVED},         {"tag", f_tag, SOME},
@@ -110,7 +110,6 @@ static void learn(int i, world *w) {
     const int needs = jobs[i].needs;
     const hlsnap_snapshot *s;
     needed = 0;
-    if (needs == SHORT) needed = w->short_runs->flat->layer->pages * 4096;
     if (needs == IMAGE) needed = w->first->layers[0]->pages * 4096;
     if (needs == SAVED) CHECK_EQ(hlsnap_oci_load(jobs[i].run == f_save ? "new" : "layout", "v1", NULL, &w->made, NULL, &err), 0);
     s = needs == LAYER || needs == SAVED ? w->made : NULL;

@@ -79,6 +79,12 @@ static hlsnap_result s_invoke(world *w) {
     for (i = 0; i < done; i++) CHECK(i == 700 ? outs[i].type == HLSNAP_STR : outs[i].as.i32 == 2 * (int32_t)i);
     return r;
 }
+static uint64_t word_at(hlsnap_sandbox *sb, uint32_t page) {
+    uint64_t v = UINT64_MAX;
+    CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP) + page * 4096ull, &v, 8, NULL), HLSNAP_OK);
+    return v;
+}
+
 static hlsnap_result s_snapshot(world *w) { return hlsnap_sandbox_snapshot(w->sb, &w->taken, &err); }
 static hlsnap_result s_snapshot_little(world *w) {
     const hlsnap_result r = dirty(w->sb, 3, 50, 8);
@@ -88,12 +94,34 @@ static hlsnap_result s_snapshot_much(world *w) {
     const hlsnap_result r = dirty(w->sb, 100, 600, 9);
     return r ? r : hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
 }
+static hlsnap_result s_snapshot_rests(world *w) { /* the third one gives back what the last two found unchanged */
+    hlsnap_result r = dirty(w->sb, 100, 600, 9);
+    const long hits = inject.hits;
+    int i;
+    for (i = 0; i < 3 && !r; i++) {
+        hlsnap_snapshot_release(w->taken);
+        r = hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+    }
+    if (r) return r;
+    CHECK(w->sb->memory.base == w->taken && (inject.hits != hits || w->sb->memory.num_hot < 100));
+    CHECK_EQ(word_at(w->sb, 100), 9);
+    CHECK_EQ(word_at(w->sb, 699), 9 + 599 * 0x100000001ull);
+    return r;
+}
 static hlsnap_result restore(world *w, hlsnap_snapshot *to) { return hlsnap_sandbox_restore(w->sb, w->wanted = to, &err); }
 static hlsnap_result s_restore(world *w) {
     const hlsnap_result r = dirty(w->sb, 0, 100, 1);
     return r ? r : restore(w, w->own);
 }
 static hlsnap_result s_restore_sibling(world *w) { return restore(w, w->sibling); }
+static hlsnap_result s_restore_rests(world *w) { /* one of them lays the pages of the sibling below */
+    hlsnap_result r = HLSNAP_OK;
+    const long hits = inject.hits;
+    int i;
+    for (i = 0; i < 16 && !r; i++) r = restore(w, w->sibling); /* the ninth is the first to find them unchanged */
+    CHECK(r || inject.hits != hits || (w->sb->memory.base == w->sibling && w->sb->memory.num_hot < 30));
+    return r;
+}
 static hlsnap_result s_restore_far(world *w) { return restore(w, w->far); }
 static hlsnap_result s_restore_foreign(world *w) { return restore(w, w->foreign); }
 static hlsnap_result s_restore_pre(world *w) { return restore(w, w->pre); }
@@ -114,17 +142,11 @@ static hlsnap_result s_find(world *w) {
 /* X(name, allocations, system calls): how many points of failure there are at least */
 #define SCENARIOS(X) \
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
-    X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) \
-    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
+    X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
+    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
     X(bind, 2, 0) X(write, 1, 0) X(find, 0, 0)
 
 /* ---- the loop ---- */
-
-static uint64_t word_at(hlsnap_sandbox *sb, uint32_t page) {
-    uint64_t v = UINT64_MAX;
-    CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP) + page * 4096ull, &v, 8, NULL), HLSNAP_OK);
-    return v;
-}
 
 static world world_create(void) {
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 2048);
@@ -198,6 +220,7 @@ static bool attempt(const scenario *s, size_t kind, long k) {
     hit = inject_disarm();
     if (s->run != s_from_path) CHECK(hit ? r == HLSNAP_OK || r == HLSNAP_ERR_MEMORY || r == HLSNAP_ERR_OS : r == HLSNAP_OK);
     if (r) CHECK_EQ(err.code, r);
+    CHECK(w.sb->memory.mem || !w.sb->memory.valid);
     world_use(&w, r);
     world_destroy(&w);
     is = balance_now();
