@@ -1135,6 +1135,7 @@ struct hlsnap_snapshot {
     uint32_t num_extents;
     uint32_t map_run;        /* extents from this length on are mapped, shorter ones copied */
     hlsnap__flat *flat;      /* atomic: made when the snapshot is first mapped; NULL before */
+    hlsnap__flat *settled;   /* atomic: of what the first mapping copies, when a sandbox stays for many restores; NULL before */
     hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
 };
 #endif /* HLSNAP_GUEST */
@@ -7925,7 +7926,8 @@ __asm__(
 ".globl _start\n.hidden _start\n.set _start, hlsnap__lx_entry\n"
 #endif
 /* Every VM entry: rdi = mailbox, rsi = identity page, rsp = the end of the stack region. */
-".pushsection .text.hot.hlsnap,\"ax\",@progbits\n.p2align 4\n.globl hlsnap__lx_entry\n.hidden hlsnap__lx_entry\n.type hlsnap__lx_entry,@function\n"
+".pushsection .text.hot.hlsnap,\"ax\",@progbits\n.p2align 4\n"
+".globl hlsnap__lx_entry\n.hidden hlsnap__lx_entry\n.type hlsnap__lx_entry,@function\n"
 "hlsnap__lx_entry:\n"
 "  rdtsc\n  shl $32, %rdx\n  or %rdx, %rax\n  mov %rax, hlsnap__lx(%rip)\n"
 "  mov hlsnap__lx+8(%rip), %rax\n  test %rax, %rax\n  jnz 1f\n"
@@ -9278,6 +9280,7 @@ HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
     if (!s || !hlsnap__release(&s->refs)) return;
     for (i = 0; i < s->num_layers; i++) hlsnap__layer_release(s->layers[i]);
     hlsnap__flat_free(s->flat);
+    hlsnap__flat_free(s->settled);
     hlsnap__guest_release(s->guest);
     hlsnap__free(s->layers);
     hlsnap__free(s->extents);
@@ -11364,6 +11367,8 @@ typedef struct hlsnap__memory {
     uint32_t num_hot, cap_hot;
     uint32_t num_copied; /* of the hot ones: those that mapping afresh would make private, too */
     uint32_t num_mapped; /* mappings of layers in the window */
+    uint32_t idled;      /* times that a page was found unchanged, as long as the window is not settled */
+    bool settled;        /* what was copied is mapped instead, where it comes in runs */
     uint64_t *is_hot; /* bitmaps over the window's pages */
     uint64_t *pinned; /* pages whose content the mapping below does not have */
     uint64_t copied_bytes;
@@ -11579,21 +11584,32 @@ static const hlsnap__extent *hlsnap__flat_run(const hlsnap__extent *runs, uint32
     return *k < num && runs[*k].page <= e->page ? &runs[*k] : NULL;
 }
 
-#define HLSNAP__FLAT_SPARSE 2u /* a run has so many times the pages that it stores, at most: who reads a gap fills it */
+/* What goes into runs: extents that are not mapped, nor in `but`'s runs. */
+typedef struct hlsnap__flat_terms {
+    uint32_t least;          /* pages that a run stores; */
+    uint32_t sparse;         /* it has so many times as many, at most: who reads a gap fills it */
+    const hlsnap__flat *but; /* NULL = none */
+} hlsnap__flat_terms;
+
+static bool hlsnap__extent_gathered(const hlsnap_snapshot *s, const hlsnap__extent *e, const hlsnap__flat_terms *t,
+                                    uint32_t *k) {
+    return !hlsnap__extent_mapped(s, e) && !(t->but && hlsnap__flat_run(t->but->runs, t->but->num, e, k));
+}
 
 /* The number of extents from i on that lie near each other in one region and would each be copied. *stored: pages of them;
    *span: with the zero pages in the gaps. */
-static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, uint32_t *stored, uint32_t *span) {
+static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, const hlsnap__flat_terms *t, uint32_t *k,
+                                uint32_t *stored, uint32_t *span) {
     const hlsnap__layout *l = &s->guest->layout;
     const hlsnap__extent *e = &s->extents[i];
     const hlsnap__region *region = hlsnap__layout_at(l, l->base + (uint64_t)e->page * HLSNAP__PAGE);
     const uint32_t first = e->page;
     uint32_t n = 0;
     *stored = *span = 0;
-    while (i + n < s->num_extents && !hlsnap__extent_mapped(s, e) &&
+    while (i + n < s->num_extents && hlsnap__extent_gathered(s, e, t, k) &&
            e->page < hlsnap__region_page(l, region) + region->pages) {
         const uint32_t longer = e->page + e->pages - first;
-        if (longer > HLSNAP__FLAT_SPARSE * (uint64_t)(*stored + e->pages)) break;
+        if (longer > t->sparse * (uint64_t)(*stored + e->pages)) break;
         *stored += e->pages;
         *span = longer;
         n++;
@@ -11603,13 +11619,14 @@ static uint32_t hlsnap__cluster(const hlsnap_snapshot *s, uint32_t i, uint32_t *
 }
 
 /* Finds the runs; their pages lie one behind the other in the layer to be. */
-static hlsnap_result hlsnap__flat_runs(const hlsnap_snapshot *s, hlsnap__builder *b, hlsnap_error *err) {
+static hlsnap_result hlsnap__flat_runs(const hlsnap_snapshot *s, const hlsnap__flat_terms *t, hlsnap__builder *b,
+                                       hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
-    uint32_t i, n, stored;
+    uint32_t i, n, stored, k = 0;
     for (i = 0; !r && i < s->num_extents; i += n ? n : 1) {
         hlsnap__extent run = {s->extents[i].page, 0, 0, b->pages};
-        n = hlsnap__cluster(s, i, &stored, &run.pages);
-        if (stored < s->map_run) continue;
+        n = hlsnap__cluster(s, i, t, &k, &stored, &run.pages);
+        if (stored < t->least) continue;
         r = hlsnap__builder_extent(b, &run, false, err);
         b->pages += run.pages;
     }
@@ -11654,9 +11671,10 @@ static hlsnap_result hlsnap__flat_layer(const hlsnap_snapshot *s, const hlsnap__
     return why.code;
 }
 
-static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, hlsnap__flat *f, hlsnap_error *err) {
+static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, const hlsnap__flat_terms *t, hlsnap__flat *f,
+                                       hlsnap_error *err) {
     hlsnap__builder b = hlsnap__builder_none;
-    hlsnap_result r = hlsnap__flat_runs(s, &b, err);
+    hlsnap_result r = hlsnap__flat_runs(s, t, &b, err);
     if (!r && b.num && b.num <= HLSNAP__MAX_MAPPED) r = hlsnap__flat_layer(s, &b, &f->layer, err);
     if (!r && f->layer) {
         f->num = b.num;
@@ -11669,18 +11687,32 @@ static hlsnap_result hlsnap__flat_make(const hlsnap_snapshot *s, hlsnap__flat *f
 
 static const hlsnap__flat hlsnap__flat_none = {NULL, 0, NULL};
 
-/* The flat form, made by the first who needs it. Where it cannot be made for now, everything is copied. */
-static const hlsnap__flat *hlsnap__flat_get(hlsnap_snapshot *s) {
-    hlsnap__flat *f = __atomic_load_n(&s->flat, __ATOMIC_ACQUIRE), *none = NULL;
+/* A flat form, made by the first who needs it. Where it cannot be made for now, it has no runs. */
+static const hlsnap__flat *hlsnap__flat_at(hlsnap_snapshot *s, hlsnap__flat **at, const hlsnap__flat_terms *t) {
+    hlsnap__flat *f = __atomic_load_n(at, __ATOMIC_ACQUIRE), *none = NULL;
     if (f) return f;
     f = (hlsnap__flat *)hlsnap__alloc(1, sizeof(*f), NULL);
-    if (f && !hlsnap__flat_make(s, f, NULL)) {
-        if (__atomic_compare_exchange_n(&s->flat, &none, f, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return f;
+    if (f && !hlsnap__flat_make(s, t, f, NULL)) {
+        if (__atomic_compare_exchange_n(at, &none, f, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return f;
         hlsnap__flat_free(f);
         return none; /* another thread's */
     }
     hlsnap__flat_free(f);
     return &hlsnap__flat_none;
+}
+
+/* Of many short extents: to be mapped from the start. */
+static const hlsnap__flat *hlsnap__flat_get(hlsnap_snapshot *s) {
+    hlsnap__flat_terms t = {0, 2, NULL};
+    t.least = s->map_run;
+    return hlsnap__flat_at(s, &s->flat, &t);
+}
+
+/* Of what is copied then. */
+static const hlsnap__flat *hlsnap__flat_settled(hlsnap_snapshot *s) {
+    hlsnap__flat_terms t = {4, 4, NULL};
+    t.but = hlsnap__flat_get(s);
+    return hlsnap__flat_at(s, &s->settled, &t);
 }
 
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
@@ -11772,6 +11804,8 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     }
     if (r) return r;
     m->num_copied = m->num_hot;
+    m->idled = 0;
+    m->settled = false;
     m->valid = true;
     m->forget = false;
     return HLSNAP_OK;
@@ -11947,6 +11981,7 @@ static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
         const uint8_t *from = h->layer ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE : zero;
         if ((look || h->idle) && memcmp(at, from, HLSNAP__PAGE) == 0) {
             h->idle++;
+            m->idled++;
             continue;
         }
         h->idle = 0;
@@ -12075,12 +12110,13 @@ static bool hlsnap__pages_there(uint8_t *at, uint64_t pages) {
 
 /* Lays the source of a run of hot pages in the place of the pages: made elsewhere, so that the place has either all of it or
    what it had. false: what it had, or, when *lost, nothing. */
-static bool hlsnap__pages_lay(hlsnap__memory *m, const hlsnap__hot *h, uint32_t num, bool *lost) {
+static bool hlsnap__pages_lay(hlsnap__memory *m, uint64_t page, uint32_t num, const hlsnap__layer *layer, uint32_t from,
+                              bool *lost) {
     const size_t size = (size_t)num * HLSNAP__PAGE;
-    uint8_t *at = hlsnap__memory_at(m, h->page);
+    uint8_t *at = hlsnap__memory_at(m, page);
     void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return false;
-    if (hlsnap__pages_map((uint8_t *)p, num, h->layer, h->layer_page) && !hlsnap__memory_open((uint8_t *)p, size, NULL) &&
+    if (hlsnap__pages_map((uint8_t *)p, num, layer, from) && !hlsnap__memory_open((uint8_t *)p, size, NULL) &&
         hlsnap__pages_move(p, at, size)) {
         m->num_mapped++;
         return true;
@@ -12090,33 +12126,68 @@ static bool hlsnap__pages_lay(hlsnap__memory *m, const hlsnap__hot *h, uint32_t 
     return false;
 }
 
-/* Gives them back. What is mapped is then the target; pages that stay although something else lies below are pinned. When this
-   fails the memory is in no state to run. */
+static void hlsnap__laid(hlsnap__memory *m, uint64_t page, uint32_t num) {
+    for (; num; num--, page++) {
+        hlsnap__bit_clear(m->is_hot, page);
+        hlsnap__bit_clear(m->pinned, page);
+    }
+}
+
+/* After pages were given back: what is mapped is the target now; hot pages that stay although something else lies below them are
+   pinned. */
+static void hlsnap__memory_rebase(hlsnap__memory *m) {
+    uint32_t i, kept = 0, pinned = 0;
+    for (i = 0; i < m->num_hot; i++) {
+        const hlsnap__hot *h = &m->hot[i];
+        if (!hlsnap__bit(m->is_hot, h->page)) continue;
+        if (!hlsnap__hot_below(m, h)) {
+            hlsnap__bit_set(m->pinned, h->page);
+            pinned++;
+        }
+        m->hot[kept++] = *h;
+    }
+    m->num_hot = kept;
+    if (m->num_copied > pinned) m->num_copied = pinned;
+    hlsnap_snapshot_retain(m->target);
+    hlsnap_snapshot_release(m->base);
+    m->base = m->target;
+}
+
+/* Gives them back. When this fails the memory is in no state to run. */
 static hlsnap_result hlsnap__memory_rest(hlsnap__memory *m, uint32_t idle, hlsnap_error *err) {
-    uint32_t i, k, kept = 0, pinned = 0;
+    uint32_t i;
     bool lost = false;
     hlsnap__rest rest;
     hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot && !lost; i += rest.num) {
         const hlsnap__hot *h = &m->hot[i];
         rest = hlsnap__rest_at(m, i, idle);
-        if (rest.goes && (rest.below ? hlsnap__pages_drop(m, h->page, rest.num) : hlsnap__pages_lay(m, h, rest.num, &lost))) {
-            for (k = 0; k < rest.num; k++) hlsnap__bit_clear(m->is_hot, h->page + k);
-            for (k = 0; k < rest.num; k++) hlsnap__bit_clear(m->pinned, h->page + k);
-            continue;
-        }
-        for (k = 0; k < rest.num; k++, pinned += !rest.below) {
-            if (!rest.below) hlsnap__bit_set(m->pinned, m->hot[i + k].page);
-            m->hot[kept++] = m->hot[i + k];
-        }
+        if (!rest.goes) continue;
+        if (rest.below ? hlsnap__pages_drop(m, h->page, rest.num)
+                       : hlsnap__pages_lay(m, h->page, rest.num, h->layer, h->layer_page, &lost))
+            hlsnap__laid(m, h->page, rest.num);
     }
     if (lost) m->valid = false;
     if (lost) return hlsnap__fail_map(err, (uint64_t)rest.num * HLSNAP__PAGE, "guest memory, from a layer");
-    m->num_hot = kept;
-    if (m->num_copied > pinned) m->num_copied = pinned;
-    hlsnap_snapshot_retain(m->target);
-    hlsnap_snapshot_release(m->base);
-    m->base = m->target;
+    hlsnap__memory_rebase(m);
+    return HLSNAP_OK;
+}
+
+/* Pages that were copied when the window was mapped, which cost less then, are compared at each restore. Where they were found
+   unchanged for long, mappings take their place. */
+static hlsnap_result hlsnap__memory_settle(hlsnap__memory *m, hlsnap_error *err) {
+    const hlsnap__flat *f = hlsnap__flat_settled(m->target);
+    uint32_t i;
+    bool lost = false;
+    m->settled = true;
+    for (i = 0; i < f->num && m->num_mapped < HLSNAP__MAX_MAPPED && !lost; i++) {
+        const hlsnap__extent *run = &f->runs[i];
+        if (hlsnap__pages_lay(m, run->page, run->pages, f->layer, run->layer_page, &lost))
+            hlsnap__laid(m, run->page, run->pages);
+    }
+    if (lost) m->valid = false;
+    if (lost) return hlsnap__memory_map(m, m->target, err);
+    hlsnap__memory_rebase(m);
     return HLSNAP_OK;
 }
 
@@ -12222,6 +12293,18 @@ static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, b
     return r ? r : hlsnap__memory_retarget(m, s, in_place, err);
 }
 
+#define HLSNAP__SETTLE_LEAST 8u   /* pages; fewer cost less than a mapping does in a scan */
+#define HLSNAP__SETTLE_RESETS 64u /* by then, comparing has cost as much as mapping, and touching them again, will */
+
+static bool hlsnap__settle_pays(hlsnap__memory *m) {
+    uint32_t i, stuck = 0;
+    if (m->idled < HLSNAP__SETTLE_LEAST * HLSNAP__SETTLE_RESETS || m->resets % HLSNAP__SETTLE_RESETS) return false;
+    for (i = 0; i < m->num_hot; i++) stuck += !hlsnap__hot_below(m, &m->hot[i]);
+    if (m->idled / HLSNAP__SETTLE_RESETS < stuck) return false;
+    m->idled = 0;
+    return stuck >= HLSNAP__SETTLE_LEAST;
+}
+
 /* Gives pages back that need not be private any more: when they are many, and every eighth time those that can never be dropped
    and that a mapping of all memory would not make private. */
 static hlsnap_result hlsnap__reset_tidy(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
@@ -12235,6 +12318,7 @@ static hlsnap_result hlsnap__reset_tidy(hlsnap__memory *m, hlsnap_snapshot *s, h
         if (!hlsnap__memory_rest(m, idle, NULL)) return HLSNAP_OK;
         if (!m->valid) return hlsnap__memory_map(m, s, err);
     }
+    if (!m->settled && hlsnap__settle_pays(m)) return hlsnap__memory_settle(m, err);
     hlsnap__hot_drop_idle(m);
     return HLSNAP_OK;
 }

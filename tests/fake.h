@@ -156,6 +156,7 @@ static long inject_syscall(long number, ...) {
         return inject_trip() ? -1 : syscall(number, a[0], &mine, 1l, &theirs, 1l, 0l);
     }
     i = inject_trip() ? -1 : syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (number == SYS_mremap && i == -1 && errno == ENOMEM) munmap((void *)a[4], (size_t)a[2]); /* as Linux may have by then */
     if (number == SYS_mremap && i != -1) inject.maps -= (a[1] + 4095) & ~4095l; /* over what there is */
     if (number == SYS_ioctl && i > 0) { /* PAGEMAP_SCAN, which valgrind does not know, wrote i rows of 24 bytes to arg->vec */
         const uint64_t *arg = (const uint64_t *)(uintptr_t)a[2];

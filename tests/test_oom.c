@@ -122,6 +122,23 @@ static hlsnap_result s_restore_rests(world *w) { /* one of them lays the pages o
     CHECK(r || inject.hits != hits || (w->sb->memory.base == w->sibling && w->sb->memory.num_hot < 30));
     return r;
 }
+static hlsnap_result s_restore_settles(world *w) { /* one of them maps what was copied */
+    const long alloc_fail = inject.alloc_fail, sys_fail = inject.sys_fail;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    inject.alloc_fail = inject.sys_fail = -1;
+    for (i = 0; i < 20; i++) CHECK_EQ(dirty(w->sb, 200 + 3 * i, 1, 40 + i), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w->sb, &w->taken, &err), HLSNAP_OK);
+    for (i = 1; i < HLSNAP__SETTLE_RESETS; i++) CHECK_EQ(hlsnap_sandbox_restore(w->sb, w->taken, &err), HLSNAP_OK);
+    CHECK_EQ(w->sb->memory.settled, false);
+    inject_arm(alloc_fail, sys_fail);
+    for (i = 0; i < 2 * HLSNAP__SETTLE_RESETS && !r; i++) r = hlsnap_sandbox_restore(w->sb, w->taken, &err);
+    CHECK(r || inject.hits || (w->sb->memory.settled && w->sb->memory.num_hot < 15));
+    for (i = 0; i < 20 && !r; i++) CHECK_EQ(word_at(w->sb, 200 + 3 * i), 40 + i);
+    if (r) hlsnap_snapshot_release(w->taken);
+    if (r) w->taken = NULL;
+    return r;
+}
 static hlsnap_result s_restore_far(world *w) { return restore(w, w->far); }
 static hlsnap_result s_restore_foreign(world *w) { return restore(w, w->foreign); }
 static hlsnap_result s_restore_pre(world *w) { return restore(w, w->pre); }
@@ -143,7 +160,7 @@ static hlsnap_result s_find(world *w) {
 #define SCENARIOS(X) \
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
-    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
+    X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_settles, 2, 100) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
     X(bind, 2, 0) X(write, 1, 0) X(find, 0, 0)
 
 /* ---- the loop ---- */
