@@ -10592,7 +10592,7 @@ static hlsnap_result hlsnap__self_place(hlsnap__elf *e, const hlsnap__self *s, h
     }
     hlsnap__printable(shown, sizeof(shown), s->path, strlen(s->path), false);
     return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
-                        "what is mapped around guest.self = 0x%llx is not the image of its file: was %s replaced?",
+                        "what is mapped around guest.self = 0x%llx is not the image of its file: was %s replaced, or is it packed?",
                         (unsigned long long)s->address, shown);
 }
 
@@ -12157,7 +12157,7 @@ static void hlsnap__memory_rebase(hlsnap__memory *m) {
 static hlsnap_result hlsnap__memory_rest(hlsnap__memory *m, uint32_t idle, hlsnap_error *err) {
     uint32_t i;
     bool lost = false;
-    hlsnap__rest rest;
+    hlsnap__rest rest = {0, false, false};
     hlsnap__hot_sort(m);
     for (i = 0; i < m->num_hot && !lost; i += rest.num) {
         const hlsnap__hot *h = &m->hot[i];

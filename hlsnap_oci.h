@@ -161,7 +161,8 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
 
 /* hlsnap_oci_load -- read a snapshot from a layout.
    dir       in     the layout's directory; only read, so a read-only file system will do
-   ref       in     a tag, or the digest of a manifest that the index lists
+   ref       in     a tag, of any text that other tools may have given it, or the digest of a manifest that the index lists;
+                    what looks like a digest is one
    desc      in     NULL = defaults
    out       out    the snapshot; NULL on failure
    digest    out    digest of the manifest, that is, what the tag meant; may be NULL
@@ -327,6 +328,12 @@ HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag,
    cost      one reading and one writing of the index, however many they are, and a manifest for each  */
 HLSNAP_API hlsnap_result hlsnap_oci_untag_all(const char *dir, const char *const *tags, uint32_t num,
                                               const hlsnap_oci_desc *desc, hlsnap_error *err);
+
+/* hlsnap_oci_untag_listed -- hlsnap_oci_untag_all for what hlsnap_oci_list told: each is that tag and nothing else, also one
+   that another tool gave the looks of a digest, which may be another snapshot's.
+   returns   as hlsnap_oci_untag_all  */
+HLSNAP_API hlsnap_result hlsnap_oci_untag_listed(const char *dir, const char *const *tags, uint32_t num,
+                                                 const hlsnap_oci_desc *desc, hlsnap_error *err);
 
 /* hlsnap_oci_gc -- remove snapshots without a tag, what is about them (signatures, SBOMs, attestations), and blobs that nothing
    leads to. Entries of others stay, whatever they are, and what they lead to.
@@ -1462,7 +1469,7 @@ static void hlsnap__text_without(hlsnap__text *t, hlsnap__json_span text, const 
 static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *what, const char *path) {
     const bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR ||
                        number == ENXIO,
-               mount = number == EIO && strcmp(what, "link") == 0;
+               mount = number == EIO && (strcmp(what, "link") == 0 || strcmp(what, "read its ACL") == 0);
     char shown[200];
     hlsnap__printable(shown, sizeof(shown), path, strlen(path), false);
     return hlsnap__fail(err, store ? HLSNAP_ERR_FILE : HLSNAP_ERR_OS, number, "%s: %s: %s (errno %d)%s", shown, what,
@@ -2689,9 +2696,9 @@ static bool hlsnap__oci_walk_annotations(hlsnap__oci_walk *w, hlsnap__oci_entry 
                            : hlsnap__json_name_is(name, HLSNAP__OCI_CREATED)  ? &e->created
                                                                               : NULL;
         if (!hlsnap__oci_walk_value(w, &value)) return false;
-        if (value.at[0] != '"')
+        if (value.at[0] != '"' && value.at[0] != 'n')
             hlsnap__oci_walk_bad(w, "annotations", "strings only", value);
-        else if (out)
+        else if (out && value.at[0] == '"')
             hlsnap__oci_walk_string(w, "annotations", value, out);
     }
     return !w->s.why[0];
@@ -2932,9 +2939,8 @@ static hlsnap_result hlsnap__oci_index_read(int root, hlsnap__oci_index *index, 
     return r || !indexed ? r : hlsnap__oci_entries_read(root, index, err);
 }
 
-/* Whether an entry has a tag; or, of a digest, any. */
 static bool hlsnap__oci_has_tag(const hlsnap__oci_entry *e, const char *tag) {
-    return e->tag && (strcmp(e->tag, tag) == 0 || (hlsnap__sha256_text_ok(tag) && strcmp(e->digest, tag) == 0));
+    return e->tag && strcmp(e->tag, tag) == 0;
 }
 
 /* The registries' grammar, [A-Za-z0-9_][A-Za-z0-9._-]{0,127}: what skopeo, oras and crane all can address. */
@@ -2944,18 +2950,11 @@ static bool hlsnap__oci_tag_ok(const char *tag) {
     return n >= 1 && n <= 128 && !tag[n] && tag[0] != '.' && tag[0] != '-';
 }
 
-/* What may stand for an entry: a tag, or any name of image-spec's characters, which other tools write. */
-static bool hlsnap__oci_name_ok(const char *name) {
-    static const char rest[] = ".-:@+/ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
-    const size_t n = strspn(name, rest);
-    if (strncmp(name, "sha256:", 7) == 0 || hlsnap__oci_tag_ok(name)) return hlsnap__oci_tag_ok(name);
-    return n >= 1 && n <= 255 && !name[n] && !(strchr)(".-:@+/", name[0]) && strcspn(name, ":@+/") < n;
-}
-
 /* Fills err for a ref that the index does not list. What else it lists is not told: it may be other people's. */
-static hlsnap_result hlsnap__oci_not_found(const char *ref, hlsnap_error *err) {
-    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'",
-                        hlsnap__sha256_text_ok(ref) ? "digest" : "tag", ref);
+static hlsnap_result hlsnap__oci_not_found(const char *ref, const char *what, hlsnap_error *err) {
+    char shown[200];
+    hlsnap__printable(shown, sizeof(shown), ref, strlen(ref), false);
+    return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: no %s '%s'", what, shown);
 }
 
 static hlsnap__oci_ref hlsnap__oci_entry_ref(const hlsnap__oci_entry *e) {
@@ -2980,17 +2979,20 @@ static hlsnap_result hlsnap__oci_entry_other(const hlsnap__oci_index *index, con
 static hlsnap_result hlsnap__oci_index_find(const hlsnap__oci_index *index, const char *ref, uint32_t *number,
                                             hlsnap_error *err) {
     const bool digest = hlsnap__sha256_text_ok(ref);
+    char shown[200];
     uint32_t i;
     *number = UINT32_MAX;
     for (i = 0; i < index->num; i++) {
         const hlsnap__oci_entry *e = &index->entries[i];
         if (digest ? strcmp(e->digest, ref) != 0 : !hlsnap__oci_has_tag(e, ref)) continue;
-        if (*number != UINT32_MAX)
-            return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", ref);
+        if (*number != UINT32_MAX) {
+            hlsnap__printable(shown, sizeof(shown), ref, strlen(ref), false);
+            return hlsnap__fail(err, HLSNAP_ERR_AMBIGUOUS, 0, "index.json: tag '%s' is listed twice", shown);
+        }
         *number = i;
         if (digest) break;
     }
-    return *number != UINT32_MAX ? HLSNAP_OK : hlsnap__oci_not_found(ref, err);
+    return *number != UINT32_MAX ? HLSNAP_OK : hlsnap__oci_not_found(ref, digest ? "digest" : "tag", err);
 }
 
 /* A change of the index. */
@@ -3273,10 +3275,12 @@ static hlsnap_result hlsnap__oci_manifest_version(const hlsnap__json *d, hlsnap_
 
 static hlsnap_result hlsnap__oci_manifest_read(const hlsnap__json *d, hlsnap__oci_manifest *m, hlsnap_error *err) {
     const cJSON *artifact = hlsnap__json_get(d->root, "artifactType"), *layer = NULL;
+    const cJSON *subject = hlsnap__json_get(d->root, "subject");
     hlsnap__json foreign = *d; /* the same document, for violations that mean "not ours" */
     uint32_t i, k, num = 0;
     hlsnap_result r = hlsnap__oci_schema_check(d, HLSNAP__OCI_MANIFEST_TYPE, err);
     foreign.code = HLSNAP_ERR_MEDIA_TYPE;
+    if (!r && cJSON_IsObject(subject)) r = hlsnap__oci_names_check(d, subject, "subject.", err);
     if (!r) r = hlsnap__oci_ref_read(d, hlsnap__json_get(d->root, "config"), "config.", &m->config, err);
     if (r) return r;
     if (strcmp(m->config.type, HLSNAP__OCI_CONFIG_TYPE) != 0)
@@ -7002,6 +7006,7 @@ typedef enum hlsnap__oci_named {
 
 /* Tags that go, all at once: what the index lists is looked at a fixed number of times, however many they are. */
 typedef struct hlsnap__oci_untag {
+    bool exact;         /* they are all tags, whatever they look like; else what looks like a digest is one */
     const char **names; /* tags and digests that are to go, ascending, each once */
     uint8_t *named;     /* hlsnap__oci_named of each */
     uint32_t num_names;
@@ -7021,15 +7026,18 @@ static void hlsnap__oci_untag_free(hlsnap__oci_untag *u) {
 
 /* Where a text stands among the names, or NULL. */
 static uint8_t *hlsnap__oci_untag_named(const hlsnap__oci_untag *u, const char *text) {
-    const char **at = text && u->num_names
-                          ? (const char **)(bsearch)(&text, u->names, u->num_names, sizeof(text), hlsnap__oci_tag_order)
-                          : NULL;
+    const char **at = (const char **)(bsearch)(&text, u->names, u->num_names, sizeof(text), hlsnap__oci_tag_order);
     return at ? &u->named[at - u->names] : NULL;
 }
 
 /* The name by which all tags of an entry's digest are meant. */
 static uint8_t *hlsnap__oci_untag_by_digest(const hlsnap__oci_untag *u, const hlsnap__oci_entry *e) {
-    return hlsnap__sha256_text_ok(e->digest) ? hlsnap__oci_untag_named(u, e->digest) : NULL;
+    return !u->exact && hlsnap__sha256_text_ok(e->digest) ? hlsnap__oci_untag_named(u, e->digest) : NULL;
+}
+
+/* The name by which its tag is meant. Other tools let a tag look like a digest, also like that of another snapshot. */
+static uint8_t *hlsnap__oci_untag_by_tag(const hlsnap__oci_untag *u, const hlsnap__oci_entry *e) {
+    return e->tag && (u->exact || !hlsnap__sha256_text_ok(e->tag)) ? hlsnap__oci_untag_named(u, e->tag) : NULL;
 }
 
 /* Takes down the names, and what they mean. */
@@ -7050,7 +7058,7 @@ static hlsnap_result hlsnap__oci_untag_find(hlsnap__oci_untag *u, const hlsnap__
         const hlsnap__oci_entry *e = &index->entries[i];
         uint8_t *digest = hlsnap__oci_untag_by_digest(u, e);
         if (!e->tag && digest && !*digest) *digest = HLSNAP__OCI_TAGLESS;
-        if (e->tag && (digest || hlsnap__oci_untag_named(u, e->tag))) u->drop[i] = HLSNAP__OCI_TAG_GOES;
+        if (e->tag && (digest || hlsnap__oci_untag_by_tag(u, e))) u->drop[i] = HLSNAP__OCI_TAG_GOES;
         if (!e->tag || u->drop[i]) u->entries[u->num_entries++] = e;
     }
     qsort(u->entries, u->num_entries, sizeof(u->entries[0]), hlsnap__oci_digest_order);
@@ -7088,7 +7096,7 @@ static hlsnap_result hlsnap__oci_untag_check(hlsnap__oci_untag *u, hlsnap__oci_l
     uint32_t i;
     for (i = 0; i < u->num_entries; i++) {
         const hlsnap__oci_entry *e = u->entries[i];
-        uint8_t *tag = hlsnap__oci_untag_named(u, e->tag), *digest = hlsnap__oci_untag_by_digest(u, e);
+        uint8_t *tag = hlsnap__oci_untag_by_tag(u, e), *digest = hlsnap__oci_untag_by_digest(u, e);
         hlsnap__oci_named as;
         hlsnap_result r;
         if (!e->tag || ((!tag || *tag == HLSNAP__OCI_OURS) && (!digest || *digest == HLSNAP__OCI_OURS))) continue;
@@ -7099,18 +7107,21 @@ static hlsnap_result hlsnap__oci_untag_check(hlsnap__oci_untag *u, hlsnap__oci_l
     }
     for (i = 0; i < num; i++) {
         const uint8_t named = *hlsnap__oci_untag_named(u, tags[i]);
-        if (named == HLSNAP__OCI_UNLISTED) return hlsnap__oci_not_found(tags[i], err);
+        const bool digest = !u->exact && hlsnap__sha256_text_ok(tags[i]);
+        char shown[200];
+        if (named == HLSNAP__OCI_OURS) continue;
+        if (named == HLSNAP__OCI_UNLISTED) return hlsnap__oci_not_found(tags[i], digest ? "digest" : "tag", err);
+        hlsnap__printable(shown, sizeof(shown), tags[i], strlen(tags[i]), false);
         if (named == HLSNAP__OCI_TAGLESS)
-            return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: '%s' has no tag", tags[i]);
-        if (named == HLSNAP__OCI_OTHERS)
-            return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", tags[i]);
+            return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "index.json: '%s' has no tag", shown);
+        return hlsnap__fail(err, HLSNAP_ERR_MEDIA_TYPE, 0, "index.json: '%s' is no snapshot", shown);
     }
     return HLSNAP_OK;
 }
 
 /* Takes tags away, all of them or none. An entry that loses its tag stays, unless one of its digest without a tag is there. */
 static hlsnap_result hlsnap__oci_untag_locked(hlsnap__oci_store *store, hlsnap__oci_load *load, const char *const *tags,
-                                              uint32_t num, hlsnap_error *err) {
+                                              uint32_t num, bool exact, hlsnap_error *err) {
     const hlsnap__oci_index *index = &load->index;
     hlsnap__oci_edit edit = {NULL, NULL, 0, NULL, 0};
     hlsnap__text text = {NULL, 0, 0};
@@ -7119,6 +7130,7 @@ static hlsnap_result hlsnap__oci_untag_locked(hlsnap__oci_store *store, hlsnap__
     hlsnap_result r = hlsnap__oci_entries_read(store->root, &load->index, err);
     if (r || !num) return r;
     memset(&u, 0, sizeof(u));
+    u.exact = exact;
     r = hlsnap__oci_untag_find(&u, index, tags, num, err);
     if (!r) r = hlsnap__oci_untag_check(&u, load, tags, num, err);
     for (i = 1; i < u.num_entries && !r; i++)
@@ -7149,9 +7161,9 @@ static hlsnap_result hlsnap__oci_tag_locked(hlsnap__oci_store *store, hlsnap__oc
     return r;
 }
 
-/* Changes what tags lead to: the first one to what ref means, or all num of them nowhere (NULL). */
+/* Changes what tags lead to: the first one to what ref means, or (NULL) all num of them nowhere; exact: as hlsnap__oci_untag. */
 static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const char *const *tags, uint32_t num,
-                                       const hlsnap_oci_desc *desc, hlsnap_error *err) {
+                                       bool exact, const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap__oci_store store;
     hlsnap__oci_load *load = hlsnap__oci_load_new(err);
     hlsnap_result r;
@@ -7161,7 +7173,7 @@ static hlsnap_result hlsnap__oci_retag(const char *dir, const char *ref, const c
     if (!r && ref)
         r = hlsnap__oci_tag_locked(&store, load, ref, tags[0], err);
     else if (!r)
-        r = hlsnap__oci_untag_locked(&store, load, tags, num, err);
+        r = hlsnap__oci_untag_locked(&store, load, tags, num, exact, err);
     load->root = -1;
     hlsnap__oci_store_close(dir, &store, false);
     hlsnap__oci_load_free(load);
@@ -8180,9 +8192,10 @@ static hlsnap_result hlsnap__oci_tag_check(const char *tag, hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "'%s' is no tag: [A-Za-z0-9_][A-Za-z0-9._-]{0,127}", shown);
 }
 
+/* What begins like a digest is one. Anything else may be a name: other tools write what they like. */
 static hlsnap_result hlsnap__oci_ref_check(const char *ref, hlsnap_error *err) {
     char shown[200];
-    if (ref && (hlsnap__sha256_text_ok(ref) || hlsnap__oci_name_ok(ref))) return HLSNAP_OK;
+    if (ref && ref[0] && (strncmp(ref, "sha256:", 7) != 0 || hlsnap__sha256_text_ok(ref))) return HLSNAP_OK;
     hlsnap__printable(shown, sizeof(shown), ref ? ref : "NULL", ref ? strlen(ref) : 4, false);
     return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "'%s' is neither a tag nor sha256:<64 lowercase hex>", shown);
 }
@@ -8353,7 +8366,7 @@ static hlsnap_result hlsnap__oci_tag_as(const char *function, const char *dir, c
     if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r) r = hlsnap__oci_ref_check(ref, &e);
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
-    if (!r) r = hlsnap__oci_retag(dir, ref, &tag, 1, &d, &e);
+    if (!r) r = hlsnap__oci_retag(dir, ref, &tag, 1, false, &d, &e);
     return hlsnap__oci_end(r, function, &e, err);
 }
 
@@ -8367,30 +8380,36 @@ HLSNAP_API hlsnap_result hlsnap_oci_tag_with(const char *dir, const char *ref, c
 }
 
 static hlsnap_result hlsnap__oci_untag_as(const char *function, const char *dir, const char *const *tags, uint32_t num,
-                                          const hlsnap_oci_desc *desc, hlsnap_error *err) {
+                                          bool exact, const hlsnap_oci_desc *desc, hlsnap_error *err) {
     hlsnap_error e;
     hlsnap_oci_desc d;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_desc_wait(desc, &d, &e);
     if (!r) r = hlsnap__oci_given(dir, "dir", &e);
     if (!r && num) r = hlsnap__oci_given(tags, "tags", &e);
-    for (i = 0; i < num && !r; i++) r = hlsnap__oci_ref_check(tags[i], &e);
-    if (!r) r = hlsnap__oci_retag(dir, NULL, tags, num, &d, &e);
+    for (i = 0; i < num && !r; i++)
+        r = exact ? hlsnap__oci_given(tags[i], "a tag", &e) : hlsnap__oci_ref_check(tags[i], &e);
+    if (!r) r = hlsnap__oci_retag(dir, NULL, tags, num, exact, &d, &e);
     return hlsnap__oci_end(r, function, &e, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag(const char *dir, const char *tag, hlsnap_error *err) {
-    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, &tag, 1, NULL, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag", dir, &tag, 1, false, NULL, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag_with(const char *dir, const char *tag, const hlsnap_oci_desc *desc,
                                                hlsnap_error *err) {
-    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, &tag, 1, desc, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_with", dir, &tag, 1, false, desc, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_untag_all(const char *dir, const char *const *tags, uint32_t num,
                                               const hlsnap_oci_desc *desc, hlsnap_error *err) {
-    return hlsnap__oci_untag_as("hlsnap_oci_untag_all", dir, tags, num, desc, err);
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_all", dir, tags, num, false, desc, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_untag_listed(const char *dir, const char *const *tags, uint32_t num,
+                                                 const hlsnap_oci_desc *desc, hlsnap_error *err) {
+    return hlsnap__oci_untag_as("hlsnap_oci_untag_listed", dir, tags, num, true, desc, err);
 }
 
 static hlsnap_result hlsnap__oci_gc_as(const char *function, const char *dir, uint64_t grace_s,

@@ -957,7 +957,7 @@ static hlsnap_result change_tag(const options *o, const char *ref, const char *t
 /* All of them or none. */
 static hlsnap_result change_untag(const options *o, const char *const *tags, size_t num, hlsnap_error *err) {
     const hlsnap_oci_desc desc = patience(o);
-    return in(o->args[0], hlsnap_oci_untag_all(o->args[0], tags, (uint32_t)num, &desc, err));
+    return in(o->args[0], hlsnap_oci_untag_listed(o->args[0], tags, (uint32_t)num, &desc, err));
 }
 
 static hlsnap_result change_gc(const options *o, const char *dir, uint64_t *freed, hlsnap_error *err) {

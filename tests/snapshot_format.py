@@ -362,7 +362,8 @@ def check_opened(descriptor: Dict[str, Any], where: str, result: str) -> None:
 def check_annotations(value: Dict[str, Any], where: str, result: str, loose: bool = False) -> None:
     if "annotations" in value and not (loose and value["annotations"] is None):
         strings = value["annotations"]
-        need(isinstance(strings, dict) and all(isinstance(s, str) and not isinstance(s, Odd) for s in strings.values()), result,
+        need(isinstance(strings, dict) and
+             all(isinstance(s, str) and not isinstance(s, Odd) or (loose and s is None) for s in strings.values()), result,
              f"{where}.annotations: an object of strings")
 
 
@@ -423,6 +424,8 @@ def find_entry(index: Dict[str, Any], ref: str) -> Dict[str, Any]:
 
 def check_manifest(manifest: Any) -> None:
     check_envelope(manifest, MANIFEST_TYPE, "manifest", "MANIFEST")
+    if isinstance(manifest.get("subject"), dict):
+        check_names(manifest["subject"], "manifest.subject", "MANIFEST")
     need(manifest.get("artifactType", ARTIFACT_TYPE) == ARTIFACT_TYPE, "MEDIA_TYPE", "manifest.artifactType: another artifact")
     config, layers = manifest.get("config"), manifest.get("layers")
     check_descriptor(config, "manifest.config", "MANIFEST")
@@ -1834,12 +1837,16 @@ def index_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
         yield f"other-fold-{name}", "INDEX", other_entry(**{name: 0})
         yield f"manifest-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d.update({name: 0}) and None)
         yield f"config-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d["config"].update({name: 0}) and None)
+        yield f"subject-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d.update(subject={name: 0}) and None)
         yield f"memory-fold-{name}", "MANIFEST", on("manifest", lambda d, name=name: d["layers"][0].update({name: 0}) and None)
         yield f"annotation-fold-{name}", "OK", on("index", lambda d, name=name: d["manifests"][0]["annotations"].update({name: "x"}) and None)
     yield of("mediaType-null", "OK", lambda d: d.update(mediaType=None))
     yield of("annotations-null", "OK", lambda d: d.update(annotations=None))
     yield "entry-annotations-null", "NOT_FOUND", entry("annotations", None)
     yield "other-annotations-null", "OK", other_entry(annotations=None, artifactType=None)
+    yield of("annotation-null", "OK", lambda d: d.update(annotations={"a": None}))
+    yield "other-annotation-null", "OK", other_entry(annotations={"a": None, REF_NAME: None})
+    yield "entry-annotation-null", "OK", on("index", lambda d: d["manifests"][0]["annotations"].update({"a": None}) and None)
     yield "other-type-null", "OK", other_entry(mediaType=None)
     yield "entry-type-null", "INDEX", entry("mediaType", None)
     yield of("fraction", "OK", lambda d: d.update(x=[0.5, 1e300, -0.0, 2**64]))
@@ -1847,7 +1854,7 @@ def index_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "other-size-fraction", "JSON", other_entry(size=3.0)
     yield "manifest-version", "VERSION", on("manifest", lambda d: d["annotations"].update({"dev.hlsnap.version": "0"}) and None)
     yield of("annotations-good", "OK", lambda d: d.update(annotations={"a": "b"}))
-    for i, value in enumerate((7, [], {"a": 1}, {"a": None})):
+    for i, value in enumerate((7, [], {"a": 1}, {"a": True})):
         yield of(f"annotations{i}", "INDEX", lambda d, value=value: d.update(annotations=value))
         yield f"entry-annotations{i}", "INDEX", entry("annotations", value)
         yield f"other-entry-annotations{i}", "INDEX", other_entry(annotations=value)

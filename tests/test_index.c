@@ -204,7 +204,9 @@ static void others_may_write(void) {
         {"no number", "{\"schemaVersion\"", "{\"x\":1.e3,\"schemaVersion\"", HLSNAP_ERR_JSON, "not a number"},
         {"a size with a fraction", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3.0},", HLSNAP_ERR_JSON, "not a plain integer"},
         {"annotations true", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":true},", HLSNAP_ERR_INDEX, "manifests[0].annotations: expected an object, found true"},
-        {"an annotation null", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":{\"a\":null}},", HLSNAP_ERR_INDEX, "expected strings only, found null"},
+        {"an annotation null", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":{\"a\":null}},", HLSNAP_OK, NULL},
+        {"a tag null", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":{\"org.opencontainers.image.ref.name\":null}},", HLSNAP_OK, NULL},
+        {"an annotation 1", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\",\"size\":3,\"annotations\":{\"a\":1}},", HLSNAP_ERR_INDEX, "expected strings only, found 1"},
         {"no digest", "\"manifests\":[", "\"manifests\":[{\"size\":3},", HLSNAP_ERR_INDEX, "manifests[0].digest: expected sha256:"},
         {"no size", "\"manifests\":[", "\"manifests\":[{\"digest\":\"sha512:ab\"},", HLSNAP_ERR_INDEX, "manifests[0].size: expected an integer"},
         {"no object", "\"manifests\":[", "\"manifests\":[[],", HLSNAP_ERR_INDEX, "manifests[0].: expected a descriptor, found an array"},
@@ -233,13 +235,17 @@ static bool count(const char *tag, const hlsnap_oci_digest *digest, uint64_t byt
 }
 
 /* Tags are written by the registries' grammar; what other tools call an entry finds it, and can be taken away, too. */
+static char long_name[301];
 static void names_of_other_tools(void) {
-    static const char *const names[] = {"myapp:v1", "reg.example/team/app:v1", "a@b", "x+y", "A/b_c--d", "host:5000/n@sha256:" "0123"};
+    static const char *const names[] = {"myapp:v1", "reg.example/team/app:v1", "a@b", "x+y", "A/b_c--d", "host:5000/n@sha256:" "0123",
+                                        /* and what no grammar has: oras writes it all the same */
+                                        "a b", "\xc3\xbcn\xc3\xaf", ".x", "-x", "+a", "%41", "..", "*", "a//b", long_name};
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1);
     char digest[72];
     size_t i;
     int n = 0;
+    memset(long_name, 'n', sizeof(long_name) - 1);
     CHECK_EQ(save(dir, "v1", s, digest), 0);
     for (i = 0; i < HLSNAP_COUNT(names); i++) {
         char *m = text_read(dir, manifest_name(digest));
@@ -253,7 +259,8 @@ static void names_of_other_tools(void) {
         CHECK_EQ(loads(dir, names[i]), HLSNAP_ERR_NOT_FOUND);
         CHECK(strstr(err.msg, "v1") == NULL || strstr(names[i], "v1") != NULL); /* what else is there is not told */
     }
-    CHECK_EQ(hlsnap_oci_untag(dir, "../x", &err), HLSNAP_ERR_ARG);
+    CHECK_EQ(hlsnap_oci_untag(dir, "../x", &err), HLSNAP_ERR_NOT_FOUND);
+    CHECK_EQ(hlsnap_oci_untag(dir, "", &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_oci_untag(dir, "sha256:12", &err), HLSNAP_ERR_ARG);
     /* a digest: all its tags */
     CHECK_EQ(hlsnap_oci_tag(dir, digest, "v2", &err), HLSNAP_OK);
@@ -273,6 +280,45 @@ static void names_of_other_tools(void) {
 #define OTHER "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"artifactType\":\"" OTHER_TYPE "\",\"config\":" EMPTY ",\"layers\":[" EMPTY "]%s}"
 
 /* The tag of something else is not taken away, whatever cannot be read of it. */
+/* A tag that looks like the digest of another snapshot: a digest means what has it, and a tag that was listed is that tag. */
+static void tag_like_a_digest(void) {
+    const char *dir = fresh(), *one;
+    hlsnap_snapshot *s = snapshot_small(1), *t = snapshot_small(2);
+    char old[72], new[72], *m;
+    hlsnap_oci_digest got;
+    hlsnap_snapshot *back;
+    int way;
+    for (way = 0; way < 4; way++) {
+        CHECK_EQ(save(dir, "old", s, old), 0);
+        CHECK_EQ(save(dir, "new", t, new), 0);
+        m = text_read(dir, manifest_name(old));
+        entry_add(dir, MANIFEST_TYPE, old, strlen(m), one = new, NULL); /* `oras tag dir:old sha256:...` */
+        free(m);
+        CHECK_EQ(hlsnap_oci_load(dir, new, NULL, &back, &got, &err), HLSNAP_OK);
+        CHECK_STR(got.text, new);
+        hlsnap_snapshot_release(back);
+        if (way == 0) CHECK_EQ(hlsnap_oci_untag_listed(dir, &one, 1, NULL, &err), HLSNAP_OK); /* that tag */
+        if (way == 1) CHECK_EQ(hlsnap_oci_untag(dir, new, &err), HLSNAP_OK);                  /* tags of new */
+        if (way == 2) CHECK_EQ(hlsnap_oci_untag_all(dir, &one, 1, NULL, &err), HLSNAP_OK);
+        if (way == 3) CHECK_EQ(hlsnap_oci_untag(dir, old, &err), HLSNAP_OK); /* both tags of old */
+        CHECK_EQ(loads(dir, "old"), way == 3 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
+        CHECK_EQ(loads(dir, "new"), way == 1 || way == 2 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
+        CHECK_EQ(hlsnap_oci_untag_listed(dir, &one, 1, NULL, &err), way == 1 || way == 2 ? HLSNAP_OK : HLSNAP_ERR_NOT_FOUND);
+        if (way == 0 || way == 3) CHECK(strstr(err.msg, "no tag 'sha256:") != NULL);
+        CHECK_EQ(gc(dir), 0);
+        CHECK_EQ(loads(dir, old), way == 3 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
+        CHECK_EQ(loads(dir, new), way == 1 || way == 2 ? HLSNAP_ERR_NOT_FOUND : HLSNAP_OK);
+    }
+    one = old; /* a digest is no tag */
+    CHECK_EQ(hlsnap_oci_untag_listed(dir, &one, 1, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    one = "";
+    CHECK_EQ(hlsnap_oci_untag_listed(dir, &one, 1, NULL, &err), HLSNAP_ERR_NOT_FOUND);
+    one = NULL;
+    CHECK_EQ(hlsnap_oci_untag_listed(dir, &one, 1, NULL, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(t);
+}
+
 static void untags_no_others(void) {
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1);
@@ -921,9 +967,9 @@ static void untags_all_or_none(void) {
     CHECK(strstr(err.msg, "'theirs'") != NULL);
     tags[0] = NULL;
     CHECK_EQ(hlsnap_oci_untag_all(dir, tags, 3, NULL, &err), HLSNAP_ERR_ARG);
-    tags[0] = "v1", tags[1] = "../x";
+    tags[0] = "v1", tags[1] = "sha256:/x";
     CHECK_EQ(hlsnap_oci_untag_all(dir, tags, 3, NULL, &err), HLSNAP_ERR_ARG);
-    CHECK(strstr(err.msg, "'../x'") != NULL);
+    CHECK(strstr(err.msg, "'sha256:/x'") != NULL);
     CHECK_EQ(hlsnap_oci_untag_all(dir, NULL, 1, NULL, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_oci_untag_all(NULL, given, 1, NULL, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_oci_untag_all(dir, NULL, 0, NULL, &err), HLSNAP_OK);
@@ -1659,7 +1705,7 @@ static void times(void) {
     hlsnap_snapshot_release(s);
 }
 
-static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(untags_no_others),
+static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(tag_like_a_digest), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
     TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),

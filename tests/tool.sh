@@ -300,7 +300,7 @@ several() { # tags, globs, digests; one that means nothing: none goes
     rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a "$t" || return 1; done
     exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' &&
         exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000 &&
-        exits 3 "two: hlsnap_oci_untag_all: index.json: no tag 'nope'" tool rm two v1 nope 'v*' neither
+        exits 3 "two: hlsnap_oci_untag_listed: index.json: no tag 'nope'" tool rm two v1 nope 'v*' neither
     [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two w1 'v?' 'v1*' w1 >out && cat out &&
         [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
         [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] &&
@@ -309,6 +309,34 @@ several() { # tags, globs, digests; one that means nothing: none goes
             [ "$(tags_of two)" = "" ]
 }
 check "rm: several, globs, digests" several
+retag() { # retag NAME: a's snapshot by that name, too, as `oras tag` writes it: any text
+    python3 -B -c '
+import json, sys
+index, name = json.load(open("two/index.json")), "org.opencontainers.image.ref.name"
+entry = next(e for e in index["manifests"] if e.get("annotations", {}).get(name) == "a")
+index["manifests"].append({**entry, "annotations": {name: sys.argv[1]}})
+json.dump(index, open("two/index.json", "w"))' "$1"
+}
+odd_names() { # they can be loaded, and taken away, one by one and with others
+    rm -rf two && cp -r made two || return 1
+    for t in 'a b' 'ünï' .x +a -- '%41' "$(printf '%0300d' 7)"; do
+        retag "$t" && says ok tool verify -- two "$t" && tool rm -- two "$t" && [ "$(tags_of two)" = "a b c" ] || return 1
+    done
+    retag 'x y' && retag -z && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] || return 1
+    rm -rf two && cp -r made two && retag 'x y' && retag -z && tool rm two '?[ z]*' && [ "$(tags_of two)" = "a b c" ] &&
+        retag 'x y' && retag -z && tool prune two --keep-last 0 --match '[x-]*' && [ "$(tags_of two)" = "a b c" ]
+}
+check "rm, prune: tags of any text" odd_names
+like_a_digest() { # of another snapshot, which stays
+    b=$(tool inspect --json made b | sed -n 's/.*"digest":"\(sha256:[^"]*\)".*/\1/p' | head -n 1)
+    for words in "rm two $short" "rm two sha256?*" "prune two --keep-last 0 --match sha* --gc --grace 0"; do
+        rm -rf two && cp -r made two && tool rm two c && retag "$b" || return 1
+        # shellcheck disable=SC2086
+        (set -f && tool $words) && tags_of two >out && cat out && grep -qx "\(a \)\{0,1\}b" out && says ok tool verify two b || return 1
+    done
+    rm -rf two && cp -r made two && tool rm two c && retag "$b" && tool rm two "$b" && [ "$(tags_of two)" = "a $b" ]
+}
+check "rm, prune: a tag that looks like a digest" like_a_digest
 
 # ---- completion ----
 completes() { # completes BREAKS WANT LINE: what bash would offer at its end
