@@ -139,6 +139,7 @@ extern "C" {
     X(ERR_MEMORY, 10, "out of memory") \
     X(ERR_OS, 11, "a system call failed (os_errno)") \
     X(ERR_HYPERVISOR, 12, "no usable hypervisor, or it refused") \
+    X(ERR_BUSY, 13, "all of them are in use") \
     X(ERR_FUNCTION, 20, "the function itself reported a failure (user_code, msg)") \
     X(ERR_FAULT, 21, "the guest caused a CPU exception") \
     X(ERR_ABORT, 22, "the guest aborted (user_code, msg)") \
@@ -415,7 +416,7 @@ typedef struct hlsnap_sandbox_desc {
     int32_t cancel_signal;     /* blocked on the calling thread during a call, no handler; 0 = SIGURG; or a realtime one. One
                                   signal for sandboxes whose host functions call each other */
     const hlsnap_hypervisor *hypervisor; /* required, such as hlsnap_kvm() */
-    hlsnap_pool *pool;         /* NULL = none (pools are not there yet: anything else is HLSNAP_ERR_UNSUPPORTED) */
+    hlsnap_pool *pool;         /* the sandbox counts towards its bounds, and takes a warm VM of it; NULL = none */
     const hlsnap_function *functions; size_t num_functions; /* host functions; copied, user pointers kept */
     uint64_t timeout_ns;       /* per call, wall clock, host functions included; 0 = none */
     hlsnap_log_fn log; void *log_user; /* NULL = dropped; called on the calling thread */
@@ -717,6 +718,84 @@ HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
                                               hlsnap_error *err);
 
+/* ==== >>pool: sandboxes for whoever serves requests, kept warm and put back off the request's path; docs/pool.md ==== */
+
+typedef struct hlsnap_pool_desc {
+    uint32_t _start_canary;
+    const hlsnap_sandbox_desc *sandbox; /* of every sandbox of the pool, required; copied, user pointers kept; its pool is NULL */
+    uint32_t max_sandboxes;    /* 0 = 64 */
+    uint32_t warm;             /* VMs kept ready without a snapshot */
+    uint64_t max_bytes;        /* private guest memory of all of them, as far as it is known; 0 = no bound */
+    uint64_t wait_ns;          /* an acquire waits so long for a sandbox; 0 = HLSNAP_ERR_BUSY at once */
+    uint64_t idle_ns;          /* then a sandbox that nobody acquired is ended; 0 = never */
+    uint32_t _end_canary;
+} hlsnap_pool_desc;
+
+typedef struct hlsnap_pool_stats {
+    uint32_t sandboxes, idle;  /* now: of the pool; of these, not acquired */
+    uint64_t bytes;            /* now: private guest memory, as each had it when it was last put back */
+    uint64_t acquired;         /* since creation, those that were given out: */
+    uint64_t ready;            /* stood at that snapshot already; */
+    uint64_t moved;            /* were put from another snapshot to it; */
+    uint64_t made;             /* were created */
+    uint64_t waited, refused;  /* acquires that had to wait; that got HLSNAP_ERR_BUSY */
+    uint64_t ended;            /* sandboxes that were ended: idle for too long, over a bound, changed, or beyond repair */
+} hlsnap_pool_stats;
+
+/* hlsnap_pool_create -- an empty pool, but for its warm VMs.
+   desc      in     copied
+   out       out    the pool; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (a field, canary); as hlsnap_sandbox_create for the sandbox desc and, where warm is not 0,
+             for a VM
+   owns      the caller: hlsnap_pool_destroy
+   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked; it is
+             started when there is need for it. In a static program that starts no thread itself, there is none, and those who
+             acquire and release do all of it  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap_pool **out, hlsnap_error *err);
+
+/* hlsnap_pool_acquire -- a sandbox of one's own, READY, as if created from the snapshot; its stats begin at zero.
+   pool      in
+   snapshot  in     retained
+   out       out    the sandbox, until hlsnap_pool_release or hlsnap_sandbox_destroy; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_BUSY (all are acquired, or max_bytes are used, for wait_ns); HLSNAP_ERR_STATE (the pool is being
+             destroyed, or belongs to another process); as hlsnap_sandbox_create_from
+   threads   any; each sandbox is one thread's at a time
+   cost      where one stands at that snapshot: a lock. One that this thread used last is preferred, then any at that snapshot, then
+             another one of the same guest, or any, is put to it: mapped afresh, so that nothing of its last tenant is left, not
+             even which pages it used; now and then a new one instead, while there may be more, so that those who come in turns have
+             one each in the end  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_acquire(hlsnap_pool *pool, hlsnap_snapshot *snapshot, hlsnap_sandbox **out,
+                                                         hlsnap_error *err);
+
+/* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at once
+   where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
+   pool, sb  in     NULL is fine; sb must be acquired from this pool. Log and output are the desc's again, handles that cancel it
+                    cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that: which pages
+                    it used cannot be told from the next one's first calls
+   threads   the sandbox's  */
+HLSNAP_API void hlsnap_pool_release(hlsnap_pool *pool, hlsnap_sandbox *sb);
+
+/* hlsnap_pool_prefetch -- have so many sandboxes idle at a snapshot, within the pool's bounds.
+   returns   HLSNAP_OK; HLSNAP_ERR_BUSY (the bounds; what fits is there); HLSNAP_ERR_STATE; as hlsnap_sandbox_create_from
+   threads   any  */
+HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *pool, hlsnap_snapshot *snapshot, uint32_t sandboxes,
+                                              hlsnap_error *err);
+
+/* hlsnap_pool_trim -- end what is idle at a snapshot; NULL: whatever is idle, and the warm VMs, of which none are kept any more.
+   threads   any  */
+HLSNAP_API void hlsnap_pool_trim(hlsnap_pool *pool, hlsnap_snapshot *snapshot);
+
+/* hlsnap_pool_get_stats -- a NULL pool gives zeros.
+   threads   any  */
+HLSNAP_API void hlsnap_pool_get_stats(hlsnap_pool *pool, hlsnap_pool_stats *out);
+
+/* hlsnap_pool_destroy -- end what is idle. Acquired sandboxes go on, and end when they are released or destroyed; acquires that wait
+   get HLSNAP_ERR_STATE. NULL is fine. In the child of a fork: frees what the child has of it.
+   threads   any; nobody may begin to use the pool then, but to release  */
+HLSNAP_API void hlsnap_pool_destroy(hlsnap_pool *pool);
+
 /* ==== >>guest-runtime: callable in the guest only, which has one thread ==== */
 
 #ifdef HLSNAP_GUEST
@@ -934,6 +1013,7 @@ template <size_t hlsnap_n> char (&hlsnap_impl_size(const hlsnap_value (&a)[hlsna
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -8483,7 +8563,7 @@ HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err) {
                                   EBUSY,  ETXTBSY, EDEADLK, EINTR,  ETIMEDOUT};
     size_t i;
     if (!err) return false;
-    if (err->code == HLSNAP_ERR_MEMORY) return true;
+    if (err->code == HLSNAP_ERR_MEMORY || err->code == HLSNAP_ERR_BUSY) return true;
     if (err->code != HLSNAP_ERR_OS && err->code != HLSNAP_ERR_HYPERVISOR && err->code != HLSNAP_ERR_FILE) return false;
     for (i = 0; i < HLSNAP_COUNT(passing); i++)
         if (err->os_errno == passing[i]) return true;
@@ -12707,6 +12787,19 @@ typedef struct hlsnap__line { /* the beginning of one, within one call */
     char text[HLSNAP__LINE];
 } hlsnap__line;
 
+/* What a pool knows of a sandbox; written under its lock. */
+typedef struct hlsnap__pooled {
+    hlsnap_pool *pool;         /* whose bounds it counts towards; NULL = none's */
+    bool acquired;             /* from there */
+    bool changed;              /* its host functions are not the pool's any more, or the pool is no more: it ends */
+    bool dirty;                /* idle, and still to be put back */
+    hlsnap_snapshot *snapshot; /* that it was acquired at */
+    const void *thread;        /* who used it last: only ever compared, and no harm where it is another one by now */
+    uint64_t bytes, cost_ns;   /* private memory, and what putting it back took, when it was last put back */
+    uint64_t since_ns;         /* idle */
+    hlsnap_sandbox *next;      /* in the list of idle ones */
+} hlsnap__pooled;
+
 struct hlsnap_sandbox {
     int32_t state; /* hlsnap_state; atomic, written by the owning thread only */
     int pid;       /* the process it works in */
@@ -12743,6 +12836,7 @@ struct hlsnap_sandbox {
     uint32_t in_used;                /* bytes of calls in the mailbox */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
     hlsnap_stats stats;
+    hlsnap__pooled pooled;
 };
 
 static void hlsnap__state_set(hlsnap_sandbox *sb, hlsnap_state s) {
@@ -13590,10 +13684,14 @@ static hlsnap_result hlsnap__cpu_check(hlsnap_sandbox *sb, hlsnap_error *err) {
 }
 
 /* A VM that shows what the guest is to be shown. What one shows cannot be changed once it has run. */
+static hlsnap__shell *hlsnap__pool_shell(hlsnap_pool *pool); /* of >>pool */
+
 static hlsnap_result hlsnap__shell_for(hlsnap_sandbox *sb, const hlsnap__guest *g, hlsnap_error *err) {
     if (sb->shell_dead || (sb->shell && sb->shell_cpu != g->cpu)) hlsnap__shell_drop(sb, false);
     if (sb->shell) return HLSNAP_OK;
     sb->shell_cpu = g->cpu;
+    if (sb->pooled.pool && g->cpu == HLSNAP_CPU_HOST) sb->shell = hlsnap__pool_shell(sb->pooled.pool);
+    if (sb->shell) return HLSNAP_OK;
     return sb->hv->shell_create(sb->hv, sb->cancel_signal, g->cpu, &sb->shell, err);
 }
 
@@ -13776,7 +13874,6 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc is NULL or was not initialised with HLSNAP_ZERO");
     if (!d->hypervisor)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: hypervisor is NULL; use hlsnap_kvm()");
-    if (d->pool) return hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0, "sandbox desc: pools are not implemented yet");
     if (d->log_level < -1 || d->log_level > 4)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: log_level=%d is not in -1..4", d->log_level);
     if (d->cancel_signal && d->cancel_signal != SIGURG && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
@@ -13785,8 +13882,25 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
     return HLSNAP_OK;
 }
 
+/* In place of the one that there is, whose handles cancel nothing from now on. */
+static hlsnap_result hlsnap__interrupt_make(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_interrupt *h = (hlsnap_interrupt *)hlsnap__alloc(1, sizeof(*h), err);
+    if (!h) return HLSNAP_ERR_MEMORY;
+    h->refs = 1;
+    h->pid = sb->pid;
+    h->hv = sb->hv;
+    hlsnap_interrupt_release(sb->interrupt);
+    sb->interrupt = h;
+    return HLSNAP_OK;
+}
+
+static void hlsnap__pool_left(hlsnap_pool *pool, uint64_t bytes);                                /* of >>pool */
+static hlsnap_result hlsnap__pool_enter(hlsnap_pool *pool, const hlsnap_sandbox_desc *d, hlsnap_error *err);
+
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     const bool forked = hlsnap__forked(sb);
+    hlsnap_pool *pool = forked ? NULL : sb->pooled.pool;
+    const uint64_t bytes = sb->pooled.bytes;
     hlsnap__shell_drop(sb, forked);
     hlsnap__free(sb->lines);
     hlsnap__memory_free(&sb->memory, forked);
@@ -13796,22 +13910,21 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap__free(sb->request.data);
     hlsnap__free(sb->results.data);
     hlsnap_interrupt_release(sb->interrupt);
+    hlsnap_snapshot_release(sb->pooled.snapshot);
     hlsnap__free(sb);
+    if (pool) hlsnap__pool_left(pool, bytes);
 }
 
-HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
-                                                    hlsnap_sandbox **out, hlsnap_error *err) {
-    hlsnap_sandbox *sb;
+/* The pool's place, where there is one, was taken, and is given up on failure. */
+static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc, hlsnap_pool *pool,
+                                          hlsnap_sandbox **out, hlsnap_error *err) {
+    hlsnap_sandbox *sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
     hlsnap_result r;
-    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: out is NULL");
-    *out = NULL;
-    r = hlsnap__sandbox_desc_check(desc, err);
-    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: the snapshot is NULL");
-    if (r) return r;
-    sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
+    if (!sb && pool) hlsnap__pool_left(pool, 0);
     if (!sb) return HLSNAP_ERR_MEMORY;
     sb->pid = getpid();
     sb->hv = desc->hypervisor;
+    sb->pooled.pool = pool;
     sb->memory.pagemap = -1;
     hlsnap__log_set(sb, desc->log_level, desc->log, desc->log_user);
     sb->output = desc->output;
@@ -13823,19 +13936,24 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, c
     sb->num_functions = desc->num_functions;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
-    if (!r && !(sb->interrupt = (hlsnap_interrupt *)hlsnap__alloc(1, sizeof(*sb->interrupt), err)))
-        r = HLSNAP_ERR_MEMORY;
-    if (!r) {
-        sb->interrupt->refs = 1;
-        sb->interrupt->pid = sb->pid;
-        sb->interrupt->hv = sb->hv;
-        r = hlsnap__sandbox_reset(sb, snapshot, err);
-    }
+    if (!r) r = hlsnap__interrupt_make(sb, err);
+    if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
     if (r)
         hlsnap__sandbox_free(sb);
     else
         *out = sb;
     return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot *snapshot, const hlsnap_sandbox_desc *desc,
+                                                    hlsnap_sandbox **out, hlsnap_error *err) {
+    hlsnap_result r;
+    if (!out) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: out is NULL");
+    *out = NULL;
+    r = hlsnap__sandbox_desc_check(desc, err);
+    if (!r && !snapshot) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_create_from: the snapshot is NULL");
+    if (!r && desc->pool) r = hlsnap__pool_enter(desc->pool, desc, err);
+    return r ? r : hlsnap__sandbox_make(snapshot, desc, desc->pool, out, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_desc *guest, const hlsnap_sandbox_desc *desc,
@@ -13909,6 +14027,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
     sb->functions = rows;
     sb->num_functions = num_functions;
     sb->binding = binding;
+    sb->pooled.changed = true;
     return HLSNAP_OK;
 }
 
@@ -14015,6 +14134,621 @@ HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
     if (hlsnap__state(sb) == HLSNAP_BUSY && sb->hv->begin(sb->shell, sb->deadline, true, NULL)) return NULL;
     hlsnap__retain(&sb->interrupt->refs);
     return sb->interrupt;
+}
+
+/* ---- >>pool ---- */
+
+struct hlsnap_pool {
+    pthread_mutex_t lock;
+    int pid;
+    uint32_t refs; /* its owner's, one for each sandbox, one for each call in progress */
+    bool closed;
+    hlsnap_sandbox_desc desc;
+    hlsnap_function *functions; /* the desc's, and their names behind them */
+    uint32_t max, num, num_idle, num_warm, want_warm;
+    uint64_t max_bytes, wait_ns, idle_ns;
+    hlsnap_sandbox *idle;     /* the one that came back last first */
+    hlsnap__shell **warm;     /* want_warm of them, at most */
+    uint32_t steals;          /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
+    int32_t returns, waiting; /* a futex: changes when one comes back; those who wait there */
+    bool threaded;            /* there is a thread; */
+    pthread_t thread;
+    int32_t work; /* a futex: changes when there is something for it */
+    uint64_t retry_ns; /* it does not try to make a VM before that */
+    hlsnap_pool_stats stats;
+};
+
+/* NULL where a static program has no threads of its own. */
+static int hlsnap__thread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *user)
+    __attribute__((__weakref__("pthread_create")));
+static int hlsnap__thread_join(pthread_t thread, void **out) __attribute__((__weakref__("pthread_join")));
+
+#define HLSNAP__POOL_SLOW_NS 50000u /* what takes longer to put back is the thread's; to wake it takes some us */
+#define HLSNAP__POOL_RETRY_NS 1000000000u
+/* A new sandbox, once putting others to another snapshot has cost as much: of the same guest, or not. */
+#define HLSNAP__POOL_NEW 18u
+#define HLSNAP__POOL_GUEST 1u
+#define HLSNAP__POOL_OTHER 6u
+
+/* ns: UINT64_MAX = without end. */
+static void hlsnap__futex_wait(int32_t *word, int32_t value, uint64_t ns) {
+    struct timespec t;
+    t.tv_sec = (time_t)(ns / 1000000000u);
+    t.tv_nsec = (long)(ns % 1000000000u);
+    syscall(SYS_futex, word, 128l /* FUTEX_WAIT_PRIVATE */, (long)value, ns == UINT64_MAX ? NULL : &t, NULL, 0l);
+}
+
+static void hlsnap__futex_wake(int32_t *word, int32_t num) {
+    hlsnap__futex(word, 129 /* FUTEX_WAKE_PRIVATE */, num);
+}
+
+static void hlsnap__pool_free(hlsnap_pool *p, bool forked) {
+    while (p->num_warm) p->desc.hypervisor->shell_destroy(p->warm[--p->num_warm], forked);
+    if (!forked) pthread_mutex_destroy(&p->lock);
+    hlsnap__free(p->warm);
+    hlsnap__free(p->functions);
+    hlsnap__free(p);
+}
+
+/* Takes the lock and a reference: the pool stays as long as the call. */
+static hlsnap_result hlsnap__pool_begin(hlsnap_pool *p, const char *what, hlsnap_error *err) {
+    if (!p) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the pool is NULL", what);
+    if (p->pid != getpid())
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the pool belongs to process %d, not its child", what, p->pid);
+    pthread_mutex_lock(&p->lock);
+    p->refs++;
+    return HLSNAP_OK;
+}
+
+/* Gives them back. */
+static void hlsnap__pool_end(hlsnap_pool *p) {
+    const bool last = --p->refs == 0;
+    pthread_mutex_unlock(&p->lock);
+    if (last) hlsnap__pool_free(p, false);
+}
+
+static hlsnap_result hlsnap__pool_closed(const hlsnap_pool *p, const char *what, hlsnap_error *err) {
+    return p->closed ? hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the pool is being destroyed", what) : HLSNAP_OK;
+}
+
+/* Something came back: one of those who wait looks again. */
+static void hlsnap__pool_returned(hlsnap_pool *p, int32_t num) {
+    __atomic_fetch_add(&p->returns, 1, __ATOMIC_RELAXED);
+    if (p->waiting) hlsnap__futex_wake(&p->returns, num);
+}
+
+static void hlsnap__pool_wake(hlsnap_pool *p) {
+    __atomic_fetch_add(&p->work, 1, __ATOMIC_RELAXED);
+    if (p->threaded) hlsnap__futex_wake(&p->work, 1);
+}
+
+static void hlsnap__pool_left(hlsnap_pool *p, uint64_t bytes) {
+    pthread_mutex_lock(&p->lock);
+    p->num--;
+    p->stats.bytes -= bytes;
+    p->stats.ended++;
+    hlsnap__pool_returned(p, 1);
+    hlsnap__pool_end(p); /* its own reference */
+}
+
+static bool hlsnap__pool_threaded(hlsnap_pool *p);
+
+static hlsnap__shell *hlsnap__pool_shell(hlsnap_pool *p) {
+    hlsnap__shell *shell = NULL;
+    pthread_mutex_lock(&p->lock);
+    if (p->num_warm) shell = p->warm[--p->num_warm];
+    if (shell && hlsnap__pool_threaded(p)) hlsnap__pool_wake(p);
+    pthread_mutex_unlock(&p->lock);
+    return shell;
+}
+
+/* ---- the list of idle ones ---- */
+
+static void hlsnap__pool_push(hlsnap_pool *p, hlsnap_sandbox *sb) {
+    const uint64_t bytes = (uint64_t)sb->memory.num_hot * HLSNAP__PAGE;
+    p->stats.bytes += bytes - sb->pooled.bytes;
+    sb->pooled.bytes = bytes;
+    sb->pooled.since_ns = hlsnap__now_ns();
+    sb->pooled.next = p->idle;
+    p->idle = sb;
+    p->num_idle++;
+    hlsnap__pool_returned(p, 1);
+}
+
+static hlsnap_sandbox *hlsnap__pool_pop(hlsnap_pool *p, hlsnap_sandbox **at) {
+    hlsnap_sandbox *sb = *at;
+    *at = sb->pooled.next;
+    sb->pooled.next = NULL;
+    p->num_idle--;
+    return sb;
+}
+
+/* Ends a list of sandboxes that were taken out; without the lock. */
+static void hlsnap__pool_drop(hlsnap_sandbox *list) {
+    while (list) {
+        hlsnap_sandbox *next = list->pooled.next;
+        hlsnap__sandbox_free(list);
+        list = next;
+    }
+}
+
+/* Takes out what nobody acquired for too long, and, the oldest first, what is beyond max_bytes. */
+static hlsnap_sandbox *hlsnap__pool_expired(hlsnap_pool *p) {
+    const uint64_t now = p->idle_ns ? hlsnap__now_ns() : 0;
+    hlsnap_sandbox **at = &p->idle, *gone = NULL, *sb;
+    uint64_t beyond = p->max_bytes && p->stats.bytes > p->max_bytes ? p->stats.bytes - p->max_bytes : 0, kept = 0;
+    for (sb = p->idle; sb; sb = sb->pooled.next) kept += sb->pooled.bytes;
+    kept = kept > beyond ? kept - beyond : 0; /* of the idle ones' bytes, the newest */
+    while (*at) {
+        const bool fits = !beyond || (*at)->pooled.bytes <= kept;
+        if (fits) kept -= beyond ? (*at)->pooled.bytes : 0;
+        if (fits && (!p->idle_ns || now - (*at)->pooled.since_ns < p->idle_ns)) {
+            at = &(*at)->pooled.next;
+            continue;
+        }
+        sb = hlsnap__pool_pop(p, at);
+        p->stats.bytes -= sb->pooled.bytes;
+        sb->pooled.bytes = 0;
+        sb->pooled.next = gone;
+        gone = sb;
+    }
+    return gone;
+}
+
+/* How near an idle sandbox is to what is wanted. */
+typedef enum hlsnap__pool_rank {
+    HLSNAP__POOL_OWN,   /* at the snapshot, and this thread used it last */
+    HLSNAP__POOL_READY, /* at the snapshot */
+    HLSNAP__POOL_DIRTY, /* it is to be put back to it */
+    HLSNAP__POOL_SAME,  /* of the same guest, at another snapshot */
+    HLSNAP__POOL_ANY,
+    HLSNAP__POOL_NONE
+} hlsnap__pool_rank;
+
+static hlsnap__pool_rank hlsnap__pool_rank_of(const hlsnap_sandbox *sb, const hlsnap_snapshot *s, const void *thread) {
+    if (sb->pooled.snapshot == s && sb->pooled.dirty) return HLSNAP__POOL_DIRTY;
+    if (sb->pooled.snapshot == s) return sb->pooled.thread == thread ? HLSNAP__POOL_OWN : HLSNAP__POOL_READY;
+    return memcmp(&sb->memory.layout, &s->guest->layout, sizeof(sb->memory.layout)) == 0 ? HLSNAP__POOL_SAME
+                                                                                         : HLSNAP__POOL_ANY;
+}
+
+/* The nearest one; of those at other snapshots the one that is idle for longest. */
+static hlsnap_sandbox **hlsnap__pool_find(hlsnap_pool *p, const hlsnap_snapshot *s, hlsnap__pool_rank *rank) {
+    hlsnap_sandbox **at, **best = NULL;
+    *rank = HLSNAP__POOL_NONE;
+    for (at = &p->idle; *at && *rank != HLSNAP__POOL_OWN; at = &(*at)->pooled.next) {
+        const hlsnap__pool_rank is = hlsnap__pool_rank_of(*at, s, &errno);
+        if (is > *rank || (is == *rank && is < HLSNAP__POOL_SAME)) continue;
+        *rank = is;
+        best = at;
+    }
+    return best;
+}
+
+static bool hlsnap__pool_grows(const hlsnap_pool *p) {
+    return p->num < p->max && (!p->max_bytes || p->stats.bytes < p->max_bytes);
+}
+
+/* Whether a new one is worth its price by now. */
+static bool hlsnap__pool_rather_new(hlsnap_pool *p, hlsnap__pool_rank rank) {
+    if (rank == HLSNAP__POOL_NONE) return true;
+    if (rank < HLSNAP__POOL_SAME) return false;
+    p->steals += rank == HLSNAP__POOL_SAME ? HLSNAP__POOL_GUEST : HLSNAP__POOL_OTHER;
+    if (p->steals < HLSNAP__POOL_NEW) return false;
+    p->steals = 0;
+    return true;
+}
+
+/* Waits until something comes back, *left of ns at most; with the lock, which it gives up meanwhile. */
+static void hlsnap__pool_wait(hlsnap_pool *p, uint64_t *left) {
+    const int32_t seen = __atomic_load_n(&p->returns, __ATOMIC_RELAXED);
+    const uint64_t from = hlsnap__now_ns();
+    uint64_t gone;
+    p->waiting++;
+    pthread_mutex_unlock(&p->lock);
+    hlsnap__futex_wait(&p->returns, seen, *left);
+    pthread_mutex_lock(&p->lock);
+    p->waiting--;
+    gone = hlsnap__now_ns() - from;
+    if (*left != UINT64_MAX) *left = gone < *left ? *left - gone : 0;
+}
+
+static hlsnap_result hlsnap__pool_busy(hlsnap_pool *p, const char *what, hlsnap_error *err) {
+    p->stats.refused++;
+    return hlsnap__fail(err, HLSNAP_ERR_BUSY, 0, "%s: %u sandboxes of at most %u, %u of them idle, %llu bytes of %llu",
+                        what, p->num, p->max, p->num_idle, (unsigned long long)p->stats.bytes,
+                        (unsigned long long)p->max_bytes);
+}
+
+/* Counts one more, which need not be there yet. */
+static void hlsnap__pool_count(hlsnap_pool *p) {
+    p->num++;
+    p->refs++;
+}
+
+/* A place for a sandbox of somebody's own desc: an idle one makes room for it. */
+static hlsnap_result hlsnap__pool_enter(hlsnap_pool *p, const hlsnap_sandbox_desc *d, hlsnap_error *err) {
+    static const char what[] = "hlsnap_sandbox_create_from";
+    const int32_t mine = d->cancel_signal ? d->cancel_signal : SIGURG;
+    const int32_t its = p->desc.cancel_signal ? p->desc.cancel_signal : SIGURG;
+    hlsnap_sandbox *gone = NULL, **at;
+    uint64_t left = p->wait_ns;
+    hlsnap_result r;
+    if (d->hypervisor != p->desc.hypervisor || mine != its)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: the pool has another hypervisor or cancel_signal");
+    r = hlsnap__pool_begin(p, what, err);
+    if (r) return r;
+    while (!(r = hlsnap__pool_closed(p, what, err)) && !hlsnap__pool_grows(p) && !p->idle && left)
+        hlsnap__pool_wait(p, &left);
+    if (!r && !hlsnap__pool_grows(p) && p->idle) {
+        for (at = &p->idle; (*at)->pooled.next;) at = &(*at)->pooled.next;
+        gone = hlsnap__pool_pop(p, at); /* it counts until it is ended: one more than max for a moment */
+    } else if (!r && !hlsnap__pool_grows(p))
+        r = hlsnap__pool_busy(p, what, err);
+    if (!r) hlsnap__pool_count(p);
+    hlsnap__pool_end(p);
+    hlsnap__pool_drop(gone);
+    return r;
+}
+
+/* ---- putting back ---- */
+
+/* To a snapshot. What stood at another one is mapped afresh. */
+static hlsnap_result hlsnap__pool_put(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+    if (sb->memory.target != s) hlsnap_sandbox_retire(sb);
+    return hlsnap_sandbox_restore(sb, s, err);
+}
+
+static hlsnap_result hlsnap__pool_put_back(hlsnap_sandbox *sb) {
+    const uint64_t from = hlsnap__now_ns();
+    const hlsnap_result r = hlsnap__pool_put(sb, sb->pooled.snapshot, NULL);
+    sb->pooled.cost_ns = hlsnap__now_ns() - from;
+    sb->pooled.dirty = false;
+    return r;
+}
+
+static void hlsnap__pool_warm(hlsnap_pool *p) {
+    hlsnap__shell *shell = NULL;
+    hlsnap_result r;
+    pthread_mutex_unlock(&p->lock);
+    r = p->desc.hypervisor->shell_create(p->desc.hypervisor, p->desc.cancel_signal ? p->desc.cancel_signal : SIGURG,
+                                         HLSNAP_CPU_HOST, &shell, NULL);
+    pthread_mutex_lock(&p->lock);
+    if (r)
+        p->retry_ns = hlsnap__now_ns() + HLSNAP__POOL_RETRY_NS;
+    else
+        p->warm[p->num_warm++] = shell;
+}
+
+/* Does one thing, if there is one; with the lock. */
+static bool hlsnap__pool_do(hlsnap_pool *p) {
+    hlsnap_sandbox **at = &p->idle, *sb, *gone = hlsnap__pool_expired(p);
+    bool lost;
+    if (gone) {
+        pthread_mutex_unlock(&p->lock);
+        hlsnap__pool_drop(gone);
+        pthread_mutex_lock(&p->lock);
+        return true;
+    }
+    while (*at && !(*at)->pooled.dirty) at = &(*at)->pooled.next;
+    if (*at) {
+        sb = hlsnap__pool_pop(p, at);
+        pthread_mutex_unlock(&p->lock);
+        lost = hlsnap__pool_put_back(sb) != HLSNAP_OK;
+        if (lost) hlsnap__sandbox_free(sb);
+        pthread_mutex_lock(&p->lock);
+        if (!lost) hlsnap__pool_push(p, sb);
+        return true;
+    }
+    if (p->num_warm >= p->want_warm || (p->retry_ns && hlsnap__now_ns() < p->retry_ns)) return false;
+    hlsnap__pool_warm(p);
+    return true;
+}
+
+/* ns until something is to be done that nobody will tell of. */
+static uint64_t hlsnap__pool_rests(const hlsnap_pool *p) {
+    const uint64_t now = hlsnap__now_ns();
+    uint64_t ns = UINT64_MAX;
+    const hlsnap_sandbox *sb;
+    for (sb = p->idle_ns ? p->idle : NULL; sb; sb = sb->pooled.next) {
+        const uint64_t gone = now - sb->pooled.since_ns, left = gone < p->idle_ns ? p->idle_ns - gone : 1;
+        if (left < ns) ns = left;
+    }
+    return p->num_warm < p->want_warm && ns > HLSNAP__POOL_RETRY_NS ? HLSNAP__POOL_RETRY_NS : ns;
+}
+
+static void *hlsnap__pool_run(void *user) {
+    hlsnap_pool *p = (hlsnap_pool *)user;
+    pthread_mutex_lock(&p->lock);
+    while (!p->closed) {
+        const int32_t seen = __atomic_load_n(&p->work, __ATOMIC_RELAXED);
+        uint64_t ns;
+        if (hlsnap__pool_do(p)) continue;
+        ns = hlsnap__pool_rests(p);
+        pthread_mutex_unlock(&p->lock);
+        hlsnap__futex_wait(&p->work, seen, ns);
+        pthread_mutex_lock(&p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+/* Whether the pool's thread is there; it is started when it is asked for. With the lock. */
+static bool hlsnap__pool_threaded(hlsnap_pool *p) {
+    sigset_t all, old;
+    if (p->threaded || p->closed || !hlsnap__thread_create || !hlsnap__thread_join) return p->threaded;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old); /* of the thread; an older libc has the other one elsewhere */
+    p->threaded = hlsnap__thread_create(&p->thread, NULL, hlsnap__pool_run, p) == 0;
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return p->threaded;
+}
+
+/* ---- the public functions ---- */
+
+/* The desc's host functions, with their texts. */
+static hlsnap_result hlsnap__pool_functions(hlsnap_pool *p, const hlsnap_sandbox_desc *d, hlsnap_error *err) {
+    hlsnap__host_function *rows;
+    const hlsnap_result r = hlsnap__host_functions_copy(d->functions, d->num_functions, &rows, err);
+    size_t i, size = d->num_functions * sizeof(hlsnap_function);
+    char *text;
+    if (r) return r;
+    hlsnap__free(rows);
+    for (i = 0; i < d->num_functions; i++) size += strlen(d->functions[i].name) + strlen(d->functions[i].signature) + 2;
+    p->functions = (hlsnap_function *)hlsnap__alloc(1, size + 1, err);
+    if (!p->functions) return HLSNAP_ERR_MEMORY;
+    text = (char *)(p->functions + d->num_functions);
+    for (i = 0; i < d->num_functions; i++) {
+        const size_t name = strlen(d->functions[i].name) + 1, signature = strlen(d->functions[i].signature) + 1;
+        p->functions[i] = d->functions[i];
+        p->functions[i].name = (const char *)memcpy(text, d->functions[i].name, name);
+        p->functions[i].signature = (const char *)memcpy(text + name, d->functions[i].signature, signature);
+        text += name + signature;
+    }
+    p->desc = *d;
+    p->desc.functions = p->functions;
+    return HLSNAP_OK;
+}
+
+static hlsnap_result hlsnap__pool_desc_check(const hlsnap_pool_desc *d, hlsnap_error *err) {
+    hlsnap_result r;
+    if (!d || d->_start_canary || d->_end_canary)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "pool desc is NULL or was not initialised with HLSNAP_ZERO");
+    r = hlsnap__sandbox_desc_check(d->sandbox, err);
+    if (!r && d->sandbox->pool) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "pool desc: its sandbox desc has a pool");
+    if (!r && d->warm > (d->max_sandboxes ? d->max_sandboxes : 64))
+        r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "pool desc: warm=%u, max_sandboxes=%u", d->warm, d->max_sandboxes);
+    return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap_pool **out, hlsnap_error *err) {
+    hlsnap_pool *p;
+    hlsnap_result r = out ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_pool_create: out is NULL");
+    if (out) *out = NULL;
+    if (!r) r = hlsnap__pool_desc_check(desc, err);
+    if (r) return r;
+    p = (hlsnap_pool *)hlsnap__alloc(1, sizeof(*p), err);
+    if (!p) return HLSNAP_ERR_MEMORY;
+    p->pid = getpid();
+    p->refs = 1;
+    p->max = desc->max_sandboxes ? desc->max_sandboxes : 64;
+    p->want_warm = desc->warm;
+    p->max_bytes = desc->max_bytes;
+    p->wait_ns = desc->wait_ns;
+    p->idle_ns = desc->idle_ns;
+    pthread_mutex_init(&p->lock, NULL);
+    r = hlsnap__pool_functions(p, desc->sandbox, err);
+    if (!r) p->warm = (hlsnap__shell **)hlsnap__alloc(desc->warm, sizeof(*p->warm), err);
+    if (!r && !p->warm) r = HLSNAP_ERR_MEMORY;
+    while (!r && p->num_warm < p->want_warm) {
+        r = p->desc.hypervisor->shell_create(p->desc.hypervisor, p->desc.cancel_signal ? p->desc.cancel_signal : SIGURG,
+                                             HLSNAP_CPU_HOST, &p->warm[p->num_warm], err);
+        p->num_warm += !r;
+    }
+    if (r)
+        hlsnap__pool_free(p, false);
+    else
+        *out = p;
+    return r;
+}
+
+/* What the acquire gives out: an idle one, or NULL: one is to be made, and has its place. With the lock. */
+static hlsnap_result hlsnap__pool_take(hlsnap_pool *p, const hlsnap_snapshot *s, const char *what, hlsnap_sandbox **out,
+                                       hlsnap__pool_rank *rank, hlsnap_error *err) {
+    uint64_t left = p->wait_ns;
+    bool waited = false;
+    *out = NULL;
+    for (;;) {
+        hlsnap_sandbox **at = hlsnap__pool_find(p, s, rank);
+        const hlsnap_result r = hlsnap__pool_closed(p, what, err);
+        if (r) return r;
+        if (hlsnap__pool_grows(p) && hlsnap__pool_rather_new(p, *rank)) {
+            *rank = HLSNAP__POOL_NONE;
+            hlsnap__pool_count(p);
+            return HLSNAP_OK;
+        }
+        if (at) {
+            *out = hlsnap__pool_pop(p, at);
+            return HLSNAP_OK;
+        }
+        if (!left) return hlsnap__pool_busy(p, what, err);
+        p->stats.waited += !waited;
+        waited = true;
+        hlsnap__pool_wait(p, &left);
+    }
+}
+
+/* It is the caller's from here on. */
+static void hlsnap__pool_give(hlsnap_sandbox *sb, hlsnap_snapshot *s) {
+    if (sb->pooled.snapshot != s) {
+        hlsnap_snapshot_retain(s);
+        hlsnap_snapshot_release(sb->pooled.snapshot);
+        sb->pooled.snapshot = s;
+        sb->pooled.cost_ns = 0;
+    }
+    sb->pooled.acquired = true;
+    sb->pooled.dirty = false;
+    sb->pooled.thread = &errno;
+    memset(&sb->stats, 0, sizeof(sb->stats));
+    sb->memory.copied_bytes = 0;
+}
+
+HLSNAP_API hlsnap_result hlsnap_pool_acquire(hlsnap_pool *p, hlsnap_snapshot *snapshot, hlsnap_sandbox **out,
+                                             hlsnap_error *err) {
+    static const char what[] = "hlsnap_pool_acquire";
+    hlsnap__pool_rank rank = HLSNAP__POOL_NONE;
+    hlsnap_sandbox *sb = NULL;
+    hlsnap_result r = HLSNAP_OK;
+    if (out) *out = NULL;
+    if (!out || !snapshot)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, out ? "the snapshot" : "out");
+    r = hlsnap__pool_begin(p, what, err);
+    if (r) return r;
+    r = hlsnap__pool_take(p, snapshot, what, &sb, &rank, err);
+    if (!r) {
+        pthread_mutex_unlock(&p->lock);
+        if (!sb)
+            r = hlsnap__sandbox_make(snapshot, &p->desc, p, &sb, err);
+        else if (rank > HLSNAP__POOL_READY)
+            r = hlsnap__pool_put(sb, snapshot, err);
+        if (r && rank != HLSNAP__POOL_NONE) hlsnap__sandbox_free(sb);
+        if (!r) hlsnap__pool_give(sb, snapshot);
+        pthread_mutex_lock(&p->lock);
+    }
+    if (!r) {
+        p->stats.acquired++;
+        p->stats.ready += rank <= HLSNAP__POOL_DIRTY;
+        p->stats.moved += rank == HLSNAP__POOL_SAME || rank == HLSNAP__POOL_ANY;
+        p->stats.made += rank == HLSNAP__POOL_NONE;
+        *out = sb;
+    }
+    hlsnap__pool_end(p);
+    return r;
+}
+
+/* Takes a reference, and decides who puts it back; false: it was not acquired. */
+static bool hlsnap__pool_given_back(hlsnap_pool *p, hlsnap_sandbox *sb) {
+    bool was;
+    pthread_mutex_lock(&p->lock);
+    was = sb->pooled.acquired;
+    sb->pooled.acquired = false;
+    if (was) p->refs++;
+    if (was) sb->pooled.dirty = sb->pooled.cost_ns > HLSNAP__POOL_SLOW_NS && hlsnap__pool_threaded(p);
+    if (p->closed) sb->pooled.changed = true;
+    pthread_mutex_unlock(&p->lock);
+    return was;
+}
+
+HLSNAP_API void hlsnap_pool_release(hlsnap_pool *p, hlsnap_sandbox *sb) {
+    hlsnap_sandbox *gone = NULL;
+    bool lost;
+    if (!p || !sb || sb->pooled.pool != p) return;
+    if (hlsnap__forked(sb) || hlsnap__state(sb) == HLSNAP_BUSY) {
+        hlsnap_sandbox_destroy(sb);
+        return;
+    }
+    if (!hlsnap__pool_given_back(p, sb)) return;
+    hlsnap_sandbox_set_log(sb, p->desc.log_level, p->desc.log, p->desc.log_user);
+    hlsnap_sandbox_set_output(sb, p->desc.output, p->desc.output_user);
+    lost = sb->pooled.changed;
+    if (!lost && __atomic_load_n(&sb->interrupt->refs, __ATOMIC_ACQUIRE) != 1)
+        lost = hlsnap__interrupt_make(sb, NULL) != HLSNAP_OK;
+    if (!lost && !sb->pooled.dirty) lost = hlsnap__pool_put_back(sb) != HLSNAP_OK;
+    if (lost) hlsnap__sandbox_free(sb);
+    pthread_mutex_lock(&p->lock);
+    if (!lost && p->closed) {
+        gone = sb;
+    } else if (!lost) {
+        hlsnap__pool_push(p, sb);
+        if (sb->pooled.dirty || (p->idle_ns && hlsnap__pool_threaded(p))) hlsnap__pool_wake(p);
+        if (p->max_bytes || (p->idle_ns && !p->threaded)) gone = hlsnap__pool_expired(p);
+    }
+    hlsnap__pool_end(p);
+    hlsnap__pool_drop(gone);
+}
+
+HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *p, hlsnap_snapshot *snapshot, uint32_t sandboxes,
+                                              hlsnap_error *err) {
+    static const char what[] = "hlsnap_pool_prefetch";
+    hlsnap_sandbox *sb;
+    hlsnap_result r;
+    if (!snapshot) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the snapshot is NULL", what);
+    r = hlsnap__pool_begin(p, what, err);
+    if (r) return r;
+    for (;;) {
+        uint32_t there = 0;
+        for (sb = p->idle; sb; sb = sb->pooled.next) there += sb->pooled.snapshot == snapshot;
+        r = hlsnap__pool_closed(p, what, err);
+        if (r || there >= sandboxes) break;
+        if (!hlsnap__pool_grows(p)) r = hlsnap__pool_busy(p, what, err);
+        if (r) break;
+        hlsnap__pool_count(p);
+        pthread_mutex_unlock(&p->lock);
+        r = hlsnap__sandbox_make(snapshot, &p->desc, p, &sb, err);
+        if (!r) hlsnap__pool_give(sb, snapshot);
+        pthread_mutex_lock(&p->lock);
+        if (r) break;
+        sb->pooled.thread = NULL;
+        hlsnap__pool_push(p, sb);
+    }
+    hlsnap__pool_end(p);
+    return r;
+}
+
+HLSNAP_API void hlsnap_pool_trim(hlsnap_pool *p, hlsnap_snapshot *snapshot) {
+    hlsnap_sandbox **at, *sb, *gone = NULL;
+    if (hlsnap__pool_begin(p, "", NULL)) return;
+    for (at = &p->idle; *at;) {
+        if (snapshot && (*at)->pooled.snapshot != snapshot) {
+            at = &(*at)->pooled.next;
+            continue;
+        }
+        sb = hlsnap__pool_pop(p, at);
+        sb->pooled.next = gone;
+        gone = sb;
+    }
+    if (!snapshot) p->want_warm = 0;
+    while (!snapshot && p->num_warm) p->desc.hypervisor->shell_destroy(p->warm[--p->num_warm], false);
+    hlsnap__pool_end(p);
+    hlsnap__pool_drop(gone);
+}
+
+HLSNAP_API void hlsnap_pool_get_stats(hlsnap_pool *p, hlsnap_pool_stats *out) {
+    static const hlsnap_pool_stats none = HLSNAP_ZERO;
+    if (!out) return;
+    *out = none;
+    if (hlsnap__pool_begin(p, "", NULL)) return;
+    *out = p->stats;
+    out->sandboxes = p->num;
+    out->idle = p->num_idle;
+    hlsnap__pool_end(p);
+}
+
+HLSNAP_API void hlsnap_pool_destroy(hlsnap_pool *p) {
+    hlsnap_sandbox *gone;
+    bool threaded;
+    if (!p) return;
+    if (p->pid != getpid()) { /* its lock may be another thread's that this process does not have */
+        hlsnap__pool_drop(p->idle);
+        hlsnap__pool_free(p, true);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    p->closed = true;
+    gone = p->idle;
+    p->idle = NULL;
+    p->num_idle = 0;
+    threaded = p->threaded;
+    hlsnap__pool_wake(p);
+    hlsnap__pool_returned(p, INT32_MAX);
+    pthread_mutex_unlock(&p->lock);
+    if (threaded) hlsnap__thread_join(p->thread, NULL);
+    hlsnap__pool_drop(gone);
+    pthread_mutex_lock(&p->lock);
+    gone = p->idle; /* what the thread put back last */
+    p->idle = NULL;
+    hlsnap__pool_end(p);
+    hlsnap__pool_drop(gone);
 }
 
 #endif /* HLSNAP_GUEST */

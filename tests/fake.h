@@ -52,6 +52,9 @@
 #define SANITIZED 0
 #endif
 
+/* Counters: several threads may be at it. */
+#define TALLY(counter, n) __atomic_fetch_add(&(counter), n, __ATOMIC_RELAXED)
+
 /* ---- injection ---- */
 
 static struct inject {
@@ -99,8 +102,8 @@ static void inject_free(void *p) {
 }
 
 static bool inject_trip(void) {
-    if (inject.sys_calls++ != inject.sys_fail) return false;
-    inject.hits++;
+    if (TALLY(inject.sys_calls, 1) != inject.sys_fail) return false;
+    TALLY(inject.hits, 1);
     errno = inject.sys_errno ? inject.sys_errno : ENOMEM;
     return true;
 }
@@ -120,11 +123,11 @@ static bool inject_write_sealed(int fd) {
 static void *inject_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset) {
     void *p = inject_trip() || inject_too_new(flags & MAP_SHARED && inject_write_sealed(fd), EPERM) /* read-only, too, up to 6.6 */
                   ? MAP_FAILED : mmap(at, n, prot, flags, fd, offset);
-    if (p != MAP_FAILED && !(flags & MAP_FIXED)) inject.maps += (long)(n + 4095) & ~4095l;
+    if (p != MAP_FAILED && !(flags & MAP_FIXED)) TALLY(inject.maps, (long)(n + 4095) & ~4095l);
     return p;
 }
 static int inject_munmap(void *p, size_t n) {
-    inject.maps -= (long)(n + 4095) & ~4095l;
+    TALLY(inject.maps, -((long)(n + 4095) & ~4095l));
     return munmap(p, n);
 }
 static int inject_madvise(void *p, size_t n, int what) {
@@ -157,7 +160,7 @@ static long inject_syscall(long number, ...) {
     }
     i = inject_trip() ? -1 : syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (number == SYS_mremap && i == -1 && errno == ENOMEM) munmap((void *)a[4], (size_t)a[2]); /* as Linux may have by then */
-    if (number == SYS_mremap && i != -1) inject.maps -= (a[1] + 4095) & ~4095l; /* over what there is */
+    if (number == SYS_mremap && i != -1) TALLY(inject.maps, -((a[1] + 4095) & ~4095l)); /* over what there is */
     if (number == SYS_ioctl && i > 0) { /* PAGEMAP_SCAN, which valgrind does not know, wrote i rows of 24 bytes to arg->vec */
         const uint64_t *arg = (const uint64_t *)(uintptr_t)a[2];
         VALGRIND_MAKE_MEM_DEFINED((void *)(uintptr_t)arg[5], (size_t)i * 24);
@@ -239,7 +242,7 @@ struct hlsnap__shell {         /* one VM with one vCPU */
 };
 
 static bool fake_fails(fake *hv, int op) {
-    hv->calls[op]++;
+    TALLY(hv->calls[op], 1);
     return hv->fail[op] && --hv->fail[op] == 0;
 }
 
@@ -247,25 +250,25 @@ static hlsnap_result fake_refuse(hlsnap_error *err) { return hlsnap__fail(err, H
 
 static hlsnap_result fake_create(const hlsnap_hypervisor *ops, int cancel_signal, uint32_t cpu, fake_cpu **out, hlsnap_error *err) {
     fake *hv = (fake *)hlsnap__unconst(ops);
-    hv->bad += cancel_signal != SIGURG && cancel_signal < SIGRTMIN;
+    TALLY(hv->bad, cancel_signal != SIGURG && cancel_signal < SIGRTMIN);
     if (fake_fails(hv, FAKE_CREATE)) return fake_refuse(err);
     *out = (fake_cpu *)calloc(1, sizeof(**out));
     (*out)->hv = hv;
     (*out)->level = cpu;
-    hv->shells++;
+    TALLY(hv->shells, 1);
     return HLSNAP_OK;
 }
 
 static void fake_destroy(fake_cpu *cpu, bool forked) {
-    cpu->hv->bad += cpu->begun;
-    cpu->hv->forked += forked;
-    cpu->hv->shells--;
+    TALLY(cpu->hv->bad, cpu->begun);
+    TALLY(cpu->hv->forked, forked);
+    TALLY(cpu->hv->shells, -1);
     free(cpu);
 }
 
 static hlsnap_result fake_map(fake_cpu *cpu, void *hva, uint64_t size, hlsnap_error *err) {
-    cpu->hv->bad += size % 4096 || !hva != !size || (size && size <= HLSNAP__SYS_SIZE);
-    cpu->hv->bad += cpu->begun || !cpu->sys == !size; /* memory in use is taken away before it is set again */
+    TALLY(cpu->hv->bad, size % 4096 || !hva != !size || (size && size <= HLSNAP__SYS_SIZE));
+    TALLY(cpu->hv->bad, cpu->begun || !cpu->sys == !size); /* memory in use is taken away before it is set again */
     if (fake_fails(cpu->hv, FAKE_MAP)) return fake_refuse(err);
     cpu->sys = (uint8_t *)hva;
     cpu->mem = hva ? cpu->sys + HLSNAP__SYS_SIZE : NULL;
@@ -274,7 +277,7 @@ static hlsnap_result fake_map(fake_cpu *cpu, void *hva, uint64_t size, hlsnap_er
 }
 
 static hlsnap_result fake_begin(fake_cpu *cpu, uint64_t deadline_ns, bool cancellable, hlsnap_error *err) {
-    cpu->hv->bad += cpu->begun && (!cancellable || deadline_ns != cpu->deadline); /* only to become cancellable */
+    TALLY(cpu->hv->bad, cpu->begun && (!cancellable || deadline_ns != cpu->deadline)); /* only to become cancellable */
     if (fake_fails(cpu->hv, FAKE_BEGIN)) return fake_refuse(err);
     if (!cpu->begun) __atomic_store_n(&cpu->cancelled, 0, __ATOMIC_RELEASE);
     cpu->begun = true;
@@ -285,17 +288,17 @@ static hlsnap_result fake_begin(fake_cpu *cpu, uint64_t deadline_ns, bool cancel
 
 static hlsnap_result fake_cpu_check(fake_cpu *cpu, hlsnap_error *err) {
     (void)err;
-    cpu->hv->bad += !cpu->level || cpu->level > HLSNAP_CPU_V4 || !cpu->mem || cpu->begun;
+    TALLY(cpu->hv->bad, !cpu->level || cpu->level > HLSNAP_CPU_V4 || !cpu->mem || cpu->begun);
     return HLSNAP_OK;
 }
 
 static void fake_end(fake_cpu *cpu) {
-    cpu->hv->bad += !cpu->begun;
+    TALLY(cpu->hv->bad, !cpu->begun);
     cpu->begun = false;
 }
 
 static void fake_cancel(fake_cpu *cpu) {
-    cpu->hv->bad += !cpu->begun || !cpu->cancellable;
+    TALLY(cpu->hv->bad, !cpu->begun || !cpu->cancellable);
     cpu->hv->kicks++;
     __atomic_store_n(&cpu->cancelled, 1, __ATOMIC_RELEASE);
 }
@@ -356,14 +359,14 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     cpu->exit = out;
     hv->level = cpu->level;
     cpu->resumed = !entry && cpu->started;
-    hv->bad += !cpu->begun || !cpu->mem || (!entry && !cpu->started);
+    TALLY(hv->bad, !cpu->begun || !cpu->mem || (!entry && !cpu->started));
     if (entry) {
         cpu->entry = *entry;
         cpu->started = false;
         if (entry->fresh) cpu->scratch = 0;
-        hv->bad += entry->rsp % 16 != 8 || !fake_at(cpu, entry->rsp - 64, 72, true) || !fake_mailbox(cpu) ||
+        TALLY(hv->bad, entry->rsp % 16 != 8 || !fake_at(cpu, entry->rsp - 64, 72, true) || !fake_mailbox(cpu) ||
                    !fake_identity(cpu) || fake_at(cpu, entry->fs_base, 8, true) ||
-                   fake_identity(cpu)->mailbox != entry->rdi || fake_mailbox(cpu)->magic != HLSNAP_ABI_MAGIC;
+                   fake_identity(cpu)->mailbox != entry->rdi || fake_mailbox(cpu)->magic != HLSNAP_ABI_MAGIC);
     }
     fake_leave(cpu, HLSNAP__EXIT_DEAD, "told to die");
     if (fake_fails(hv, FAKE_RUN)) return;
@@ -372,7 +375,7 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     if (fake_kicked(cpu)) return;
     text = fake_page(cpu, cpu->entry.rip & ~0xfffull, 0, true);
     if (text && memcmp(text, "fake guest", 10) == 0) memcpy(&number, text + 12, sizeof(number));
-    hv->bad += number >= hv->num_programs;
+    TALLY(hv->bad, number >= hv->num_programs);
     fake_leave(cpu, HLSNAP__EXIT_DEAD, "no program");
     if (number >= hv->num_programs) return;
     cpu->program = &hv->programs[number];
@@ -529,7 +532,7 @@ static void fake_calls(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
         const fake_function *f;
         hlsnap_abi_message head, result;
         const bool ok = fake_message(cpu, cpu->in, &head, cpu->args) && head.function < cpu->program->num_exports;
-        cpu->hv->bad += !ok;
+        TALLY(cpu->hv->bad, !ok);
         fake_leave(cpu, HLSNAP__EXIT_PROTOCOL, "a malformed call");
         if (!ok) return;
         f = &cpu->program->exports[head.function];

@@ -305,8 +305,6 @@ static void sandbox_descs(void) {
     CHECK_EQ(hlsnap_sandbox_create(&g, NULL, &sb, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_sandbox_create(NULL, &rows[n], &sb, &err), HLSNAP_ERR_ARG);
     CHECK_EQ(hlsnap_sandbox_create_from(NULL, &rows[n], &sb, &err), HLSNAP_ERR_ARG);
-    rows[n].pool = (hlsnap_pool *)(void *)&sb;
-    CHECK_EQ(hlsnap_sandbox_create(&g, &rows[n], &sb, &err), HLSNAP_ERR_UNSUPPORTED);
     rows[++n].cancel_signal = SIGRTMAX;
     rows[n].log_level = 4;
     CHECK_EQ(hlsnap_sandbox_create(&g, &rows[n], &sb, &err), HLSNAP_OK);

@@ -2360,6 +2360,95 @@ static void eight_threads(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- >>pools: the isolation of those who share one ---- */
+
+typedef struct tenants {
+    hlsnap_pool *pool;
+    snapshot *s[3];
+    uint8_t *shadow[3]; /* what each holds, all of it */
+    uint64_t pages[3], heap[3];
+    int32_t bad;
+    uint64_t rounds;
+} tenants;
+
+static void *one_tenant(void *user) {
+    tenants *t = (tenants *)user;
+    uint64_t dice = (uint64_t)(uintptr_t)&t, i;
+    uint8_t *now = (uint8_t *)malloc(1u << 20);
+    for (i = 0; i < t->rounds; i++) {
+        const uint32_t k = (uint32_t)((dice = dice * 6364136223846793005u + 1) >> 33) % 3, what = (uint32_t)(dice >> 40) % 8;
+        hlsnap_value v[4], out;
+        hlsnap_error e;
+        sandbox *sb;
+        int bad;
+        if (hlsnap_pool_acquire(t->pool, t->s[k], &sb, &e)) {
+            __atomic_fetch_add(&t->bad, 1, __ATOMIC_RELAXED);
+            continue;
+        }
+        bad = hlsnap_sandbox_read(sb, t->heap[k], now, t->pages[k] * 4096, &e) != 0 || memcmp(now, t->shadow[k], t->pages[k] * 4096) != 0;
+        bad |= hlsnap_sandbox_call(sb, "count", HLSNAP_NO_ARGS, &out, &e) != HLSNAP_OK || out.as.u64 != 7;
+        v[0] = hlsnap_u64(t->heap[k] + 4096 * (dice >> 50 & 7)), v[1] = hlsnap_u64(4096 * (1 + (dice >> 53 & 7))), v[2] = hlsnap_u64(dice | 1), v[3] = hlsnap_u32(64);
+        bad |= hlsnap_sandbox_call(sb, "fill", v, 4, NULL, &e) != HLSNAP_OK;
+        v[0] = hlsnap_u32(6), v[1] = hlsnap_u64(0);
+        if (what == 0) bad |= hlsnap_sandbox_call(sb, "fault", v, 2, &out, &e) != HLSNAP_ERR_FAULT;
+        if (what == 1) hlsnap_sandbox_retire(sb);
+        if (what == 2) hlsnap_sandbox_destroy(sb);
+        if (what != 2) hlsnap_pool_release(t->pool, sb);
+        if (what == 3 && i % 16 == 0) hlsnap_pool_trim(t->pool, t->s[k]);
+        if (bad) __atomic_fetch_add(&t->bad, 1, __ATOMIC_RELAXED);
+    }
+    free(now);
+    return NULL;
+}
+
+/* Threads that share three sandboxes among three snapshots of two layouts, and leave them in all states. */
+static void pool_of_threads(void) {
+    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false};
+    hlsnap_function functions[NUM_FUNCTIONS];
+    hlsnap_sandbox_desc d;
+    hlsnap_pool_desc pool = HLSNAP_ZERO;
+    hlsnap_pool_stats st;
+    hlsnap_error err;
+    pthread_t threads[4];
+    guest_addresses a;
+    tenants t;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    memset(&t, 0, sizeof(t));
+    for (i = 0; i < 3; i++) {
+        hlsnap_value v[4];
+        sb = start(i == 2 ? &other : &small);
+        NEED(sb);
+        CHECK(addresses_of(sb, &a));
+        t.heap[i] = a.heap;
+        t.pages[i] = (i == 2 ? 128u : 256u) / 4 - 1;
+        v[0] = hlsnap_u64(t.heap[i] + 8192), v[1] = hlsnap_u64(20 * 4096), v[2] = hlsnap_u64(5 + (uint64_t)i), v[3] = hlsnap_u32(8);
+        CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+        t.s[i] = take(sb);
+        t.shadow[i] = (uint8_t *)malloc(t.pages[i] * 4096);
+        CHECK_EQ(hlsnap_sandbox_read(sb, t.heap[i], t.shadow[i], t.pages[i] * 4096, &err), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+    }
+    desc_of(&small, functions, &d);
+    pool.sandbox = &d;
+    pool.max_sandboxes = 3;
+    pool.warm = 1;
+    pool.idle_ns = 2000000;
+    pool.wait_ns = UINT64_MAX;
+    CHECK_EQ(hlsnap_pool_create(&pool, &t.pool, &err), HLSNAP_OK);
+    t.rounds = is_slow ? 20 : HLSNAP__SANITIZED ? 150 : 600;
+    for (i = 0; i < 4; i++) pthread_create(&threads[i], NULL, one_tenant, &t);
+    for (i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    CHECK_EQ(t.bad, 0);
+    hlsnap_pool_get_stats(t.pool, &st);
+    CHECK(st.acquired == 4 * t.rounds && st.sandboxes <= 3 && st.ready + st.moved + st.made == st.acquired && st.refused == 0);
+    printf("# of %llu: ready %llu, moved %llu, made %llu; waited %llu, ended %llu\n", (unsigned long long)st.acquired, (unsigned long long)st.ready,
+           (unsigned long long)st.moved, (unsigned long long)st.made, (unsigned long long)st.waited, (unsigned long long)st.ended);
+    hlsnap_pool_destroy(t.pool);
+    for (i = 0; i < 3; i++) hlsnap_snapshot_release(t.s[i]), free(t.shadow[i]);
+}
+
 /* The first sandboxes of a process, all at once: the facts about the machine are published by one of them. */
 static void facts_race(void) {
     worker w[8];
@@ -2592,7 +2681,7 @@ static const test_row tests[] = {
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
-    TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
+    TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
     TEST(without_descriptors), TEST(locked_memory), TEST(leaks)};

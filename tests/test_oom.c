@@ -18,6 +18,8 @@ typedef struct world {
 
 typedef struct scenario { const char *name; hlsnap_result (*run)(world *w); int min_allocs, min_calls; } scenario;
 
+static hlsnap_interrupt *stale;
+
 static hlsnap_result dirty(hlsnap_sandbox *sb, uint32_t first, uint32_t pages, uint32_t seed) {
     return hlsnap_sandbox_call(sb, "dirty", HLSNAP_ARGS(hlsnap_u64(region_gva(sb, HLSNAP__HEAP) + first * 4096ull),
                                hlsnap_u32(pages), hlsnap_u32(seed)), NULL, &err);
@@ -150,6 +152,33 @@ static hlsnap_result s_write(world *w) {
     memset(data, 5, sizeof(data));
     return hlsnap_sandbox_write(w->sb, region_gva(w->sb, HLSNAP__HEAP) + 100, data, sizeof(data) - 200, &err);
 }
+/* A pool from its beginning to its end: made, moved, ready, and what is left when one of them fails. */
+static hlsnap_result s_pool(world *w) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_snapshot *at[] = {w->own, w->sibling, w->sibling, w->foreign, w->far};
+    hlsnap_pool_desc desc = HLSNAP_ZERO;
+    hlsnap_pool_stats st;
+    hlsnap_pool *pool;
+    hlsnap_sandbox *sb;
+    hlsnap_result r;
+    size_t i;
+    desc.sandbox = &d;
+    desc.max_sandboxes = 1;
+    r = hlsnap_pool_create(&desc, &pool, &err);
+    for (i = 0; i < HLSNAP_COUNT(at) && !r; i++) {
+        r = hlsnap_pool_acquire(pool, at[i], &sb, &err);
+        if (r) break;
+        CHECK_EQ(word_at(sb, 0), at[i] == w->own ? 0 : at[i] == w->sibling ? 2 : at[i] == w->foreign ? 4 : 3);
+        r = dirty(sb, 0, 60, 9);
+        stale = i == 2 ? hlsnap_sandbox_get_interrupt(sb) : NULL;
+        hlsnap_pool_release(pool, sb);
+        hlsnap_interrupt_release(stale);
+        hlsnap_pool_get_stats(pool, &st);
+        CHECK(st.sandboxes == st.idle && st.sandboxes <= 1);
+    }
+    hlsnap_pool_destroy(pool);
+    return r;
+}
 static hlsnap_result s_find(world *w) {
     hlsnap_export e;
     hlsnap_interrupt_release(hlsnap_sandbox_get_interrupt(w->sb));
@@ -161,7 +190,7 @@ static hlsnap_result s_find(world *w) {
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
     X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_settles, 2, 100) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
-    X(bind, 2, 0) X(write, 1, 0) X(find, 0, 0)
+    X(bind, 2, 0) X(pool, 15, 20) X(write, 1, 0) X(find, 0, 0)
 
 /* ---- the loop ---- */
 

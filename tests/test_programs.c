@@ -435,7 +435,9 @@ static held held_now(void) {
 }
 
 static void soak(const program *p, hlsnap_sandbox *sb, hlsnap_snapshot *s) {
-    const unsigned all = is_slow ? getenv("VMX") ? 20 : 200 : SANITIZED ? 1000 : 10000, every = p->every ? p->every : 1;
+    const unsigned all = is_slow ? getenv("VMX") ? 20 : 400 : SANITIZED ? 1000 : 10000;
+    const unsigned every = (p->every ? p->every : 1) * (is_slow ? 2 : 1);
+    bool settled = sb->memory.settled; /* once, what stays unchanged is mapped: a few mappings and a file more */
     held before = {0, 0, 0}, after;
     unsigned i;
     for (i = 0; i < all; i++) {
@@ -445,7 +447,9 @@ static void soak(const program *p, hlsnap_sandbox *sb, hlsnap_snapshot *s) {
             return;
         }
         if (i % every == 0 && !walk(sb, p->again, "soak", 1)) return;
-        if (i == all / 4) before = held_now();
+        if (i == all / 2 || (i > all / 2 && sb->memory.settled != settled)) before = held_now();
+        CHECK(sb->memory.settled || !settled);
+        settled = sb->memory.settled;
     }
     after = held_now();
     /* the first restores still find out which pages are hot */
