@@ -728,6 +728,7 @@ typedef struct hlsnap_pool_desc {
     uint64_t max_bytes;        /* private guest memory of all of them, as far as it is known; 0 = no bound */
     uint64_t wait_ns;          /* an acquire waits so long for a sandbox; 0 = HLSNAP_ERR_BUSY at once */
     uint64_t idle_ns;          /* then a sandbox that nobody acquired is ended; 0 = never */
+    bool retire;               /* as hlsnap_sandbox_retire at each release: which pages one tenant used cannot be told by the next */
     uint32_t _end_canary;
 } hlsnap_pool_desc;
 
@@ -763,17 +764,16 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *
              destroyed, or belongs to another process); as hlsnap_sandbox_create_from
    threads   any; each sandbox is one thread's at a time
    cost      where one stands at that snapshot: a lock. One that this thread used last is preferred, then any at that snapshot, then
-             another one of the same guest, or any, is put to it: mapped afresh, so that nothing of its last tenant is left, not
-             even which pages it used; now and then a new one instead, while there may be more, so that those who come in turns have
-             one each in the end  */
+             another one of the same guest, or any, is put to it; now and then a new one instead, while there may be more, so that
+             those who come in turns have one each in the end. One that is being put back is waited for  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_acquire(hlsnap_pool *pool, hlsnap_snapshot *snapshot, hlsnap_sandbox **out,
                                                          hlsnap_error *err);
 
 /* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at once
    where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
    pool, sb  in     NULL is fine; sb must be acquired from this pool. Log and output are the desc's again, handles that cancel it
-                    cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that: which pages
-                    it used cannot be told from the next one's first calls
+                    cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that does what
+                    desc.retire does, for once
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_pool_release(hlsnap_pool *pool, hlsnap_sandbox *sb);
 
@@ -14151,7 +14151,9 @@ struct hlsnap_pool {
     hlsnap__shell **warm;     /* want_warm of them, at most */
     uint32_t steals;          /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
     int32_t returns, waiting; /* a futex: changes when one comes back; those who wait there */
-    bool threaded;            /* there is a thread; */
+    uint32_t putting;         /* sandboxes that the thread is about to put back */
+    bool retire;
+    bool threaded; /* there is a thread; */
     pthread_t thread;
     int32_t work; /* a futex: changes when there is something for it */
     uint64_t retry_ns; /* it does not try to make a VM before that */
@@ -14163,7 +14165,7 @@ static int hlsnap__thread_create(pthread_t *thread, const pthread_attr_t *attr, 
     __attribute__((__weakref__("pthread_create")));
 static int hlsnap__thread_join(pthread_t thread, void **out) __attribute__((__weakref__("pthread_join")));
 
-#define HLSNAP__POOL_SLOW_NS 50000u /* what takes longer to put back is the thread's; to wake it takes some us */
+#define HLSNAP__POOL_SLOW_NS 200000u /* what takes longer to put back is the thread's, to wake which takes some 20 us */
 #define HLSNAP__POOL_RETRY_NS 1000000000u
 /* A new sandbox, once putting others to another snapshot has cost as much: of the same guest, or not. */
 #define HLSNAP__POOL_NEW 18u
@@ -14393,18 +14395,20 @@ static hlsnap_result hlsnap__pool_enter(hlsnap_pool *p, const hlsnap_sandbox_des
 
 /* ---- putting back ---- */
 
-/* To a snapshot. What stood at another one is mapped afresh. */
-static hlsnap_result hlsnap__pool_put(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
-    if (sb->memory.target != s) hlsnap_sandbox_retire(sb);
-    return hlsnap_sandbox_restore(sb, s, err);
-}
-
-static hlsnap_result hlsnap__pool_put_back(hlsnap_sandbox *sb) {
+static hlsnap_result hlsnap__pool_put_back(const hlsnap_pool *p, hlsnap_sandbox *sb) {
     const uint64_t from = hlsnap__now_ns();
-    const hlsnap_result r = hlsnap__pool_put(sb, sb->pooled.snapshot, NULL);
+    hlsnap_result r;
+    if (p->retire) hlsnap_sandbox_retire(sb);
+    r = hlsnap_sandbox_restore(sb, sb->pooled.snapshot, NULL);
     sb->pooled.cost_ns = hlsnap__now_ns() - from;
     sb->pooled.dirty = false;
     return r;
+}
+
+/* One that is idle, to the snapshot that is wanted. */
+static hlsnap_result hlsnap__pool_move(const hlsnap_pool *p, hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+    if (p->retire && sb->pooled.dirty) hlsnap_sandbox_retire(sb); /* else it was */
+    return hlsnap_sandbox_restore(sb, s, err);
 }
 
 static void hlsnap__pool_warm(hlsnap_pool *p) {
@@ -14433,10 +14437,12 @@ static bool hlsnap__pool_do(hlsnap_pool *p) {
     while (*at && !(*at)->pooled.dirty) at = &(*at)->pooled.next;
     if (*at) {
         sb = hlsnap__pool_pop(p, at);
+        p->putting++;
         pthread_mutex_unlock(&p->lock);
-        lost = hlsnap__pool_put_back(sb) != HLSNAP_OK;
+        lost = hlsnap__pool_put_back(p, sb) != HLSNAP_OK;
         if (lost) hlsnap__sandbox_free(sb);
         pthread_mutex_lock(&p->lock);
+        p->putting--;
         if (!lost) hlsnap__pool_push(p, sb);
         return true;
     }
@@ -14536,6 +14542,7 @@ HLSNAP_API hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap
     p->max_bytes = desc->max_bytes;
     p->wait_ns = desc->wait_ns;
     p->idle_ns = desc->idle_ns;
+    p->retire = desc->retire;
     pthread_mutex_init(&p->lock, NULL);
     r = hlsnap__pool_functions(p, desc->sandbox, err);
     if (!r) p->warm = (hlsnap__shell **)hlsnap__alloc(desc->warm, sizeof(*p->warm), err);
@@ -14555,7 +14562,7 @@ HLSNAP_API hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap
 /* What the acquire gives out: an idle one, or NULL: one is to be made, and has its place. With the lock. */
 static hlsnap_result hlsnap__pool_take(hlsnap_pool *p, const hlsnap_snapshot *s, const char *what, hlsnap_sandbox **out,
                                        hlsnap__pool_rank *rank, hlsnap_error *err) {
-    uint64_t left = p->wait_ns;
+    uint64_t left = p->wait_ns, always = UINT64_MAX;
     bool waited = false;
     *out = NULL;
     for (;;) {
@@ -14571,10 +14578,10 @@ static hlsnap_result hlsnap__pool_take(hlsnap_pool *p, const hlsnap_snapshot *s,
             *out = hlsnap__pool_pop(p, at);
             return HLSNAP_OK;
         }
-        if (!left) return hlsnap__pool_busy(p, what, err);
+        if (!left && !p->putting) return hlsnap__pool_busy(p, what, err);
         p->stats.waited += !waited;
         waited = true;
-        hlsnap__pool_wait(p, &left);
+        hlsnap__pool_wait(p, p->putting ? &always : &left);
     }
 }
 
@@ -14610,7 +14617,7 @@ HLSNAP_API hlsnap_result hlsnap_pool_acquire(hlsnap_pool *p, hlsnap_snapshot *sn
         if (!sb)
             r = hlsnap__sandbox_make(snapshot, &p->desc, p, &sb, err);
         else if (rank > HLSNAP__POOL_READY)
-            r = hlsnap__pool_put(sb, snapshot, err);
+            r = hlsnap__pool_move(p, sb, snapshot, err);
         if (r && rank != HLSNAP__POOL_NONE) hlsnap__sandbox_free(sb);
         if (!r) hlsnap__pool_give(sb, snapshot);
         pthread_mutex_lock(&p->lock);
@@ -14653,7 +14660,7 @@ HLSNAP_API void hlsnap_pool_release(hlsnap_pool *p, hlsnap_sandbox *sb) {
     lost = sb->pooled.changed;
     if (!lost && __atomic_load_n(&sb->interrupt->refs, __ATOMIC_ACQUIRE) != 1)
         lost = hlsnap__interrupt_make(sb, NULL) != HLSNAP_OK;
-    if (!lost && !sb->pooled.dirty) lost = hlsnap__pool_put_back(sb) != HLSNAP_OK;
+    if (!lost && !sb->pooled.dirty) lost = hlsnap__pool_put_back(p, sb) != HLSNAP_OK;
     if (lost) hlsnap__sandbox_free(sb);
     pthread_mutex_lock(&p->lock);
     if (!lost && p->closed) {

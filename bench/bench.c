@@ -13,7 +13,9 @@
    restore_delta is restore_call_16 where the snapshot was loaded as a base and a delta of 256 scattered pages; restore_small_delta,
    of 16; restore_scattered, where it has 1,000 pages with a page of zeros between them. restore_built is the same in the sandbox
    that took the snapshot, behind ten others; limit: in one that was made from it. snapshot_large is snapshot_16 of 1,664
-   pages where 256 MiB had been changed before.
+   pages where 256 MiB had been changed before. pool_N is an acquire, a call that changes N pages, and the release; limit: as of
+   restore_call_N. pool_guest is pool_16 of a sandbox that stood at another snapshot of the guest, pool_other, at another guest's,
+   pool_cold, of a new one, whose end is in it; limit of these: restore_call_16 of one's own sandbox.
 
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
@@ -71,6 +73,10 @@ typedef struct bench {
     uint64_t seed;
     hlsnap_sandbox *chain_sb;       /* that the chain is of */
     hlsnap_sandbox *built;          /* what made its snapshots itself */
+    hlsnap_pool *pool;
+    hlsnap_snapshot *others[2];     /* for pools: a second one of the guest, another guest's */
+    hlsnap_export touch_of[2];      /* its touch */
+    bool turn;
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
     double last;                    /* time of the last host call */
@@ -540,6 +546,60 @@ static void begin_snapshot_large(bench *b) {
     b->built = make_big_sandbox(b, BASE_PAGES);
 }
 
+/* ---- >>pool ---- */
+
+static void end_pool(bench *b) {
+    hlsnap_pool_destroy(b->pool);
+    for (int i = 0; i < 2; i++) hlsnap_snapshot_release(b->others[i]);
+    b->others[0] = b->others[1] = NULL;
+    b->pool = NULL;
+}
+
+static void begin_pool(bench *b) {
+    hlsnap_pool_desc desc = HLSNAP_ZERO;
+    hlsnap_sandbox *sb;
+    end_pool(b);
+    desc.sandbox = &b->desc;
+    desc.max_sandboxes = 1;
+    if (hlsnap_pool_create(&desc, &b->pool, &b->err)) bad(b, "pool_create");
+    sb = spawn(b, &b->desc, b->snapshot);
+    invoke(b, sb, b->touch, hlsnap_u32(1), 1);
+    b->others[0] = take(b, sb);
+    b->touch_of[0] = b->touch;
+    hlsnap_sandbox_destroy(sb);
+    sb = create(b, &b->desc, LIMIT_MEM_SIZE / 2);
+    invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
+    b->others[1] = take(b, sb);
+    b->touch_of[1] = find(b, sb, "touch", "void(u32)");
+    hlsnap_sandbox_destroy(sb);
+}
+
+static double pool_call(bench *b, hlsnap_snapshot *s, hlsnap_export touch) {
+    const double t = limit_now();
+    hlsnap_sandbox *sb;
+    if (hlsnap_pool_acquire(b->pool, s, &sb, &b->err)) bad(b, "pool_acquire");
+    invoke(b, sb, touch, hlsnap_u32(b->pages), 1);
+    hlsnap_pool_release(b->pool, sb);
+    return limit_now() - t;
+}
+
+static double op_pool(bench *b) { return pool_call(b, b->snapshot, b->touch); }
+static double op_pool_guest(bench *b) { return b->turn = !b->turn, pool_call(b, b->turn ? b->others[0] : b->snapshot, b->touch); }
+static double op_pool_other(bench *b) {
+    b->turn = !b->turn;
+    return pool_call(b, b->turn ? b->others[1] : b->snapshot, b->turn ? b->touch_of[1] : b->touch);
+}
+static double op_pool_cold(bench *b) {
+    const double t = limit_now();
+    hlsnap_pool_trim(b->pool, NULL);
+    return limit_now() - t + pool_call(b, b->snapshot, b->touch);
+}
+
+static double own_pool(bench *b, int n) { return block(b, n, 3, op_pool); }
+static double own_pool_guest(bench *b, int n) { return block(b, n, 3, op_pool_guest); }
+static double own_pool_other(bench *b, int n) { return block(b, n, 3, op_pool_other); }
+static double own_pool_cold(bench *b, int n) { return block(b, n, 1, op_pool_cold); }
+
 /* ---- >>chain ---- */
 
 static bool chain_layer(const hlsnap_oci_layer *layer, void *user) {
@@ -802,6 +862,13 @@ static const row rows[] = {
     {"restore_small_delta", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_small_delta},
     {"restore_scattered", limit_of_restore_call, own_restore_call, 200, 16, NS, 1, begin_restore_scattered},
     {"restore_built", own_restore_call, own_restore_built, 200, 16, NS, 1, begin_restore_built},
+    {"pool_16", limit_of_restore_call, own_pool, 200, 16, NS, 1, begin_pool},
+    {"pool_64", limit_of_restore_call, own_pool, 200, 64, NS, 1, begin_pool},
+    {"pool_256", limit_of_restore_call, own_pool, 100, 256, NS, 1, begin_pool},
+    {"pool_1024", limit_of_restore_call, own_pool, 50, 1024, NS, 1, begin_pool},
+    {"pool_guest", own_restore_call, own_pool_guest, 50, 16, NS, 1, begin_pool},
+    {"pool_other", own_restore_call, own_pool_other, 20, 16, NS, 1, begin_pool},
+    {"pool_cold", own_restore_call, own_pool_cold, 10, 16, NS, 1, begin_pool},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
     {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
@@ -926,6 +993,7 @@ int main(int argc, char **argv) {
         if (!only || strcmp(rows[i].name, only) == 0) run_row(&b, &rows[i], rounds);
     end_chain(&b);
     end_built(&b);
+    end_pool(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
     free(b.text);
