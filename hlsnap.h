@@ -12377,12 +12377,12 @@ static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, b
 #define HLSNAP__SETTLE_RESETS 64u /* by then, comparing has cost as much as mapping, and touching them again, will */
 
 static bool hlsnap__settle_pays(hlsnap__memory *m) {
-    uint32_t i, stuck = 0;
+    uint32_t i, pinned = 0;
     if (m->idled < HLSNAP__SETTLE_LEAST * HLSNAP__SETTLE_RESETS || m->resets % HLSNAP__SETTLE_RESETS) return false;
-    for (i = 0; i < m->num_hot; i++) stuck += !hlsnap__hot_below(m, &m->hot[i]);
-    if (m->idled / HLSNAP__SETTLE_RESETS < stuck) return false;
+    for (i = 0; i < m->num_hot; i++) pinned += !hlsnap__hot_below(m, &m->hot[i]);
+    if (m->idled / HLSNAP__SETTLE_RESETS < pinned) return false;
     m->idled = 0;
-    return stuck >= HLSNAP__SETTLE_LEAST;
+    return pinned >= HLSNAP__SETTLE_LEAST;
 }
 
 /* Gives pages back that need not be private any more: when they are many, and every eighth time those that can never be dropped
