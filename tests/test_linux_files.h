@@ -1297,6 +1297,42 @@ static void directories_that_empty(void) {
     CHECK_EQ(seen, 102);
 }
 
+/* As Linux 6.18 answers the same. */
+static void names_to_the_byte(void) {
+    struct stat st;
+    char name[300];
+    int64_t fd;
+    lx_begin(1 << 20, NULL, 0);
+    CHECK_EQ(sys(SYS_chdir, S("/tmp")), 0);
+    memset(name, 'n', sizeof(name));
+    name[255] = 0;
+    CHECK_EQ(sys(SYS_mkdir, S(name), 0755), 0);
+    CHECK_EQ(sys(SYS_stat, S(name), S(&st)), 0);
+    CHECK_EQ(sys(SYS_rename, S(name), S("short")), 0);
+    CHECK_EQ(sys(SYS_rename, S("short"), S(name)), 0);
+    CHECK_EQ(sys(SYS_rmdir, S(name)), 0);
+    fd = sys(SYS_open, S(name), O_CREAT | O_RDWR, 0600);
+    CHECK(fd > 0);
+    name[255] = 'n', name[256] = 0;
+    CHECK_EQ(sys(SYS_mkdir, S(name), 0755), -ENAMETOOLONG);
+    CHECK_EQ(sys(SYS_stat, S(name), S(&st)), -ENAMETOOLONG);
+    CHECK_EQ(sys(SYS_open, S(name), O_CREAT | O_RDWR, 0600), -ENAMETOOLONG);
+    name[255] = 0;
+    CHECK_EQ(sys(SYS_chdir, S(name)), -ENOTDIR);
+    CHECK_EQ(sys(SYS_fchdir, fd), -ENOTDIR);
+    CHECK_EQ(sys(SYS_rmdir, S(name)), -ENOTDIR);
+    CHECK_EQ(sys(SYS_chdir, S("missing")), -ENOENT);
+    CHECK_EQ(sys(SYS_mkdir, S("d"), 0700), 0);
+    CHECK_EQ(sys(SYS_mkdir, S("d"), 0700), -EEXIST);
+    CHECK_EQ(sys(SYS_rmdir, S("d/.")), -EINVAL);
+    CHECK_EQ(sys(SYS_rmdir, S(".")), -EINVAL);
+    CHECK_EQ(sys(SYS_rmdir, S("d/..")), -ENOTEMPTY);
+    CHECK_EQ(sys(SYS_unlink, S("d")), -EISDIR);
+    CHECK_EQ(sys(SYS_unlinkat, AT_FDCWD, S(name), 0x400), -EINVAL);
+    CHECK_EQ(sys(SYS_rmdir, S("d")), 0);
+    CHECK_EQ(sys(SYS_unlink, S(name)), 0);
+}
+
 static void names_and_limits(void) {
     static char path[5000], cwd[5000];
     struct stat st;
@@ -1442,5 +1478,5 @@ static void many_files(void) {
     TEST(fds_are_given_and_shared), TEST(standard_descriptors), TEST(vectors_and_counts), TEST(locks_succeed), TEST(devices), \
     TEST(proc_self), TEST(archive_is_read_only), TEST(archive_names), TEST(archive_skips), TEST(archives_that_lie), TEST(archives_that_end), \
     TEST(archives_changed_at_random), TEST(files_in_a_full_heap), TEST(no_heap_at_all), TEST(files_are_mapped), TEST(files_are_mapped_by_those_who_may), TEST(directories_that_change), TEST(directories_that_go), \
-    TEST(directories_that_empty), TEST(directories_are_read_later), TEST(paths_are_not_polled), TEST(owners_and_room), TEST(names_and_limits), TEST(times_are_kept), TEST(many_files), TEST(files_as_on_the_kernel)
+    TEST(directories_that_empty), TEST(directories_are_read_later), TEST(paths_are_not_polled), TEST(owners_and_room), TEST(names_to_the_byte), TEST(names_and_limits), TEST(times_are_kept), TEST(many_files), TEST(files_as_on_the_kernel)
 #endif

@@ -845,6 +845,9 @@ static void futex_requeues(void) {
     turn();
     CHECK_STR(order, "a");
     CHECK_EQ(futex_wake(&word2, 1), 1); /* who waited there waits first: f, then b, c */
+    CHECK_EQ(sys(SYS_futex, &word1, FUTEX_REQUEUE, 0, 1, (char *)&word2 + 1), -EINVAL);
+    CHECK_EQ(sys(SYS_futex, &word1, FUTEX_CMP_REQUEUE, 0, 1, (char *)&word2 + 2), -EINVAL);
+    CHECK_EQ(sys(SYS_futex, &word1, FUTEX_WAKE_OP, 0, 1, (char *)&word2 + 3), -EINVAL);
     CHECK_EQ(sys(SYS_futex, &word1, FUTEX_REQUEUE, 0, INT32_MAX, &word2), 2);
     CHECK_EQ(sys(SYS_futex, &word2, FUTEX_REQUEUE, 0, INT32_MAX, &word2), 4); /* to itself: an end all the same */
     CHECK_EQ(futex_wake(&word1, 9), 0);
@@ -1155,6 +1158,36 @@ static void closing_ends_waits(void) {
     join_all();
 }
 
+/* A piece of up to PIPE_BUF bytes goes whole or not at all, to the byte. */
+static void pipes_to_the_byte(void) {
+    uint32_t n;
+    lx_begin(1 << 20, NULL, 0);
+    CHECK_EQ(sys(SYS_pipe2, pipe_fds, O_NONBLOCK), 0);
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 61440), 61440);
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 4096), 4096); /* fits to the last byte */
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 1), -EAGAIN);
+    CHECK_EQ(sys(SYS_read, pipe_fds[0], bulk, 4096), 4096);
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 1), 1);
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 4096), -EAGAIN);
+    CHECK_EQ(sys(SYS_write, pipe_fds[1], bulk, 4097), 4095); /* larger ones in parts */
+    CHECK_EQ(sys(SYS_close, pipe_fds[0]), 0);
+    CHECK_EQ(sys(SYS_close, pipe_fds[1]), 0);
+    for (n = 0; n < 3 * HLSNAP__LX_PIPES; n++) { /* places are used again, but not while one end is open */
+        CHECK_EQ(sys(SYS_pipe, pipe_fds), 0);
+        CHECK_EQ(sys(SYS_write, pipe_fds[1], "ab", 2), 2);
+        CHECK_EQ(sys(SYS_close, pipe_fds[1]), 0);
+        {
+            int32_t other[2];
+            char got[4] = "";
+            CHECK_EQ(sys(SYS_pipe, other), 0);
+            CHECK_EQ(sys(SYS_write, other[1], "xyz", 3), 3);
+            CHECK_EQ(sys(SYS_read, pipe_fds[0], got, 4), 2);
+            CHECK(memcmp(got, "ab", 2) == 0);
+            CHECK_EQ(sys(SYS_close, other[0]) | sys(SYS_close, other[1]) | sys(SYS_close, pipe_fds[0]), 0);
+        }
+    }
+}
+
 static void pipe_needs_memory(void) {
     int p[2], n = 0;
     lx_begin(64 << 10, NULL, 0);
@@ -1434,6 +1467,6 @@ static void a_thousand_are_fast(void) {
         TEST(futexes_make_queues), TEST(times_come_in_order), TEST(a_sleeper_beats_a_spinner), TEST(a_wake_ends_a_timeout), \
         TEST(pipes_keep_records_whole), TEST(pipes_carry_everything), TEST(pipes_serve_readers_in_order), \
         TEST(closing_ends_waits), \
-        TEST(pipe_needs_memory), TEST(events_block), TEST(epoll_wakes_one), TEST(poll_and_select_wait), \
+        TEST(pipes_to_the_byte), TEST(pipe_needs_memory), TEST(events_block), TEST(epoll_wakes_one), TEST(poll_and_select_wait), \
         TEST(input_comes_before_time), \
         TEST(tables_are_bounded), TEST(a_thousand_are_fast)
