@@ -822,11 +822,17 @@ static void archive_names(void) {
 }
 
 static void archive_skips(void) {
+    char longest[257];
     size_t at, first;
+    memset(longest, 'n', sizeof(longest));
+    longest[256] = 0; /* one too many */
     tar_begin();
     tar_file("a", "1");
     first = tar_file("../x", "2");
     tar_file("b/../../x", "3");
+    tar_file("b/.", "3");
+    tar_long('L', longest);
+    tar_file("short", "3");
     tar_raw("fifo", '6', NULL, NULL, 0, 0);
     tar_raw("device", '3', NULL, NULL, 0, 0);
     tar_raw("sparse", 'S', NULL, NULL, 0, 0);
@@ -854,7 +860,8 @@ static void archive_skips(void) {
     CHECK_EQ(lx_request.number, 2);
     CHECK_STR(lx_log_of(&at), "it is not in a guest");
     CHECK_EQ(at, first);
-    CHECK_STR(lx_ls("/"), "a 8;dev 4;dir 4;loop1 10;loop2 10;proc 4;tmp 4;z 8;");
+    CHECK_STR(lx_ls("/"), "a 8;b 4;dev 4;dir 4;loop1 10;loop2 10;proc 4;tmp 4;z 8;");
+    CHECK_STR(lx_ls("/b"), "");
     CHECK_STR(lx_text("/a"), "1");
     CHECK_STR(lx_text("/z"), "last");
     CHECK_STR(lx_text("/dev/null"), "");
