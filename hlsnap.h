@@ -338,6 +338,12 @@ HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
 HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...)
     __attribute__((__format__(__printf__, 2, 3)));
 
+/* hlsnap_call_user -- in a host function: what the invocation that the guest is in has as its user.
+   call      in
+   returns   it; NULL: it has none, was made by name, or this is an export of a guest
+   threads   the one the function runs on  */
+HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
+
 /* hlsnap_call_reserve, hlsnap_call_return_reserved -- build a str or bytes result where it will be read: nothing is copied.
    call      in
    n         in     bytes of room; what another result had, or was reserved, before, is lost
@@ -423,6 +429,8 @@ typedef struct hlsnap_sandbox_desc {
     hlsnap_output_fn output; void *output_user; /* likewise; NULL = fd 1 becomes log lines of level 0, fd 2 of level 1 */
     bool no_clock;             /* the guest gets no wall clock: a program's clocks start at 0 and go on 1 us a question */
     bool strict_syscalls;      /* a system call that docs/programs.md does not list ends the call, instead of ENOSYS */
+    uint64_t cpu_timeout_ns;   /* per call, CPU time of the thread it is made on, host functions included, noticed some ms late;
+                                  0 = none. Waiting for a processor, or in a host function, costs nothing here */
     uint32_t _end_canary;
 } hlsnap_sandbox_desc;
 
@@ -432,6 +440,8 @@ typedef struct hlsnap_invocation {
     hlsnap_export target;
     const hlsnap_value *args; size_t num_args;
     uint64_t timeout_ns;       /* this call's time limit; 0 = the sandbox's */
+    uint64_t cpu_ns;           /* and of CPU time; 0 = the sandbox's */
+    void *user;                /* a trace id, say: see hlsnap_sandbox_get_user */
 } hlsnap_invocation;
 
 typedef struct hlsnap_stats {  /* since creation */
@@ -592,6 +602,12 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, s
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_sandbox_set_log(hlsnap_sandbox *sb, int32_t level, hlsnap_log_fn log, void *user);
 HLSNAP_API void hlsnap_sandbox_set_output(hlsnap_sandbox *sb, hlsnap_output_fn output, void *user);
+
+/* hlsnap_sandbox_get_user -- the user of the invocation in progress, as for hlsnap_call_user: for log and output functions.
+   sb        in
+   returns   it; NULL: no call is in progress, it has none, or sb is NULL
+   threads   the sandbox's  */
+HLSNAP_API void *hlsnap_sandbox_get_user(const hlsnap_sandbox *sb);
 
 /* hlsnap_sandbox_get_stats -- counters since creation.
    sb        in     NULL gives zeros
@@ -1084,6 +1100,7 @@ struct hlsnap_call {
     size_t reached;       /* bytes of out that were ever written: those beyond `used` are of results taken back */
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     size_t reserved;      /* bytes of out up to the end of what was reserved; 0 = nothing */
+    void *user;           /* the invocation's, in a host function */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -1705,6 +1722,8 @@ HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t u
     }
     return hlsnap__call_finish(call, used);
 }
+
+HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call) { return call->user; }
 
 /* Runs fn and leaves exactly one message in call->out. */
 static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, void *user) {
@@ -3379,6 +3398,7 @@ static HLSNAP__EACH_CALL size_t hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
         call.out = (uint8_t *)m + m->out_offset + out;
         call.out_size = m->out_size - HLSNAP__RESERVE_OUT - out;
         call.function = head.function;
+        call.user = NULL;
         s->call = &call;
         hlsnap__call_run(&call, module->exports[head.function].fn, module->exports[head.function].user);
         s->call = NULL;
@@ -8500,11 +8520,13 @@ static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC
 /* true when that was the last one */
 static bool hlsnap__release(int32_t *refs) { return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL) == 0; }
 
-static uint64_t hlsnap__now_ns(void) {
+static uint64_t hlsnap__clock_ns(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+static uint64_t hlsnap__now_ns(void) { return hlsnap__clock_ns(CLOCK_MONOTONIC); }
+static uint64_t hlsnap__cpu_ns(void) { return hlsnap__clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 /* errno in words, of all that the system calls here return; strerror is not for a library: it may share a buffer with other
    threads. */
@@ -11392,6 +11414,13 @@ typedef struct hlsnap__entry {
 
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
+/* What a call's time is limited by; times of it are absolute, 0 = no limit. */
+typedef enum hlsnap__clock {
+    HLSNAP__WALL, /* CLOCK_MONOTONIC */
+    HLSNAP__CPU,  /* CLOCK_THREAD_CPUTIME_ID */
+    HLSNAP__CLOCKS
+} hlsnap__clock;
+
 struct hlsnap_hypervisor {
     const char *name;
     uint32_t quirks; /* for tests: bits by which an implementation avoids its faster ways */
@@ -11402,9 +11431,10 @@ struct hlsnap_hypervisor {
     void (*shell_destroy)(hlsnap__shell *shell, bool forked);
     /* The VM's memory, from GPA HLSNAP__SYS_GPA on: the supervisor area, then guest memory. size 0 takes it away. */
     hlsnap_result (*map)(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err);
-    /* A call begins and ends on one thread; deadline_ns is absolute CLOCK_MONOTONIC, 0 = none. Without `cancellable`
-       nobody will call cancel; begin may be called again during the call to change that. */
-    hlsnap_result (*begin)(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable, hlsnap_error *err);
+    /* A call begins and ends on one thread. Without `cancellable` nobody will call cancel; begin may be called again during the
+       call, with the same limits, to change that. */
+    hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
+                           hlsnap_error *err);
     void (*end)(hlsnap__shell *shell);
     /* Runs to the next exit; entry NULL goes on where the last one was. */
     void (*run)(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *out);
@@ -12821,8 +12851,10 @@ struct hlsnap_sandbox {
     hlsnap__line *lines; /* of fd 1 and 2, where nobody takes raw output; NULL = no output came yet */
     bool no_clock, strict_syscalls;
     int32_t log_level, cancel_signal;
-    uint64_t timeout_ns, deadline;
-    uint64_t limit_ns;     /* of the call in progress */
+    uint64_t timeouts[HLSNAP__CLOCKS];  /* of each call, ns; 0 = none */
+    uint64_t limits[HLSNAP__CLOCKS];    /* of the call in progress, ns; 0 = none; */
+    uint64_t deadlines[HLSNAP__CLOCKS]; /* by the clock */
+    void *user;                         /* its invocation's */
     const char *calling;   /* what the guest was entered for: the first export */
     uint32_t calling_more; /* ... and so many calls behind it */
     uint64_t generation;   /* of this start: one more than the snapshot's */
@@ -13183,6 +13215,7 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     call.args = args;
     call.signature = &f->decl.signature;
     call.function = head->function;
+    call.user = sb->user;
     call.out = sb->mailbox + response;
     call.out_size = (size_t)sb->mailbox_size - response;
     sb->in_host = true;
@@ -13219,11 +13252,11 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* ---- >>enter: from the gate to the guest's return ---- */
 
-static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
+static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap__clock clock, hlsnap_error *err) {
     char more[48] = "";
     if (sb->calling_more) hlsnap__format(more, sizeof(more), " or one of the %u behind it", sb->calling_more);
-    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s%s: the time limit of %llu ns ran out", sb->calling, more,
-                        (unsigned long long)sb->limit_ns);
+    return hlsnap__fail(err, HLSNAP_ERR_TIMEOUT, 0, "%s%s: the %stime limit of %llu ns ran out", sb->calling, more,
+                        clock == HLSNAP__CPU ? "CPU " : "", (unsigned long long)sb->limits[clock]);
 }
 
 /* Whether the call must end now, whatever the guest does. */
@@ -13231,7 +13264,11 @@ static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err)
     if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    return sb->deadline && hlsnap__now_ns() >= sb->deadline ? hlsnap__timed_out(sb, err) : HLSNAP_OK;
+    if (sb->deadlines[HLSNAP__WALL] && hlsnap__now_ns() >= sb->deadlines[HLSNAP__WALL])
+        return hlsnap__timed_out(sb, HLSNAP__WALL, err);
+    if (sb->deadlines[HLSNAP__CPU] && hlsnap__cpu_ns() >= sb->deadlines[HLSNAP__CPU])
+        return hlsnap__timed_out(sb, HLSNAP__CPU, err);
+    return HLSNAP_OK;
 }
 
 static hlsnap_result hlsnap__outer_timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
@@ -13325,15 +13362,18 @@ static hlsnap_result hlsnap__enter(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* ---- >>call: one public call around one or more entries ---- */
 
-static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, uint64_t timeout_ns, hlsnap_error *err) {
-    const uint64_t now = timeout_ns ? hlsnap__now_ns() : 0;
+static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, const uint64_t limits[HLSNAP__CLOCKS], hlsnap_error *err) {
     hlsnap_result r;
-    sb->deadline = timeout_ns ? (timeout_ns < UINT64_MAX - now ? now + timeout_ns : UINT64_MAX) : 0;
-    sb->limit_ns = timeout_ns;
+    uint32_t i;
+    for (i = 0; i < HLSNAP__CLOCKS; i++) {
+        const uint64_t limit = limits[i], now = !limit ? 0 : i == HLSNAP__WALL ? hlsnap__now_ns() : hlsnap__cpu_ns();
+        sb->limits[i] = limit;
+        sb->deadlines[i] = !limit ? 0 : limit < UINT64_MAX - now ? now + limit : UINT64_MAX;
+    }
     sb->calling = "init";
     sb->calling_more = 0;
     sb->results.size = 0;
-    r = sb->hv->begin(sb->shell, sb->deadline, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
+    r = sb->hv->begin(sb->shell, sb->deadlines, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_BUSY);
     hlsnap__interrupt_begin(sb->interrupt, sb->shell);
@@ -13352,6 +13392,7 @@ static hlsnap_result hlsnap__call_end(hlsnap_sandbox *sb, hlsnap_result r, hlsna
                               ? HLSNAP_POISONED
                               : HLSNAP_READY);
     sb->stats.ended[r]++;
+    sb->user = NULL;
     if (sb->destroyed) hlsnap__sandbox_free(sb);
     return r;
 }
@@ -13363,15 +13404,30 @@ static uint32_t hlsnap__handle_index(const hlsnap_sandbox *sb, hlsnap_export e) 
 
 static bool hlsnap__is_scalar(uint32_t type) { return type != HLSNAP_STR && type != HLSNAP_BYTES; }
 
+/* Of several calls the sum; none where one has none. */
+static void hlsnap__invocations_limits(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num,
+                                       uint64_t limits[HLSNAP__CLOCKS]) {
+    uint32_t k;
+    size_t i;
+    for (k = 0; k < HLSNAP__CLOCKS; k++) {
+        limits[k] = 0;
+        for (i = 0; i < num; i++) {
+            const uint64_t own = k == HLSNAP__WALL ? calls[i].timeout_ns : calls[i].cpu_ns;
+            const uint64_t limit = own ? own : sb->timeouts[k];
+            limits[k] = limit < UINT64_MAX - limits[k] ? limits[k] + limit : UINT64_MAX;
+            if (limit) continue;
+            limits[k] = 0;
+            break;
+        }
+    }
+}
+
 /* Checks every invocation before anything runs. */
 static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num,
-                                               uint64_t *timeout_ns, hlsnap_error *err) {
-    bool unlimited = false;
+                                               uint64_t limits[HLSNAP__CLOCKS], hlsnap_error *err) {
     size_t i;
-    *timeout_ns = 0;
     for (i = 0; i < num; i++) {
         const uint32_t at = hlsnap__handle_index(sb, calls[i].target);
-        const uint64_t limit = calls[i].timeout_ns ? calls[i].timeout_ns : sb->timeout_ns;
         const hlsnap__decl *d;
         hlsnap_result r;
         if (at == UINT32_MAX)
@@ -13385,10 +13441,8 @@ static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const h
                                 "the arguments of %s take %zu bytes, %u fit (mailbox_size=%llu)", d->name,
                                 hlsnap__message_size(calls[i].args, calls[i].num_args),
                                 hlsnap__half(sb) - HLSNAP__RESERVE_IN, (unsigned long long)sb->mailbox_size);
-        unlimited = unlimited || !limit;
-        *timeout_ns = limit < UINT64_MAX - *timeout_ns ? *timeout_ns + limit : UINT64_MAX;
     }
-    if (unlimited) *timeout_ns = 0;
+    hlsnap__invocations_limits(sb, calls, num, limits);
     return HLSNAP_OK;
 }
 
@@ -13404,7 +13458,7 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
         const uint32_t at = hlsnap__handle_index(sb, calls[n].target);
         const bool alone = !hlsnap__is_scalar(sb->guest->contract.exports[at].signature.result);
         const size_t size = hlsnap__message_size(calls[n].args, calls[n].num_args);
-        if ((n && alone) || size > room - sb->in_used) break;
+        if ((n && (alone || calls[n].user != calls[0].user)) || size > room - sb->in_used) break;
         if (hlsnap__mailbox_touch(sb, 0, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
         sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK,
                                                        calls[n].args, calls[n].num_args);
@@ -13483,15 +13537,16 @@ static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs,
 /* The calls, in a sandbox that is ready for them. */
 static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
                                     hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
-    uint64_t timeout_ns;
+    uint64_t limits[HLSNAP__CLOCKS] = {0, 0};
     size_t done = 0;
-    hlsnap_result r = hlsnap__invocations_check(sb, calls, num_calls, &timeout_ns, err);
-    if (!r) r = hlsnap__call_begin(sb, timeout_ns, err);
+    hlsnap_result r = hlsnap__invocations_check(sb, calls, num_calls, limits, err);
+    if (!r) r = hlsnap__call_begin(sb, limits, err);
     if (r) return r;
     while (!r && done < num_calls) {
         uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
         sb->calling = sb->guest->contract.exports[hlsnap__handle_index(sb, calls[done].target)].name;
         sb->calling_more = n ? n - 1 : 0;
+        sb->user = calls[done].user;
         r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err)
               : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
         if (!r) r = hlsnap__enter(sb, err);
@@ -13551,7 +13606,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *nam
     if (r) return r;
     one.args = args;
     one.num_args = num_args;
-    one.timeout_ns = 0;
+    one.timeout_ns = one.cpu_ns = 0;
+    one.user = NULL;
     return hlsnap__invoke(sb, &one, 1, out, NULL, err);
 }
 
@@ -13803,7 +13859,7 @@ static void hlsnap__init_hint(const hlsnap__guest *g, hlsnap_result r, hlsnap_er
 static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap_abi_mailbox m;
     hlsnap__guest *g;
-    hlsnap_result r = hlsnap__call_begin(sb, sb->timeout_ns, err);
+    hlsnap_result r = hlsnap__call_begin(sb, sb->timeouts, err);
     if (r) return r;
     r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
     if (!r) r = hlsnap__enter(sb, err);
@@ -13932,7 +13988,8 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
     sb->no_clock = desc->no_clock;
     sb->strict_syscalls = desc->strict_syscalls;
     sb->cancel_signal = desc->cancel_signal ? desc->cancel_signal : SIGURG;
-    sb->timeout_ns = desc->timeout_ns;
+    sb->timeouts[HLSNAP__WALL] = desc->timeout_ns;
+    sb->timeouts[HLSNAP__CPU] = desc->cpu_timeout_ns;
     sb->num_functions = desc->num_functions;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
@@ -14129,9 +14186,11 @@ HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats 
     out->stack_peak = hlsnap__stack_peak(sb);
 }
 
+HLSNAP_API void *hlsnap_sandbox_get_user(const hlsnap_sandbox *sb) { return sb ? sb->user : NULL; }
+
 HLSNAP_API hlsnap_interrupt *hlsnap_sandbox_get_interrupt(hlsnap_sandbox *sb) {
     if (!sb) return NULL;
-    if (hlsnap__state(sb) == HLSNAP_BUSY && sb->hv->begin(sb->shell, sb->deadline, true, NULL)) return NULL;
+    if (hlsnap__state(sb) == HLSNAP_BUSY && sb->hv->begin(sb->shell, sb->deadlines, true, NULL)) return NULL;
     hlsnap__retain(&sb->interrupt->refs);
     return sb->interrupt;
 }

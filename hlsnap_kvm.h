@@ -487,10 +487,10 @@ struct hlsnap__shell {
     bool reported;     /* the last KVM_RUN left its registers in the run page */
     bool debugged;     /* a debug exception was taken: DR6 tells of it */
     bool armed;        /* a signal can end the call in progress */
-    uint64_t deadline;
     int32_t pid, tid; /* of the thread in a call */
-    int32_t timer;    /* kernel timer of the call in progress */
-    bool timer_made;
+    uint64_t deadlines[HLSNAP__CLOCKS];
+    int32_t timers[HLSNAP__CLOCKS]; /* kernel timers of the call in progress */
+    bool timer_made[HLSNAP__CLOCKS];
     bool outer;        /* the time limit of a call around this one ran out, and the call does not know yet */
     int32_t kicked;    /* atomic: a cancel came during this call */
     bool kick_seen;    /* ... and its signal was consumed */
@@ -768,46 +768,53 @@ static void hlsnap__kvm_give_back(hlsnap__shell *shell) {
 
 /* A timer that signals this thread, made anew for each call: one kept would be silent on another thread, and also on one
    that was given the number of a thread that ended. */
-static hlsnap_result hlsnap__kvm_timer_make(hlsnap__shell *shell, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_timer_make(hlsnap__shell *shell, hlsnap__clock clock, hlsnap_error *err) {
+    static const clockid_t ids[HLSNAP__CLOCKS] = {CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID};
     hlsnap__kvm_sigevent e;
-    if (shell->timer_made) return HLSNAP_OK;
+    if (shell->timer_made[clock]) return HLSNAP_OK;
     memset(&e, 0, sizeof(e));
     e.value = HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell;
     e.signo = shell->signal;
     e.notify = 4; /* SIGEV_THREAD_ID */
     e.tid = shell->tid;
-    shell->timer_made = syscall(SYS_timer_create, CLOCK_MONOTONIC, &e, &shell->timer) == 0;
-    if (shell->timer_made) return HLSNAP_OK;
+    shell->timer_made[clock] = syscall(SYS_timer_create, ids[clock], &e, &shell->timers[clock]) == 0;
+    if (shell->timer_made[clock]) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_create: %s (errno %d)",
                         errno == EAGAIN ? "no more signals may be queued for this user (RLIMIT_SIGPENDING)"
                                         : hlsnap__errno_text(errno),
                         errno);
 }
 
-static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap_error *err) {
-    const uint64_t second = 1000000000u, most = (uint64_t)INT64_MAX / second / 2;
+static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap__clock clock, hlsnap_error *err) {
+    const uint64_t second = 1000000000u, most = (uint64_t)INT64_MAX / second / 2, at = shell->deadlines[clock];
     struct itimerspec when;
-    hlsnap_result r = hlsnap__kvm_timer_make(shell, err);
+    hlsnap_result r = hlsnap__kvm_timer_make(shell, clock, err);
     memset(&when, 0, sizeof(when));
-    when.it_value.tv_sec = (time_t)(shell->deadline / second < most ? shell->deadline / second : most);
-    when.it_value.tv_nsec = (long)(shell->deadline % second);
-    if (r || syscall(SYS_timer_settime, shell->timer, TIMER_ABSTIME, &when, NULL) == 0) return r;
+    when.it_value.tv_sec = (time_t)(at / second < most ? at / second : most);
+    when.it_value.tv_nsec = (long)(at % second);
+    if (r || syscall(SYS_timer_settime, shell->timers[clock], TIMER_ABSTIME, &when, NULL) == 0) return r;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_settime: %s (errno %d)", hlsnap__errno_text(errno), errno);
+}
+
+static bool hlsnap__kvm_overdue(const hlsnap__shell *shell) {
+    return (shell->deadlines[HLSNAP__WALL] && hlsnap__now_ns() >= shell->deadlines[HLSNAP__WALL]) ||
+           (shell->deadlines[HLSNAP__CPU] && hlsnap__cpu_ns() >= shell->deadlines[HLSNAP__CPU]);
 }
 
 static void hlsnap__kvm_end(hlsnap__shell *shell) {
     const bool kicked = __atomic_load_n(&shell->kicked, __ATOMIC_RELAXED) != 0;
-    if (shell->timer_made) syscall(SYS_timer_delete, shell->timer);
-    shell->timer_made = false;
-    /* what was sent is pending by now: the timer cannot fire early, a cancel returned before the call could end */
-    if (shell->armed && (kicked || (shell->deadline && hlsnap__now_ns() >= shell->deadline))) hlsnap__kvm_drain(shell);
+    uint32_t i;
+    for (i = 0; i < HLSNAP__CLOCKS; i++)
+        if (shell->timer_made[i]) syscall(SYS_timer_delete, shell->timers[i]);
+    /* what was sent is pending by now: no timer can fire early, a cancel returned before the call could end */
+    if (shell->armed && (kicked || hlsnap__kvm_overdue(shell))) hlsnap__kvm_drain(shell);
     hlsnap__kvm_give_back(shell);
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
     if (shell->armed && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
         hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL);
     shell->armed = shell->kick_seen = shell->outer = false;
     __atomic_store_n(&shell->kicked, 0, __ATOMIC_RELAXED);
-    shell->deadline = 0;
+    for (i = 0; i < HLSNAP__CLOCKS; i++) shell->deadlines[i] = shell->timer_made[i] = 0;
 }
 
 /* Tells KVM which signals to block while the guest runs: the thread's own, less the cancel signal. */
@@ -826,13 +833,13 @@ static hlsnap_result hlsnap__kvm_mask_set(hlsnap__shell *shell, hlsnap_error *er
 
 /* Signals are prepared only for a call that one can end: it has a time limit, or a handle to cancel it is out, or it is made
    inside such a call of another sandbox, whose signal is blocked on this thread. Once KVM has a mask, it is kept up to date. */
-static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_ns, bool cancellable,
+static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
                                        hlsnap_error *err) {
     const uint64_t bit = hlsnap__kvm_signal_bit(shell);
     const bool by_timer = cancellable && shell->signal != SIGURG; /* see hlsnap__kvm_cancel */
     hlsnap_result r;
-    if (shell->armed) return by_timer ? hlsnap__kvm_timer_make(shell, err) : HLSNAP_OK;
-    if (!deadline_ns && !cancellable && !shell->mask_set) {
+    if (shell->armed) return by_timer ? hlsnap__kvm_timer_make(shell, HLSNAP__WALL, err) : HLSNAP_OK;
+    if (!limits[HLSNAP__WALL] && !limits[HLSNAP__CPU] && !cancellable && !shell->mask_set) {
         hlsnap__kvm_sigmask(0, NULL, &shell->old_mask);
         if (!(shell->old_mask & bit)) return HLSNAP_OK;
     }
@@ -840,10 +847,11 @@ static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, uint64_t deadline_n
     hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, &bit, &shell->old_mask);
     shell->pid = (int32_t)getpid();
     shell->tid = (int32_t)syscall(SYS_gettid);
-    shell->deadline = deadline_ns;
+    memcpy(shell->deadlines, limits, sizeof(shell->deadlines));
     r = hlsnap__kvm_mask_set(shell, err);
-    if (!r && deadline_ns) r = hlsnap__kvm_timer_arm(shell, err);
-    if (!r && by_timer) r = hlsnap__kvm_timer_make(shell, err);
+    if (!r && limits[HLSNAP__WALL]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__WALL, err);
+    if (!r && limits[HLSNAP__CPU]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__CPU, err);
+    if (!r && by_timer) r = hlsnap__kvm_timer_make(shell, HLSNAP__WALL, err);
     if (r) hlsnap__kvm_end(shell);
     return r;
 }
@@ -867,8 +875,8 @@ static void hlsnap__kvm_cancel(hlsnap__shell *shell) {
         info.si_pid = shell->pid;
         info.si_value.sival_ptr = hlsnap__kvm_tagged(shell);
         syscall(SYS_rt_tgsigqueueinfo, shell->pid, shell->tid, shell->signal, &info);
-    } else if (shell->timer_made)
-        syscall(SYS_timer_settime, shell->timer, 0, &soon, NULL);
+    } else if (shell->timer_made[HLSNAP__WALL])
+        syscall(SYS_timer_settime, shell->timers[HLSNAP__WALL], 0, &soon, NULL);
 }
 
 /* ---- >>kvm-registers: what a reset writes ---- */

@@ -113,7 +113,7 @@ static double block(bench *b, int n, int warmup, double (*op)(bench *)) {
 }
 
 static hlsnap_value invoke(bench *b, hlsnap_sandbox *sb, hlsnap_export target, hlsnap_value arg, size_t num_args) {
-    const hlsnap_invocation one = {target, &arg, num_args, 0};
+    const hlsnap_invocation one = {target, &arg, num_args, 0, 0, NULL};
     hlsnap_value out = HLSNAP_ZERO;
     if (hlsnap_sandbox_invoke(sb, &one, 1, &out, NULL, &b->err)) bad(b, "invoke");
     return out;
@@ -161,7 +161,7 @@ static void find_all(bench *b, const hlsnap_sandbox *sb) {
 static double op_call(bench *b) {
     const double t = limit_now();
     const hlsnap_value arg = hlsnap_i32(41);
-    const hlsnap_invocation one = {b->nop, &arg, 1, 0};
+    const hlsnap_invocation one = {b->nop, &arg, 1, 0, 0, NULL};
     hlsnap_value out;
     if (hlsnap_sandbox_invoke(b->sb, &one, 1, &out, NULL, &b->err) || out.as.i32 != 42) bad(b, "nop");
     return limit_now() - t;
@@ -791,9 +791,9 @@ static hlsnap_result fake_map(hlsnap__shell *shell, void *hva, uint64_t size, hl
     return HLSNAP_OK;
 }
 
-static hlsnap_result fake_begin(hlsnap__shell *shell, uint64_t deadline, bool cancellable, hlsnap_error *err) {
+static hlsnap_result fake_begin(hlsnap__shell *shell, const uint64_t *limits, bool cancellable, hlsnap_error *err) {
     (void)shell;
-    (void)deadline;
+    (void)limits;
     (void)cancellable;
     (void)err;
     return HLSNAP_OK;
@@ -834,7 +834,7 @@ static double op_cpu_per_call(bench *b) {
     const double t = cpu_now();
     for (int i = 0; i < FAKE_CALLS; i++) {
         const hlsnap_value arg = hlsnap_i32(41);
-        const hlsnap_invocation one = {b->fake_nop, &arg, 1, 0};
+        const hlsnap_invocation one = {b->fake_nop, &arg, 1, 0, 0, NULL};
         hlsnap_value out;
         if (hlsnap_sandbox_invoke(b->fake, &one, 1, &out, NULL, &b->err) || out.as.i32 != 42) bad(b, "fake nop");
     }

@@ -78,7 +78,7 @@ static const char *path_of(const char *name, char *path) {
 
 static int32_t call_nop(const guest *g) {
     const hlsnap_value arg = hlsnap_i32(41);
-    const hlsnap_invocation one = {g->nop, &arg, 1, 0};
+    const hlsnap_invocation one = {g->nop, &arg, 1, 0, 0, NULL};
     hlsnap_value out;
     if (hlsnap_sandbox_invoke(g->sb, &one, 1, &out, NULL, &err)) bad("nop");
     return out.as.i32;
@@ -108,7 +108,7 @@ static double op_spawn_call(guest *g) {
 }
 
 static double op_syscall(guest *g) {
-    const hlsnap_invocation one = {g->syscalls, NULL, 0, 0};
+    const hlsnap_invocation one = {g->syscalls, NULL, 0, 0, 0, NULL};
     hlsnap_value out;
     if (hlsnap_sandbox_invoke(g->sb, &one, 1, &out, NULL, &err)) bad("syscalls");
     return (double)out.as.u64 / SYSCALLS;

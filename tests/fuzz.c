@@ -1095,7 +1095,8 @@ static void fuzz_host(const uint8_t *p, size_t size) {
         MUST(hlsnap_sandbox_find(box, fake_exports[at[i]].name, fake_exports[at[i]].signature, &calls[i].target, &err) == HLSNAP_OK);
         calls[i].args = args[i];
         calls[i].num_args = sample_args(fake_exports[at[i]].signature, args[i]);
-        calls[i].timeout_ns = 0;
+        calls[i].timeout_ns = calls[i].cpu_ns = 0;
+        calls[i].user = NULL;
     }
     hlsnap__free(box->results.data); /* so that a byte too far is seen */
     hlsnap__free(box->request.data);

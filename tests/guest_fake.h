@@ -218,8 +218,11 @@ static const fake_function fake_exports[] = {
 
 /* What the host gives to the imports. `hook` does what the test wants. */
 static void (*on_hook)(void);
+__attribute__((unused)) static void *seen_users[8];
+__attribute__((unused)) static size_t num_seen_users;
 FN(h_hook) {
-    (void)call, (void)user;
+    (void)user;
+    if (num_seen_users < HLSNAP_COUNT(seen_users)) seen_users[num_seen_users++] = hlsnap_call_user(call);
     if (on_hook) on_hook();
     return HLSNAP_OK;
 }

@@ -583,7 +583,7 @@ static void destroy_inside(void) {
     CHECK_EQ(hlsnap_sandbox_create(&g, &d, &self, &err), HLSNAP_OK);
     {
         hlsnap_value v[2] = {hlsnap_i32(1), hlsnap_bytes("x", 1)}, outs[2];
-        hlsnap_invocation calls[2] = {{{0}, NULL, 0, 0}, {{0}, v, 2, 0}};
+        hlsnap_invocation calls[2] = {{{0}, NULL, 0, 0, 0, NULL}, {{0}, v, 2, 0, 0, NULL}};
         CHECK_EQ(hlsnap_sandbox_find(self, "nop", NULL, &calls[0].target, &err), HLSNAP_OK);
         CHECK_EQ(hlsnap_sandbox_find(self, "log", NULL, &calls[1].target, &err), HLSNAP_OK);
         CHECK_EQ(hlsnap_sandbox_invoke(self, calls, 2, outs, &done, &err), HLSNAP_ERR_CANCELLED);

@@ -924,14 +924,60 @@ static void cancels(void) {
     hlsnap_snapshot_release(s);
 }
 
-static uint64_t seen_deadline, seen_now;
+static uint64_t seen_deadlines[HLSNAP__CLOCKS], seen_nows[HLSNAP__CLOCKS];
 static void see_deadline(void) {
-    seen_deadline = self->shell->deadline;
-    seen_now = hlsnap__now_ns();
+    memcpy(seen_deadlines, self->shell->limits, sizeof(seen_deadlines));
+    seen_nows[HLSNAP__WALL] = hlsnap__now_ns();
+    seen_nows[HLSNAP__CPU] = hlsnap__cpu_ns();
 }
 static void sleep_5ms(void) {
     static const struct timespec moment = {0, 5000000};
     nanosleep(&moment, NULL);
+}
+
+static void burn_5ms(void) {
+    const uint64_t from = hlsnap__cpu_ns();
+    while (hlsnap__cpu_ns() - from < 5000000) { }
+}
+
+/* The invocation's user: what host functions and the log see; calls of different ones share no entry. */
+static int trace[6];
+static void *logged[6];
+static size_t num_logged;
+static void log_user_of(int level, const char *text, size_t size, void *user) {
+    (void)level, (void)text, (void)size, (void)user;
+    if (num_logged < HLSNAP_COUNT(logged)) logged[num_logged++] = hlsnap_sandbox_get_user(self);
+}
+static void users(void) {
+    hlsnap_invocation calls[6];
+    size_t i;
+    self = start(GUEST_ALL, 16);
+    memset(calls, 0, sizeof(calls));
+    for (i = 0; i < 6; i++) {
+        CHECK_EQ(hlsnap_sandbox_find(self, "hook", NULL, &calls[i].target, &err), HLSNAP_OK);
+        calls[i].user = i < 2 ? &trace[0] : i < 5 ? &trace[i] : NULL;
+    }
+    num_seen_users = 0;
+    CHECK_EQ(hlsnap_sandbox_invoke(self, calls, 6, NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(num_seen_users, 6);
+    for (i = 0; i < 6; i++) CHECK(seen_users[i] == calls[i].user);
+    CHECK(hlsnap_sandbox_get_user(self) == NULL && hlsnap_sandbox_get_user(NULL) == NULL);
+    num_seen_users = 0;
+    CHECK_EQ(call0(self, "hook"), HLSNAP_OK); /* by name */
+    CHECK(num_seen_users == 1 && seen_users[0] == NULL);
+    hlsnap_sandbox_set_log(self, 4, log_user_of, NULL);
+    for (i = 0; i < 2; i++) {
+        hlsnap_value args[2];
+        args[0] = hlsnap_i32(1), args[1] = hlsnap_bytes("x", 1);
+        CHECK_EQ(hlsnap_sandbox_find(self, "log", NULL, &calls[i].target, &err), HLSNAP_OK);
+        calls[i].args = args, calls[i].num_args = 2, calls[i].user = &trace[i];
+        num_logged = 0;
+        CHECK_EQ(hlsnap_sandbox_invoke(self, &calls[i], 1, NULL, NULL, &err), HLSNAP_OK);
+        CHECK(num_logged == 1 && logged[0] == &trace[i]);
+    }
+    CHECK_EQ(hlsnap_sandbox_call(self, "poke", HLSNAP_ARGS(hlsnap_u64(8), hlsnap_bytes("x", 1)), NULL, &err), HLSNAP_ERR_FAULT);
+    CHECK(hlsnap_sandbox_get_user(self) == NULL);
+    hlsnap_sandbox_destroy(self);
 }
 
 /* The time limit of `hook` in a batch with another call, as the hypervisor sees it. */
@@ -946,12 +992,17 @@ static void batch_limits(hlsnap_sandbox *sb, uint64_t of_sandbox) {
     on_hook = see_deadline;
     for (i = 0; i < HLSNAP_COUNT(rows); i++) {
         const uint64_t s = 1000000000u, a = rows[i].a ? rows[i].a : of_sandbox, b = rows[i].b ? rows[i].b : of_sandbox;
-        calls[0].timeout_ns = rows[i].a == UINT64_MAX ? UINT64_MAX : rows[i].a * s;
-        calls[1].timeout_ns = rows[i].b * s;
-        CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 2, NULL, NULL, &err), HLSNAP_OK);
-        if (!a || !b) CHECK_EQ(seen_deadline, 0);
-        else if (a == UINT64_MAX) CHECK(seen_deadline == UINT64_MAX);
-        else CHECK(seen_deadline - seen_now <= (a + b) * s && seen_deadline - seen_now > (a + b - 5) * s);
+        uint32_t k;
+        for (k = 0; k < HLSNAP__CLOCKS; k++) { /* each by itself, beside an hour of the other */
+            const uint64_t first = rows[i].a == UINT64_MAX ? UINT64_MAX : rows[i].a * s, second = rows[i].b * s;
+            calls[0].timeout_ns = k == HLSNAP__WALL ? first : 3600 * s, calls[1].timeout_ns = k == HLSNAP__WALL ? second : 3600 * s;
+            calls[0].cpu_ns = k == HLSNAP__CPU ? first : 3600 * s, calls[1].cpu_ns = k == HLSNAP__CPU ? second : 3600 * s;
+            CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 2, NULL, NULL, &err), HLSNAP_OK);
+            if (!a || !b) CHECK_EQ(seen_deadlines[k], 0);
+            else if (a == UINT64_MAX) CHECK(seen_deadlines[k] == UINT64_MAX);
+            else CHECK(seen_deadlines[k] - seen_nows[k] <= (a + b) * s && seen_deadlines[k] - seen_nows[k] > (a + b - 5) * s);
+            CHECK(seen_deadlines[!k] - seen_nows[!k] <= 7200 * s && seen_deadlines[!k] - seen_nows[!k] > 7195 * s);
+        }
     }
 }
 
@@ -963,16 +1014,31 @@ static void time_limits(void) {
     self = start(GUEST_ALL, 16);
     batch_limits(self, 0);
     hlsnap_sandbox_destroy(self);
-    d.timeout_ns = 7000000000u;
+    d.timeout_ns = d.cpu_timeout_ns = 7000000000u;
     CHECK_EQ(hlsnap_sandbox_create(&g, &d, &self, &err), HLSNAP_OK);
     batch_limits(self, 7);
     CHECK_EQ(hlsnap_sandbox_snapshot(self, &s, &err), HLSNAP_OK);
     hlsnap_sandbox_destroy(self);
+    d.timeout_ns = 0;
+    d.cpu_timeout_ns = 2000000;
+    CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &self, &err), HLSNAP_OK);
+    from = hlsnap__cpu_ns();
+    CHECK_EQ(call0(self, "spin"), HLSNAP_ERR_TIMEOUT);
+    CHECK(hlsnap__cpu_ns() - from >= 2000000);
+    CHECK_STR(err.msg, "spin: the CPU time limit of 2000000 ns ran out");
+    CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
+    on_hook = sleep_5ms; /* waiting costs no processor */
+    CHECK_EQ(call0(self, "hook"), HLSNAP_OK);
+    on_hook = burn_5ms;
+    CHECK_EQ(call0(self, "hook"), HLSNAP_ERR_TIMEOUT);
+    hlsnap_sandbox_destroy(self);
     d.timeout_ns = 2000000;
+    d.cpu_timeout_ns = 3600ull * 1000000000u;
     CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &self, &err), HLSNAP_OK);
     from = hlsnap__now_ns();
     CHECK_EQ(call0(self, "spin"), HLSNAP_ERR_TIMEOUT);
     CHECK(hlsnap__now_ns() - from >= 2000000);
+    CHECK_STR(err.msg, "spin: the time limit of 2000000 ns ran out");
     CHECK_EQ(hlsnap_sandbox_get_state(self), HLSNAP_POISONED);
     CHECK_EQ(hlsnap_sandbox_restore(self, s, &err), HLSNAP_OK);
     CHECK_EQ(call0(self, "nop"), HLSNAP_OK);
@@ -993,6 +1059,7 @@ static void messages_of_limits(void) {
     hlsnap_invocation calls[3];
     hlsnap_snapshot *s;
     char want[200];
+    memset(calls, 0, sizeof(calls));
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_call(sb, "big", HLSNAP_ARGS(hlsnap_u32(out_most - head + 1)), NULL, &err), HLSNAP_ERR_LIMIT);
     snprintf(want, sizeof(want), "big: the function returned HLSNAP_ERR_LIMIT: its result takes %u bytes, %u fit (mailbox_size=65536)",
@@ -1099,4 +1166,4 @@ static void messages_of_init(void) {
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
-    X(time_limits) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
+    X(time_limits) X(users) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

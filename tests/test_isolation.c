@@ -733,7 +733,7 @@ static void task_call(void *user) {
     const thread_segments own = segments_get();
     thread_segments now;
     task *t = (task *)user;
-    hlsnap_invocation one;
+    hlsnap_invocation one = HLSNAP_ZERO;
     last.msg[0] = 0;
     t->result = hlsnap_sandbox_find(t->sb, t->name, NULL, &one.target, &last);
     one.args = t->args, one.num_args = t->num_args, one.timeout_ns = t->limit_ns;

@@ -170,7 +170,7 @@ static uint64_t call_u64(sandbox *sb, const char *name) {
     return v.as.u64;
 }
 static hlsnap_result call_limited(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, uint64_t ns) {
-    hlsnap_invocation one;
+    hlsnap_invocation one = HLSNAP_ZERO;
     if (hlsnap_sandbox_find(sb, name, NULL, &one.target, &last)) return last.code;
     one.args = args;
     one.num_args = num;
@@ -1416,6 +1416,63 @@ static void call_inner(void *user) {
     n->got = call_limited(n->inner, "spin", &v, 1, n->inner_limit);
 }
 
+/* A limit of CPU time: a guest that spins ends by it, one that waits does not, whatever the wall clock says. */
+static void waits_long(void *user) {
+    (void)user;
+    usleep(is_slow ? 300000 : 60000);
+}
+static uint64_t cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+static hlsnap_result call_with(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, uint64_t wall_ns, uint64_t cpu_ns) {
+    hlsnap_invocation one = HLSNAP_ZERO;
+    if (hlsnap_sandbox_find(sb, name, NULL, &one.target, &last)) return last.code;
+    one.args = args;
+    one.num_args = num;
+    one.timeout_ns = wall_ns;
+    one.cpu_ns = cpu_ns;
+    return hlsnap_sandbox_invoke(sb, &one, 1, NULL, NULL, &last);
+}
+static void cpu_limit(void) {
+    const uint64_t ms = is_slow ? 10000000 : 1000000;
+    hlsnap_value forever = hlsnap_u64(0), v = hlsnap_i32(5);
+    hook h = {waits_long, NULL};
+    signals before;
+    options o = small;
+    snapshot *s;
+    sandbox *sb;
+    int i;
+    NEED_KVM;
+    o.hook = &h;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    signals_get(&before);
+    for (i = 0; i < (is_slow ? 3 : 20); i++) {
+        const uint64_t cpu = cpu_now();
+        CHECK_EQ(call_with(sb, "spin", &forever, 1, i % 2 ? 0 : 60000 * ms, 10 * ms), HLSNAP_ERR_TIMEOUT);
+        CHECK(cpu_now() - cpu >= 10 * ms);
+        CHECK(strstr(last.msg, "the CPU time limit of") != NULL);
+        CHECK(poisoned(sb) && signals_same(&before));
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_with(sb, "spin", &forever, 1, 5 * ms, 60000 * ms), HLSNAP_ERR_TIMEOUT); /* the other one */
+        CHECK(strstr(last.msg, ": the time limit of") != NULL);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(call_with(sb, "echo_i32", &v, 1, 0, 60000 * ms), HLSNAP_OK);
+        CHECK(signals_same(&before));
+    }
+    CHECK_EQ(call_with(sb, "host_void", HLSNAP_NO_ARGS, 0, 20 * ms), HLSNAP_OK); /* it waits for longer than that */
+    CHECK_EQ(call_with(sb, "host_void", HLSNAP_NO_ARGS, 20 * ms, 20 * ms), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_with(sb, "echo_i32", &v, 1, 0, 1), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_with(sb, "echo_i32", &v, 1, 0, UINT64_MAX), HLSNAP_OK);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
 static void nested_limits(void) {
     const uint64_t ms = is_slow ? 50000000 : 5000000;
     nested n;
@@ -1483,7 +1540,7 @@ static void *timed_call(void *user) {
     timed *t = (timed *)user;
     hlsnap_value forever = hlsnap_u64(0);
     hlsnap_error err;
-    hlsnap_invocation one;
+    hlsnap_invocation one = HLSNAP_ZERO;
     t->tid = (pid_t)syscall(SYS_gettid);
     t->got = hlsnap_sandbox_find(t->sb, "spin", NULL, &one.target, &err);
     one.args = &forever;
@@ -1771,15 +1828,15 @@ static void vector_state_print(const uint8_t *a, const uint8_t *b, size_t n) {
 /* Runs from the probe; the dump is read whatever became of the call. */
 static bool probe_run(sandbox *sb, const guest_addresses *at, probe_dump *to) {
     static const probe_dump zero;
-    const uint64_t entry = sb->guest->entry, limit = sb->timeout_ns;
+    const uint64_t entry = sb->guest->entry, limit = sb->timeouts[HLSNAP__WALL];
     static uint8_t flag;
     if (hlsnap_sandbox_write(sb, at->dump, &zero, sizeof(zero), NULL)) return false;
     flag = sb->shell->sregs.cr4 >> 18 & 1; /* OSXSAVE */
     if (hlsnap_sandbox_write(sb, at->xsave_flag, &flag, 1, NULL)) return false;
     sb->guest->entry = at->probe;
-    sb->timeout_ns = 2000000000; /* what follows the probe may loop, if this snapshot is of a guest that was overwritten */
+    sb->timeouts[HLSNAP__WALL] = 2000000000; /* what follows the probe may loop, if this snapshot is of a guest that was overwritten */
     call(sb, "nop", HLSNAP_NO_ARGS, NULL);
-    sb->timeout_ns = limit;
+    sb->timeouts[HLSNAP__WALL] = limit;
     sb->guest->entry = entry;
     memcpy(to, sb->memory.mem + (at->dump - sb->memory.layout.base), sizeof(*to));
     return to->magic == PROBE_MAGIC;
@@ -2316,7 +2373,7 @@ static void *own_sandboxes(void *user) {
         hlsnap_function functions[NUM_FUNCTIONS];
         hlsnap_sandbox_desc d;
         hlsnap_value v = hlsnap_u32((uint32_t)(w->id * 10)), forever = hlsnap_u64(0), out;
-        hlsnap_invocation one = {{0}, &forever, 1, 3000000};
+        hlsnap_invocation one = {{0}, &forever, 1, 3000000, 0, NULL};
         sandbox *sb;
         desc_of(&small, functions, &d);
         if (hlsnap_sandbox_create_from(w->s, &d, &sb, &err)) {
@@ -2679,7 +2736,7 @@ static const test_row tests[] = {
     TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(reserved), TEST(logs), TEST(aborts),
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
-    TEST(time_limit_in_host), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
+    TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),

@@ -67,7 +67,7 @@ static hlsnap_result call(sandbox *sb, const char *name, const hlsnap_value *arg
     return hlsnap_sandbox_call(sb, name, args, num, out, &last);
 }
 static hlsnap_result call_limited(sandbox *sb, const char *name, const hlsnap_value *args, size_t num, uint64_t ns) {
-    hlsnap_invocation one;
+    hlsnap_invocation one = HLSNAP_ZERO;
     last.msg[0] = 0;
     if (hlsnap_sandbox_find(sb, name, NULL, &one.target, &last)) return last.code;
     one.args = args, one.num_args = num, one.timeout_ns = ns;
