@@ -744,7 +744,7 @@ typedef struct hlsnap_pool_desc {
     uint64_t max_bytes;        /* private guest memory of all of them, as far as it is known; 0 = no bound */
     uint64_t wait_ns;          /* an acquire waits so long for a sandbox; 0 = HLSNAP_ERR_BUSY at once */
     uint64_t idle_ns;          /* then a sandbox that nobody acquired is ended; 0 = never */
-    bool retire;               /* as hlsnap_sandbox_retire at each release: which pages one tenant used cannot be told by the next */
+    bool retire;               /* hlsnap_sandbox_retire at each release: which pages one tenant used cannot be told by the next */
     uint32_t _end_canary;
 } hlsnap_pool_desc;
 
@@ -766,9 +766,9 @@ typedef struct hlsnap_pool_stats {
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (a field, canary); as hlsnap_sandbox_create for the sandbox desc and, where warm is not 0,
              for a VM
    owns      the caller: hlsnap_pool_destroy
-   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked; it is
-             started when there is need for it. In a static program that starts no thread itself, there is none, and those who
-             acquire and release do all of it  */
+   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked;
+             it is started when there is need for it. In a static program that starts no thread itself, there is none, and those
+             who acquire and release do all of it  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap_pool **out, hlsnap_error *err);
 
 /* hlsnap_pool_acquire -- a sandbox of one's own, READY, as if created from the snapshot; its stats begin at zero.
@@ -785,8 +785,8 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_acquire(hlsnap_pool *pool, hlsnap_snapshot *snapshot, hlsnap_sandbox **out,
                                                          hlsnap_error *err);
 
-/* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at once
-   where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
+/* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at
+   once where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
    pool, sb  in     NULL is fine; sb must be acquired from this pool. Log and output are the desc's again, handles that cancel it
                     cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that does what
                     desc.retire does, for once
@@ -807,8 +807,8 @@ HLSNAP_API void hlsnap_pool_trim(hlsnap_pool *pool, hlsnap_snapshot *snapshot);
    threads   any  */
 HLSNAP_API void hlsnap_pool_get_stats(hlsnap_pool *pool, hlsnap_pool_stats *out);
 
-/* hlsnap_pool_destroy -- end what is idle. Acquired sandboxes go on, and end when they are released or destroyed; acquires that wait
-   get HLSNAP_ERR_STATE. NULL is fine. In the child of a fork: frees what the child has of it.
+/* hlsnap_pool_destroy -- end what is idle. Acquired sandboxes go on, and end when they are released or destroyed; acquires that
+   wait get HLSNAP_ERR_STATE. NULL is fine. In the child of a fork: frees what the child has of it.
    threads   any; nobody may begin to use the pool then, but to release  */
 HLSNAP_API void hlsnap_pool_destroy(hlsnap_pool *pool);
 
@@ -1232,7 +1232,8 @@ struct hlsnap_snapshot {
     uint32_t num_extents;
     uint32_t map_run;        /* extents from this length on are mapped, shorter ones copied */
     hlsnap__flat *flat;      /* atomic: made when the snapshot is first mapped; NULL before */
-    hlsnap__flat *settled;   /* atomic: of what the first mapping copies, when a sandbox stays for many restores; NULL before */
+    hlsnap__flat
+        *settled; /* atomic: of what the first mapping copies, when a sandbox stays for many restores; NULL before */
     hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
 };
 #endif /* HLSNAP_GUEST */
@@ -1649,7 +1650,8 @@ HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, 
     return call->failed = HLSNAP_ERR_FUNCTION;
 }
 
-#define HLSNAP__RESULT_AT (sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value)) /* a str's or bytes' first byte in its message */
+#define HLSNAP__RESULT_AT \
+    (sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value)) /* a str's or bytes' first byte in its message */
 
 /* Whether a str or bytes result of n bytes fits. */
 static bool hlsnap__call_fits(hlsnap_call *call, size_t n) {
@@ -10693,9 +10695,10 @@ static hlsnap_result hlsnap__self_place(hlsnap__elf *e, const hlsnap__self *s, h
         return HLSNAP_OK;
     }
     hlsnap__printable(shown, sizeof(shown), s->path, strlen(s->path), false);
-    return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
-                        "what is mapped around guest.self = 0x%llx is not the image of its file: was %s replaced, or is it packed?",
-                        (unsigned long long)s->address, shown);
+    return hlsnap__fail(
+        err, HLSNAP_ERR_SELF, 0,
+        "what is mapped around guest.self = 0x%llx is not the image of its file: was %s replaced, or is it packed?",
+        (unsigned long long)s->address, shown);
 }
 
 /* Whether n bytes of this process are those of the file; *buffer has 64 KiB. */
@@ -11633,8 +11636,7 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     uint8_t *mem = NULL;
     hlsnap_result r = is_hot && pinned ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     uint32_t i;
-    void *p = r ? MAP_FAILED
-                : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = r ? MAP_FAILED : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!r && p == MAP_FAILED) r = hlsnap__fail_map(err, reserved, "guest memory");
     if (!r) mem = (uint8_t *)(((uintptr_t)p + HLSNAP__SYS_SIZE + huge - 1) & ~(uintptr_t)(huge - 1));
     if (!r && mprotect(mem - HLSNAP__SYS_SIZE, HLSNAP__SYS_SIZE, PROT_READ | PROT_WRITE))
@@ -12638,7 +12640,7 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     hlsnap_snapshot_release(m->target);
     m->target = *out;
     for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], *out);
-    m->resets = 0; /* the next reset looks at every page */
+    m->resets = 0;               /* the next reset looks at every page */
     if (!kept) return HLSNAP_OK; /* which pages rest was not looked at */
     rests = hlsnap__rests_count(m, 2, HLSNAP__HOT_IDLE);
     if (rests.pages <= HLSNAP__HOT_IDLE || rests.runs > HLSNAP__REST_RUNS ||
@@ -13643,10 +13645,12 @@ static void hlsnap__identity_update(hlsnap_sandbox *sb) {
     const int32_t level = hlsnap__log_level(sb);
     const uint32_t options = hlsnap__identity_options(sb);
     uint8_t *id;
-    if (hlsnap__forked(sb) || !sb->memory.valid || hlsnap__state(sb) == HLSNAP_POISONED) return; /* the next start writes it */
-    id = hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout,
-                                                            hlsnap__layout_find(&sb->memory.layout, HLSNAP__IDENTITY))) +
-         HLSNAP_ABI_IDENTITY_OFFSET;
+    if (hlsnap__forked(sb) || !sb->memory.valid || hlsnap__state(sb) == HLSNAP_POISONED)
+        return; /* the next start writes it */
+    id =
+        hlsnap__memory_at(&sb->memory, hlsnap__region_page(&sb->memory.layout,
+                                                           hlsnap__layout_find(&sb->memory.layout, HLSNAP__IDENTITY))) +
+        HLSNAP_ABI_IDENTITY_OFFSET;
     memcpy(id + offsetof(hlsnap_abi_identity, log_level), &level, sizeof(level));
     memcpy(id + offsetof(hlsnap_abi_identity, options), &options, sizeof(options));
 }
@@ -13950,7 +13954,7 @@ static hlsnap_result hlsnap__interrupt_make(hlsnap_sandbox *sb, hlsnap_error *er
     return HLSNAP_OK;
 }
 
-static void hlsnap__pool_left(hlsnap_pool *pool, uint64_t bytes);                                /* of >>pool */
+static void hlsnap__pool_left(hlsnap_pool *pool, uint64_t bytes); /* of >>pool */
 static hlsnap_result hlsnap__pool_enter(hlsnap_pool *pool, const hlsnap_sandbox_desc *d, hlsnap_error *err);
 
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
@@ -14114,8 +14118,9 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, s
     if (out) *out = NULL;
     if (!r) r = hlsnap__range(sb, "hlsnap_sandbox_view", gva, out, n, false, &at, err);
     if (!r && !sb->memory.trusted)
-        r = hlsnap__fail(err, HLSNAP_ERR_UNSUPPORTED, 0,
-                         "hlsnap_sandbox_view: the snapshot is not in sealed memory but in files; hlsnap_sandbox_read copies");
+        r = hlsnap__fail(
+            err, HLSNAP_ERR_UNSUPPORTED, 0,
+            "hlsnap_sandbox_view: the snapshot is not in sealed memory but in files; hlsnap_sandbox_read copies");
     if (!r) r = hlsnap__memory_check(&sb->memory, true, err);
     if (!r) *out = at;
     return r;
@@ -14206,15 +14211,15 @@ struct hlsnap_pool {
     hlsnap_function *functions; /* the desc's, and their names behind them */
     uint32_t max, num, num_idle, num_warm, want_warm;
     uint64_t max_bytes, wait_ns, idle_ns;
-    hlsnap_sandbox *idle;     /* the one that came back last first */
-    hlsnap__shell **warm;     /* want_warm of them, at most */
-    uint32_t steals;          /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
+    hlsnap_sandbox *idle; /* the one that came back last first */
+    hlsnap__shell **warm; /* want_warm of them, at most */
+    uint32_t steals;      /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
     int32_t returns, waiting; /* a futex: changes when one comes back; those who wait there */
     uint32_t putting;         /* sandboxes that the thread is about to put back */
     bool retire;
     bool threaded; /* there is a thread; */
     pthread_t thread;
-    int32_t work; /* a futex: changes when there is something for it */
+    int32_t work;      /* a futex: changes when there is something for it */
     uint64_t retry_ns; /* it does not try to make a VM before that */
     hlsnap_pool_stats stats;
 };
@@ -14239,9 +14244,7 @@ static void hlsnap__futex_wait(int32_t *word, int32_t value, uint64_t ns) {
     syscall(SYS_futex, word, 128l /* FUTEX_WAIT_PRIVATE */, (long)value, ns == UINT64_MAX ? NULL : &t, NULL, 0l);
 }
 
-static void hlsnap__futex_wake(int32_t *word, int32_t num) {
-    hlsnap__futex(word, 129 /* FUTEX_WAKE_PRIVATE */, num);
-}
+static void hlsnap__futex_wake(int32_t *word, int32_t num) { hlsnap__futex(word, 129 /* FUTEX_WAKE_PRIVATE */, num); }
 
 static void hlsnap__pool_free(hlsnap_pool *p, bool forked) {
     while (p->num_warm) p->desc.hypervisor->shell_destroy(p->warm[--p->num_warm], forked);
@@ -14255,7 +14258,8 @@ static void hlsnap__pool_free(hlsnap_pool *p, bool forked) {
 static hlsnap_result hlsnap__pool_begin(hlsnap_pool *p, const char *what, hlsnap_error *err) {
     if (!p) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the pool is NULL", what);
     if (p->pid != getpid())
-        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the pool belongs to process %d, not its child", what, p->pid);
+        return hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the pool belongs to process %d, not its child", what,
+                            p->pid);
     pthread_mutex_lock(&p->lock);
     p->refs++;
     return HLSNAP_OK;
@@ -14465,7 +14469,8 @@ static hlsnap_result hlsnap__pool_put_back(const hlsnap_pool *p, hlsnap_sandbox 
 }
 
 /* One that is idle, to the snapshot that is wanted. */
-static hlsnap_result hlsnap__pool_move(const hlsnap_pool *p, hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+static hlsnap_result hlsnap__pool_move(const hlsnap_pool *p, hlsnap_sandbox *sb, hlsnap_snapshot *s,
+                                       hlsnap_error *err) {
     if (p->retire && sb->pooled.dirty) hlsnap_sandbox_retire(sb); /* else it was */
     return hlsnap_sandbox_restore(sb, s, err);
 }

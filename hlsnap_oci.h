@@ -1467,8 +1467,8 @@ static void hlsnap__text_without(hlsnap__text *t, hlsnap__json_span text, const 
 /* A failed system call on a path; what says which. Paths that lead nowhere, or to something else than a file or directory
    of our own, are the store's fault, the rest is the system's. */
 static hlsnap_result hlsnap__oci_os(hlsnap_error *err, int number, const char *what, const char *path) {
-    const bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV || number == EISDIR ||
-                       number == ENXIO,
+    const bool store = number == ENOENT || number == ENOTDIR || number == ELOOP || number == EXDEV ||
+                       number == EISDIR || number == ENXIO,
                mount = number == EIO && (strcmp(what, "link") == 0 || strcmp(what, "read its ACL") == 0);
     char shown[200];
     hlsnap__printable(shown, sizeof(shown), path, strlen(path), false);
