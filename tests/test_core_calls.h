@@ -974,6 +974,7 @@ static void users(void) {
         num_logged = 0;
         CHECK_EQ(hlsnap_sandbox_invoke(self, &calls[i], 1, NULL, NULL, &err), HLSNAP_OK);
         CHECK(num_logged == 1 && logged[0] == &trace[i]);
+        CHECK(hlsnap_sandbox_get_user(self) == NULL);
     }
     CHECK_EQ(hlsnap_sandbox_call(self, "poke", HLSNAP_ARGS(hlsnap_u64(8), hlsnap_bytes("x", 1)), NULL, &err), HLSNAP_ERR_FAULT);
     CHECK(hlsnap_sandbox_get_user(self) == NULL);
