@@ -52,7 +52,8 @@ STATES of a sandbox
 THREADS
     No global state but facts about the machine, read once. A sandbox belongs to one thread at a time and may move between
     threads. Snapshots are immutable and may be shared. hlsnap_interrupt_cancel() works from any thread. A sandbox does not
-    survive fork(): in the child only hlsnap_sandbox_destroy() does something useful (it frees the child's copy).
+    survive fork(): in the child only hlsnap_sandbox_destroy() does something useful (it frees the child's copy). A pool
+    may be used by all threads at once.
     A stack of 32 KiB is enough for every function of the three headers, compiled with optimization (-O1 or more); host
     functions, log and progress callbacks run on it, too, and the C library takes some of it.
 
@@ -202,7 +203,7 @@ HLSNAP_API const char *hlsnap_result_text(hlsnap_result code);
 /* hlsnap_result_transient -- whether the same call can succeed later although nobody mends anything: something that is shared
    with others was used up or taken.
    err       in     of a failed call; may be NULL
-   returns   true: HLSNAP_ERR_MEMORY; and HLSNAP_ERR_OS, _HYPERVISOR or _FILE when os_errno is of
+   returns   true: HLSNAP_ERR_MEMORY, _BUSY; and HLSNAP_ERR_OS, _HYPERVISOR or _FILE when os_errno is of
                descriptors   EMFILE, ENFILE
                tasks, memory EAGAIN (also a lock or lease that another holds), ENOMEM, ENOBUFS, ENOLCK
                somebody else EBUSY, ETXTBSY (runs or writes that file), EDEADLK (waits for what we hold)
@@ -348,9 +349,9 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
    call      in
    n         in     bytes of room; what another result had, or was reserved, before, is lost
    used      in     bytes of them that are the result
-   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or so much does not fit
-             the mailbox. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than was reserved);
-             return it from the function. Where it was NULL, the call fails with these, too
+   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or so much does not
+             fit the mailbox: less may. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than
+             was reserved); return it from the function. Where it was NULL, the call fails with these, too
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
 HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t used);
@@ -441,7 +442,7 @@ typedef struct hlsnap_invocation {
     const hlsnap_value *args; size_t num_args;
     uint64_t timeout_ns;       /* this call's time limit; 0 = the sandbox's */
     uint64_t cpu_ns;           /* and of CPU time; 0 = the sandbox's */
-    void *user;                /* a trace id, say: see hlsnap_sandbox_get_user */
+    void *user;                /* a trace id, say: see hlsnap_sandbox_get_user. Calls of different ones share no VM entry */
 } hlsnap_invocation;
 
 typedef struct hlsnap_stats {  /* since creation */
@@ -478,7 +479,8 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create(const hlsnap_guest_de
    desc      in     as for hlsnap_sandbox_create; its host functions must satisfy the snapshot's imports, more are fine
    out       out    the sandbox, READY; NULL on failure
    err       out    may be NULL; names every missing and mismatched function
-   returns   as hlsnap_sandbox_create, and HLSNAP_ERR_CPU; of a loaded snapshot also HLSNAP_ERR_CHANGED, _DIGEST
+   returns   as hlsnap_sandbox_create, and HLSNAP_ERR_CPU; of a loaded snapshot also HLSNAP_ERR_CHANGED, _DIGEST; with desc->pool
+             HLSNAP_ERR_BUSY, _STATE as hlsnap_pool_acquire
    owns      the caller: hlsnap_sandbox_destroy
    threads   any
    cost      one VM; memory is mapped, not copied  */
@@ -487,7 +489,7 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_sandbox_create_from(hlsnap_snapshot 
 
 /* hlsnap_sandbox_destroy -- end a sandbox.
    sb        in     NULL is fine; in a call: the call is cancelled and the sandbox freed when it returns
-   threads   the sandbox's, or from inside one of its host functions  */
+   threads   the sandbox's, also inside its host functions, log and output  */
 HLSNAP_API void hlsnap_sandbox_destroy(hlsnap_sandbox *sb);
 
 /* hlsnap_sandbox_get_state -- READY, BUSY or POISONED.
@@ -587,7 +589,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
 /* hlsnap_sandbox_view -- guest memory where it is, to be looked at without a copy.
    sb        in     as for hlsnap_sandbox_read
    gva, n    in     as there
-   out       out    n bytes, until the sandbox is called, snapshotted, restored or destroyed; NULL on failure. They are the guest's:
+   out       out    n bytes, until the sandbox is called, snapshotted, restored, released or destroyed; NULL on failure. They are the guest's:
                     whoever looks twice after it ran may see something else
    err       out    may be NULL
    returns   as hlsnap_sandbox_read; HLSNAP_ERR_UNSUPPORTED (the snapshot was loaded and is not in sealed memory: a file that is cut
@@ -742,7 +744,8 @@ typedef struct hlsnap_pool_desc {
     uint32_t max_sandboxes;    /* 0 = 64 */
     uint32_t warm;             /* VMs kept ready without a snapshot */
     uint64_t max_bytes;        /* private guest memory of all of them, as far as it is known; 0 = no bound */
-    uint64_t wait_ns;          /* an acquire waits so long for a sandbox; 0 = HLSNAP_ERR_BUSY at once */
+    uint64_t wait_ns;          /* an acquire waits so long for a sandbox, 0 = HLSNAP_ERR_BUSY at once; and as long as it takes
+                                  for one that the pool's thread puts back just now */
     uint64_t idle_ns;          /* then a sandbox that nobody acquired is ended; 0 = never */
     bool retire;               /* hlsnap_sandbox_retire at each release: which pages one tenant used cannot be told by the next */
     uint32_t _end_canary;
@@ -756,7 +759,7 @@ typedef struct hlsnap_pool_stats {
     uint64_t moved;            /* were put from another snapshot to it; */
     uint64_t made;             /* were created */
     uint64_t waited, refused;  /* acquires that had to wait; that got HLSNAP_ERR_BUSY */
-    uint64_t ended;            /* sandboxes that were ended: idle for too long, over a bound, changed, or beyond repair */
+    uint64_t ended;            /* sandboxes that are no more: idle for too long, over a bound, changed, beyond repair, destroyed */
 } hlsnap_pool_stats;
 
 /* hlsnap_pool_create -- an empty pool, but for its warm VMs.
@@ -776,9 +779,9 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *
    snapshot  in     retained
    out       out    the sandbox, until hlsnap_pool_release or hlsnap_sandbox_destroy; NULL on failure
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_BUSY (all are acquired, or max_bytes are used, for wait_ns); HLSNAP_ERR_STATE (the pool is being
-             destroyed, or belongs to another process); as hlsnap_sandbox_create_from
-   threads   any; each sandbox is one thread's at a time
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (NULL); HLSNAP_ERR_BUSY (all are acquired, or max_bytes are used, for wait_ns);
+             HLSNAP_ERR_STATE (the pool is being destroyed, or belongs to another process); as hlsnap_sandbox_create_from
+   threads   any; each sandbox is one thread's at a time. Who holds one and waits for another may wait for itself
    cost      where one stands at that snapshot: a lock. One that this thread used last is preferred, then any at that snapshot, then
              another one of the same guest, or any, is put to it; now and then a new one instead, while there may be more, so that
              those who come in turns have one each in the end. One that is being put back is waited for  */
@@ -787,13 +790,15 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_acquire(hlsnap_pool *pool, hlsn
 
 /* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at
    once where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
-   pool, sb  in     NULL is fine; sb must be acquired from this pool. Log and output are the desc's again, handles that cancel it
+   pool, sb  in     NULL is fine; sb must be acquired from this pool, and not be released yet: another may have it by then. One
+                    of another pool, or made with desc.pool, is left alone. Log and output are the desc's again, handles that cancel it
                     cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that does what
                     desc.retire does, for once
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_pool_release(hlsnap_pool *pool, hlsnap_sandbox *sb);
 
-/* hlsnap_pool_prefetch -- have so many sandboxes idle at a snapshot, within the pool's bounds.
+/* hlsnap_pool_prefetch -- have so many sandboxes idle at a snapshot: new ones are made, within the pool's bounds, and those that are
+   idle at other snapshots stay there.
    returns   HLSNAP_OK; HLSNAP_ERR_BUSY (the bounds; what fits is there); HLSNAP_ERR_STATE; as hlsnap_sandbox_create_from
    threads   any  */
 HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *pool, hlsnap_snapshot *snapshot, uint32_t sandboxes,
@@ -1101,6 +1106,7 @@ struct hlsnap_call {
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     size_t reserved;      /* bytes of out up to the end of what was reserved; 0 = nothing */
     void *user;           /* the invocation's, in a host function */
+    bool no_room;         /* it failed for want of room for what was to be reserved, and for nothing else */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -1702,14 +1708,19 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n) {
     const uint8_t type = call->signature->result;
     call->used = call->reserved = 0;
+    if (call->no_room) call->failed = HLSNAP_OK; /* less may do */
+    call->no_room = false;
+    if (call->failed) return NULL;
     if (type != HLSNAP_STR && type != HLSNAP_BYTES) {
         call->failed = HLSNAP_ERR_SIGNATURE;
         return NULL;
     }
     if (!hlsnap__call_fits(call, n)) {
         call->failed = HLSNAP_ERR_LIMIT;
+        call->no_room = true;
         return NULL;
     }
+    call->wanted = 0;
     call->reserved = HLSNAP__RESULT_AT + n;
     if (call->reserved > call->reached) call->reached = call->reserved;
     return call->out + HLSNAP__RESULT_AT;
@@ -1734,6 +1745,7 @@ static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, 
     int n;
     call->used = call->wanted = call->reached = call->reserved = 0;
     call->failed = HLSNAP_OK;
+    call->no_room = false;
     r = fn(call, user);
     if (call->failed) r = call->failed;
     if (r == HLSNAP_ERR_FUNCTION && call->failed == HLSNAP_ERR_FUNCTION) return;
@@ -12822,6 +12834,7 @@ typedef struct hlsnap__line { /* the beginning of one, within one call */
 /* What a pool knows of a sandbox; written under its lock. */
 typedef struct hlsnap__pooled {
     hlsnap_pool *pool;         /* whose bounds it counts towards; NULL = none's */
+    bool was;                  /* it came into being, and counts when it ends */
     bool acquired;             /* from there */
     bool changed;              /* its host functions are not the pool's any more, or the pool is no more: it ends */
     bool dirty;                /* idle, and still to be put back */
@@ -13108,6 +13121,7 @@ static void hlsnap__log_set(hlsnap_sandbox *sb, int32_t level, hlsnap_log_fn log
 static hlsnap_result hlsnap__log_line(hlsnap_sandbox *sb, int32_t level, const char *from, size_t n,
                                       hlsnap_error *err) {
     char *text;
+    if (!hlsnap__log_wanted(sb, level)) return HLSNAP_OK; /* not any more: it changed since the guest began the line */
     if (n && from[n - 1] == '\n') n--; /* people end what they print with one; inside, it would forge a line */
     text = (char *)hlsnap__alloc_raw(n * 4 + 1, err); /* not of the stack, which may be small */
     if (!text) return HLSNAP_ERR_MEMORY;
@@ -13954,13 +13968,14 @@ static hlsnap_result hlsnap__interrupt_make(hlsnap_sandbox *sb, hlsnap_error *er
     return HLSNAP_OK;
 }
 
-static void hlsnap__pool_left(hlsnap_pool *pool, uint64_t bytes); /* of >>pool */
+static void hlsnap__pool_left(hlsnap_pool *pool, uint64_t bytes, bool was); /* of >>pool */
 static hlsnap_result hlsnap__pool_enter(hlsnap_pool *pool, const hlsnap_sandbox_desc *d, hlsnap_error *err);
 
 static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     const bool forked = hlsnap__forked(sb);
     hlsnap_pool *pool = forked ? NULL : sb->pooled.pool;
     const uint64_t bytes = sb->pooled.bytes;
+    const bool was = sb->pooled.was;
     hlsnap__shell_drop(sb, forked);
     hlsnap__free(sb->lines);
     hlsnap__memory_free(&sb->memory, forked);
@@ -13972,7 +13987,7 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap_interrupt_release(sb->interrupt);
     hlsnap_snapshot_release(sb->pooled.snapshot);
     hlsnap__free(sb);
-    if (pool) hlsnap__pool_left(pool, bytes);
+    if (pool) hlsnap__pool_left(pool, bytes, was);
 }
 
 /* The pool's place, where there is one, was taken, and is given up on failure. */
@@ -13980,7 +13995,7 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
                                           hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_sandbox *sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
     hlsnap_result r;
-    if (!sb && pool) hlsnap__pool_left(pool, 0);
+    if (!sb && pool) hlsnap__pool_left(pool, 0, false);
     if (!sb) return HLSNAP_ERR_MEMORY;
     sb->pid = getpid();
     sb->hv = desc->hypervisor;
@@ -13999,6 +14014,7 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
     r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
     if (!r) r = hlsnap__interrupt_make(sb, err);
     if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
+    sb->pooled.was = !r;
     if (r)
         hlsnap__sandbox_free(sb);
     else
@@ -14215,7 +14231,8 @@ struct hlsnap_pool {
     hlsnap__shell **warm; /* want_warm of them, at most */
     uint32_t steals;      /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
     int32_t returns, waiting; /* a futex: changes when one comes back; those who wait there */
-    uint32_t putting;         /* sandboxes that the thread is about to put back */
+    hlsnap_sandbox *in_hand;  /* that the thread puts back just now */
+    uint64_t wakes_ns;        /* when the thread looks again by itself */
     bool retire;
     bool threaded; /* there is a thread; */
     pthread_t thread;
@@ -14276,10 +14293,10 @@ static hlsnap_result hlsnap__pool_closed(const hlsnap_pool *p, const char *what,
     return p->closed ? hlsnap__fail(err, HLSNAP_ERR_STATE, 0, "%s: the pool is being destroyed", what) : HLSNAP_OK;
 }
 
-/* Something came back: one of those who wait looks again. */
-static void hlsnap__pool_returned(hlsnap_pool *p, int32_t num) {
+/* Something came back, or is not awaited any more: all who wait look again, since it may be room for several. */
+static void hlsnap__pool_returned(hlsnap_pool *p) {
     __atomic_fetch_add(&p->returns, 1, __ATOMIC_RELAXED);
-    if (p->waiting) hlsnap__futex_wake(&p->returns, num);
+    if (p->waiting) hlsnap__futex_wake(&p->returns, INT32_MAX);
 }
 
 static void hlsnap__pool_wake(hlsnap_pool *p) {
@@ -14287,12 +14304,12 @@ static void hlsnap__pool_wake(hlsnap_pool *p) {
     if (p->threaded) hlsnap__futex_wake(&p->work, 1);
 }
 
-static void hlsnap__pool_left(hlsnap_pool *p, uint64_t bytes) {
+static void hlsnap__pool_left(hlsnap_pool *p, uint64_t bytes, bool was) {
     pthread_mutex_lock(&p->lock);
     p->num--;
     p->stats.bytes -= bytes;
-    p->stats.ended++;
-    hlsnap__pool_returned(p, 1);
+    p->stats.ended += was;
+    hlsnap__pool_returned(p);
     hlsnap__pool_end(p); /* its own reference */
 }
 
@@ -14317,7 +14334,7 @@ static void hlsnap__pool_push(hlsnap_pool *p, hlsnap_sandbox *sb) {
     sb->pooled.next = p->idle;
     p->idle = sb;
     p->num_idle++;
-    hlsnap__pool_returned(p, 1);
+    hlsnap__pool_returned(p);
 }
 
 static hlsnap_sandbox *hlsnap__pool_pop(hlsnap_pool *p, hlsnap_sandbox **at) {
@@ -14418,8 +14435,7 @@ static void hlsnap__pool_wait(hlsnap_pool *p, uint64_t *left) {
     if (*left != UINT64_MAX) *left = gone < *left ? *left - gone : 0;
 }
 
-static hlsnap_result hlsnap__pool_busy(hlsnap_pool *p, const char *what, hlsnap_error *err) {
-    p->stats.refused++;
+static hlsnap_result hlsnap__pool_busy(const hlsnap_pool *p, const char *what, hlsnap_error *err) {
     return hlsnap__fail(err, HLSNAP_ERR_BUSY, 0, "%s: %u sandboxes of at most %u, %u of them idle, %llu bytes of %llu",
                         what, p->num, p->max, p->num_idle, (unsigned long long)p->stats.bytes,
                         (unsigned long long)p->max_bytes);
@@ -14437,14 +14453,14 @@ static hlsnap_result hlsnap__pool_enter(hlsnap_pool *p, const hlsnap_sandbox_des
     const int32_t mine = d->cancel_signal ? d->cancel_signal : SIGURG;
     const int32_t its = p->desc.cancel_signal ? p->desc.cancel_signal : SIGURG;
     hlsnap_sandbox *gone = NULL, **at;
-    uint64_t left = p->wait_ns;
+    uint64_t left = p->wait_ns, always = UINT64_MAX;
     hlsnap_result r;
     if (d->hypervisor != p->desc.hypervisor || mine != its)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: the pool has another hypervisor or cancel_signal");
     r = hlsnap__pool_begin(p, what, err);
     if (r) return r;
-    while (!(r = hlsnap__pool_closed(p, what, err)) && !hlsnap__pool_grows(p) && !p->idle && left)
-        hlsnap__pool_wait(p, &left);
+    while (!(r = hlsnap__pool_closed(p, what, err)) && !hlsnap__pool_grows(p) && !p->idle && (left || p->in_hand))
+        hlsnap__pool_wait(p, p->in_hand ? &always : &left);
     if (!r && !hlsnap__pool_grows(p) && p->idle) {
         for (at = &p->idle; (*at)->pooled.next;) at = &(*at)->pooled.next;
         gone = hlsnap__pool_pop(p, at); /* it counts until it is ended: one more than max for a moment */
@@ -14482,16 +14498,37 @@ static void hlsnap__pool_warm(hlsnap_pool *p) {
     r = p->desc.hypervisor->shell_create(p->desc.hypervisor, p->desc.cancel_signal ? p->desc.cancel_signal : SIGURG,
                                          HLSNAP_CPU_HOST, &shell, NULL);
     pthread_mutex_lock(&p->lock);
-    if (r)
-        p->retry_ns = hlsnap__now_ns() + HLSNAP__POOL_RETRY_NS;
-    else
+    if (r) p->retry_ns = hlsnap__now_ns() + HLSNAP__POOL_RETRY_NS;
+    if (!r && p->num_warm < p->want_warm) {
         p->warm[p->num_warm++] = shell;
+    } else if (!r) { /* trimmed meanwhile */
+        pthread_mutex_unlock(&p->lock);
+        p->desc.hypervisor->shell_destroy(shell, false);
+        pthread_mutex_lock(&p->lock);
+    }
+}
+
+/* Without the lock, but for the beginning and the end. */
+static void hlsnap__pool_put_back_there(hlsnap_pool *p, hlsnap_sandbox *sb) {
+    bool lost;
+    p->in_hand = sb;
+    pthread_mutex_unlock(&p->lock);
+    lost = hlsnap__pool_put_back(p, sb) != HLSNAP_OK;
+    pthread_mutex_lock(&p->lock);
+    p->in_hand = NULL;
+    if (!lost && !sb->pooled.changed) {
+        hlsnap__pool_push(p, sb);
+        return;
+    }
+    hlsnap__pool_returned(p); /* it does not, and was waited for */
+    pthread_mutex_unlock(&p->lock);
+    hlsnap__sandbox_free(sb);
+    pthread_mutex_lock(&p->lock);
 }
 
 /* Does one thing, if there is one; with the lock. */
 static bool hlsnap__pool_do(hlsnap_pool *p) {
-    hlsnap_sandbox **at = &p->idle, *sb, *gone = hlsnap__pool_expired(p);
-    bool lost;
+    hlsnap_sandbox **at = &p->idle, *gone = hlsnap__pool_expired(p);
     if (gone) {
         pthread_mutex_unlock(&p->lock);
         hlsnap__pool_drop(gone);
@@ -14500,14 +14537,7 @@ static bool hlsnap__pool_do(hlsnap_pool *p) {
     }
     while (*at && !(*at)->pooled.dirty) at = &(*at)->pooled.next;
     if (*at) {
-        sb = hlsnap__pool_pop(p, at);
-        p->putting++;
-        pthread_mutex_unlock(&p->lock);
-        lost = hlsnap__pool_put_back(p, sb) != HLSNAP_OK;
-        if (lost) hlsnap__sandbox_free(sb);
-        pthread_mutex_lock(&p->lock);
-        p->putting--;
-        if (!lost) hlsnap__pool_push(p, sb);
+        hlsnap__pool_put_back_there(p, hlsnap__pool_pop(p, at));
         return true;
     }
     if (p->num_warm >= p->want_warm || (p->retry_ns && hlsnap__now_ns() < p->retry_ns)) return false;
@@ -14535,9 +14565,11 @@ static void *hlsnap__pool_run(void *user) {
         uint64_t ns;
         if (hlsnap__pool_do(p)) continue;
         ns = hlsnap__pool_rests(p);
+        p->wakes_ns = ns == UINT64_MAX ? ns : hlsnap__now_ns() + ns;
         pthread_mutex_unlock(&p->lock);
         hlsnap__futex_wait(&p->work, seen, ns);
         pthread_mutex_lock(&p->lock);
+        p->wakes_ns = 0;
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -14642,10 +14674,13 @@ static hlsnap_result hlsnap__pool_take(hlsnap_pool *p, const hlsnap_snapshot *s,
             *out = hlsnap__pool_pop(p, at);
             return HLSNAP_OK;
         }
-        if (!left && !p->putting) return hlsnap__pool_busy(p, what, err);
+        if (!left && !p->in_hand) {
+            p->stats.refused++;
+            return hlsnap__pool_busy(p, what, err);
+        }
         p->stats.waited += !waited;
         waited = true;
-        hlsnap__pool_wait(p, p->putting ? &always : &left);
+        hlsnap__pool_wait(p, p->in_hand ? &always : &left);
     }
 }
 
@@ -14664,6 +14699,38 @@ static void hlsnap__pool_give(hlsnap_sandbox *sb, hlsnap_snapshot *s) {
     sb->memory.copied_bytes = 0;
 }
 
+/* An idle one, to the snapshot that is wanted. What refuses that without having touched it, stays idle. */
+static hlsnap_result hlsnap__pool_moved(hlsnap_pool *p, hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__pool_move(p, sb, s, err);
+    if (r && hlsnap__state(sb) == HLSNAP_READY) {
+        pthread_mutex_lock(&p->lock);
+        if (!p->closed) {
+            hlsnap__pool_push(p, sb);
+            sb = NULL;
+        }
+        pthread_mutex_unlock(&p->lock);
+    }
+    if (r && sb) hlsnap__sandbox_free(sb);
+    return r;
+}
+
+/* A new one; where there is none to be had just now, an idle one all the same. */
+static hlsnap_result hlsnap__pool_made(hlsnap_pool *p, hlsnap_snapshot *s, hlsnap_sandbox **out,
+                                       hlsnap__pool_rank *rank, hlsnap_error *err) {
+    hlsnap_sandbox **at, *sb = NULL;
+    hlsnap_error why;
+    hlsnap_result r = hlsnap__sandbox_make(s, &p->desc, p, out, &why);
+    if (r && err) *err = why;
+    if (!r || !hlsnap_result_transient(&why)) return r;
+    pthread_mutex_lock(&p->lock);
+    at = hlsnap__pool_find(p, s, rank);
+    if (at) sb = hlsnap__pool_pop(p, at);
+    pthread_mutex_unlock(&p->lock);
+    if (!sb) return r;
+    *out = sb;
+    return *rank > HLSNAP__POOL_READY ? hlsnap__pool_moved(p, sb, s, err) : HLSNAP_OK;
+}
+
 HLSNAP_API hlsnap_result hlsnap_pool_acquire(hlsnap_pool *p, hlsnap_snapshot *snapshot, hlsnap_sandbox **out,
                                              hlsnap_error *err) {
     static const char what[] = "hlsnap_pool_acquire";
@@ -14679,10 +14746,9 @@ HLSNAP_API hlsnap_result hlsnap_pool_acquire(hlsnap_pool *p, hlsnap_snapshot *sn
     if (!r) {
         pthread_mutex_unlock(&p->lock);
         if (!sb)
-            r = hlsnap__sandbox_make(snapshot, &p->desc, p, &sb, err);
+            r = hlsnap__pool_made(p, snapshot, &sb, &rank, err);
         else if (rank > HLSNAP__POOL_READY)
-            r = hlsnap__pool_move(p, sb, snapshot, err);
-        if (r && rank != HLSNAP__POOL_NONE) hlsnap__sandbox_free(sb);
+            r = hlsnap__pool_moved(p, sb, snapshot, err);
         if (!r) hlsnap__pool_give(sb, snapshot);
         pthread_mutex_lock(&p->lock);
     }
@@ -14697,6 +14763,11 @@ HLSNAP_API hlsnap_result hlsnap_pool_acquire(hlsnap_pool *p, hlsnap_snapshot *sn
     return r;
 }
 
+/* The thread would sleep for longer than this one may be idle. */
+static bool hlsnap__pool_too_late(const hlsnap_pool *p, const hlsnap_sandbox *sb) {
+    return p->idle_ns < UINT64_MAX - sb->pooled.since_ns && sb->pooled.since_ns + p->idle_ns < p->wakes_ns;
+}
+
 /* Takes a reference, and decides who puts it back; false: it was not acquired. */
 static bool hlsnap__pool_given_back(hlsnap_pool *p, hlsnap_sandbox *sb) {
     bool was;
@@ -14704,7 +14775,9 @@ static bool hlsnap__pool_given_back(hlsnap_pool *p, hlsnap_sandbox *sb) {
     was = sb->pooled.acquired;
     sb->pooled.acquired = false;
     if (was) p->refs++;
-    if (was) sb->pooled.dirty = sb->pooled.cost_ns > HLSNAP__POOL_SLOW_NS && hlsnap__pool_threaded(p);
+    if (was) /* a pre-init snapshot runs its guest, whose host functions and log are this thread's */
+        sb->pooled.dirty = sb->pooled.cost_ns > HLSNAP__POOL_SLOW_NS && sb->pooled.snapshot->guest->initialized &&
+                           hlsnap__pool_threaded(p);
     if (p->closed) sb->pooled.changed = true;
     pthread_mutex_unlock(&p->lock);
     return was;
@@ -14731,7 +14804,8 @@ HLSNAP_API void hlsnap_pool_release(hlsnap_pool *p, hlsnap_sandbox *sb) {
         gone = sb;
     } else if (!lost) {
         hlsnap__pool_push(p, sb);
-        if (sb->pooled.dirty || (p->idle_ns && hlsnap__pool_threaded(p))) hlsnap__pool_wake(p);
+        if (sb->pooled.dirty || (p->idle_ns && hlsnap__pool_threaded(p) && hlsnap__pool_too_late(p, sb)))
+            hlsnap__pool_wake(p);
         if (p->max_bytes || (p->idle_ns && !p->threaded)) gone = hlsnap__pool_expired(p);
     }
     hlsnap__pool_end(p);
@@ -14741,7 +14815,7 @@ HLSNAP_API void hlsnap_pool_release(hlsnap_pool *p, hlsnap_sandbox *sb) {
 HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *p, hlsnap_snapshot *snapshot, uint32_t sandboxes,
                                               hlsnap_error *err) {
     static const char what[] = "hlsnap_pool_prefetch";
-    hlsnap_sandbox *sb;
+    hlsnap_sandbox *sb, *gone = NULL;
     hlsnap_result r;
     if (!snapshot) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: the snapshot is NULL", what);
     r = hlsnap__pool_begin(p, what, err);
@@ -14760,9 +14834,17 @@ HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *p, hlsnap_snapshot *s
         pthread_mutex_lock(&p->lock);
         if (r) break;
         sb->pooled.thread = NULL;
+        sb->pooled.acquired = false;
+        if (p->closed) {
+            gone = sb;
+            continue; /* which says so */
+        }
         hlsnap__pool_push(p, sb);
     }
+    if (!gone && p->max_bytes) gone = hlsnap__pool_expired(p);
+    if (p->idle_ns && p->num_idle && hlsnap__pool_threaded(p)) hlsnap__pool_wake(p);
     hlsnap__pool_end(p);
+    hlsnap__pool_drop(gone);
     return r;
 }
 
@@ -14778,8 +14860,14 @@ HLSNAP_API void hlsnap_pool_trim(hlsnap_pool *p, hlsnap_snapshot *snapshot) {
         sb->pooled.next = gone;
         gone = sb;
     }
+    if (p->in_hand && (!snapshot || p->in_hand->pooled.snapshot == snapshot)) p->in_hand->pooled.changed = true;
     if (!snapshot) p->want_warm = 0;
-    while (!snapshot && p->num_warm) p->desc.hypervisor->shell_destroy(p->warm[--p->num_warm], false);
+    while (!snapshot && p->num_warm) {
+        hlsnap__shell *shell = p->warm[--p->num_warm];
+        pthread_mutex_unlock(&p->lock);
+        p->desc.hypervisor->shell_destroy(shell, false);
+        pthread_mutex_lock(&p->lock);
+    }
     hlsnap__pool_end(p);
     hlsnap__pool_drop(gone);
 }
@@ -14811,7 +14899,7 @@ HLSNAP_API void hlsnap_pool_destroy(hlsnap_pool *p) {
     p->num_idle = 0;
     threaded = p->threaded;
     hlsnap__pool_wake(p);
-    hlsnap__pool_returned(p, INT32_MAX);
+    hlsnap__pool_returned(p);
     pthread_mutex_unlock(&p->lock);
     if (threaded) hlsnap__thread_join(p->thread, NULL);
     hlsnap__pool_drop(gone);

@@ -178,6 +178,11 @@ static void reserved_results(void) {
     CHECK_EQ(RESERVE("reserve_str", 10, 10, 2), HLSNAP_OK);
     CHECK_STR(out.str, "another");
     CHECK_EQ(RESERVE("reserve", 10, 10, 3), S);
+    CHECK_EQ(RESERVE("reserve", 10, 10, 5), HLSNAP_OK); /* too much, then less */
+    CHECK(out.size == 10 && out.bytes[9] == 'j');
+    CHECK_EQ(RESERVE("reserve", most + 1, 1, 5), L);
+    CHECK_EQ(RESERVE("reserve", 10, 10, 6), HLSNAP_ERR_FUNCTION); /* a failure stays one */
+    CHECK_EQ(err.user_code, 9);
 #undef RESERVE
     CHECK_EQ(hlsnap_sandbox_call(sb, "unreserved", HLSNAP_NO_ARGS, &out, &err), S);
     CHECK_EQ(hlsnap_sandbox_call(sb, "reserve_i32", HLSNAP_NO_ARGS, &out, &err), S);

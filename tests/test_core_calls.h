@@ -944,6 +944,40 @@ static void burn_5ms(void) {
 static int trace[6];
 static void *logged[6];
 static size_t num_logged;
+static void mute_first(int level, const char *text, size_t size, void *user) {
+    (void)level, (void)text, (void)size;
+    ++*(int *)user;
+    hlsnap_sandbox_set_log(self, 0, NULL, NULL);
+}
+static void mute(void) { hlsnap_sandbox_set_log(self, 0, NULL, NULL); }
+static void count_line(int level, const char *text, size_t size, void *user) { (void)level, (void)text, (void)size, ++*(int *)user; }
+
+/* Who takes the log away while output waits to be told, in a line's own call or in a host function, is told no more. */
+static void muted_meanwhile(void) {
+    hlsnap_invocation calls[2];
+    hlsnap_value args[2];
+    int lines = 0;
+    self = start(GUEST_ALL, 16);
+    memset(calls, 0, sizeof(calls));
+    hlsnap_sandbox_set_log(self, 4, mute_first, &lines);
+    args[0] = hlsnap_i32(1), args[1] = hlsnap_bytes("one\ntwo\nthree\nhalf", 18);
+    CHECK_EQ(hlsnap_sandbox_call(self, "output", args, 2, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(lines, 1);
+    hlsnap_sandbox_set_log(self, 4, count_line, &lines);
+    CHECK_EQ(hlsnap_sandbox_find(self, "output", NULL, &calls[0].target, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_find(self, "hook", NULL, &calls[1].target, &err), HLSNAP_OK);
+    args[1] = hlsnap_bytes("half a line", 11);
+    calls[0].args = args, calls[0].num_args = 2;
+    on_hook = mute;
+    lines = 0;
+    CHECK_EQ(hlsnap_sandbox_invoke(self, calls, 2, NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(lines, 0);
+    on_hook = NULL;
+    hlsnap_sandbox_set_log(self, 4, count_line, &lines);
+    CHECK_EQ(hlsnap_sandbox_invoke(self, calls, 2, NULL, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(lines, 1);
+    hlsnap_sandbox_destroy(self);
+}
 static void log_user_of(int level, const char *text, size_t size, void *user) {
     (void)level, (void)text, (void)size, (void)user;
     if (num_logged < HLSNAP_COUNT(logged)) logged[num_logged++] = hlsnap_sandbox_get_user(self);
@@ -1167,4 +1201,4 @@ static void messages_of_init(void) {
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
-    X(time_limits) X(users) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
+    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

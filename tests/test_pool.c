@@ -329,7 +329,7 @@ static void bounds(void) {
     CHECK_EQ(hlsnap_pool_prefetch(f.pool, f.one, 1, &err), HLSNAP_ERR_BUSY);
     release(&f, a);
     CHECK(acquire(&f, f.one) == a);
-    CHECK_EQ(stats_of(&f).refused, 2);
+    CHECK_EQ(stats_of(&f).refused, 1); /* acquires only */
     hlsnap_sandbox_destroy(a); /* is another way to give it back */
     CHECK_EQ(stats_of(&f).sandboxes, 1);
     a = acquire(&f, f.one);
@@ -621,7 +621,7 @@ static void forks(void) {
 /* A snapshot that cannot be started costs no place. */
 static void failures(void) {
     fixture f;
-    hlsnap_sandbox *sb;
+    hlsnap_sandbox *sb, *more;
     uint32_t i;
     begin(&f);
     f.sandbox.num_functions = 1; /* too few for GUEST_ALL */
@@ -633,12 +633,178 @@ static void failures(void) {
     sb = acquire(&f, f.other);
     hlsnap_pool_release(f.pool, sb);
     for (i = 0; i < 5; i++) CHECK_EQ(hlsnap_pool_acquire(f.pool, f.one, &sb, &err), HLSNAP_ERR_CONTRACT);
-    CHECK(stats_of(&f).acquired == 1 && stats_of(&f).sandboxes <= 1);
+    CHECK(stats_of(&f).acquired == 1 && stats_of(&f).sandboxes == 1 && stats_of(&f).idle == 1);
+    CHECK_EQ(stats_of(&f).ended, 0); /* nor does it cost others theirs */
     release(&f, acquire(&f, f.other));
+    CHECK(stats_of(&f).ready == 1 && stats_of(&f).made == 1);
+    end(&f);
+
+    begin(&f); /* where no new one is to be had just now, an idle one is moved although it is a new one's turn */
+    make(&f);
+    release(&f, acquire(&f, f.one));
+    f.pool->steals = HLSNAP__POOL_NEW;
+    inject_arm(0, -1);
+    CHECK_EQ(hlsnap_pool_acquire(f.pool, f.two, &sb, &err), HLSNAP_OK);
+    CHECK(inject_disarm());
+    CHECK(stats_of(&f).moved == 1 && stats_of(&f).ended == 0 && stats_of(&f).sandboxes == 1);
+    CHECK_EQ(word(sb, 0), 22);
+    inject_arm(0, -1); /* and with nothing idle it is an error, which counts nothing */
+    CHECK_EQ(hlsnap_pool_acquire(f.pool, f.two, &more, &err), HLSNAP_ERR_MEMORY);
+    CHECK(inject_disarm());
+    CHECK(!more && stats_of(&f).sandboxes == 1 && stats_of(&f).ended == 0);
+    release(&f, sb);
+    end(&f);
+}
+
+/* Who waits for one that the thread has in hand waits no longer than for that: one gets it, the others are told. */
+typedef struct waiter { hlsnap_result r; hlsnap_sandbox *sb; uint64_t at; } waiter;
+static void *waits(void *user) {
+    waiter *w = (waiter *)user;
+    hlsnap_error e;
+    w->r = hlsnap_pool_acquire(shared->pool, shared->one, &w->sb, &e);
+    w->at = hlsnap__now_ns();
+    return NULL;
+}
+static bool three_wait(const fixture *f) {
+    bool is;
+    pthread_mutex_lock(&f->pool->lock);
+    is = f->pool->waiting == 3;
+    pthread_mutex_unlock(&f->pool->lock);
+    return is;
+}
+static void in_hand(void) {
+    fixture f;
+    hlsnap_sandbox *sb;
+    pthread_t t[3];
+    waiter w[3];
+    uint64_t from;
+    int i, got = 0, busy = 0;
+    begin(&f);
+    f.desc.max_sandboxes = 1;
+    make(&f);
+    shared = &f;
+    sb = acquire(&f, f.one);
+    pthread_mutex_lock(&f.pool->lock); /* as the thread would have it */
+    CHECK_EQ(sb->pooled.acquired, true);
+    sb->pooled.acquired = false;
+    f.pool->in_hand = sb;
+    pthread_mutex_unlock(&f.pool->lock);
+    for (i = 0; i < 3; i++) CHECK_EQ(pthread_create(&t[i], NULL, waits, &w[i]), 0);
+    CHECK(within(three_wait, &f));
+    from = hlsnap__now_ns();
+    pthread_mutex_lock(&f.pool->lock);
+    hlsnap__pool_put_back_there(f.pool, sb);
+    pthread_mutex_unlock(&f.pool->lock);
+    for (i = 0; i < 3; i++) {
+        pthread_join(t[i], NULL);
+        got += w[i].r == HLSNAP_OK;
+        busy += w[i].r == HLSNAP_ERR_BUSY;
+        CHECK(w[i].at - from < 5000000000u);
+        if (w[i].sb) sb = w[i].sb;
+    }
+    CHECK(got == 1 && busy == 2);
+    pthread_mutex_lock(&f.pool->lock); /* trimmed while it is put back: it does not stay */
+    sb->pooled.acquired = false;
+    f.pool->in_hand = sb;
+    pthread_mutex_unlock(&f.pool->lock);
+    hlsnap_pool_trim(f.pool, f.two);
+    CHECK_EQ(sb->pooled.changed, false);
+    hlsnap_pool_trim(f.pool, f.one);
+    pthread_mutex_lock(&f.pool->lock);
+    hlsnap__pool_put_back_there(f.pool, sb);
+    pthread_mutex_unlock(&f.pool->lock);
+    CHECK(stats_of(&f).sandboxes == 0 && stats_of(&f).ended == 1);
+    end(&f);
+}
+
+/* One that comes back may make room for several. */
+static void room_for_all(void) {
+    fixture f;
+    hlsnap_sandbox *sb;
+    pthread_t t[3];
+    waiter w[3];
+    int i;
+    begin(&f);
+    f.desc.max_bytes = 1;
+    f.desc.wait_ns = 10000ull * MS;
+    make(&f);
+    shared = &f;
+    sb = acquire(&f, f.one);
+    pthread_mutex_lock(&f.pool->lock);
+    sb->pooled.bytes = f.pool->stats.bytes = 5000;
+    pthread_mutex_unlock(&f.pool->lock);
+    for (i = 0; i < 3; i++) CHECK_EQ(pthread_create(&t[i], NULL, waits, &w[i]), 0);
+    CHECK(within(three_wait, &f));
+    release(&f, sb);
+    for (i = 0; i < 3; i++) {
+        pthread_join(t[i], NULL);
+        CHECK_EQ(w[i].r, HLSNAP_OK);
+    }
+    for (i = 0; i < 3; i++) if (w[i].sb) release(&f, w[i].sb);
+    end(&f);
+}
+
+/* What is made while the pool is destroyed ends with it. */
+static void close_it(void) {
+    pthread_mutex_lock(&in_call->pool->lock);
+    in_call->pool->closed = true;
+    pthread_mutex_unlock(&in_call->pool->lock);
+    inject.on_alloc = NULL;
+}
+static void made_too_late(void) {
+    fixture f;
+    begin(&f);
+    make(&f);
+    in_call = &f;
+    inject.on_alloc = close_it;
+    CHECK_EQ(hlsnap_pool_prefetch(f.pool, f.one, 3, &err), HLSNAP_ERR_STATE);
+    CHECK_EQ(stats_of(&f).sandboxes, 0);
+    end(&f);
+}
+
+/* A snapshot whose guest has not run its init runs it when it is put back: on the thread that releases it, never on the pool's. */
+static void before_init(void) {
+    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 64);
+    hlsnap_snapshot *s;
+    hlsnap_sandbox *sb;
+    fixture f;
+    begin(&f);
+    make(&f);
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_pool_acquire(f.pool, s, &sb, &err), HLSNAP_OK);
+    sb->pooled.cost_ns = HLSNAP__POOL_SLOW_NS + 1;
+    hlsnap_pool_release(f.pool, sb);
+    CHECK(!f.pool->threaded && f.pool->idle == sb && !sb->pooled.dirty);
+    hlsnap_snapshot_release(s);
+    end(&f);
+}
+
+/* The thread is woken for what it would oversleep, not at each release. */
+static void sleeps(void) {
+    fixture f;
+    int32_t work;
+    int i;
+    begin(&f);
+    f.desc.idle_ns = 3600000ull * MS;
+    make(&f);
+    release(&f, acquire(&f, f.one));
+    CHECK(f.pool->threaded);
+    for (i = 0; i < 1000; i++) { /* until it sleeps */
+        pthread_mutex_lock(&f.pool->lock);
+        work = f.pool->wakes_ns ? f.pool->work : 0;
+        pthread_mutex_unlock(&f.pool->lock);
+        if (work) break;
+        usleep(1000);
+    }
+    for (i = 0; i < 50; i++) release(&f, acquire(&f, f.one));
+    pthread_mutex_lock(&f.pool->lock);
+    CHECK_EQ(f.pool->work, work);
+    pthread_mutex_unlock(&f.pool->lock);
     end(&f);
 }
 
 static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(comes_back_clean), TEST(tenants_own), TEST(moves),
                                  TEST(turns), TEST(own_first), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
-                                 TEST(slow_ones), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures)};
+                                 TEST(slow_ones), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
+                                 TEST(made_too_late), TEST(before_init), TEST(sleeps)};
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
