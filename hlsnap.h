@@ -589,8 +589,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
 /* hlsnap_sandbox_view -- guest memory where it is, to be looked at without a copy.
    sb        in     as for hlsnap_sandbox_read
    gva, n    in     as there
-   out       out    n bytes, until the sandbox is called, snapshotted, restored, released or destroyed; NULL on failure. They are the guest's:
-                    whoever looks twice after it ran may see something else
+   out       out    n bytes, until the sandbox is called, snapshotted, restored, released or destroyed; NULL on failure. They
+                    are the guest's: whoever looks twice after it ran may see something else
    err       out    may be NULL
    returns   as hlsnap_sandbox_read; HLSNAP_ERR_UNSUPPORTED (the snapshot was loaded and is not in sealed memory: a file that is cut
              would be a SIGBUS; hlsnap_sandbox_read copies)
@@ -790,15 +790,15 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_acquire(hlsnap_pool *pool, hlsn
 
 /* hlsnap_pool_release -- give an acquired sandbox back, in any state. It is put back to the snapshot that it was acquired at: at
    once where that is quick, else by the pool's thread. Inside a host function of its own it is ended when the call ends.
-   pool, sb  in     NULL is fine; sb must be acquired from this pool, and not be released yet: another may have it by then. One
-                    of another pool, or made with desc.pool, is left alone. Log and output are the desc's again, handles that cancel it
-                    cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before that does what
-                    desc.retire does, for once
+   pool, sb  in     NULL is fine; sb must be acquired from this pool, and not be released yet: another may have it by then.
+                    One of another pool, or made with desc.pool, is left alone. Log and output are the desc's again, handles
+                    that cancel it cancel nothing any more; after hlsnap_sandbox_bind it is ended. hlsnap_sandbox_retire before
+                    that does what desc.retire does, for once
    threads   the sandbox's  */
 HLSNAP_API void hlsnap_pool_release(hlsnap_pool *pool, hlsnap_sandbox *sb);
 
-/* hlsnap_pool_prefetch -- have so many sandboxes idle at a snapshot: new ones are made, within the pool's bounds, and those that are
-   idle at other snapshots stay there.
+/* hlsnap_pool_prefetch -- have so many sandboxes idle at a snapshot: new ones are made, within the pool's bounds, and those that
+   are idle at other snapshots stay there.
    returns   HLSNAP_OK; HLSNAP_ERR_BUSY (the bounds; what fits is there); HLSNAP_ERR_STATE; as hlsnap_sandbox_create_from
    threads   any  */
 HLSNAP_API hlsnap_result hlsnap_pool_prefetch(hlsnap_pool *pool, hlsnap_snapshot *snapshot, uint32_t sandboxes,
