@@ -348,13 +348,13 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
 /* hlsnap_call_reserve, hlsnap_call_return_reserved -- build a str or bytes result where it will be read: nothing is copied.
    call      in
    n         in     bytes of room; what another result had, or was reserved, before, is lost
-   used      in     bytes of them that are the result
+   size      in     bytes of them that are the result
    returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or so much does not
              fit the mailbox: less may. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than
              was reserved); return it from the function. Where it was NULL, the call fails with these, too
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
-HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t used);
+HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t size);
 
 /* hlsnap_call_fail -- fail the call in progress; the caller gets HLSNAP_ERR_FUNCTION and the sandbox stays ready.
    call      in
@@ -1726,14 +1726,14 @@ HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n) {
     return call->out + HLSNAP__RESULT_AT;
 }
 
-HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t used) {
+HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t size) {
     if (call->failed) return call->failed;
     if (!call->reserved) return call->failed = HLSNAP_ERR_SIGNATURE;
-    if (used > call->reserved - HLSNAP__RESULT_AT) {
+    if (size > call->reserved - HLSNAP__RESULT_AT) {
         call->wanted = 0;
         return call->failed = HLSNAP_ERR_LIMIT;
     }
-    return hlsnap__call_finish(call, used);
+    return hlsnap__call_finish(call, size);
 }
 
 HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call) { return call->user; }

@@ -291,8 +291,8 @@ static QUIET void check_pages(void) {
         owned += owner[i];
         page_check(i);
     }
-    MUST_EQ(m->num_used, used);
-    MUST(m->peak >= used);
+    MUST_EQ(hlsnap__lx.num_used, used);
+    MUST(hlsnap__lx.peak >= used);
     for (i = 0; i < 8; i++) {
         for (block = m->small[i]; block; block = hlsnap__lx_get64(block)) small[i]++;
         if (small[i] % (128u >> i)) bad("blocks of the small allocator", (long long)i);
