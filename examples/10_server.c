@@ -5,7 +5,7 @@
    cc: cc -std=gnu11 -O2 -I.. 10_server.c -lcjson -pthread -o 10_server
    run: ./10_server
    prints: 2000 requests: 1600 answered, 200 crashed, 200 out of time; bob moved to version 2; no state crossed
-   Without arguments it serves itself requests, some of which crash or run for ever, and ends; ./10_server store 8080 serves a layout
+   Without arguments it serves itself, some requests crash or run for ever, and ends; ./10_server store 8080 serves a layout
    until ^C: curl localhost:8080/alice/hello, /alice/crash, /metrics */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
