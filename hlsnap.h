@@ -13757,9 +13757,9 @@ static hlsnap_result hlsnap__cpu_check(hlsnap_sandbox *sb, hlsnap_error *err) {
                         hlsnap__cpu_level_names[sb->shell_cpu], sb->hv->name);
 }
 
-/* A VM that shows what the guest is to be shown. What one shows cannot be changed once it has run. */
 static hlsnap__shell *hlsnap__pool_shell(hlsnap_pool *pool); /* of >>pool */
 
+/* A VM that shows what the guest is to be shown. What one shows cannot be changed once it has run. */
 static hlsnap_result hlsnap__shell_for(hlsnap_sandbox *sb, const hlsnap__guest *g, hlsnap_error *err) {
     if (sb->shell_dead || (sb->shell && sb->shell_cpu != g->cpu)) hlsnap__shell_drop(sb, false);
     if (sb->shell) return HLSNAP_OK;

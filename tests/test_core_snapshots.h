@@ -1233,8 +1233,10 @@ static void memory_moves_in_pieces(void) {
     const uint64_t heap = region_gva(sb, HLSNAP__HEAP);
     const long moves = inject.moves;
     size_t i;
-    if (getenv("QEMU_USER")) hlsnap_sandbox_destroy(sb), sb = NULL;
-    if (!sb) SKIP("qemu-user has no process_vm_readv");
+    if (getenv("QEMU_USER")) {
+        hlsnap_sandbox_destroy(sb);
+        SKIP("qemu-user has no process_vm_readv");
+    }
     for (i = 0; i < sizeof(bytes); i++) bytes[i] = (uint8_t)(i * 7 + i / 4096);
     sb->memory.trusted = false;
     inject.move_most = 10000;
