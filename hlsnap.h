@@ -93,8 +93,8 @@ SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md,
 #define HLSNAP_VERSION_STRING "0.3.0"
 /* true when this header is at least a.b.c */
 #define HLSNAP_VERSION_AT_LEAST(a, b, c) (HLSNAP_VERSION >= (a) * 1000000 + (b) * 1000 + (c))
-#define HLSNAP_ABI_VERSION 1
-#define HLSNAP_SNAPSHOT_VERSION 2
+#define HLSNAP_ABI_VERSION 2
+#define HLSNAP_SNAPSHOT_VERSION 3
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -407,6 +407,7 @@ typedef struct hlsnap_sandbox hlsnap_sandbox;
 typedef struct hlsnap_snapshot hlsnap_snapshot;
 typedef struct hlsnap_pool hlsnap_pool;
 typedef struct hlsnap_interrupt hlsnap_interrupt;
+typedef struct hlsnap_map hlsnap_map;
 typedef enum hlsnap_state { HLSNAP_READY, HLSNAP_BUSY, HLSNAP_POISONED, HLSNAP_STATE_FORCE32 = 0x7fffffff } hlsnap_state;
 
 /* One line from the guest: text is size bytes and a NUL, valid UTF-8. What could forge a line or a terminal's code is escaped as
@@ -432,6 +433,7 @@ typedef struct hlsnap_sandbox_desc {
     bool strict_syscalls;      /* a system call that docs/programs.md does not list ends the call, instead of ENOSYS */
     uint64_t cpu_timeout_ns;   /* per call, CPU time of the thread it is made on, host functions included, noticed some ms late;
                                   0 = none. Waiting for a processor, or in a host function, costs nothing here */
+    const hlsnap_map *maps; size_t num_maps; /* memory that the guest finds by name, from its init on; copied; see >>maps */
     uint32_t _end_canary;
 } hlsnap_sandbox_desc;
 
@@ -736,6 +738,62 @@ HLSNAP_API const char *hlsnap_snapshot_feature(const hlsnap_snapshot *s, size_t 
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
                                               hlsnap_error *err);
 
+/* ==== >>maps: files and memory of the host that a guest finds by name; docs/memory.md ==== */
+
+#define HLSNAP_MAX_MAPS 16 /* of a sandbox; 64 GiB in all */
+
+typedef enum hlsnap_map_mode {
+    HLSNAP_MAP_READ,    /* the guest reads what is there; nothing of it is in a snapshot, nothing of it is put back */
+    HLSNAP_MAP_PRIVATE, /* the guest writes to pages of its own, which are part of snapshots, and which a restore puts back */
+    HLSNAP_MAP_SHARED,  /* both sides write to the same memory; as READ otherwise */
+    HLSNAP_MAP_FORCE32 = 0x7fffffff
+} hlsnap_map_mode;
+
+struct hlsnap_map { /* set one of path and data */
+    const char *name;          /* as a function's */
+    hlsnap_map_mode mode;
+    const char *path;          /* a regular file, or a memfd by /proc/self/fd/N; one that shrinks ends the call that notices with
+                                  HLSNAP_ERR_CHANGED, and what others write to it is seen */
+    void *data;                /* memory of the host, 4 KiB aligned, that stays until the map goes; READ never writes it. PRIVATE:
+                                  copied once, now */
+    uint64_t offset, size;     /* bytes of the file, offset a multiple of 4096; size 0 = to its end, else a multiple of 4096, or what
+                                  is left. Of memory: offset 0, size a multiple of 4096 */
+    const char *digest;        /* "sha256:<64 hex>": your word for what it holds, never computed here. A snapshot demands the same;
+                                  NULL = not looked at */
+    bool capture;              /* READ, PRIVATE: copied now, and part of every snapshot, as a layer of its own; up to 16 GiB */
+    bool optional;             /* a snapshot starts without it, too: the guest then finds none */
+    uint64_t gva;              /* out only: where it lies in the guest */
+};
+
+/* hlsnap_sandbox_map -- give the guest one more map. It stays, through restores too, until hlsnap_sandbox_unmap. Snapshots that are
+   taken demand it at their start (name, mode and size; digest, when there is one), and have it at the same address.
+   sb        in     ready sandbox, or busy in a host function of its own
+   map       in     copied; the file is open and mapped when this returns
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (a field; an empty or too short file, or one of another kind); HLSNAP_ERR_DUPLICATE (the
+             name); HLSNAP_ERR_LIMIT (number, sizes, the machine's physical addresses); HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY,
+             _HYPERVISOR. The sandbox is as it was then, but after _HYPERVISOR, which may poison it
+   threads   the sandbox's
+   cost      a memory slot of the VM; PRIVATE ones a scan at each restore, of the pages that were touched; capture a copy  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_map(hlsnap_sandbox *sb, const hlsnap_map *map, hlsnap_error *err);
+
+/* hlsnap_sandbox_unmap -- take a map away, whoever gave it: a guest that touches it then faults. A snapshot that demands it does
+   not start any more, one that has captured it brings it back.
+   sb        in     as for hlsnap_sandbox_map
+   name      in     the map's
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_NOT_FOUND; HLSNAP_ERR_STATE; HLSNAP_ERR_HYPERVISOR (sb is poisoned)
+   threads   the sandbox's  */
+HLSNAP_API hlsnap_result hlsnap_sandbox_unmap(hlsnap_sandbox *sb, const char *name, hlsnap_error *err);
+
+/* hlsnap_snapshot_map -- the maps of a snapshot: those that it demands of a host, and those that it has captured.
+   s         in
+   i         in     0-based
+   out       out    name, mode, size, digest (NULL = none), capture, optional, gva; strings owned by s
+   returns   true; false past the end, or when s or out is NULL
+   threads   any  */
+HLSNAP_API bool hlsnap_snapshot_map(const hlsnap_snapshot *s, size_t i, hlsnap_map *out);
+
 /* ==== >>pool: sandboxes for whoever serves requests, kept warm and put back off the request's path; docs/pool.md ==== */
 
 typedef struct hlsnap_pool_desc {
@@ -899,6 +957,14 @@ HLSNAP_API uint64_t hlsnap_rt_time_ns(void);
    cost      a comparison in every entry  */
 HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user);
 
+/* hlsnap_rt_map -- where a map of the host lies; its address stays the same for as long as it is there.
+   name      in     the map's
+   size      out    bytes, 0 when there is none; may be NULL
+   returns   its first byte, at the start of a page; NULL when there is none of that name, or not in a guest. What an
+             hlsnap_rt_call before it returned is not valid any more
+   cost      one exit  */
+HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size);
+
 #ifdef HLSNAP_GUEST_LIBC
 /* hlsnap_rt_serve -- the main of a guest that is a Linux program calls it when it is ready: init ends, and all calls are served
    from inside it, on main's stack.
@@ -934,6 +1000,7 @@ HLSNAP_API uint64_t hlsnap_rt_generation(void);
 #define HLSNAP_ABI_FN_OUTPUT 0xfffffff2u /* request: i32 fd, bytes; no response */
 #define HLSNAP_ABI_FN_EXIT 0xfffffff3u  /* request: i32 status, str text; does not return */
 #define HLSNAP_ABI_FN_CLOCK 0xfffffff4u /* request: i32 0, str ""; the host writes realtime_ns of the mailbox */
+#define HLSNAP_ABI_FN_MAP 0xfffffff5u   /* request: i32 0, str name; response: u64 GVA, u64 bytes, both 0 where there is none */
 #define HLSNAP_ABI_OPTION_OUTPUT 1u       /* somebody listens to HLSNAP_ABI_FN_OUTPUT */
 #define HLSNAP_ABI_OPTION_STRICT 2u       /* a system call that is not there ends the call */
 #define HLSNAP_ABI_OPTION_CLOCK 4u        /* there is a wall clock */
@@ -1082,6 +1149,7 @@ extern "C" {
 #define HLSNAP__PAGE 4096u
 #define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of the heap; of an image; a whole guest may have twice that */
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
+#define HLSNAP__PAGES(bytes) (((bytes) + HLSNAP__PAGE - 1) / HLSNAP__PAGE)
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 88 && offsetof(hlsnap_abi_mailbox, entry) == 48);
 HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
@@ -1210,6 +1278,7 @@ typedef struct hlsnap__layer {
     int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
     bool sealed;  /* nobody can change it, so map may be dereferenced */
     uint64_t pages;
+    uint32_t missing;    /* bytes of the last page that the file does not have: they are zero */
     const uint8_t *map;  /* all pages, read-only, when sealed; else NULL: read with pread */
     int32_t places_lock; /* atomic: 1 = somebody looks at or changes the places; 2 = for so long that nobody waits */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
@@ -1227,6 +1296,16 @@ typedef struct hlsnap__flat {
     struct hlsnap__extent *runs; /* ascending; of `layer` */
 } hlsnap__flat;
 
+/* A map, as a snapshot says of it: memory that has a name and no region. */
+typedef struct hlsnap__map {
+    char name[HLSNAP_MAX_NAME + 1];
+    char digest[72]; /* "" = none */
+    uint32_t mode;   /* hlsnap_map_mode */
+    bool capture, optional;
+    uint64_t gva, size;   /* bytes */
+    hlsnap__layer *layer; /* of a snapshot's captured one: what it showed at first; NULL = none has that any more */
+} hlsnap__map;
+
 #define HLSNAP__MAX_LAYERS 128
 struct hlsnap_snapshot {
     int32_t refs; /* atomic */
@@ -1240,7 +1319,9 @@ struct hlsnap_snapshot {
     hlsnap__flat *flat;      /* atomic: made when the snapshot is first mapped; NULL before */
     hlsnap__flat
         *settled; /* atomic: of what the first mapping copies, when a sandbox stays for many restores; NULL before */
-    hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored */
+    hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored, and maps */
+    uint32_t num_maps;
+    hlsnap__map *maps; /* ascending by address; their layers are among those above */
 };
 #endif /* HLSNAP_GUEST */
 
@@ -3194,6 +3275,21 @@ HLSNAP_API uint64_t hlsnap_rt_time_ns(void) {
     v[1] = hlsnap_str("");
     if (!hlsnap__rt_mailbox()->realtime_ns) hlsnap__rt_request(HLSNAP_ABI_FN_CLOCK, v, 2);
     return hlsnap__rt_mailbox()->realtime_ns;
+}
+
+HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size) {
+    const hlsnap_abi_mailbox *m = hlsnap__rt_in_guest ? hlsnap__rt_mailbox() : NULL;
+    hlsnap_abi_message head;
+    hlsnap_value v[2];
+    if (size) *size = 0;
+    v[0] = hlsnap_i32(0);
+    v[1] = hlsnap_str(name);
+    if (!m || !name || !hlsnap__rt_request(HLSNAP_ABI_FN_MAP, v, 2)) return NULL;
+    if (!hlsnap__message_read((const uint8_t *)m + m->response, m->in_offset + m->in_size - m->response, &head, v, 2) ||
+        head.num_values != 2)
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    if (size) *size = v[1].as.u64;
+    return (void *)(uintptr_t)v[0].as.u64;
 }
 
 #if !defined(HLSNAP_GUEST_LIBC)
@@ -8985,6 +9081,24 @@ static uint64_t hlsnap__region_page(const hlsnap__layout *l, const hlsnap__regio
 #define HLSNAP__LOWEST_GVA 0x200000ull /* below it: null, unresolved functions, the supervisor area */
 #define HLSNAP__HIGHEST_GVA 0x7f0000000000ull
 
+/* Maps lie above all windows. They have page numbers, too, behind the window's and far enough from them, so that a number is
+   all that extents and the bookkeeping of pages need; guest-physical addresses follow the number. */
+#define HLSNAP__MAPS_GVA HLSNAP__HIGHEST_GVA
+#define HLSNAP__MAPS_SIZE (64ull << 30)
+#define HLSNAP__MAPS_STEP (2ull << 20) /* where one may begin: two never touch */
+
+static uint64_t hlsnap__maps_page(const hlsnap__layout *l) { return (l->pages + 1023) / 512 * 512; }
+
+static uint64_t hlsnap__gva_page(const hlsnap__layout *l, uint64_t gva) {
+    return gva < HLSNAP__MAPS_GVA ? (gva - l->base) / HLSNAP__PAGE
+                                  : hlsnap__maps_page(l) + (gva - HLSNAP__MAPS_GVA) / HLSNAP__PAGE;
+}
+
+static uint64_t hlsnap__page_gva(const hlsnap__layout *l, uint64_t page) {
+    return page < hlsnap__maps_page(l) ? l->base + page * HLSNAP__PAGE
+                                       : HLSNAP__MAPS_GVA + (page - hlsnap__maps_page(l)) * HLSNAP__PAGE;
+}
+
 /* Everything a layout must satisfy, whether built from an ELF or read from a file; code is what a violation returns. */
 static hlsnap_result hlsnap__layout_check(const hlsnap__layout *l, hlsnap_result code, hlsnap_error *err) {
     static const uint32_t once[] = {HLSNAP__TLS, HLSNAP__HEAP, HLSNAP__STACK, HLSNAP__MAILBOX, HLSNAP__IDENTITY};
@@ -9091,6 +9205,84 @@ static hlsnap_result hlsnap__guest_check(const hlsnap__guest *g, hlsnap_result c
     return r ? r : hlsnap__decls_unique(g->contract.imports, g->contract.num_imports, err);
 }
 
+/* ---- >>map-contract: what snapshots say of their maps ---- */
+
+static const char *const hlsnap__map_modes[] = {"read", "private", "shared"};
+
+static const hlsnap__map *hlsnap__map_find(const hlsnap__map *maps, uint32_t num, const char *name) {
+    uint32_t i;
+    for (i = 0; i < num; i++)
+        if (strcmp(maps[i].name, name) == 0) return &maps[i];
+    return NULL;
+}
+
+/* Pages of it can be part of a snapshot, and are put back. */
+static bool hlsnap__map_stored(const hlsnap__map *map) { return map->mode == HLSNAP_MAP_PRIVATE || map->capture; }
+
+/* The map that a page lies in, or NULL. */
+static const hlsnap__map *hlsnap__map_at(const hlsnap__layout *l, const hlsnap__map *maps, uint32_t num,
+                                         uint64_t page) {
+    uint32_t i;
+    for (i = 0; i < num; i++)
+        if (page - hlsnap__gva_page(l, maps[i].gva) < HLSNAP__PAGES(maps[i].size)) return &maps[i];
+    return NULL;
+}
+
+/* Whether a page that no extent has is zero. In a map that was not captured it is what the host gives. */
+static bool hlsnap__page_sparse(const hlsnap__layout *l, const hlsnap__map *maps, uint32_t num, uint64_t page) {
+    const hlsnap__map *map = page < l->pages ? NULL : hlsnap__map_at(l, maps, num, page);
+    return !map || map->capture;
+}
+
+/* The region or map that a page lies in, NULL outside of them: only to be compared. */
+static const void *hlsnap__page_room(const hlsnap__layout *l, const hlsnap__map *maps, uint32_t num, uint64_t page) {
+    return page < l->pages ? (const void *)hlsnap__layout_at(l, l->base + page * HLSNAP__PAGE)
+                           : (const void *)hlsnap__map_at(l, maps, num, page);
+}
+
+static bool hlsnap__sha256_ok(const char *text) {
+    return strncmp(text, "sha256:", 7) == 0 && strspn(text + 7, "0123456789abcdef") == 64 && !text[71];
+}
+
+/* What holds of each by itself. */
+static hlsnap_result hlsnap__map_check(const hlsnap__map *map, hlsnap_result code, hlsnap_error *err) {
+    const uint64_t most = map->capture ? HLSNAP__MAX_MEMORY : HLSNAP__MAPS_SIZE;
+    char shown[80];
+    hlsnap__printable(shown, sizeof(shown), map->name, strlen(map->name), false);
+    if (!hlsnap__name_ok(map->name, strlen(map->name)))
+        return hlsnap__fail(err, code, 0, "map name '%s' is not [A-Za-z_][A-Za-z0-9_.:$-]{0,62}", shown);
+    if (map->mode > HLSNAP_MAP_SHARED)
+        return hlsnap__fail(err, code, 0, "map '%s': mode %u is none", shown, map->mode);
+    if (map->capture && (map->mode == HLSNAP_MAP_SHARED || map->optional))
+        return hlsnap__fail(err, code, 0, "map '%s': what is captured is neither shared nor optional", shown);
+    if (map->digest[0] && !hlsnap__sha256_ok(map->digest))
+        return hlsnap__fail(err, code, 0, "map '%s': the digest is not sha256:<64 hex digits>", shown);
+    if (!map->size || map->size > most)
+        return hlsnap__fail(err, code == HLSNAP_ERR_ARG && map->size ? HLSNAP_ERR_LIMIT : code, 0,
+                            "map '%s' has %llu bytes, not 1 to %llu", shown, (unsigned long long)map->size,
+                            (unsigned long long)most);
+    return HLSNAP_OK;
+}
+
+/* All of a snapshot, which may be a stranger's. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__maps_check(const hlsnap__map *maps, uint32_t num, hlsnap_result code,
+                                                       hlsnap_error *err) {
+    uint64_t free = HLSNAP__MAPS_GVA;
+    uint32_t i;
+    for (i = 0; i < num; i++) {
+        const hlsnap_result r = hlsnap__map_check(&maps[i], code, err);
+        if (r) return r;
+        if (hlsnap__map_find(maps, i, maps[i].name))
+            return hlsnap__fail(err, code, 0, "map '%s' is listed twice", maps[i].name);
+        if (maps[i].gva < free || maps[i].gva % HLSNAP__MAPS_STEP ||
+            maps[i].gva - HLSNAP__MAPS_GVA > HLSNAP__MAPS_SIZE - maps[i].size)
+            return hlsnap__fail(err, code, 0, "map '%s' of %llu bytes at 0x%llx is out of place", maps[i].name,
+                                (unsigned long long)maps[i].size, (unsigned long long)maps[i].gva);
+        free = maps[i].gva + HLSNAP__PAGES(maps[i].size + 1) * HLSNAP__PAGE; /* a page between them at least */
+    }
+    return HLSNAP_OK;
+}
+
 /* Whether this kernel's pages are ours; larger ones, as some of arm64 have, could not be mapped one by one. */
 static hlsnap_result hlsnap__page_check(hlsnap_result code, hlsnap_error *err) {
     const long page = sysconf(_SC_PAGESIZE);
@@ -9163,6 +9355,8 @@ HLSNAP__UNUSED static bool hlsnap__file_clone(int fd, int from, uint64_t size) {
 #define HLSNAP__MFD_ALLOW_SEALING 2u
 #define HLSNAP__MFD_NOEXEC_SEAL 8u
 #define HLSNAP__F_ADD_SEALS 1033
+#define HLSNAP__F_GET_SEALS 1034
+#define HLSNAP__F_SEAL_SHRINK 2
 #define HLSNAP__SEALS (1 | 2 | 4 | 8) /* SEAL, SHRINK, GROW, WRITE */
 
 /* A memfd, or -1 with the error filled. Kernels before 6.3 do not know NOEXEC_SEAL. */
@@ -9307,24 +9501,36 @@ static hlsnap__layer *hlsnap__layer_from_memory(const uint8_t *pages, uint64_t n
 /* Copies n pages out of a layer, never by touching memory that a stranger can truncate. */
 static hlsnap_result hlsnap__layer_read(const hlsnap__layer *layer, uint64_t page, uint64_t n, void *to,
                                         hlsnap_error *err) {
+    const size_t size = (size_t)(n * HLSNAP__PAGE), missing = page + n == layer->pages ? layer->missing : 0;
     HLSNAP_ASSERT(n <= layer->pages && page <= layer->pages - n);
-    if (!layer->map) return hlsnap__pread(layer->fd, to, (size_t)(n * HLSNAP__PAGE), page * HLSNAP__PAGE, err);
-    memcpy(to, layer->map + page * HLSNAP__PAGE, (size_t)(n * HLSNAP__PAGE));
-    return HLSNAP_OK;
+    if (layer->map) {
+        memcpy(to, layer->map + page * HLSNAP__PAGE, size);
+        return HLSNAP_OK;
+    }
+    if (missing) memset((uint8_t *)to + size - missing, 0, missing);
+    return hlsnap__pread(layer->fd, to, size - missing, page * HLSNAP__PAGE, err);
 }
 
-/* Extents ascend, do not overlap, stay inside their layer and inside regions that are stored, and those of a layer show no
-   more pages than it has: what a sandbox copies of it is bounded by its size. For extents from a file. */
-HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const uint64_t *layer_pages,
+/* The page behind the region or map that stores a page; 0 where none does. */
+static uint64_t hlsnap__stored_to(const hlsnap__layout *l, const hlsnap__map *maps, uint32_t num, uint64_t page) {
+    const hlsnap__region *r = page < l->pages ? hlsnap__layout_at(l, l->base + page * HLSNAP__PAGE) : NULL;
+    const hlsnap__map *map = page < l->pages ? NULL : hlsnap__map_at(l, maps, num, page);
+    if (r) return hlsnap__kind_stored(r->kind) ? hlsnap__region_page(l, r) + r->pages : 0;
+    return map && hlsnap__map_stored(map) ? hlsnap__gva_page(l, map->gva) + HLSNAP__PAGES(map->size) : 0;
+}
+
+/* Extents ascend, do not overlap, stay inside their layer and inside regions that are stored, or maps, and those of a layer
+   show no more pages than it has: what a sandbox copies of it is bounded by its size. For extents from a file. */
+HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const hlsnap__map *maps,
+                                                          uint32_t num_maps, const uint64_t *layer_pages,
                                                           uint32_t num_layers, const hlsnap__extent *e, uint32_t num,
                                                           hlsnap_result code, hlsnap_error *err) {
     uint64_t end = 0, shown[HLSNAP__MAX_LAYERS] = {0};
     uint32_t i;
     for (i = 0; i < num; i++) {
-        const hlsnap__region *r = hlsnap__layout_at(l, l->base + (uint64_t)e[i].page * HLSNAP__PAGE);
         if (!e[i].pages || e[i].page < end || e[i].layer >= num_layers || e[i].pages > layer_pages[e[i].layer] ||
-            e[i].layer_page > layer_pages[e[i].layer] - e[i].pages || !r || !hlsnap__kind_stored(r->kind) ||
-            e[i].pages > r->pages - (e[i].page - hlsnap__region_page(l, r)))
+            e[i].layer_page > layer_pages[e[i].layer] - e[i].pages ||
+            (uint64_t)e[i].page + e[i].pages > hlsnap__stored_to(l, maps, num_maps, e[i].page))
             return hlsnap__fail(err, code, 0,
                                 "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
                                 e[i].page, e[i].pages, e[i].layer, e[i].layer_page);
@@ -9400,6 +9606,7 @@ HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
     hlsnap__guest_release(s->guest);
     hlsnap__free(s->layers);
     hlsnap__free(s->extents);
+    hlsnap__free(s->maps);
     hlsnap__free(s);
 }
 
@@ -9453,6 +9660,48 @@ static hlsnap_result hlsnap__snapshot_create(hlsnap__guest *guest, uint64_t gene
     return HLSNAP_OK;
 }
 
+/* The layer that shows a captured map as it was at first: each page of it at its own place. NULL: none does any more. */
+static hlsnap__layer *hlsnap__map_layer(const hlsnap_snapshot *s, const hlsnap__map *map) {
+    const uint64_t first = hlsnap__gva_page(&s->guest->layout, map->gva), pages = HLSNAP__PAGES(map->size);
+    uint32_t i;
+    for (i = 0; map->capture && i < s->num_extents; i++) {
+        const hlsnap__extent *e = &s->extents[i];
+        if (e->page - first < pages && e->page - first == e->layer_page && s->layers[e->layer]->pages == pages)
+            return s->layers[e->layer];
+    }
+    return NULL;
+}
+
+/* Gives a snapshot that nobody else knows yet its maps, which are copied. */
+static hlsnap_result hlsnap__snapshot_maps(hlsnap_snapshot *s, const hlsnap__map *maps, uint32_t num,
+                                           hlsnap_error *err) {
+    uint32_t i;
+    if (!num) return HLSNAP_OK;
+    s->maps = (hlsnap__map *)hlsnap__alloc(num, sizeof(*maps), err);
+    if (!s->maps) return HLSNAP_ERR_MEMORY;
+    for (i = 0; i < num; i++) {
+        s->maps[i] = maps[i];
+        s->maps[i].layer = hlsnap__map_layer(s, &maps[i]);
+    }
+    s->num_maps = num;
+    return HLSNAP_OK;
+}
+
+/* Whether a layer is what a map showed when it was captured: it stays a layer of its own. */
+static bool hlsnap__snapshot_captured(const hlsnap_snapshot *s, const hlsnap__layer *layer) {
+    uint32_t i;
+    for (i = 0; i < s->num_maps; i++)
+        if (s->maps[i].layer == layer) return true;
+    return false;
+}
+
+/* The number of its extents that lie in the window; those of maps follow. */
+static uint32_t hlsnap__extents_in_window(const hlsnap_snapshot *s) {
+    uint32_t n = s->num_extents;
+    while (n && s->extents[n - 1].page >= s->guest->layout.pages) n--;
+    return n;
+}
+
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out) {
     static const hlsnap_snapshot_info none = HLSNAP_ZERO;
     uint32_t i;
@@ -9498,7 +9747,7 @@ HLSNAP_API bool hlsnap_snapshot_region(const hlsnap_snapshot *s, size_t i, hlsna
 
 HLSNAP_API bool hlsnap_snapshot_extent(const hlsnap_snapshot *s, size_t i, hlsnap_extent *out) {
     if (!s || !out || i >= s->num_extents) return false;
-    out->gva = s->guest->layout.base + (uint64_t)s->extents[i].page * HLSNAP__PAGE;
+    out->gva = hlsnap__page_gva(&s->guest->layout, s->extents[i].page);
     out->pages = s->extents[i].pages;
     out->layer_page = s->extents[i].layer_page;
     out->layer = s->extents[i].layer;
@@ -9532,6 +9781,15 @@ static hlsnap_result hlsnap__snapshot_piece(const hlsnap_snapshot *s, uint64_t p
     return HLSNAP_OK;
 }
 
+/* Whether all of [gva, gva + n) lies in regions, or in one map that was captured. */
+static hlsnap_result hlsnap__snapshot_holds(const hlsnap_snapshot *s, uint64_t gva, size_t n, hlsnap_error *err) {
+    const hlsnap__layout *l = &s->guest->layout;
+    const hlsnap__map *map =
+        gva < HLSNAP__MAPS_GVA ? NULL : hlsnap__map_at(l, s->maps, s->num_maps, hlsnap__gva_page(l, gva));
+    if (map && map->capture && n <= HLSNAP__PAGES(map->size) * HLSNAP__PAGE - (gva - map->gva)) return HLSNAP_OK;
+    return hlsnap__layout_holds(l, gva, n, false, err);
+}
+
 HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t gva, void *to, size_t n,
                                               hlsnap_error *err) {
     uint8_t *p = (uint8_t *)to;
@@ -9540,8 +9798,8 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t
     hlsnap_result r;
     if (!s || (!to && n))
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_snapshot_read: %s is NULL", s ? "to" : "the snapshot");
-    at = gva - s->guest->layout.base;
-    r = hlsnap__layout_holds(&s->guest->layout, gva, n, false, err);
+    at = hlsnap__gva_page(&s->guest->layout, gva) * HLSNAP__PAGE + gva % HLSNAP__PAGE;
+    r = hlsnap__snapshot_holds(s, gva, n, err);
     for (; !r && n; n -= done, p += done, at += done)
         r = hlsnap__snapshot_piece(s, at / HLSNAP__PAGE, (size_t)(at % HLSNAP__PAGE), p, n, &done, err);
     return r ? r : hlsnap__snapshot_check(s, true, err);
@@ -9549,6 +9807,22 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_read(const hlsnap_snapshot *s, uint64_t
 
 HLSNAP_API bool hlsnap_snapshot_import(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
     return s && hlsnap__decl_show(s->guest->contract.imports, s->guest->contract.num_imports, i, out);
+}
+
+HLSNAP_API bool hlsnap_snapshot_map(const hlsnap_snapshot *s, size_t i, hlsnap_map *out) {
+    static const hlsnap_map none = HLSNAP_ZERO;
+    const hlsnap__map *map;
+    if (!s || !out || i >= s->num_maps) return false;
+    map = &s->maps[i];
+    *out = none;
+    out->name = map->name;
+    out->mode = (hlsnap_map_mode)map->mode;
+    out->size = map->size;
+    out->digest = map->digest[0] ? map->digest : NULL;
+    out->capture = map->capture;
+    out->optional = map->optional;
+    out->gva = map->gva;
+    return true;
 }
 
 HLSNAP_API bool hlsnap_snapshot_export(const hlsnap_snapshot *s, size_t i, hlsnap_function *out) {
@@ -11199,6 +11473,7 @@ HLSNAP_API hlsnap_result hlsnap_guest_unresolved(const hlsnap_guest_desc *desc, 
 #define HLSNAP__SYS_SIZE (HLSNAP__SYS_PAGES * HLSNAP__PAGE)
 #define HLSNAP__MEM_GPA ((4ull << 30) + (2ull << 20))
 #define HLSNAP__SYS_GPA (HLSNAP__MEM_GPA - HLSNAP__SYS_SIZE)
+#define HLSNAP__PAGE_GPA(page) (HLSNAP__MEM_GPA + (uint64_t)(page)*HLSNAP__PAGE)
 enum hlsnap__sys_page {
     HLSNAP__SYS_TABLES,
     HLSNAP__SYS_STUBS,
@@ -11278,18 +11553,32 @@ static uint64_t hlsnap__kind_pte(uint32_t kind) {
            (hlsnap__kind_writable(kind) ? HLSNAP__PTE_W : 0);
 }
 
-/* At most 1 PML4 + 2 + 33 upper tables + 2 page tables a region: 128 pages hold any layout that passed its check. */
-static void hlsnap__paging_region(hlsnap__paging *p, const hlsnap__layout *l, const hlsnap__region *r) {
-    const uint64_t huge = 2u << 20, bits = hlsnap__kind_pte(r->kind);
-    uint64_t gva = r->gva, end = r->gva + r->pages * HLSNAP__PAGE;
+/* Shows `pages` pages from gva on, which lie one behind the other from page number `page` on. At most 1 PML4 + 2 + 33 upper
+   tables + 2 page tables a region: 128 pages hold any layout that passed its check. */
+static void hlsnap__paging_show(hlsnap__paging *p, uint64_t gva, uint64_t page, uint64_t pages, uint64_t bits) {
+    const uint64_t huge = 2u << 20, end = gva + pages * HLSNAP__PAGE;
+    uint64_t gpa = HLSNAP__PAGE_GPA(page);
     while (gva < end) { /* as many entries of one table as there are */
         const int level = gva % huge == 0 && end - gva >= huge;
-        const uint64_t step = level ? huge : HLSNAP__PAGE,
-                       entry = HLSNAP__MEM_GPA | bits | (level ? HLSNAP__PTE_PS : 0);
+        const uint64_t step = level ? huge : HLSNAP__PAGE, entry = bits | (level ? HLSNAP__PTE_PS : 0);
         uint8_t *at = hlsnap__pte(p, gva, level);
         uint64_t n = 512 - gva / step % 512;
-        for (; n && end - gva >= step; n--, at += 8, gva += step) hlsnap__put64(at, entry + (gva - l->base));
+        for (; n && end - gva >= step; n--, at += 8, gva += step, gpa += step) hlsnap__put64(at, entry | gpa);
     }
+}
+
+/* Tables that maps need at most, beside the window's: of 1 GiB each, and one for the end of each map. */
+static uint32_t hlsnap__paging_of_maps(const hlsnap__map *maps, uint32_t num) {
+    uint32_t i, tables = num ? 1 : 0;
+    uint64_t next = 0; /* GiB that has no table yet */
+    for (i = 0; i < num; i++) {
+        const uint64_t first = maps[i].gva >> 30, last = (maps[i].gva + maps[i].size - 1) >> 30;
+        if (first > next || i == 0) next = first;
+        if (last >= next) tables += (uint32_t)(last + 1 - next);
+        next = last + 1;
+        tables++;
+    }
+    return tables;
 }
 
 /* A 64-bit descriptor word: the accessed bit is preset, because the CPU could not write it. */
@@ -11395,7 +11684,10 @@ static uint32_t hlsnap__machine_build(uint8_t *sys, const hlsnap__layout *l) {
         if (i != HLSNAP__SYS_GATE && i != HLSNAP__SYS_STUBS) bits |= HLSNAP__PTE_NX;
         hlsnap__put64(hlsnap__pte(&p, HLSNAP__SYS_AT(i), 0), HLSNAP__SYS_PHYS(i) | bits);
     }
-    for (i = 0; i < l->num_regions; i++) hlsnap__paging_region(&p, l, &l->regions[i]);
+    for (i = 0; i < l->num_regions; i++) {
+        const hlsnap__region *r = &l->regions[i];
+        hlsnap__paging_show(&p, r->gva, hlsnap__region_page(l, r), r->pages, hlsnap__kind_pte(r->kind));
+    }
     return p.used;
 }
 
@@ -11427,6 +11719,13 @@ typedef struct hlsnap__entry {
     bool fresh;   /* after a restore: every register is rewritten, vector state cleared */
 } hlsnap__entry;
 
+typedef struct hlsnap__slot {
+    uint32_t number; /* 0 .. HLSNAP_MAX_MAPS */
+    bool readonly;   /* for the VM */
+    uint64_t gpa, size;
+    void *hva;
+} hlsnap__slot;
+
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
 /* What a call's time is limited by; times of it are absolute, 0 = no limit. */
@@ -11444,8 +11743,9 @@ struct hlsnap_hypervisor {
                                   hlsnap_error *err);
     /* forked: in the child of a fork, where only file descriptors may be closed and heap memory freed */
     void (*shell_destroy)(hlsnap__shell *shell, bool forked);
-    /* The VM's memory, from GPA HLSNAP__SYS_GPA on: the supervisor area, then guest memory. size 0 takes it away. */
-    hlsnap_result (*map)(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err);
+    /* Memory of the VM. Slot 0 is from GPA HLSNAP__SYS_GPA on: the supervisor area, then guest memory; the others are maps.
+       Slots do not overlap. size 0 takes the slot away, and nothing of it can be seen any more. */
+    hlsnap_result (*map)(hlsnap__shell *shell, const hlsnap__slot *slot, hlsnap_error *err);
     /* A call begins and ends on one thread. Without `cancellable` nobody will call cancel; begin may be called again during the
        call, with the same limits, to change that. */
     hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
@@ -11473,6 +11773,21 @@ typedef struct hlsnap__hot { /* a page that is, or may be, private to this sandb
     uint32_t layer_page;
 } hlsnap__hot;
 
+/* A map, as this sandbox has it. */
+typedef struct hlsnap__mapped {
+    hlsnap__map map; /* gva 0: it has no place yet */
+    uint64_t first, pages;
+    uint8_t *hva;     /* NULL: nothing reserved yet */
+    size_t reserved;  /* bytes of it that are ours; 0 = memory of the host */
+    hlsnap__layer *layer; /* stored ones: what it shows where no extent has a page, from page `at` on; NULL = zero */
+    uint64_t at;
+    uint32_t slot;
+    bool given;       /* by the host: it stays; else it is of the snapshot that is restored */
+    bool trusted;     /* as the window's */
+    bool shown;       /* its slot is set */
+    bool in_base, in_target; /* these snapshots have it: their extents hold */
+} hlsnap__mapped;
+
 typedef struct hlsnap__memory {
     uint8_t *mem;      /* host address of the window, 2 MiB aligned; NULL = none */
     uint32_t sys_used; /* pages of the supervisor area, which lies right below mem, that are not zero */
@@ -11494,8 +11809,12 @@ typedef struct hlsnap__memory {
     uint32_t num_mapped; /* mappings of layers in the window */
     uint32_t idled;      /* times that a page was found unchanged, as long as the window is not settled */
     bool settled;        /* what was copied is mapped instead, where it comes in runs */
-    uint64_t *is_hot; /* bitmaps over the window's pages */
+    uint64_t *is_hot; /* bitmaps over all pages */
     uint64_t *pinned; /* pages whose content the mapping below does not have */
+    size_t words;     /* of each */
+    hlsnap__mapped *maps; /* by address; NULL = there never was one */
+    uint32_t num_maps;
+    uint32_t sys_window; /* of sys_used: all but the tables of maps */
     uint64_t copied_bytes;
     uint32_t resets; /* in place, so that every eighth looks at pages that kept changing */
     bool sorted;     /* hot, by page */
@@ -11534,24 +11853,51 @@ static bool hlsnap__bit(const uint64_t *map, uint64_t i) { return map[i / 64] >>
 static void hlsnap__bit_set(uint64_t *map, uint64_t i) { map[i / 64] |= 1ull << (i % 64); }
 static void hlsnap__bit_clear(uint64_t *map, uint64_t i) { map[i / 64] &= ~(1ull << (i % 64)); }
 
-static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) { return m->mem + page * HLSNAP__PAGE; }
+/* The map of a page, or NULL. */
+static hlsnap__mapped *hlsnap__mapped_at(const hlsnap__memory *m, uint64_t page) {
+    uint32_t i;
+    for (i = 0; page > m->layout.pages && i < m->num_maps; i++)
+        if (page - m->maps[i].first < m->maps[i].pages) return &m->maps[i];
+    return NULL;
+}
+
+/* Host address of a page that is there. */
+static uint8_t *hlsnap__memory_at(const hlsnap__memory *m, uint64_t page) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, page);
+    return x ? x->hva + (page - x->first) * HLSNAP__PAGE : m->mem + page * HLSNAP__PAGE;
+}
 /* The supervisor area. */
 static uint8_t *hlsnap__memory_sys(const hlsnap__memory *m) { return m->mem - HLSNAP__SYS_SIZE; }
 
-/* Copies between this process and a window whose backing a stranger may have truncated: an error, never SIGBUS. The kernel
-   copies less than 2 GiB at once, and no further than there is something. */
-static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, void *window, size_t n, bool write,
-                                         hlsnap_error *err) {
+/* Whether the page cannot be taken away by a stranger. */
+static bool hlsnap__memory_trusts(const hlsnap__memory *m, uint64_t page) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, page);
+    return x ? x->trusted : m->trusted;
+}
+
+/* Whether that holds of all memory. */
+static bool hlsnap__memory_trusted(const hlsnap__memory *m) {
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++)
+        if (!m->maps[i].trusted) return false;
+    return m->trusted;
+}
+
+/* Copies between this process and guest memory, from byte `skip` of a page on, whose backing a stranger may have truncated: an
+   error, never SIGBUS. The kernel copies less than 2 GiB at once, and no further than there is something. */
+static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, uint64_t page, size_t skip, size_t n,
+                                         bool write, hlsnap_error *err) {
+    uint8_t *theirs = hlsnap__memory_at(m, page) + skip;
     struct iovec local, remote;
     size_t done = 0;
-    if (m->trusted) {
-        memcpy(write ? window : mine, write ? mine : window, n);
+    if (hlsnap__memory_trusts(m, page)) {
+        memcpy(write ? theirs : mine, write ? mine : theirs, n);
         return HLSNAP_OK;
     }
     while (done < n) {
         ssize_t k;
         local.iov_base = (uint8_t *)mine + done;
-        remote.iov_base = (uint8_t *)window + done;
+        remote.iov_base = theirs + done;
         local.iov_len = remote.iov_len = n - done;
         /* long, since the kernel looks at all 64 bits, of which varargs leave the upper half of an int undefined */
         k = syscall(write ? SYS_process_vm_writev : SYS_process_vm_readv, getpid(), &local, 1l, &remote, 1l, 0l);
@@ -11562,7 +11908,7 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, vo
                                 write ? "writev" : "readv", hlsnap__errno_text(errno), errno);
         if (k <= 0)
             return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
-                                "guest memory is gone: a layer's file was truncated");
+                                "guest memory is gone: a file below it was truncated");
         done += (size_t)k;
     }
     return HLSNAP_OK;
@@ -11570,14 +11916,35 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, vo
 
 /* The page's bytes, through `bounce` where they cannot be trusted to be there. NULL with the error filled. */
 static const uint8_t *hlsnap__memory_peek(const hlsnap__memory *m, uint64_t page, uint8_t *bounce, hlsnap_error *err) {
-    if (m->trusted) return hlsnap__memory_at(m, page);
-    return hlsnap__memory_move(m, bounce, hlsnap__memory_at(m, page), HLSNAP__PAGE, false, err) ? NULL : bounce;
+    if (hlsnap__memory_trusts(m, page)) return hlsnap__memory_at(m, page);
+    return hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, false, err) ? NULL : bounce;
 }
 
-static void hlsnap__hot_source(hlsnap__hot *h, const hlsnap_snapshot *s) {
-    const hlsnap__extent *e = hlsnap__extent_at(s, h->page);
+/* Whether the guest can write to a page. */
+static bool hlsnap__page_writable(const hlsnap__memory *m, uint64_t page) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, page);
+    const hlsnap__region *r;
+    if (x) return x->map.mode != HLSNAP_MAP_READ;
+    r = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
+    return r && hlsnap__kind_writable(r->kind);
+}
+
+/* Whether a page is one that is put back: not of a map that is not there, nor of one that is the host's own. */
+static bool hlsnap__page_ours(const hlsnap__memory *m, uint64_t page) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, page);
+    return x ? hlsnap__map_stored(&x->map) : page < m->layout.pages;
+}
+
+/* Where a page's content in snapshot s stands. */
+static void hlsnap__hot_source(const hlsnap__memory *m, hlsnap__hot *h, const hlsnap_snapshot *s) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, h->page);
+    const bool has = !x || (s == m->base ? x->in_base : s != m->target || x->in_target);
+    const hlsnap__extent *e = has ? hlsnap__extent_at(s, h->page) : NULL;
     h->layer = e ? s->layers[e->layer] : NULL;
     h->layer_page = e ? e->layer_page + (h->page - e->page) : 0;
+    if (e || !x || !x->layer || (has && x->map.capture)) return;
+    h->layer = x->layer;
+    h->layer_page = (uint32_t)(x->at + (h->page - x->first));
 }
 
 /* The page's bytes, as hlsnap__memory_peek, and whether they are other than in snapshot s; `two` has room for two pages. */
@@ -11587,7 +11954,7 @@ static const uint8_t *hlsnap__memory_differs(const hlsnap__memory *m, uint64_t p
     hlsnap__hot source;
     if (!now) return NULL;
     source.page = (uint32_t)page;
-    hlsnap__hot_source(&source, s);
+    hlsnap__hot_source(m, &source, s);
     if (!source.layer)
         old = NULL;
     else if (source.layer->map)
@@ -11614,7 +11981,7 @@ static hlsnap_result hlsnap__hot_add(hlsnap__memory *m, uint64_t page, hlsnap_er
     h = &m->hot[m->num_hot++];
     h->page = (uint32_t)page;
     h->idle = 0;
-    hlsnap__hot_source(h, m->target);
+    hlsnap__hot_source(m, h, m->target);
     hlsnap__bit_set(m->is_hot, page);
     m->sorted = false;
     return HLSNAP_OK;
@@ -11626,9 +11993,16 @@ static void hlsnap__memory_unmap(hlsnap__memory *m) {
     m->mem = NULL;
 }
 
+static void hlsnap__mapped_free(hlsnap__mapped *x, bool forked) {
+    if (x->reserved && !forked) munmap(x->hva, x->reserved);
+    hlsnap__layer_release(x->layer);
+}
+
 /* forked: the mappings are not in this process any more, only their bookkeeping is */
 static void hlsnap__memory_free(hlsnap__memory *m, bool forked) {
     if (!forked) hlsnap__memory_unmap(m);
+    while (m->num_maps) hlsnap__mapped_free(&m->maps[--m->num_maps], forked);
+    hlsnap__free(m->maps);
     if (m->pagemap >= 0) close(m->pagemap);
     hlsnap_snapshot_release(m->base);
     hlsnap_snapshot_release(m->target);
@@ -11639,14 +12013,60 @@ static void hlsnap__memory_free(hlsnap__memory *m, bool forked) {
 
 /* ---- >>guest-memory-map ---- */
 
+/* Behind the last page that can be put back, in a window of that layout. */
+static uint64_t hlsnap__pages_end(const hlsnap__memory *m, const hlsnap__layout *l) {
+    uint64_t end = l->pages;
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++)
+        if (hlsnap__map_stored(&m->maps[i].map) && m->maps[i].map.gva)
+            end = hlsnap__gva_page(l, m->maps[i].map.gva) + m->maps[i].pages;
+    return end;
+}
+
+/* Bitmaps for all pages, those of maps included, of a window of that layout. */
+static hlsnap_result hlsnap__bitmaps_make(const hlsnap__memory *m, const hlsnap__layout *l, uint64_t **is_hot,
+                                          uint64_t **pinned, size_t *words, hlsnap_error *err) {
+    *words = (size_t)(hlsnap__pages_end(m, l) + 63) / 64;
+    *is_hot = (uint64_t *)hlsnap__alloc(*words, sizeof(uint64_t), err);
+    *pinned = (uint64_t *)hlsnap__alloc(*words, sizeof(uint64_t), err);
+    if (*is_hot && *pinned) return HLSNAP_OK;
+    hlsnap__free(*is_hot);
+    hlsnap__free(*pinned);
+    *is_hot = *pinned = NULL;
+    return HLSNAP_ERR_MEMORY;
+}
+
+/* Maps came, or got another place, in a window that stays: their pages get bits, those that there are keep theirs. */
+static hlsnap_result hlsnap__bitmaps_grow(hlsnap__memory *m, hlsnap_error *err) {
+    uint64_t *is_hot, *pinned;
+    size_t words;
+    if (hlsnap__pages_end(m, &m->layout) <= m->words * 64) return HLSNAP_OK;
+    if (hlsnap__bitmaps_make(m, &m->layout, &is_hot, &pinned, &words, err)) return HLSNAP_ERR_MEMORY;
+    memcpy(is_hot, m->is_hot, m->words * 8);
+    memcpy(pinned, m->pinned, m->words * 8);
+    hlsnap__free(m->is_hot);
+    hlsnap__free(m->pinned);
+    m->is_hot = is_hot;
+    m->pinned = pinned;
+    m->words = words;
+    return HLSNAP_OK;
+}
+
+/* Gives maps their page numbers. */
+static void hlsnap__maps_number(hlsnap__memory *m) {
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++)
+        m->maps[i].first = m->maps[i].map.gva ? hlsnap__gva_page(&m->layout, m->maps[i].map.gva) : UINT64_MAX / 2;
+}
+
 /* Room for a window of that layout instead of the one that there is. When this fails, nothing was changed. */
 static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__layout *l, hlsnap_error *err) {
-    const size_t huge = 2u << 20, words = (size_t)(l->pages + 63) / 64;
-    uint64_t *is_hot = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
-    uint64_t *pinned = (uint64_t *)hlsnap__alloc(words, sizeof(uint64_t), err);
+    const size_t huge = 2u << 20;
+    size_t words;
+    uint64_t *is_hot, *pinned;
     const size_t reserved = HLSNAP__SYS_SIZE + (size_t)(l->pages * HLSNAP__PAGE) + huge;
     uint8_t *mem = NULL;
-    hlsnap_result r = is_hot && pinned ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    hlsnap_result r = hlsnap__bitmaps_make(m, l, &is_hot, &pinned, &words, err);
     uint32_t i;
     void *p = r ? MAP_FAILED : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!r && p == MAP_FAILED) r = hlsnap__fail_map(err, reserved, "guest memory");
@@ -11664,11 +12084,13 @@ static hlsnap_result hlsnap__memory_reserve(hlsnap__memory *m, const hlsnap__lay
     hlsnap__free(m->pinned);
     m->is_hot = is_hot;
     m->pinned = pinned;
+    m->words = words;
     m->reservation = p;
     m->reserved = reserved;
     m->mem = mem;
     m->sys_used = 0;
     m->layout = *l;
+    hlsnap__maps_number(m);
     m->scan_from = UINT64_MAX;
     m->scan_to = 0;
     for (i = 0; i < l->num_regions; i++) {
@@ -11693,11 +12115,18 @@ static bool hlsnap__pages_map(uint8_t *at, uint64_t pages, const hlsnap__layer *
                 layer ? (off_t)(from * HLSNAP__PAGE) : 0) != MAP_FAILED;
 }
 
+/* A layer is mapped at a page. */
+static void hlsnap__memory_rely(hlsnap__memory *m, uint64_t page, const hlsnap__layer *layer) {
+    hlsnap__mapped *x = hlsnap__mapped_at(m, page);
+    bool *trusted = x ? &x->trusted : &m->trusted;
+    *trusted = *trusted && layer->sealed;
+}
+
 static hlsnap_result hlsnap__run_map(hlsnap__memory *m, const hlsnap__layer *layer, const hlsnap__extent *e,
                                      hlsnap_error *err) {
     if (!hlsnap__pages_map(hlsnap__memory_at(m, e->page), e->pages, layer, e->layer_page))
         return hlsnap__fail_map(err, (uint64_t)e->pages * HLSNAP__PAGE, "guest memory, from a layer");
-    m->trusted = m->trusted && layer->sealed;
+    hlsnap__memory_rely(m, e->page, layer);
     return HLSNAP_OK;
 }
 
@@ -11717,6 +12146,7 @@ typedef struct hlsnap__flat_terms {
 
 static bool hlsnap__extent_gathered(const hlsnap_snapshot *s, const hlsnap__extent *e, const hlsnap__flat_terms *t,
                                     uint32_t *k) {
+    if (e->page >= s->guest->layout.pages) return false; /* of a map, whose gaps need not be zero */
     return !hlsnap__extent_mapped(s, e) && !(t->but && hlsnap__flat_run(t->but->runs, t->but->num, e, k));
 }
 
@@ -11839,16 +12269,27 @@ static const hlsnap__flat *hlsnap__flat_settled(hlsnap_snapshot *s) {
     return hlsnap__flat_at(s, &s->settled, &t);
 }
 
+/* Writes a layer's page, NULL = zeros, to a page where memory or layer can be truncated by a stranger: no pointer is followed. */
+static hlsnap_result hlsnap__page_put(hlsnap__memory *m, uint64_t page, const hlsnap__layer *layer, uint64_t layer_page,
+                                      hlsnap_error *err) {
+    uint8_t bounce[HLSNAP__PAGE] = {0};
+    const hlsnap_result r = layer ? hlsnap__layer_read(layer, layer_page, 1, bounce, err) : HLSNAP_OK;
+    return r ? r : hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, true, err);
+}
+
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
                                          hlsnap_error *err) {
-    const hlsnap__region *region = hlsnap__layout_at(&m->layout, m->layout.base + (uint64_t)e->page * HLSNAP__PAGE);
+    const bool writable = hlsnap__page_writable(m, e->page), trusted = hlsnap__memory_trusts(m, e->page);
+    const hlsnap__layer *layer = s->layers[e->layer];
     uint32_t i;
-    hlsnap_result r =
-        hlsnap__layer_read(s->layers[e->layer], e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
+    hlsnap_result r = !trusted ? HLSNAP_OK
+                               : hlsnap__layer_read(layer, e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
     for (i = 0; i < e->pages && !r; i++) {
+        if (!trusted) r = hlsnap__page_put(m, e->page + i, layer, (uint64_t)e->layer_page + i, err);
+        if (r) break;
         hlsnap__bit_set(m->pinned, e->page + i);
         /* the guest cannot change the others, and a host write adds them */
-        if (hlsnap__kind_writable(region->kind)) r = hlsnap__hot_add(m, e->page + i, err);
+        if (writable) r = hlsnap__hot_add(m, e->page + i, err);
     }
     return r;
 }
@@ -11874,32 +12315,65 @@ static void hlsnap__memory_prefault(hlsnap__memory *m) {
         madvise(hlsnap__memory_at(m, from), (size_t)(box + 1 - from) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
 }
 
-/* Opens a part of the window, which was mapped closed: after mlockall(MCL_FUTURE) the kernel would have made each page private
-   at once, and gives back none that are locked. The child of a fork gets none of it, nor does a core file: guests have
-   secrets, and windows of 32 GiB. khugepaged would hand the guest 512 new private pages where it wrote one. */
-static hlsnap_result hlsnap__memory_open(uint8_t *at, size_t size, hlsnap_error *err) {
+/* Opens guest memory, which was mapped closed: after mlockall(MCL_FUTURE) the kernel would have made each page private at once,
+   and gives back none that are locked. The child of a fork gets none of it, nor does a core file: guests have secrets, and
+   windows of 32 GiB. */
+static hlsnap_result hlsnap__pages_open(uint8_t *at, size_t size, int prot, hlsnap_error *err) {
     munlock(at, size);
-    if (mprotect(at, size, PROT_READ | PROT_WRITE)) return hlsnap__fail_map(err, size, "guest memory");
+    if (mprotect(at, size, prot)) return hlsnap__fail_map(err, size, "guest memory");
     if (madvise(at, size, MADV_DONTFORK))
         return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "MADV_DONTFORK: %s (errno %d)", hlsnap__errno_text(errno),
                             errno);
     madvise(at, size, MADV_DONTDUMP);
-    madvise(at, size, MADV_NOHUGEPAGE); /* a kernel without huge pages says EINVAL */
     return HLSNAP_OK;
+}
+
+/* The same of pages that are put back: khugepaged would hand the guest 512 new private ones where it wrote one. */
+static hlsnap_result hlsnap__memory_open(uint8_t *at, size_t size, hlsnap_error *err) {
+    const hlsnap_result r = hlsnap__pages_open(at, size, PROT_READ | PROT_WRITE, err);
+    if (!r) madvise(at, size, MADV_NOHUGEPAGE); /* a kernel without huge pages says EINVAL */
+    return r;
+}
+
+/* Maps a stored map from s, where s has it (NULL has none), and from what the host gave. */
+static hlsnap_result hlsnap__mapped_fill(hlsnap__memory *m, hlsnap__mapped *x, const hlsnap_snapshot *s,
+                                         hlsnap_error *err) {
+    const bool has = s && hlsnap__map_find(s->maps, s->num_maps, x->map.name);
+    const hlsnap__layer *below = has && x->map.capture ? NULL : x->layer;
+    const uint64_t end = x->first + x->pages, size = x->pages * HLSNAP__PAGE;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, first = 0;
+    x->in_base = x->in_target = has;
+    x->trusted = !below || below->sealed;
+    if (!hlsnap__pages_map(x->hva, x->pages, below, x->at)) return hlsnap__fail_map(err, size, "a map");
+    while (has && first < s->num_extents && s->extents[first].page < x->first) first++;
+    for (i = first; has && !r && i < s->num_extents && s->extents[i].page < end; i++) {
+        if (!hlsnap__extent_mapped(s, &s->extents[i])) continue;
+        r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
+        m->num_mapped++;
+    }
+    if (!r) r = hlsnap__memory_open(x->hva, (size_t)size, err);
+    for (i = first; has && !r && i < s->num_extents && s->extents[i].page < end; i++) {
+        if (hlsnap__extent_mapped(s, &s->extents[i])) continue;
+        hlsnap__memory_populate(m, s, i);
+        r = hlsnap__extent_copy(m, s, &s->extents[i], err);
+    }
+    return r;
 }
 
 /* Maps the window from s. When this fails the memory is in no state to run; mapping again is always possible. */
 static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     const hlsnap__layout *l = &s->guest->layout;
-    const size_t size = (size_t)(l->pages * HLSNAP__PAGE), words = (size_t)(l->pages + 63) / 64;
+    const size_t size = (size_t)(l->pages * HLSNAP__PAGE);
+    const uint32_t num = hlsnap__extents_in_window(s);
     const hlsnap__flat *flat = NULL;
     hlsnap_result r = HLSNAP_OK;
     uint32_t i, k = 0;
     const bool again = m->mem && memcmp(l, &m->layout, sizeof(*l)) == 0;
-    if (!again) r = hlsnap__memory_reserve(m, l, err);
+    r = again ? hlsnap__bitmaps_grow(m, err) : hlsnap__memory_reserve(m, l, err);
     if (r) return r;
-    if (again) memset(m->is_hot, 0, words * 8);
-    if (again) memset(m->pinned, 0, words * 8);
+    if (again) memset(m->is_hot, 0, m->words * 8);
+    if (again) memset(m->pinned, 0, m->words * 8);
     m->num_hot = 0;
     m->valid = false;
     m->trusted = true;
@@ -11912,7 +12386,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     if (again && !hlsnap__pages_map(m->mem, l->pages, NULL, 0)) return hlsnap__fail_map(err, size, "guest memory");
     flat = hlsnap__flat_get(s);
     m->num_mapped = flat->num;
-    for (i = 0; i < s->num_extents && !r; i++) {
+    for (i = 0; i < num && !r; i++) {
         if (!hlsnap__extent_mapped(s, &s->extents[i])) continue;
         r = hlsnap__run_map(m, s->layers[s->extents[i].layer], &s->extents[i], err);
         m->num_mapped++;
@@ -11920,12 +12394,14 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
     if (!r) r = hlsnap__memory_open(m->mem, size, err); /* behind all that is mapped, before anything is copied */
     if (!r) hlsnap__memory_prefault(m);
-    for (i = 0; i < s->num_extents && !r; i++) {
+    for (i = 0; i < num && !r; i++) {
         const hlsnap__extent *e = &s->extents[i];
         if (hlsnap__extent_mapped(s, e) || hlsnap__flat_run(flat->runs, flat->num, e, &k)) continue;
         hlsnap__memory_populate(m, s, i);
         r = hlsnap__extent_copy(m, s, &s->extents[i], err);
     }
+    for (i = 0; i < m->num_maps && !r; i++)
+        if (hlsnap__map_stored(&m->maps[i].map)) r = hlsnap__mapped_fill(m, &m->maps[i], s, err);
     if (r) return r;
     m->num_copied = m->num_hot;
     m->idled = 0;
@@ -11957,12 +12433,15 @@ static hlsnap_result hlsnap__hot_add_range(hlsnap__memory *m, uint64_t page, uin
    below has other content. Those that the guest cannot write are the host's own. *seen: the identity page is among them. */
 static hlsnap_result hlsnap__scan_found(hlsnap__memory *m, uint64_t page, uint64_t end, bool zero, bool *seen,
                                         hlsnap_error *err) {
+    hlsnap__hot below;
     for (; page < end; page++) {
         const hlsnap__region *g;
         if (hlsnap__bit(m->is_hot, page)) continue;
-        g = hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE);
+        below.page = (uint32_t)page;
+        if (zero) hlsnap__hot_source(m, &below, m->base);
+        g = page < m->layout.pages ? hlsnap__layout_at(&m->layout, m->layout.base + page * HLSNAP__PAGE) : NULL;
         if (g && g->kind == HLSNAP__IDENTITY) *seen = true;
-        if (!g || !hlsnap__kind_writable(g->kind) || (zero && !hlsnap__extent_at(m->base, page))) continue;
+        if (!hlsnap__page_writable(m, page) || (zero && !below.layer)) continue;
         if (hlsnap__hot_add(m, page, err)) return HLSNAP_ERR_MEMORY;
     }
     return HLSNAP_OK;
@@ -11970,25 +12449,26 @@ static hlsnap_result hlsnap__scan_found(hlsnap__memory *m, uint64_t page, uint64
 
 /* Linux 6.7 on. HLSNAP_ERR_UNSUPPORTED: this kernel has none. */
 static hlsnap_result hlsnap__scan_ioctl(hlsnap__memory *m, uint64_t page, uint64_t end, bool *seen, hlsnap_error *err) {
+    const uintptr_t from = (uintptr_t)hlsnap__memory_at(m, page);
     hlsnap__pm_region found[32];
     hlsnap__pm_scan a;
     memset(&a, 0, sizeof(a));
     a.size = sizeof(a);
-    a.end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, end);
+    a.end = from + (end - page) * HLSNAP__PAGE;
     a.vec = (uint64_t)(uintptr_t)found;
     a.vec_len = HLSNAP_COUNT(found);
     a.category_inverted = a.category_mask = HLSNAP__PM_FILE;
     a.category_anyof_mask = HLSNAP__PM_PRESENT | HLSNAP__PM_SWAPPED;
     a.return_mask = HLSNAP__PM_PFNZERO;
-    for (a.walk_end = (uint64_t)(uintptr_t)hlsnap__memory_at(m, page); a.walk_end < a.end;) {
+    for (a.walk_end = from; a.walk_end < a.end;) {
         long i, n;
         a.start = a.walk_end;
         n = hlsnap__ioctl(m->pagemap, HLSNAP__PAGEMAP_SCAN, (uintptr_t)&a);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 || a.walk_end <= a.start) return HLSNAP_ERR_UNSUPPORTED;
         for (i = 0; i < n; i++)
-            if (hlsnap__scan_found(m, (found[i].start - (uintptr_t)m->mem) / HLSNAP__PAGE,
-                                   (found[i].end - (uintptr_t)m->mem) / HLSNAP__PAGE,
+            if (hlsnap__scan_found(m, page + (found[i].start - from) / HLSNAP__PAGE,
+                                   page + (found[i].end - from) / HLSNAP__PAGE,
                                    (found[i].categories & HLSNAP__PM_PFNZERO) != 0, seen, err))
                 return HLSNAP_ERR_MEMORY;
     }
@@ -12033,28 +12513,53 @@ static hlsnap_result hlsnap__scan_range(hlsnap__memory *m, uint64_t page, uint64
 
 #define HLSNAP__SCAN_AROUND 16u /* pages in a row that are hot already; for fewer, another system call costs more */
 
+/* All but runs of the first num hot pages; *i goes along. */
+static hlsnap_result hlsnap__scan_span(hlsnap__memory *m, uint64_t page, uint64_t to, uint32_t num, uint32_t *i,
+                                       bool *seen, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t n;
+    for (; *i < num && m->hot[*i].page < to && !r; *i += n) {
+        const uint64_t first = m->hot[*i].page;
+        for (n = 1; *i + n < num && m->hot[*i + n].page == first + n;) n++;
+        if (n < HLSNAP__SCAN_AROUND || first < page) continue;
+        r = hlsnap__scan_range(m, page, first, seen, err);
+        page = first + n;
+    }
+    return r ? r : hlsnap__scan_range(m, page, to, seen, err);
+}
+
 /* Brings the hot set up to date: asks the kernel, at every reset, which pages of the window are private, whoever made them so;
    but for those that are hot already, which are looked at in any case. Nothing cheaper is believed: fault counters do not
    see what other threads and processes do. HLSNAP_ERR_UNSUPPORTED: it cannot be asked (no /proc, no descriptor left), or
    gives an answer without the identity page, which is always private. */
 static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
-    const uint32_t num = m->num_hot;
-    uint64_t page = m->scan_from;
-    hlsnap_result r = HLSNAP_OK;
-    uint32_t i, end;
+    const uint32_t num = m->num_hot; /* what is found is added behind those */
+    hlsnap_result r;
+    uint32_t i, at = 0;
     bool seen = false;
     if (m->pagemap < 0) m->pagemap = hlsnap__pagemap_open();
     if (m->pagemap < 0) return HLSNAP_ERR_UNSUPPORTED;
     hlsnap__hot_sort(m);
-    for (i = 0; i < num && !r; i = end) { /* what is found is added behind those */
-        const uint64_t first = m->hot[i].page;
-        for (end = i + 1; end < num && m->hot[end].page == first + (end - i);) end++;
-        if (end - i < HLSNAP__SCAN_AROUND || first < page) continue;
-        r = hlsnap__scan_range(m, page, first, &seen, err);
-        page = first + (end - i);
+    r = hlsnap__scan_span(m, m->scan_from, m->scan_to, num, &at, &seen, err);
+    for (i = 0; i < m->num_maps && !r; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        if (x->map.mode == HLSNAP_MAP_PRIVATE)
+            r = hlsnap__scan_span(m, x->first, x->first + x->pages, num, &at, &seen, err);
     }
-    if (!r) r = hlsnap__scan_range(m, page, m->scan_to, &seen, err);
     return r || seen ? r : HLSNAP_ERR_UNSUPPORTED;
+}
+
+static hlsnap_result hlsnap__compare_span(hlsnap__memory *m, uint64_t page, uint64_t pages, uint8_t *two,
+                                          hlsnap_error *err) {
+    const uint64_t end = page + pages;
+    hlsnap_result r = HLSNAP_OK;
+    for (; page < end && !r; page++) {
+        bool differs = false;
+        if (hlsnap__bit(m->is_hot, page)) continue;
+        if (!hlsnap__memory_differs(m, page, m->target, two, &differs, err)) r = HLSNAP_ERR_CHANGED;
+        if (!r && differs) r = hlsnap__hot_add(m, page, err);
+    }
+    return r;
 }
 
 /* The same without help: every page that the guest can write is looked at, and is hot when it differs from the target. */
@@ -12063,43 +12568,34 @@ static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, hlsnap_error *err
     uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
     hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     uint32_t i;
-    for (i = 0; i < l->num_regions && !r; i++) {
-        uint64_t page = hlsnap__region_page(l, &l->regions[i]);
-        const uint64_t end = hlsnap__kind_writable(l->regions[i].kind) ? page + l->regions[i].pages : 0;
-        for (; page < end && !r; page++) {
-            bool differs = false;
-            if (hlsnap__bit(m->is_hot, page)) continue;
-            if (!hlsnap__memory_differs(m, page, m->target, two, &differs, err)) r = HLSNAP_ERR_CHANGED;
-            if (!r && differs) r = hlsnap__hot_add(m, page, err);
-        }
-    }
+    for (i = 0; i < l->num_regions && !r; i++)
+        if (hlsnap__kind_writable(l->regions[i].kind))
+            r = hlsnap__compare_span(m, hlsnap__region_page(l, &l->regions[i]), l->regions[i].pages, two, err);
+    for (i = 0; i < m->num_maps && !r; i++)
+        if (m->maps[i].map.mode == HLSNAP_MAP_PRIVATE)
+            r = hlsnap__compare_span(m, m->maps[i].first, m->maps[i].pages, two, err);
     hlsnap__free(two);
     return r;
 }
 
 /* ---- >>reset: back to a snapshot, in place ---- */
 
-/* Puts one hot page back where memory or layer can be truncated by a stranger: nothing is compared, no pointer followed. */
+/* Puts one hot page back where memory or layer can be truncated by a stranger: nothing is compared. */
 static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap_error *err) {
-    uint8_t bounce[HLSNAP__PAGE] = {0};
-    hlsnap_result r = HLSNAP_OK;
     h->idle = 0;
     m->copied_bytes += HLSNAP__PAGE;
-    if (h->layer) r = hlsnap__layer_read(h->layer, h->layer_page, 1, bounce, err);
-    return r ? r : hlsnap__memory_move(m, bounce, hlsnap__memory_at(m, h->page), HLSNAP__PAGE, true, err);
+    return hlsnap__page_put(m, h->page, h->layer, h->layer_page, err);
 }
 
-/* Puts the hot pages back under full trust, runs of them in one copy. A page that differed last time is copied without a
-   look, but for every eighth reset, and where there are many, so that pages which became idle are noticed. */
-static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
+/* Puts hot pages from number i to `end` back under full trust, runs of them in one copy. A page that differed last time is
+   copied without a look, but when `look` says so, which is every eighth reset, and where there are many, so that pages which
+   became idle are noticed. */
+static void hlsnap__hot_reset_runs(hlsnap__memory *m, uint32_t i, uint32_t end, bool look) {
     static const uint8_t zero[HLSNAP__PAGE] = {0};
-    const bool look = (m->resets++ & 7) == 0 || m->num_hot > HLSNAP__HOT_IDLE;
     uint8_t *to = NULL;
     const uint8_t *source = NULL;
     size_t n = 0;
-    uint32_t i;
-    hlsnap__hot_sort(m);
-    for (i = 0; i < m->num_hot; i++) {
+    for (; i < end; i++) {
         hlsnap__hot *h = &m->hot[i];
         uint8_t *at = hlsnap__memory_at(m, h->page);
         const uint8_t *from = h->layer ? h->layer->map + (uint64_t)h->layer_page * HLSNAP__PAGE : zero;
@@ -12122,30 +12618,48 @@ static void hlsnap__hot_reset_runs(hlsnap__memory *m) {
     if (n) memcpy(to, source, n);
 }
 
-/* All hot pages' pristine content can be read in place. */
-static bool hlsnap__hot_direct(const hlsnap__memory *m) {
-    uint32_t i;
-    if (!m->trusted) return false;
+/* The pristine content of all hot pages from number i to `end` can be read in place. */
+static bool hlsnap__hot_direct(const hlsnap__memory *m, uint32_t i, uint32_t end) {
+    const hlsnap__mapped *x = i < end ? hlsnap__mapped_at(m, m->hot[i].page) : NULL;
+    if (!(x ? x->trusted : m->trusted)) return false;
     for (i = 0; i < m->target->num_layers; i++)
         if (!m->target->layers[i]->map) return false;
-    return true;
+    return !x || !x->layer || x->layer->map;
+}
+
+/* Puts all hot pages back: first the window's, then each map's. */
+static hlsnap_result hlsnap__hot_reset_all(hlsnap__memory *m, hlsnap_error *err) {
+    const bool look = (m->resets++ & 7) == 0 || m->num_hot > HLSNAP__HOT_IDLE;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, end;
+    hlsnap__hot_sort(m);
+    for (i = 0; i < m->num_hot && !r; i = end) {
+        const hlsnap__mapped *x = hlsnap__mapped_at(m, m->hot[i].page);
+        end = m->num_maps ? i : m->num_hot;
+        while (end < m->num_hot && hlsnap__mapped_at(m, m->hot[end].page) == x) end++;
+        if (hlsnap__hot_direct(m, i, end))
+            hlsnap__hot_reset_runs(m, i, end, look);
+        else
+            for (; i < end && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
+    }
+    return r;
 }
 
 /* The mapping below the page has the content that a reset wants there. */
 static bool hlsnap__hot_below(const hlsnap__memory *m, const hlsnap__hot *h) {
     hlsnap__hot below = *h;
     if (hlsnap__bit(m->pinned, h->page)) return false;
-    hlsnap__hot_source(&below, m->base);
+    hlsnap__hot_source(m, &below, m->base);
     return below.layer == h->layer && below.layer_page == h->layer_page;
 }
 
-/* Gives private pages back. The kernel gives none back that mlockall locked: the window is unlocked then. */
+/* Gives private pages back. The kernel gives none back that mlockall locked: the window, or the map, is unlocked then. */
 static bool hlsnap__pages_drop(const hlsnap__memory *m, uint64_t page, uint32_t num) {
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, page);
     uint8_t *at = hlsnap__memory_at(m, page);
-    const size_t size = (size_t)num * HLSNAP__PAGE;
+    const size_t size = (size_t)num * HLSNAP__PAGE, all = (size_t)((x ? x->pages : m->layout.pages) * HLSNAP__PAGE);
     if (madvise(at, size, MADV_DONTNEED) == 0) return true;
-    return errno == EINVAL && munlock(m->mem, (size_t)(m->layout.pages * HLSNAP__PAGE)) == 0 &&
-           madvise(at, size, MADV_DONTNEED) == 0;
+    return errno == EINVAL && munlock(x ? x->hva : m->mem, all) == 0 && madvise(at, size, MADV_DONTNEED) == 0;
 }
 
 /* Gives pages back that were idle for long; each one kept costs a compare at every reset. */
@@ -12272,6 +12786,7 @@ static void hlsnap__memory_rebase(hlsnap__memory *m) {
     }
     m->num_hot = kept;
     if (m->num_copied > pinned) m->num_copied = pinned;
+    for (i = 0; i < m->num_maps; i++) m->maps[i].in_base = m->maps[i].in_target;
     hlsnap_snapshot_retain(m->target);
     hlsnap_snapshot_release(m->base);
     m->base = m->target;
@@ -12347,7 +12862,7 @@ static hlsnap_result hlsnap__diff_count(hlsnap__memory *m, uint64_t page, uint64
                                         hlsnap_error *err) {
     uint64_t *count = (uint64_t *)user, i;
     (void)err;
-    for (i = 0; i < pages; i++) *count += !hlsnap__bit(m->is_hot, page + i);
+    for (i = 0; i < pages; i++) *count += hlsnap__page_ours(m, page + i) && !hlsnap__bit(m->is_hot, page + i);
     return HLSNAP_OK;
 }
 
@@ -12355,8 +12870,19 @@ static hlsnap_result hlsnap__diff_add(hlsnap__memory *m, uint64_t page, uint64_t
     uint64_t i;
     (void)user;
     for (i = 0; i < pages; i++)
-        if (hlsnap__hot_add(m, page + i, err)) return HLSNAP_ERR_MEMORY;
+        if (hlsnap__page_ours(m, page + i) && hlsnap__hot_add(m, page + i, err)) return HLSNAP_ERR_MEMORY;
     return HLSNAP_OK;
+}
+
+/* Whether the window's mapping knows all maps that s has pages of; else it has to be made anew. */
+static bool hlsnap__maps_known(const hlsnap__memory *m, const hlsnap_snapshot *s) {
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        if (hlsnap__map_stored(&x->map) && !x->in_base && hlsnap__map_find(s->maps, s->num_maps, x->map.name))
+            return false;
+    }
+    return true;
 }
 
 #define HLSNAP__IN_PLACE_PAGES 1024u /* more new private pages than this: mapping the other snapshot is cheaper */
@@ -12376,7 +12902,9 @@ static hlsnap_result hlsnap__memory_retarget(hlsnap__memory *m, hlsnap_snapshot 
     hlsnap_snapshot_release(m->target);
     m->target = s;
     m->watched = m->watched || hlsnap__snapshot_watched(s);
-    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], s);
+    for (i = 0; i < m->num_maps; i++)
+        m->maps[i].in_target = hlsnap__map_find(s->maps, s->num_maps, m->maps[i].map.name) != NULL;
+    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(m, &m->hot[i], s);
     return hlsnap__snapshot_diff(m, s, m->base, hlsnap__diff_add, NULL, err);
 }
 
@@ -12409,7 +12937,9 @@ static hlsnap_result hlsnap__reset_plan(hlsnap__memory *m, hlsnap_snapshot *s, b
     hlsnap_error unused;
     hlsnap_result r;
     *in_place = false;
-    if (!m->valid || m->forget || memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) != 0) return HLSNAP_OK;
+    if (!m->valid || m->forget || memcmp(&s->guest->layout, &m->layout, sizeof(m->layout)) != 0 ||
+        !hlsnap__maps_known(m, s))
+        return HLSNAP_OK;
     if (m->watched && hlsnap__snapshot_check(m->base, false, &unused)) return HLSNAP_OK;
     if (s != m->target) m->given_back = 0; /* somebody else's turn */
     r = hlsnap__memory_scan(m, err);
@@ -12451,12 +12981,8 @@ static hlsnap_result hlsnap__reset_tidy(hlsnap__memory *m, hlsnap_snapshot *s, h
 static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     bool in_place;
     hlsnap_result r = hlsnap__reset_plan(m, s, &in_place, err);
-    uint32_t i;
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
-    if (!r && hlsnap__hot_direct(m))
-        hlsnap__hot_reset_runs(m);
-    else
-        for (i = 0; i < m->num_hot && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
+    if (!r) r = hlsnap__hot_reset_all(m, err);
     if (r) {
         m->valid = false;
         return r;
@@ -12492,7 +13018,7 @@ typedef struct hlsnap__share {
    is less than what goes. Then, when there would be too many, the smallest; as soon as these are not of one size any more,
    also those that are no larger than these together. So a page is copied about as often as its number of layers doubles. */
 static void hlsnap__shares_choose(hlsnap__share *share, uint32_t num) {
-    uint32_t order[HLSNAP__MAX_LAYERS], n = 0, i, k, least;
+    uint32_t order[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS], n = 0, i, k, least;
     uint64_t pages = 0, shown = 0, sum = 0;
     for (i = 1; i < num; i++) pages += share[i].pages;
     for (i = 1; i < num; i++) shown += share[i].shown;
@@ -12514,31 +13040,40 @@ static void hlsnap__shares_choose(hlsnap__share *share, uint32_t num) {
     }
 }
 
-/* What a snapshot shows of each of its layers. Those that are watched stay: a copy would have nobody who looks at it. */
+/* What a snapshot shows of each of its layers. Those that are watched stay: a copy would have nobody who looks at it. So do
+   captured ones, which other snapshots have, too. */
 static void hlsnap__snapshot_shares(const hlsnap_snapshot *s, hlsnap__share *share) {
     uint32_t i;
     memset(share, 0, s->num_layers * sizeof(*share));
     for (i = 0; i < s->num_layers; i++) share[i].pages = s->layers[i]->pages;
-    for (i = 0; i < s->num_layers; i++) share[i].fixed = s->layers[i]->watch != NULL;
+    for (i = 0; i < s->num_layers; i++)
+        share[i].fixed = s->layers[i]->watch != NULL || hlsnap__snapshot_captured(s, s->layers[i]);
     for (i = 0; i < s->num_extents; i++) share[s->extents[i].layer].shown += s->extents[i].pages;
 }
 
-/* Whether a page and the one before it are in one region. */
-static bool hlsnap__layout_goes_on(const hlsnap__layout *l, uint64_t page) {
-    const uint64_t gva = l->base + page * HLSNAP__PAGE;
-    return page > 0 && hlsnap__layout_at(l, gva - HLSNAP__PAGE) == hlsnap__layout_at(l, gva);
+/* Whether a page and the one before it are in one region or map of the snapshot. */
+static bool hlsnap__snapshot_goes_on(const hlsnap_snapshot *s, uint64_t page) {
+    const hlsnap__layout *l = &s->guest->layout;
+    return page > 0 && hlsnap__page_room(l, s->maps, s->num_maps, page - 1) ==
+                           hlsnap__page_room(l, s->maps, s->num_maps, page);
 }
 
-/* Stores pages of a parent's layer that is merged, but for those that are zero. */
+/* Whether a page must be stored: all but zeros where those are what there is without. */
+static bool hlsnap__page_counts(const hlsnap_snapshot *s, uint64_t page, const uint8_t *now) {
+    return !hlsnap__all_zero(now, HLSNAP__PAGE) ||
+           !hlsnap__page_sparse(&s->guest->layout, s->maps, s->num_maps, page);
+}
+
+/* Stores pages of a parent's layer that is merged, but for those that need not be. */
 static hlsnap_result hlsnap__take_merged(hlsnap__builder *b, const hlsnap_snapshot *parent, const hlsnap__extent *e,
                                          hlsnap_error *err) {
-    bool join = hlsnap__layout_goes_on(&parent->guest->layout, e->page);
+    bool join = hlsnap__snapshot_goes_on(parent, e->page);
     uint8_t page[HLSNAP__PAGE];
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
     for (i = 0; !r && i < e->pages; i++, join = true) {
         r = hlsnap__layer_read(parent->layers[e->layer], (uint64_t)e->layer_page + i, 1, page, err);
-        if (!r && !hlsnap__all_zero(page, HLSNAP__PAGE))
+        if (!r && hlsnap__page_counts(parent, (uint64_t)e->page + i, page))
             r = hlsnap__builder_store(b, (uint64_t)e->page + i, page, join, err);
     }
     return r;
@@ -12571,7 +13106,6 @@ static hlsnap_result hlsnap__take_parent(hlsnap__builder *b, const hlsnap_snapsh
 static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot *parent, const hlsnap__share *share,
                                         hlsnap__builder *b, hlsnap_error *err) {
     uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
-    const hlsnap__layout *l = &m->layout;
     uint64_t at = 0;
     uint32_t i, next = 0;
     hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
@@ -12582,42 +13116,88 @@ static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot
         bool differs = false;
         const uint8_t *now;
         m->hot[i].idle = 0; /* what is not stored must not go */
-        if (!hlsnap__kind_stored(hlsnap__layout_at(l, l->base + page * HLSNAP__PAGE)->kind)) continue;
+        if (!hlsnap__stored_to(&m->layout, parent->maps, parent->num_maps, page)) continue;
         now = hlsnap__memory_differs(m, page, parent, two, &differs, err);
         if (!now) r = HLSNAP_ERR_CHANGED;
         if (now && !differs) m->hot[i].idle = idle + 1;
         if (!now || !differs) continue;
         r = hlsnap__take_parent(b, parent, share, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
-        if (!r && !hlsnap__all_zero(now, HLSNAP__PAGE))
-            r = hlsnap__builder_store(b, page, now, hlsnap__layout_goes_on(l, page), err);
+        if (!r && hlsnap__page_counts(parent, page, now))
+            r = hlsnap__builder_store(b, page, now, hlsnap__snapshot_goes_on(parent, page), err);
     }
-    if (!r) r = hlsnap__take_parent(b, parent, share, &next, &at, m->layout.pages, err);
+    if (!r) r = hlsnap__take_parent(b, parent, share, &next, &at, UINT32_MAX, err);
     hlsnap__free(two);
     return r;
 }
 
-/* Every page that is not zero, into one layer: when there are too many layers to add one. */
-static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hlsnap_error *err) {
-    const hlsnap__layout *l = &m->layout;
+/* Pages of a region or map that are not what they are without an extent. */
+static hlsnap_result hlsnap__take_span(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b,
+                                       uint64_t first, uint64_t pages, hlsnap_error *err) {
     uint8_t bounce[HLSNAP__PAGE];
-    uint32_t i;
-    for (i = 0; i < l->num_regions; i++) {
-        const uint64_t first = hlsnap__region_page(l, &l->regions[i]);
-        uint64_t k;
-        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
-        for (k = 0; k < l->regions[i].pages; k++) {
-            const uint8_t *now;
-            if (!hlsnap__bit(m->is_hot, first + k) && !hlsnap__extent_at(m->base, first + k)) continue;
-            now = hlsnap__memory_peek(m, first + k, bounce, err);
-            if (!now) return HLSNAP_ERR_CHANGED;
-            if (!hlsnap__all_zero(now, HLSNAP__PAGE)) {
-                const hlsnap_result r = hlsnap__builder_store(b, first + k, now, k > 0, err);
-                if (r) return r;
-            }
-        }
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t k;
+    for (k = 0; k < pages && !r; k++) {
+        const uint8_t *now;
+        if (!hlsnap__bit(m->is_hot, first + k) && !hlsnap__extent_at(parent, first + k)) continue;
+        now = hlsnap__memory_peek(m, first + k, bounce, err);
+        if (!now) return HLSNAP_ERR_CHANGED;
+        if (hlsnap__page_counts(parent, first + k, now)) r = hlsnap__builder_store(b, first + k, now, k > 0, err);
     }
-    return HLSNAP_OK;
+    return r;
+}
+
+/* Every page that must be stored, into one layer: when there are too many layers to add one. */
+static hlsnap_result hlsnap__take_all(hlsnap__memory *m, const hlsnap_snapshot *parent, hlsnap__builder *b,
+                                      hlsnap_error *err) {
+    const hlsnap__layout *l = &m->layout;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < l->num_regions && !r; i++)
+        if (hlsnap__kind_stored(l->regions[i].kind))
+            r = hlsnap__take_span(m, parent, b, hlsnap__region_page(l, &l->regions[i]), l->regions[i].pages, err);
+    for (i = 0; i < m->num_maps && !r; i++)
+        if (hlsnap__map_stored(&m->maps[i].map))
+            r = hlsnap__take_span(m, parent, b, m->maps[i].first, m->maps[i].pages, err);
+    return r;
+}
+
+/* What is added to: the last snapshot as the maps are now. Pages of maps that are not those of that one are left out; those of
+   maps that were captured since are there. Retained. */
+static hlsnap_result hlsnap__take_view(const hlsnap__memory *m, hlsnap__guest *guest, hlsnap_snapshot **out,
+                                       hlsnap_error *err) {
+    hlsnap_snapshot *target = m->target;
+    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS];
+    hlsnap__map maps[HLSNAP_MAX_MAPS];
+    hlsnap__builder b = hlsnap__builder_none;
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, k, num = target->num_layers;
+    *out = target;
+    hlsnap_snapshot_retain(target);
+    if (!m->num_maps && !target->num_maps) return HLSNAP_OK;
+    hlsnap_snapshot_release(target);
+    *out = NULL;
+    memcpy(layers, target->layers, num * sizeof(*layers));
+    for (k = 0; k < hlsnap__extents_in_window(target) && !r; k++)
+        r = hlsnap__builder_extent(&b, &target->extents[k], false, err);
+    for (i = 0; i < m->num_maps && !r; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        const hlsnap__extent whole = {(uint32_t)x->first, (uint32_t)x->pages, num, (uint32_t)x->at};
+        maps[i] = x->map;
+        if (x->map.capture && !x->in_target) {
+            layers[num++] = x->layer;
+            r = hlsnap__builder_extent(&b, &whole, false, err);
+        }
+        for (; x->in_target && k < target->num_extents && target->extents[k].page < x->first; k++) {
+        }
+        for (; !r && x->in_target && k < target->num_extents && target->extents[k].page < x->first + x->pages; k++)
+            r = hlsnap__builder_extent(&b, &target->extents[k], false, err);
+    }
+    if (!r) r = hlsnap__snapshot_create(guest, target->generation, layers, num, b.extents, b.num, out, err);
+    if (!r) r = hlsnap__snapshot_maps(*out, maps, m->num_maps, err);
+    if (r) hlsnap_snapshot_release(*out);
+    hlsnap__builder_free(&b);
+    return r;
 }
 
 #define HLSNAP__TAKE_LAYERS 64u /* that must stay; then everything goes into one layer */
@@ -12626,32 +13206,41 @@ static hlsnap_result hlsnap__take_all(hlsnap__memory *m, hlsnap__builder *b, hls
    go to the new one. */
 static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest, uint64_t generation,
                                          hlsnap_snapshot **out, hlsnap_error *err) {
-    hlsnap_snapshot *parent = m->target;
+    hlsnap_snapshot *parent;
     hlsnap__builder b = hlsnap__builder_none;
-    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + 1], *layer = NULL;
-    hlsnap__share share[HLSNAP__MAX_LAYERS];
-    uint32_t i, kept = parent->num_layers, stay = 0;
+    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS + 1], *layer = NULL;
+    hlsnap__share share[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS];
+    uint32_t i, kept, stay = 0;
     hlsnap__rests rests;
-    hlsnap_result r = hlsnap__memory_scan(m, err);
+    hlsnap_result r = hlsnap__take_view(m, guest, &parent, err);
+    if (r) return r;
+    r = hlsnap__memory_scan(m, err);
     if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, err);
+    kept = parent->num_layers;
     hlsnap__snapshot_shares(parent, share);
     hlsnap__shares_choose(share, kept);
     for (i = 0; i < parent->num_layers; i++) stay += !share[i].merge;
     if (stay >= HLSNAP__TAKE_LAYERS) kept = 0;
     b.layer = kept;
     if (!r)
-        r = stay < HLSNAP__TAKE_LAYERS ? hlsnap__take_pages(m, parent, share, &b, err) : hlsnap__take_all(m, &b, err);
+        r = stay < HLSNAP__TAKE_LAYERS ? hlsnap__take_pages(m, parent, share, &b, err)
+                                       : hlsnap__take_all(m, parent, &b, err);
     if (!r) r = hlsnap__builder_seal(&b, &layer, err);
     for (i = 0; i < kept; i++) layers[i] = parent->layers[i];
     layers[i] = layer;
     if (!r) r = hlsnap__snapshot_create(guest, generation, layers, kept + (layer ? 1 : 0), b.extents, b.num, out, err);
+    if (!r) r = hlsnap__snapshot_maps(*out, parent->maps, parent->num_maps, err);
+    if (r) hlsnap_snapshot_release(*out);
+    if (r) *out = NULL;
     hlsnap__layer_release(layer);
     hlsnap__builder_free(&b);
+    hlsnap_snapshot_release(parent);
     if (r) return r;
     hlsnap_snapshot_retain(*out);
     hlsnap_snapshot_release(m->target);
     m->target = *out;
-    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(&m->hot[i], *out);
+    for (i = 0; i < m->num_maps; i++) m->maps[i].in_target = true;
+    for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(m, &m->hot[i], *out);
     m->resets = 0;               /* the next reset looks at every page */
     if (!kept) return HLSNAP_OK; /* which pages rest was not looked at */
     rests = hlsnap__rests_count(m, 2, HLSNAP__HOT_IDLE);
@@ -12662,6 +13251,346 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     if (r) hlsnap_snapshot_release(*out);
     if (r) *out = NULL;
     return r;
+}
+
+/* ---- >>maps: what the host gives ---- */
+
+#define HLSNAP__MAP_FILE_MOST (1ull << 44) /* bytes of a file: page numbers have 32 bits */
+
+/* Opens what is a regular file, and nothing else: to open a device may be to use it, a FIFO waits. */
+static hlsnap_result hlsnap__map_open(const hlsnap_map *map, int *fd, uint64_t *bytes, hlsnap_error *err) {
+    const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (map->mode == HLSNAP_MAP_SHARED ? O_RDWR : O_RDONLY);
+    struct stat st;
+    char shown[256];
+    int failed = stat(map->path, &st) ? errno : 0;
+    hlsnap__printable(shown, sizeof(shown), map->path, strlen(map->path), false);
+    if (!failed && S_ISREG(st.st_mode)) {
+        *fd = open(map->path, flags);
+        failed = *fd < 0 || fstat(*fd, &st) ? errno : 0;
+    }
+    if (failed)
+        return hlsnap__fail(err, HLSNAP_ERR_OS, failed, "map '%s': %s: %s (errno %d)", map->name, shown,
+                            hlsnap__errno_text(failed), failed);
+    *bytes = (uint64_t)st.st_size;
+    if (S_ISREG(st.st_mode)) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "map '%s': %s is no regular file", map->name, shown);
+}
+
+/* How many bytes of a file of so many. */
+static hlsnap_result hlsnap__map_extent(const hlsnap_map *map, uint64_t bytes, uint64_t *size, hlsnap_error *err) {
+    const uint64_t left = map->offset < bytes ? bytes - map->offset : 0;
+    *size = map->size ? map->size : left;
+    if (map->offset % HLSNAP__PAGE || !left || *size > left || (map->size % HLSNAP__PAGE && map->size != left))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0,
+                            "map '%s': %llu bytes from %llu on of a file of %llu: offset and size are multiples of "
+                            "4096, but for what is left at its end",
+                            map->name, (unsigned long long)map->size, (unsigned long long)map->offset,
+                            (unsigned long long)bytes);
+    if (map->offset <= HLSNAP__MAP_FILE_MOST && *size <= HLSNAP__MAP_FILE_MOST - map->offset) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "map '%s': up to byte %llu of a file, at most %llu", map->name,
+                        (unsigned long long)(map->offset + *size), (unsigned long long)HLSNAP__MAP_FILE_MOST);
+}
+
+/* Address space for a map, where huge pages of a file can be seen as such. */
+static hlsnap_result hlsnap__mapped_reserve(hlsnap__mapped *x, hlsnap_error *err) {
+    const size_t size = (size_t)(x->pages * HLSNAP__PAGE), huge = 2u << 20, slack = size < huge ? 0 : huge;
+    uint8_t *p = (uint8_t *)mmap(NULL, size + slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t before;
+    if (p == MAP_FAILED) return hlsnap__fail_map(err, size, "a map");
+    before = slack ? (huge - (uintptr_t)p % huge) % huge : 0;
+    if (before) munmap(p, before);
+    if (slack - before) munmap(p + before + size, slack - before);
+    x->hva = p + before;
+    x->reserved = size;
+    return HLSNAP_OK;
+}
+
+/* A sealed copy of what the host gives, of a file or, with fd -1, of memory. */
+static hlsnap_result hlsnap__map_copy(const hlsnap_map *map, int from, uint64_t size, hlsnap__layer **out,
+                                      hlsnap_error *err) {
+    const size_t piece = 16 * HLSNAP__PAGE;
+    uint8_t *buffer = from < 0 ? NULL : (uint8_t *)hlsnap__alloc_raw(piece, err);
+    const int fd = from < 0 || buffer ? hlsnap__memfd(err) : -1;
+    hlsnap_result r = from >= 0 && !buffer ? HLSNAP_ERR_MEMORY : fd < 0 ? HLSNAP_ERR_OS : HLSNAP_OK;
+    hlsnap_error why;
+    uint64_t at;
+    size_t n;
+    if (!r) r = hlsnap__file_resize(fd, HLSNAP__PAGES(size) * HLSNAP__PAGE, err);
+    for (at = 0; at < size && !r; at += n) {
+        const uint8_t *p = buffer ? buffer : (const uint8_t *)map->data + at;
+        n = size - at < piece ? (size_t)(size - at) : piece;
+        if (buffer) r = hlsnap__pread(from, buffer, n, map->offset + at, err);
+        if (!r && !hlsnap__all_zero(p, n)) r = hlsnap__pwrite(fd, p, n, at, err);
+    }
+    hlsnap__free(buffer);
+    if (!r) r = hlsnap__memfd_seal(fd, err);
+    if (r && fd >= 0) close(fd);
+    if (r) return r;
+    *out = hlsnap__layer_create(fd, true, HLSNAP__PAGES(size), &why);
+    if (!*out && err) *err = why;
+    return *out ? HLSNAP_OK : why.code;
+}
+
+/* What the guest sees of a file that it sees as it is. */
+static hlsnap_result hlsnap__mapped_show(hlsnap__mapped *x, int fd, uint64_t offset, hlsnap_error *err) {
+    const bool shared = x->map.mode == HLSNAP_MAP_SHARED;
+    const int flags = (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED | MAP_NORESERVE;
+    const hlsnap_result r = hlsnap__mapped_reserve(x, err);
+    if (r) return r;
+    if (mmap(x->hva, x->reserved, PROT_NONE, flags, fd, (off_t)offset) == MAP_FAILED)
+        return hlsnap__fail_map(err, x->reserved, "a map");
+    return hlsnap__pages_open(x->hva, x->reserved, shared ? PROT_READ | PROT_WRITE : PROT_READ, err);
+}
+
+/* Takes over fd. */
+static hlsnap_result hlsnap__mapped_file(hlsnap__mapped *x, const hlsnap_map *map, int fd, hlsnap_error *err) {
+    const int seals = fcntl(fd, HLSNAP__F_GET_SEALS, 0);
+    const bool stays = seals >= 0 && seals & HLSNAP__F_SEAL_SHRINK;
+    const uint64_t end = map->offset + x->map.size;
+    hlsnap_error why;
+    hlsnap_result r;
+    x->trusted = stays;
+    if (map->mode == HLSNAP_MAP_PRIVATE && !map->capture) {
+        x->at = map->offset / HLSNAP__PAGE;
+        x->layer = hlsnap__layer_create(fd, stays, HLSNAP__PAGES(end), &why);
+        if (!x->layer && err) *err = why;
+        if (!x->layer) return why.code;
+        x->layer->missing = (uint32_t)(x->layer->pages * HLSNAP__PAGE - end);
+        return HLSNAP_OK;
+    }
+    r = map->capture ? hlsnap__map_copy(map, fd, x->map.size, &x->layer, err)
+                     : hlsnap__mapped_show(x, fd, map->offset, err);
+    close(fd);
+    return r;
+}
+
+static hlsnap_result hlsnap__mapped_data(hlsnap__mapped *x, const hlsnap_map *map, hlsnap_error *err) {
+    if (map->offset || !map->size || map->size % HLSNAP__PAGE || (uintptr_t)map->data % HLSNAP__PAGE ||
+        map->size > UINTPTR_MAX - (uintptr_t)map->data)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0,
+                            "map '%s': %llu bytes of memory at %p, offset %llu: address and size are multiples of 4096, "
+                            "the offset is 0",
+                            map->name, (unsigned long long)map->size, map->data, (unsigned long long)map->offset);
+    x->trusted = true;
+    if (hlsnap__map_stored(&x->map)) return hlsnap__map_copy(map, -1, map->size, &x->layer, err);
+    x->hva = (uint8_t *)map->data;
+    return HLSNAP_OK;
+}
+
+/* Fills in what the host gives; freed by the caller, also after a failure. */
+static hlsnap_result hlsnap__mapped_make(hlsnap__mapped *x, const hlsnap_map *map, hlsnap_error *err) {
+    const size_t name = map->name ? strnlen(map->name, sizeof(x->map.name)) : 0;
+    hlsnap_result r = HLSNAP_OK;
+    int fd = -1;
+    memset(x, 0, sizeof(*x));
+    if (!map->name || !map->path == !map->data || name == sizeof(x->map.name))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "map '%.*s' has %s", (int)name, map->name ? map->name : "",
+                            name == sizeof(x->map.name) ? "too long a name"
+                            : !map->name                ? "no name"
+                                                        : "not one of path and data");
+    memcpy(x->map.name, map->name, name);
+    x->map.mode = (uint32_t)map->mode;
+    x->map.capture = map->capture;
+    x->map.optional = map->optional;
+    x->map.size = HLSNAP__PAGE; /* until it is known */
+    x->given = true;
+    if (map->digest) memcpy(x->map.digest, map->digest, strnlen(map->digest, sizeof(x->map.digest) - 1));
+    if (map->digest && !hlsnap__sha256_ok(map->digest)) x->map.digest[0] = '?';
+    r = hlsnap__map_check(&x->map, HLSNAP_ERR_ARG, err);
+    if (!r && map->path) r = hlsnap__map_open(map, &fd, &x->map.size, err);
+    if (!r) r = map->path ? hlsnap__map_extent(map, x->map.size, &x->map.size, err) : HLSNAP_OK;
+    if (map->data) x->map.size = map->size ? map->size : HLSNAP__PAGE;
+    if (!r) r = hlsnap__map_check(&x->map, HLSNAP_ERR_ARG, err);
+    x->pages = HLSNAP__PAGES(x->map.size);
+    if (r && fd >= 0) close(fd);
+    if (r) return r;
+    return map->path ? hlsnap__mapped_file(x, map, fd, err) : hlsnap__mapped_data(x, map, err);
+}
+
+static hlsnap__mapped *hlsnap__mapped_find(const hlsnap__memory *m, const char *name) {
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++)
+        if (strcmp(m->maps[i].map.name, name) == 0) return &m->maps[i];
+    return NULL;
+}
+
+/* One more, which has no place yet. */
+static hlsnap_result hlsnap__maps_give(hlsnap__memory *m, const hlsnap_map *map, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (!m->maps) m->maps = (hlsnap__mapped *)hlsnap__alloc(HLSNAP_MAX_MAPS, sizeof(*m->maps), err);
+    if (!m->maps) return HLSNAP_ERR_MEMORY;
+    if (m->num_maps == HLSNAP_MAX_MAPS)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "more than %d maps", HLSNAP_MAX_MAPS);
+    r = hlsnap__mapped_make(&m->maps[m->num_maps], map, err);
+    if (!r && hlsnap__mapped_find(m, map->name))
+        r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "map '%s' is there already", map->name);
+    if (r)
+        hlsnap__mapped_free(&m->maps[m->num_maps], false);
+    else
+        m->maps[m->num_maps++].first = UINT64_MAX / 2;
+    return r;
+}
+
+/* Why a map that a snapshot demands does not start with what the host gives; "" = it does. */
+static void hlsnap__map_differs(const hlsnap__map *want, const hlsnap__mapped *have, char *to, size_t cap) {
+    to[0] = 0;
+    if (!have || !have->given)
+        hlsnap__format(to, cap, "%s (%s, %llu bytes) is missing", want->name, hlsnap__map_modes[want->mode],
+                       (unsigned long long)want->size);
+    else if (have->map.mode != want->mode || have->map.size != want->size || have->map.capture != want->capture)
+        hlsnap__format(to, cap, "%s is %s%s of %llu bytes, not %s%s of %llu", want->name,
+                       have->map.capture ? "captured " : "", hlsnap__map_modes[have->map.mode],
+                       (unsigned long long)have->map.size, want->capture ? "captured " : "",
+                       hlsnap__map_modes[want->mode], (unsigned long long)want->size);
+    else if (!want->capture && want->digest[0] && strcmp(want->digest, have->map.digest) != 0)
+        hlsnap__format(to, cap, "%s has the digest %.19s, not %.19s", want->name,
+                       have->map.digest[0] ? have->map.digest : "(none)", want->digest);
+}
+
+/* Whether the maps that there are do for a snapshot. A failure names all that are missing or differ. */
+static hlsnap_result hlsnap__maps_accept(const hlsnap__memory *m, const hlsnap_snapshot *s, hlsnap_error *err) {
+    char text[400], one[200];
+    size_t n = 0;
+    uint32_t i, num = s->num_maps;
+    for (i = 0; i < m->num_maps; i++)
+        num += m->maps[i].given && !hlsnap__map_find(s->maps, s->num_maps, m->maps[i].map.name);
+    if (num > HLSNAP_MAX_MAPS)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u maps with the snapshot's, at most %d", num, HLSNAP_MAX_MAPS);
+    for (i = 0; i < s->num_maps && n < sizeof(text) - 1; i++) {
+        const hlsnap__map *want = &s->maps[i];
+        const hlsnap__mapped *have = hlsnap__mapped_find(m, want->name);
+        if ((!have || !have->given) && (want->capture || want->optional)) continue;
+        hlsnap__map_differs(want, have, one, sizeof(one));
+        if (one[0]) n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s", n ? "; " : "", one);
+    }
+    return n ? hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "maps: %s", text) : HLSNAP_OK;
+}
+
+/* Whether a map at that address would lie on one of these, or right behind or before it. */
+static const hlsnap__map *hlsnap__maps_clash(const hlsnap__map *maps, uint32_t num, uint64_t gva, uint64_t size) {
+    uint32_t i;
+    for (i = 0; i < num; i++)
+        if (maps[i].gva && gva < maps[i].gva + maps[i].size + HLSNAP__PAGE && maps[i].gva < gva + size + HLSNAP__PAGE)
+            return &maps[i];
+    return NULL;
+}
+
+/* The first place for one more beside these; 0: there is none. */
+static uint64_t hlsnap__maps_gap(const hlsnap__map *maps, uint32_t num, uint64_t size) {
+    uint64_t gva = HLSNAP__MAPS_GVA;
+    const hlsnap__map *clash;
+    while ((clash = hlsnap__maps_clash(maps, num, gva, size)) != NULL)
+        gva = (clash->gva + clash->size + HLSNAP__PAGE + HLSNAP__MAPS_STEP - 1) & ~(HLSNAP__MAPS_STEP - 1);
+    return gva - HLSNAP__MAPS_GVA <= HLSNAP__MAPS_SIZE - size ? gva : 0;
+}
+
+static int hlsnap__mapped_order(const void *a, const void *b) {
+    const uint64_t x = ((const hlsnap__mapped *)a)->map.gva, y = ((const hlsnap__mapped *)b)->map.gva;
+    return x < y ? -1 : x > y;
+}
+
+/* Where maps are to lie, and which of those that there are that is. */
+typedef struct hlsnap__maps_plan {
+    uint32_t num;
+    hlsnap__map maps[HLSNAP_MAX_MAPS];
+    uint32_t from[HLSNAP_MAX_MAPS]; /* number in the memory's maps; UINT32_MAX: of none */
+} hlsnap__maps_plan;
+
+/* For a snapshot that was accepted: its own come first, then the host's others, at their old places where these are free. */
+static void hlsnap__maps_plan_make(const hlsnap__memory *m, const hlsnap_snapshot *s, hlsnap__maps_plan *p) {
+    uint32_t i;
+    for (i = 0; i < s->num_maps; i++) {
+        const hlsnap__mapped *x = hlsnap__mapped_find(m, s->maps[i].name);
+        const bool same = x && x->map.mode == s->maps[i].mode && x->map.size == s->maps[i].size;
+        p->maps[i] = s->maps[i];
+        p->from[i] = same && (x->given || s->maps[i].capture) ? (uint32_t)(x - m->maps) : UINT32_MAX;
+    }
+    p->num = i;
+    for (i = 0; i < m->num_maps; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        hlsnap__map *to = &p->maps[p->num];
+        if (!x->given || hlsnap__map_find(s->maps, s->num_maps, x->map.name)) continue;
+        *to = x->map;
+        if (!to->gva || hlsnap__maps_clash(p->maps, p->num, to->gva, to->size))
+            to->gva = hlsnap__maps_gap(p->maps, p->num, to->size);
+        p->from[p->num++] = i;
+    }
+}
+
+/* Whether nothing is to be done for that: those that are there lie so, and those that are not, need not be. */
+static bool hlsnap__maps_placed(const hlsnap__memory *m, const hlsnap_snapshot *s) {
+    hlsnap__maps_plan p;
+    uint32_t i, there = 0;
+    if (!m->num_maps && !s->num_maps) return true;
+    hlsnap__maps_plan_make(m, s, &p);
+    for (i = 0; i < p.num; i++) {
+        if (p.from[i] == UINT32_MAX && !p.maps[i].capture) continue;
+        if (p.from[i] == UINT32_MAX || m->maps[p.from[i]].map.gva != p.maps[i].gva) return false;
+        there++;
+    }
+    return there == m->num_maps; /* else there are some of another snapshot */
+}
+
+/* A map as planned: one that there is, or a captured one of the snapshot. */
+static hlsnap_result hlsnap__mapped_place(const hlsnap__memory *m, const hlsnap__maps_plan *p, uint32_t i,
+                                          hlsnap__mapped *x, hlsnap_error *err) {
+    const hlsnap__map *map = &p->maps[i];
+    if (!map->gva)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "map '%s' of %llu bytes: all maps take at most %llu", map->name,
+                            (unsigned long long)map->size, (unsigned long long)HLSNAP__MAPS_SIZE);
+    memset(x, 0, sizeof(*x));
+    if (p->from[i] != UINT32_MAX) *x = m->maps[p->from[i]];
+    if (!x->given) x->map = *map;
+    x->map.gva = map->gva;
+    x->pages = HLSNAP__PAGES(map->size);
+    return x->hva ? HLSNAP_OK : hlsnap__mapped_reserve(x, err);
+}
+
+/* Puts all maps where the snapshot wants them. Nobody looks at memory then. When this fails nothing was changed. */
+static hlsnap_result hlsnap__maps_place(hlsnap__memory *m, const hlsnap_snapshot *s, hlsnap_error *err) {
+    hlsnap__mapped *maps = (hlsnap__mapped *)hlsnap__alloc(HLSNAP_MAX_MAPS, sizeof(*maps), err);
+    hlsnap__maps_plan p;
+    hlsnap_result r = maps ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    uint32_t i, num = 0, keep = 0;
+    hlsnap__maps_plan_make(m, s, &p);
+    for (i = 0; i < p.num && !r; i++) {
+        if (p.from[i] == UINT32_MAX && !p.maps[i].capture) continue; /* optional */
+        r = hlsnap__mapped_place(m, &p, i, &maps[num], err);
+        if (!r && p.from[i] != UINT32_MAX) keep |= 1u << p.from[i];
+        num += !r;
+    }
+    for (i = 0; r && i < num; i++) { /* undone: what was reserved here */
+        const hlsnap__mapped *old = hlsnap__mapped_find(m, maps[i].map.name);
+        if (!old || old->hva != maps[i].hva) munmap(maps[i].hva, maps[i].reserved);
+    }
+    if (r) {
+        hlsnap__free(maps);
+        return r;
+    }
+    for (i = 0; i < m->num_maps; i++)
+        if (!(keep >> i & 1)) hlsnap__mapped_free(&m->maps[i], false);
+    hlsnap__free(m->maps);
+    qsort(maps, num, sizeof(*maps), hlsnap__mapped_order);
+    for (i = 0; i < num; i++) maps[i].slot = i + 1;
+    m->maps = maps;
+    m->num_maps = num;
+    m->valid = false;
+    hlsnap__maps_number(m);
+    return HLSNAP_OK;
+}
+
+/* Pages of a map that goes are not put back any more. */
+static void hlsnap__hot_forget(hlsnap__memory *m, uint64_t first, uint64_t pages) {
+    uint32_t i, kept = 0;
+    uint64_t page;
+    for (i = 0; i < m->num_hot; i++)
+        if (m->hot[i].page - first >= pages) m->hot[kept++] = m->hot[i];
+    m->num_hot = kept;
+    if (m->num_copied > kept) m->num_copied = kept;
+    for (page = first; page < first + pages && page < m->words * 64; page++) {
+        hlsnap__bit_clear(m->is_hot, page);
+        hlsnap__bit_clear(m->pinned, page);
+    }
 }
 
 /* ---- >>host-functions ---- */
@@ -13065,7 +13994,8 @@ static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x, 
     uint8_t code[2] = {0, 0};
     if (!soft && x->vector != 6) return false;
     if (r && r->kind == HLSNAP__TEXT && hlsnap__layout_at(&sb->memory.layout, rip + 1) == r)
-        hlsnap__memory_move(&sb->memory, code, sb->memory.mem + (rip - sb->memory.layout.base), 2, false, NULL);
+        hlsnap__memory_move(&sb->memory, code, hlsnap__gva_page(&sb->memory.layout, rip), rip % HLSNAP__PAGE, 2, false,
+                            NULL);
     if (code[0] != 0x0f || code[1] != 0x05) return soft; /* a mere jump to that address has anything in RCX */
     *at = rip;
     return true;
@@ -13073,7 +14003,9 @@ static bool hlsnap__is_syscall(const hlsnap_sandbox *sb, const hlsnap__exit *x, 
 
 static hlsnap_result hlsnap__fault(const hlsnap_sandbox *sb, const hlsnap__exit *x, hlsnap_error *err) {
     const uint64_t where = x->vector == 14 ? x->cr2 : x->rip;
-    const char *region = hlsnap__region_name(&sb->memory.layout, where), *missing = NULL;
+    const bool map = where >= HLSNAP__MAPS_GVA && where - HLSNAP__MAPS_GVA < HLSNAP__MAPS_SIZE &&
+                     hlsnap__mapped_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, where));
+    const char *region = map ? "map" : hlsnap__region_name(&sb->memory.layout, where), *missing = NULL;
     const hlsnap__region *stack = hlsnap__layout_find(&sb->memory.layout, HLSNAP__STACK);
     uint64_t rip = x->rip;
     if (x->vector == 14) missing = hlsnap__unresolved_name(sb->guest, where);
@@ -13201,6 +14133,19 @@ static hlsnap_result hlsnap__guest_clock(hlsnap_sandbox *sb) {
     return HLSNAP_OK;
 }
 
+/* Where a map lies. */
+static hlsnap_result hlsnap__guest_map(hlsnap_sandbox *sb, const hlsnap_value *name, hlsnap_error *err) {
+    const hlsnap__mapped *x = name->size <= HLSNAP_MAX_NAME ? hlsnap__mapped_find(&sb->memory, name->str) : NULL;
+    const uint32_t response = hlsnap__response_offset(sb);
+    hlsnap_value v[2];
+    size_t n;
+    v[0] = hlsnap_u64(x ? x->map.gva : 0);
+    v[1] = hlsnap_u64(x ? x->map.size : 0);
+    n = hlsnap__message_write(sb->mailbox + response, (size_t)sb->mailbox_size - response, HLSNAP_ABI_FN_MAP,
+                              HLSNAP_ABI_STATUS_OK, v, 2);
+    return hlsnap__mailbox_touch(sb, response, response + n, err);
+}
+
 /* The guest ends itself: an abort, or the exit of its program. */
 static hlsnap_result hlsnap__guest_end(const hlsnap_abi_message *head, const hlsnap_value *v, hlsnap_error *err) {
     const bool left = head->function == HLSNAP_ABI_FN_EXIT;
@@ -13254,7 +14199,7 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
         head.size != sb->request.size)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
-    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || head.function > HLSNAP_ABI_FN_CLOCK ||
+    if (head.num_values != 2 || args[0].type != HLSNAP_I32 || head.function > HLSNAP_ABI_FN_MAP ||
         args[1].type != (head.function == HLSNAP_ABI_FN_OUTPUT ? HLSNAP_BYTES : HLSNAP_STR))
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed",
                             head.function, head.num_values);
@@ -13262,6 +14207,7 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
     case HLSNAP_ABI_FN_LOG: return hlsnap__guest_log(sb, args, err);
     case HLSNAP_ABI_FN_OUTPUT: return hlsnap__guest_output(sb, args, err);
     case HLSNAP_ABI_FN_CLOCK: return hlsnap__guest_clock(sb);
+    case HLSNAP_ABI_FN_MAP: return hlsnap__guest_map(sb, &args[1], err);
     default: return hlsnap__guest_end(&head, args, err);
     }
 }
@@ -13350,7 +14296,7 @@ static hlsnap_result hlsnap__enter_run(hlsnap_sandbox *sb, hlsnap_error *err) {
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest left the VM by %s", x.what);
             break;
         default:
-            if (x.os_errno == EFAULT && !sb->memory.trusted) x.code = HLSNAP_ERR_CHANGED;
+            if (x.os_errno == EFAULT && !hlsnap__memory_trusted(&sb->memory)) x.code = HLSNAP_ERR_CHANGED;
             r = hlsnap__fail(err, x.code ? x.code : HLSNAP_ERR_HYPERVISOR, x.os_errno, "the VM stopped: %s", x.what);
             break;
         }
@@ -13713,11 +14659,52 @@ static hlsnap_result hlsnap__identity_write(hlsnap_sandbox *sb, hlsnap_error *er
     return HLSNAP_OK;
 }
 
-/* Builds the supervisor area for the mapped layout and shows it and the window to the VM. */
+/* Shows a map to the VM, or takes it away. */
+static hlsnap_result hlsnap__map_slot(hlsnap_sandbox *sb, hlsnap__mapped *x, bool show, hlsnap_error *err) {
+    hlsnap__slot slot;
+    slot.number = x->slot;
+    slot.readonly = x->map.mode == HLSNAP_MAP_READ;
+    slot.gpa = HLSNAP__PAGE_GPA(x->first);
+    slot.size = show ? x->pages * HLSNAP__PAGE : 0;
+    slot.hva = show ? x->hva : NULL;
+    x->shown = false;
+    if (sb->hv->map(sb->shell, &slot, err)) return err ? err->code : HLSNAP_ERR_HYPERVISOR;
+    x->shown = show;
+    return HLSNAP_OK;
+}
+
+/* The page tables of all maps, instead of those that there are. A VM that runs has no slot of a map that goes any more, so that it
+   cannot have kept a translation of its. */
+static hlsnap_result hlsnap__maps_tables(hlsnap__memory *m, hlsnap_error *err) {
+    uint8_t *sys = hlsnap__memory_sys(m), *top;
+    hlsnap__map maps[HLSNAP_MAX_MAPS];
+    hlsnap__paging p;
+    uint32_t i;
+    p.sys = sys;
+    p.used = m->sys_window;
+    for (i = 0; i < m->num_maps; i++) maps[i] = m->maps[i].map;
+    if (hlsnap__paging_of_maps(maps, m->num_maps) > HLSNAP__SYS_PAGES - m->sys_window)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u maps need more page tables than fit", m->num_maps);
+    top = hlsnap__pte(&p, HLSNAP__MAPS_GVA, 3);
+    hlsnap__put64(top, 0);
+    memset(sys + (size_t)m->sys_window * HLSNAP__PAGE, 0, (size_t)(m->sys_used - m->sys_window) * HLSNAP__PAGE);
+    for (i = 0; i < m->num_maps; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        hlsnap__paging_show(&p, x->map.gva, x->first, x->pages,
+                            HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX |
+                                (x->map.mode == HLSNAP_MAP_READ ? 0 : HLSNAP__PTE_W));
+    }
+    m->sys_used = p.used;
+    return HLSNAP_OK;
+}
+
+/* Builds the supervisor area for the mapped layout and shows it, the window and the maps to the VM. */
 static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap__memory *m = &sb->memory;
     uint8_t *sys = hlsnap__memory_sys(&sb->memory);
+    hlsnap__slot slot = {0, false, HLSNAP__SYS_GPA, 0, NULL};
     hlsnap_result r;
+    uint32_t i;
     if (m->sys_used)
         memset(sys, 0, (size_t)m->sys_used * HLSNAP__PAGE);
     else if (madvise(sys, HLSNAP__SYS_SIZE, HLSNAP__MADV_WIPEONFORK))
@@ -13725,20 +14712,31 @@ static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
                             errno);
     else
         madvise(sys, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
-    m->sys_used = hlsnap__machine_build(sys, &m->layout);
-    r = sb->hv->map(sb->shell, sys, HLSNAP__SYS_SIZE + m->layout.pages * HLSNAP__PAGE, err);
+    m->sys_used = m->sys_window = hlsnap__machine_build(sys, &m->layout);
+    r = m->num_maps ? hlsnap__maps_tables(m, err) : HLSNAP_OK;
+    slot.size = HLSNAP__SYS_SIZE + m->layout.pages * HLSNAP__PAGE;
+    slot.hva = sys;
+    if (!r) r = sb->hv->map(sb->shell, &slot, err);
+    for (i = 0; i < m->num_maps && !r; i++) r = hlsnap__map_slot(sb, &m->maps[i], true, err);
     sb->shell_mapped = !r;
     return r;
 }
 
 /* Takes the memory away from the VM, before it moves or its tables change. */
 static hlsnap_result hlsnap__detach(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap__slot slot = {0, false, HLSNAP__SYS_GPA, 0, NULL};
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
     if (!sb->shell || !sb->shell_mapped) return HLSNAP_OK;
     sb->shell_mapped = false;
-    return sb->hv->map(sb->shell, NULL, 0, err);
+    for (i = 0; i < sb->memory.num_maps && !r; i++)
+        if (sb->memory.maps[i].shown) r = hlsnap__map_slot(sb, &sb->memory.maps[i], false, err);
+    return r ? r : sb->hv->map(sb->shell, &slot, err);
 }
 
 static void hlsnap__shell_drop(hlsnap_sandbox *sb, bool forked) {
+    uint32_t i;
+    for (i = 0; i < sb->memory.num_maps; i++) sb->memory.maps[i].shown = false;
     if (sb->shell) sb->hv->shell_destroy(sb->shell, forked);
     sb->shell = NULL;
     sb->shell_dead = sb->shell_mapped = false;
@@ -13775,11 +14773,13 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
                                            hlsnap_error *err) {
     const bool same = sb->memory.mem && !sb->memory.forget &&
                       memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
+    const bool placed = hlsnap__maps_placed(&sb->memory, s);
     hlsnap_result r;
     hlsnap__buffer_clear(&sb->request);
     hlsnap__buffer_clear(&sb->results);
     r = hlsnap__shell_for(sb, s->guest, err);
-    if (!r && !same) r = hlsnap__detach(sb, err);
+    if (!r && !(same && placed)) r = hlsnap__detach(sb, err);
+    if (!r && !placed) r = hlsnap__maps_place(&sb->memory, s, err);
     if (!r) r = hlsnap__memory_reset(&sb->memory, s, err);
     if (!r) r = hlsnap__memory_check(&sb->memory, false, err);
     if (!r && !sb->shell_mapped) r = hlsnap__attach(sb, err);
@@ -13913,6 +14913,7 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
 static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hlsnap_snapshot *s,
                                              hlsnap__binding *binding, hlsnap_error *err) {
     const uint64_t missing = s->guest->features & ~hlsnap__cpu_features();
+    hlsnap_result r;
     if (HLSNAP__SANITIZED && s->guest->module && !s->guest->initialized)
         return hlsnap__fail(err, HLSNAP_ERR_SELF, 0,
                             "guest.self was built with a sanitizer (-fsanitize=address, thread or memory): it needs "
@@ -13920,6 +14921,8 @@ static hlsnap_result hlsnap__snapshot_accept(const hlsnap_sandbox *sb, const hls
     if (missing) return hlsnap__cpu_refuse(s->guest->cpu, missing, err);
     if (s->generation > UINT64_MAX / 2)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "generation 0x%llx", (unsigned long long)s->generation);
+    r = hlsnap__maps_accept(&sb->memory, s, err);
+    if (r) return r;
     if (s->guest == sb->guest && sb->binding.rows) return HLSNAP_OK;
     return hlsnap__bind_imports(&s->guest->contract, sb->functions, sb->num_functions, binding, err);
 }
@@ -13953,6 +14956,8 @@ static hlsnap_result hlsnap__sandbox_desc_check(const hlsnap_sandbox_desc *d, hl
     if (d->cancel_signal && d->cancel_signal != SIGURG && (d->cancel_signal < SIGRTMIN || d->cancel_signal > SIGRTMAX))
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: cancel_signal=%d is neither SIGURG nor realtime",
                             d->cancel_signal);
+    if (d->num_maps && !d->maps)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "sandbox desc: %zu maps at NULL", d->num_maps);
     return HLSNAP_OK;
 }
 
@@ -13995,6 +15000,7 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
                                           hlsnap_sandbox **out, hlsnap_error *err) {
     hlsnap_sandbox *sb = (hlsnap_sandbox *)hlsnap__alloc(1, sizeof(*sb), err);
     hlsnap_result r;
+    size_t i;
     if (!sb && pool) hlsnap__pool_left(pool, 0, false);
     if (!sb) return HLSNAP_ERR_MEMORY;
     sb->pid = getpid();
@@ -14012,6 +15018,7 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
     sb->num_functions = desc->num_functions;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     r = hlsnap__host_functions_copy(desc->functions, desc->num_functions, &sb->functions, err);
+    for (i = 0; i < desc->num_maps && !r; i++) r = hlsnap__maps_give(&sb->memory, &desc->maps[i], err);
     if (!r) r = hlsnap__interrupt_make(sb, err);
     if (!r) r = hlsnap__sandbox_reset(sb, snapshot, err);
     sb->pooled.was = !r;
@@ -14108,48 +15115,141 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_bind(hlsnap_sandbox *sb, const hlsnap_fu
     return HLSNAP_OK;
 }
 
-/* Host address of [gva, gva + n), all of it in mapped regions; `other` is the caller's end. */
-static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, const char *what, uint64_t gva, const void *other, size_t n,
-                                   bool write, uint8_t **at, hlsnap_error *err) {
+/* The guest does not run: the sandbox is ready, or busy in a host function of its own. */
+static hlsnap_result hlsnap__need_still(const hlsnap_sandbox *sb, const char *what, hlsnap_error *err) {
     const uint32_t states = sb && sb->in_host ? HLSNAP__IN_READY | HLSNAP__IN(HLSNAP_BUSY) : HLSNAP__IN_READY;
-    hlsnap_result r = hlsnap__need(sb, states, what, NULL, err);
+    return hlsnap__need(sb, states, what, NULL, err);
+}
+
+/* The first page of [gva, gva + n), all of it in regions or one map; `other` is the caller's end. */
+static hlsnap_result hlsnap__range(hlsnap_sandbox *sb, const char *what, uint64_t gva, const void *other, size_t n,
+                                   bool write, uint64_t *page, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need_still(sb, what, err);
+    const hlsnap__mapped *x;
     if (!r && n && !other) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %s is NULL", what, write ? "from" : "to");
-    if (!r) r = hlsnap__layout_holds(&sb->memory.layout, gva, n, write, err);
-    if (!r) *at = sb->memory.mem + (gva - sb->memory.layout.base);
-    return r;
+    if (r) return r;
+    *page = hlsnap__gva_page(&sb->memory.layout, gva);
+    x = gva < HLSNAP__MAPS_GVA ? NULL : hlsnap__mapped_at(&sb->memory, *page);
+    if (!x) return hlsnap__layout_holds(&sb->memory.layout, gva, n, write, err);
+    if (n > x->map.gva + x->pages * HLSNAP__PAGE - gva || (write && x->map.mode == HLSNAP_MAP_READ))
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "%s: %zu bytes at 0x%llx: map '%s' has %llu bytes at 0x%llx%s", what,
+                            n, (unsigned long long)gva, x->map.name, (unsigned long long)x->map.size,
+                            (unsigned long long)x->map.gva, write ? ", mode READ is not written to" : "");
+    return HLSNAP_OK;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_read(hlsnap_sandbox *sb, uint64_t gva, void *to, size_t n, hlsnap_error *err) {
-    uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_read", gva, to, n, false, &at, err);
+    uint64_t page;
+    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_read", gva, to, n, false, &page, err);
     if (r || !n) return r;
-    r = hlsnap__memory_move(&sb->memory, to, at, n, false, err);
+    r = hlsnap__memory_move(&sb->memory, to, page, gva % HLSNAP__PAGE, n, false, err);
     return r ? r : hlsnap__memory_check(&sb->memory, true, err);
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, size_t n, const void **out,
                                              hlsnap_error *err) {
-    uint8_t *at = NULL;
+    uint64_t page = 0;
     hlsnap_result r = out ? HLSNAP_OK : hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_view: out is NULL");
     if (out) *out = NULL;
-    if (!r) r = hlsnap__range(sb, "hlsnap_sandbox_view", gva, out, n, false, &at, err);
-    if (!r && !sb->memory.trusted)
+    if (!r) r = hlsnap__range(sb, "hlsnap_sandbox_view", gva, out, n, false, &page, err);
+    if (!r && !hlsnap__memory_trusts(&sb->memory, page))
         r = hlsnap__fail(
             err, HLSNAP_ERR_UNSUPPORTED, 0,
-            "hlsnap_sandbox_view: the snapshot is not in sealed memory but in files; hlsnap_sandbox_read copies");
+            "hlsnap_sandbox_view: that memory is not sealed but in files; hlsnap_sandbox_read copies");
     if (!r) r = hlsnap__memory_check(&sb->memory, true, err);
-    if (!r) *out = at;
+    if (!r) *out = hlsnap__memory_at(&sb->memory, page) + gva % HLSNAP__PAGE;
     return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, const void *from, size_t n,
                                               hlsnap_error *err) {
-    uint8_t *at;
-    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_write", gva, from, n, true, &at, err);
+    uint64_t page;
+    const uint64_t skip = gva % HLSNAP__PAGE;
+    hlsnap_result r = hlsnap__range(sb, "hlsnap_sandbox_write", gva, from, n, true, &page, err);
     if (r || !n) return r;
-    r = hlsnap__hot_add_range(&sb->memory, (uint64_t)(at - sb->memory.mem) / HLSNAP__PAGE,
-                              ((uint64_t)(at - sb->memory.mem) + n + HLSNAP__PAGE - 1) / HLSNAP__PAGE, err);
-    return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), at, n, true, err);
+    if (hlsnap__page_ours(&sb->memory, page))
+        r = hlsnap__hot_add_range(&sb->memory, page, page + HLSNAP__PAGES(skip + n), err);
+    return r ? r : hlsnap__memory_move(&sb->memory, hlsnap__unconst(from), page, (size_t)skip, n, true, err);
+}
+
+/* ---- >>maps-public ---- */
+
+/* Takes a map's slot away, where the VM has one; the sandbox can go on only when that is done. */
+static hlsnap_result hlsnap__map_hide(hlsnap_sandbox *sb, hlsnap__mapped *x, hlsnap_error *err) {
+    const hlsnap_result r = x->shown ? hlsnap__map_slot(sb, x, false, err) : HLSNAP_OK;
+    if (r) sb->shell_dead = true;
+    if (r && hlsnap__state(sb) == HLSNAP_READY) hlsnap__state_set(sb, HLSNAP_POISONED);
+    return r;
+}
+
+/* Takes map number i away: the VM does not see it any more. */
+static void hlsnap__map_drop(hlsnap_sandbox *sb, uint32_t i) {
+    hlsnap__memory *m = &sb->memory;
+    hlsnap__hot_forget(m, m->maps[i].first, m->maps[i].pages);
+    hlsnap__mapped_free(&m->maps[i], false);
+    memmove(&m->maps[i], &m->maps[i + 1], (--m->num_maps - i) * sizeof(*m->maps));
+    hlsnap__maps_tables(m, NULL);
+}
+
+/* Where a map that was just given may lie: what a snapshot here wants to have somewhere, keeps its place. */
+static uint64_t hlsnap__map_place(const hlsnap__memory *m, const hlsnap__map *map) {
+    hlsnap__map taken[2 * HLSNAP_MAX_MAPS];
+    const hlsnap__map *same = hlsnap__map_find(m->target->maps, m->target->num_maps, map->name);
+    uint32_t i, num = 0;
+    for (i = 0; i < m->num_maps; i++) taken[num++] = m->maps[i].map;
+    if (same && same->size == map->size && !hlsnap__maps_clash(taken, num, same->gva, same->size)) return same->gva;
+    for (i = 0; i < m->target->num_maps; i++) taken[num++] = m->target->maps[i];
+    return hlsnap__maps_gap(taken, num, map->size);
+}
+
+/* Shows the map that was given last. On failure it is still there, and whether the VM sees it is known. */
+static hlsnap_result hlsnap__map_add(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap__memory *m = &sb->memory;
+    hlsnap__mapped *x = &m->maps[m->num_maps - 1];
+    uint32_t taken = 0, i;
+    hlsnap_result r = HLSNAP_OK;
+    for (i = 0; i < m->num_maps; i++) taken |= 1u << m->maps[i].slot;
+    for (x->slot = 1; taken >> x->slot & 1;) x->slot++;
+    x->map.gva = hlsnap__map_place(m, &x->map);
+    if (!x->map.gva)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "map '%s' of %llu bytes: all maps take at most %llu", x->map.name,
+                            (unsigned long long)x->map.size, (unsigned long long)HLSNAP__MAPS_SIZE);
+    if (!x->hva) r = hlsnap__mapped_reserve(x, err);
+    if (r) return r;
+    hlsnap__maps_number(m);
+    r = hlsnap__bitmaps_grow(m, err);
+    if (!r && hlsnap__map_stored(&x->map)) r = hlsnap__mapped_fill(m, x, NULL, err);
+    if (!r) r = hlsnap__maps_tables(m, err);
+    return r || !sb->shell_mapped ? r : hlsnap__map_slot(sb, x, true, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_map(hlsnap_sandbox *sb, const hlsnap_map *map, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need_still(sb, "hlsnap_sandbox_map", err);
+    if (!r && !map) r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_map: map is NULL");
+    if (!r) r = hlsnap__maps_give(&sb->memory, map, err);
+    if (r) return r;
+    r = hlsnap__map_add(sb, err);
+    if (r)
+        hlsnap__map_drop(sb, sb->memory.num_maps - 1);
+    else
+        qsort(sb->memory.maps, sb->memory.num_maps, sizeof(*sb->memory.maps), hlsnap__mapped_order);
+    sb->pooled.changed = sb->pooled.changed || !r;
+    return r;
+}
+
+HLSNAP_API hlsnap_result hlsnap_sandbox_unmap(hlsnap_sandbox *sb, const char *name, hlsnap_error *err) {
+    hlsnap_result r = hlsnap__need_still(sb, "hlsnap_sandbox_unmap", err);
+    hlsnap__mapped *x = r || !name ? NULL : hlsnap__mapped_find(&sb->memory, name);
+    char shown[80];
+    if (r) return r;
+    if (!name) return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "hlsnap_sandbox_unmap: name is NULL");
+    hlsnap__printable(shown, sizeof(shown), name, strnlen(name, 64), false);
+    if (!x) return hlsnap__fail(err, HLSNAP_ERR_NOT_FOUND, 0, "hlsnap_sandbox_unmap: there is no map '%s'", shown);
+    r = hlsnap__map_hide(sb, x, err);
+    if (r) return r;
+    hlsnap__map_drop(sb, (uint32_t)(x - sb->memory.maps));
+    sb->pooled.changed = true;
+    return HLSNAP_OK;
 }
 
 /* Pages of the window that cannot be anything but zero are not looked at: neither in the snapshot below, nor touched since. */

@@ -76,6 +76,7 @@ extern "C" {
 #define HLSNAP__KVM_GET_SUPPORTED_CPUID 0xc008ae05ul
 #define HLSNAP__KVM_CREATE_VCPU 0xae41ul
 #define HLSNAP__KVM_SET_USER_MEMORY_REGION 0x4020ae46ul
+#define HLSNAP__KVM_MEM_READONLY 2u
 #define HLSNAP__KVM_RUN 0xae80ul
 #define HLSNAP__KVM_SET_MSRS 0x4008ae89ul
 #define HLSNAP__KVM_GET_TSC_KHZ 0xaea3ul
@@ -257,6 +258,7 @@ static void hlsnap__kvm_lost(hlsnap__exit *x, int e, const char *what) {
 typedef struct hlsnap__kvm_facts {
     uint32_t run_size; /* bytes of the shared page */
     uint64_t xcr0, cr4;
+    uint32_t phys_bits; /* of guest-physical addresses */
     bool gate_scrubs; /* the CPU's XRSTOR clears all vector state, x87 pointers included: to be tried, in the gate */
     bool fsgsbase;    /* shown by CPUID, so CR4 may hold it */
     uint8_t tss_type;
@@ -347,6 +349,8 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     leaf7 = hlsnap__kvm_leaf(&f->cpuid, 7, 0); /* UMIP, SMEP, SMAP where there are */
     f->cr4 |= (leaf7->ecx >> 2 & 1u) << 11 | (leaf7->ebx >> 7 & 1u) << 20 | (leaf7->ebx >> 20 & 1u) << 21;
     f->fsgsbase = leaf7->ebx & 1;
+    f->phys_bits = hlsnap__kvm_leaf(&f->cpuid, 0x80000008u, 0)->eax & 0xff;
+    if (f->phys_bits < 36 || f->phys_bits > 52) f->phys_bits = 36;
     f->gate_scrubs = hlsnap__kvm_xrstor_scrubs();
     f->tss_type = hlsnap__kvm_is_tcg() ? 9 : 11;
     return HLSNAP_OK;
@@ -468,6 +472,7 @@ struct hlsnap__shell {
     int vm, vcpu;
     hlsnap__kvm_run *run;
     size_t run_size;
+    uint32_t phys_bits;
     bool gate_scrubs;     /* it is to be tried, or was and does */
     bool fsgsbase;        /* see hlsnap__kvm_facts */
     uint32_t cpu;         /* hlsnap_cpu; of a level: */
@@ -683,6 +688,7 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
         hlsnap__kvm_shell_level(shell, cpu, own, &f);
         shell->signal = cancel_signal;
         shell->fsgsbase = f->fsgsbase;
+        shell->phys_bits = f->phys_bits;
         shell->gate_scrubs = f->gate_scrubs && !(hv->quirks & HLSNAP__KVM_NO_GATE_SCRUB);
         r = hlsnap__kvm_vm_create(shell, kvm, f, err);
     }
@@ -695,17 +701,22 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
     return r;
 }
 
-static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err) {
+static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, const hlsnap__slot *slot, hlsnap_error *err) {
+    const uint64_t end = slot->gpa + slot->size;
     hlsnap__kvm_memory m;
-    m.slot = 0;
-    m.flags = 0;
-    m.gpa = HLSNAP__SYS_GPA;
-    m.size = size;
-    m.hva = (uint64_t)(uintptr_t)hva;
-    shell->sys = (const uint8_t *)hva;
+    m.slot = slot->number;
+    m.flags = slot->readonly ? HLSNAP__KVM_MEM_READONLY : 0;
+    m.gpa = slot->gpa;
+    m.size = slot->size;
+    m.hva = (uint64_t)(uintptr_t)slot->hva;
+    if (!slot->number) shell->sys = (const uint8_t *)slot->hva;
+    if (slot->size && end > 1ull << shell->phys_bits)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                            "guest memory up to 0x%llx: guests have physical addresses of %u bits on this machine",
+                            (unsigned long long)end, shell->phys_bits);
     if (hlsnap__ioctl(shell->vm, HLSNAP__KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m) == 0) return HLSNAP_OK;
     return hlsnap__fail(err, hlsnap__kvm_errno_code(errno), errno,
-                        "a memory slot of 0x%llx bytes at 0x%llx: %s (errno %d)", (unsigned long long)size,
+                        "a memory slot of 0x%llx bytes at 0x%llx: %s (errno %d)", (unsigned long long)m.size,
                         (unsigned long long)m.gpa, hlsnap__kvm_errno_text(errno), errno);
 }
 

@@ -3331,9 +3331,25 @@ static void hlsnap__oci_decls_write(hlsnap__text *t, const char *name, const hls
     hlsnap__text_raw(t, "]", 1);
 }
 
+/* Where a map's content comes from. */
+static const char *const hlsnap__oci_map_sources[] = {"host", "optional", "layers"};
+
+static void hlsnap__oci_maps_write(hlsnap__text *t, const hlsnap__map *maps, uint32_t num) {
+    uint32_t i;
+    hlsnap__text_add(t, ",\"maps\":[");
+    for (i = 0; i < num; i++)
+        hlsnap__text_add(t,
+                         "%s{\"name\":\"%s\",\"mode\":\"%s\",\"source\":\"%s\",\"gva\":\"0x%llx\",\"size\":%llu,"
+                         "\"digest\":\"%s\"}",
+                         i ? "," : "", maps[i].name, hlsnap__map_modes[maps[i].mode],
+                         hlsnap__oci_map_sources[maps[i].capture ? 2 : maps[i].optional],
+                         (unsigned long long)maps[i].gva, (unsigned long long)maps[i].size, maps[i].digest);
+    hlsnap__text_raw(t, "]", 1);
+}
+
 /* Bytes that a config of so many extents can take. */
-static size_t hlsnap__oci_config_bound(const hlsnap__guest *g, uint32_t num_extents) {
-    return 4096 + g->layout.num_regions * (size_t)100 + num_extents * (size_t)48 +
+static size_t hlsnap__oci_config_bound(const hlsnap__guest *g, uint32_t num_extents, uint32_t num_maps) {
+    return 4096 + num_maps * (sizeof(hlsnap__map) + 160) + g->layout.num_regions * (size_t)100 + num_extents * (size_t)48 +
            ((size_t)g->contract.num_exports + g->contract.num_imports) * (sizeof(hlsnap__decl) + 32);
 }
 
@@ -3371,7 +3387,9 @@ static void hlsnap__oci_config_write(hlsnap__text *t, const hlsnap_snapshot *s, 
                          layers[i].chunks);
     hlsnap__text_raw(t, "],\"extents\":[", 13);
     for (i = 0; i < num && t->size <= t->cap; i++) hlsnap__text_extent(t, &extents[i], i > 0);
-    hlsnap__text_raw(t, "]}", 2);
+    hlsnap__text_raw(t, "]", 1);
+    hlsnap__oci_maps_write(t, s->maps, s->num_maps);
+    hlsnap__text_raw(t, "}", 1);
 }
 
 /* What a config holds beside the guest. */
@@ -3381,6 +3399,8 @@ typedef struct hlsnap__oci_config {
     uint32_t num_layers, num_extents;
     uint64_t layer_pages[HLSNAP__MAX_LAYERS];
     hlsnap__extent *extents;
+    uint32_t num_maps;
+    hlsnap__map maps[HLSNAP_MAX_MAPS];
 } hlsnap__oci_config;
 
 /* Whether this build and machine can take the snapshot at all; asked before anything that a later version may change. */
@@ -3618,13 +3638,54 @@ static hlsnap_result hlsnap__oci_layers_match(const hlsnap__json *d, hlsnap__oci
         if (strcmp(chunks, m->chunks[i].digest) != 0)
             return hlsnap__json_bad(d, path, "chunks", m->chunks[i].digest, hlsnap__json_get(o, "chunks"), err);
     }
-    if (hlsnap__extents_check(&c->guest->layout, c->layer_pages, c->num_layers, c->extents, c->num_extents, d->code,
-                              err))
+    if (hlsnap__extents_check(&c->guest->layout, c->maps, c->num_maps, c->layer_pages, c->num_layers, c->extents,
+                              c->num_extents, d->code, err))
         return hlsnap__oci_refuse(d, "extents: ", err);
     for (i = 0; i < c->num_extents; i++) used[c->extents[i].layer] = true;
     for (i = 0; i < c->num_layers; i++)
         if (!used[i]) return hlsnap__fail(err, d->code, 0, "%s: extents: none uses layer %u", d->file, i);
     return HLSNAP_OK;
+}
+
+/* One of these names. */
+static hlsnap_result hlsnap__oci_choice_read(const hlsnap__json *d, const cJSON *o, const char *path, const char *name,
+                                             const char *const names[3], uint32_t *out, hlsnap_error *err) {
+    char expected[64];
+    const char *text = "";
+    hlsnap_result r = hlsnap__json_string(d, o, path, name, &text, err);
+    for (*out = 0; *out < 3 && strcmp(names[*out], text) != 0;) ++*out;
+    hlsnap__format(expected, sizeof(expected), "%s, %s or %s", names[0], names[1], names[2]);
+    if (!r && *out == 3) r = hlsnap__json_bad(d, path, name, expected, hlsnap__json_get(o, name), err);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_map_read(const hlsnap__json *d, const cJSON *o, const char *path, hlsnap__map *map,
+                                          hlsnap_error *err) {
+    static const char *const fields[] = {"name", "mode", "source", "gva", "size", "digest", NULL};
+    uint32_t source = 0;
+    hlsnap_result r = hlsnap__json_exactly(d, o, path, fields, err);
+    if (!r) r = hlsnap__oci_name_read(d, o, path, "name", map->name, sizeof(map->name), err);
+    if (!r) r = hlsnap__oci_choice_read(d, o, path, "mode", hlsnap__map_modes, &map->mode, err);
+    if (!r) r = hlsnap__oci_choice_read(d, o, path, "source", hlsnap__oci_map_sources, &source, err);
+    if (!r) r = hlsnap__json_hex(d, o, path, "gva", &map->gva, err);
+    if (!r) r = hlsnap__json_int(d, o, path, "size", HLSNAP__JSON_INT_MAX, &map->size, err);
+    if (!r) r = hlsnap__oci_name_read(d, o, path, "digest", map->digest, sizeof(map->digest), err);
+    map->optional = source == 1;
+    map->capture = source == 2;
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_maps_read(const hlsnap__json *d, hlsnap__oci_config *c, hlsnap_error *err) {
+    const cJSON *o = NULL;
+    char path[32];
+    uint32_t i;
+    hlsnap_result r = hlsnap__json_array(d, d->root, "", "maps", HLSNAP_MAX_MAPS, &o, &c->num_maps, err);
+    for (i = 0; !r && o; o = o->next, i++) {
+        hlsnap__format(path, sizeof(path), "maps[%u].", i);
+        r = hlsnap__oci_map_read(d, o, path, &c->maps[i], err);
+    }
+    if (!r && hlsnap__maps_check(c->maps, c->num_maps, d->code, err)) r = hlsnap__oci_refuse(d, "maps: ", err);
+    return r;
 }
 
 /* Fills c, of which the caller releases guest and extents, also after a failure. */
@@ -3633,7 +3694,7 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
     static const char *const fields[] = {"version", "abi",     "arch",    "page_size", "library", "guest",
                                          "entry",   "module",  "syscall", "tls_size",  "window",  "regions",
                                          "exports", "imports", "cpu",     "features",  "machine", "generation",
-                                         "layers",  "extents", NULL};
+                                         "layers",  "extents", "maps",    NULL};
     hlsnap__guest *g;
     hlsnap_result r = hlsnap__json_plain(d, err);
     if (!r) r = hlsnap__oci_config_gate(d, err);
@@ -3651,6 +3712,7 @@ static hlsnap_result hlsnap__oci_config_read(const hlsnap__json *d, const hlsnap
         r = hlsnap__json_bad(d, "", "generation", "a number below 2^63", hlsnap__json_get(d->root, "generation"), err);
     if (!r && hlsnap__guest_check(g, d->code, err)) r = hlsnap__oci_refuse(d, "", err);
     if (!r) r = hlsnap__oci_extents_read(d, c, err);
+    if (!r) r = hlsnap__oci_maps_read(d, c, err);
     if (!r) r = hlsnap__oci_layers_match(d, c, m, err);
     if (!r) r = hlsnap__oci_features_read(d, any_cpu, g, err);
     if (r) return r;
@@ -3679,6 +3741,7 @@ typedef struct hlsnap__oci_known {
     bool there;                      /* the layout holds it, as far as was looked */
     uint64_t used;                   /* pages of the snapshot that the plan finds in it */
     bool merge;                      /* what the snapshot shows of it is written again, to the new layer */
+    bool captured;                   /* a captured map's: it stays as it is */
     uint32_t rank;                   /* the last of the snapshot's layers with pages there, when used */
     uint32_t number;                 /* of the layer in the manifest, when used */
 } hlsnap__oci_known;
@@ -3716,7 +3779,8 @@ typedef struct hlsnap__oci_save {
     const char *dir, *tag;
     const hlsnap_snapshot *s;
     hlsnap_oci_desc desc;
-    bool flat;  /* everything into one new layer */
+    bool flat;  /* everything into one new layer, but for captured maps; */
+    bool mixed; /* these, too */
     bool whole; /* found out too late that it must be: a shared blob is gone, another one now, or the new layer, too */
     const hlsnap__sha256_ways *sha;
     uint8_t *buffer; /* HLSNAP__OCI_BATCH bytes: what is hashed and written leaves from here */
@@ -3727,10 +3791,14 @@ typedef struct hlsnap__oci_save {
     hlsnap__oci_plan plan;
     hlsnap__oci_store store;
     hlsnap__oci_blob blobs[HLSNAP__OCI_NUM_PARTS];
+    hlsnap__oci_blob maps[HLSNAP_MAX_MAPS][2]; /* captured ones that this save made blobs of, and their chunk lists */
+    uint32_t num_maps;
 } hlsnap__oci_save;
 
-static bool hlsnap__oci_same_region(const hlsnap__layout *l, uint64_t a, uint64_t b) {
-    return hlsnap__layout_at(l, l->base + a * HLSNAP__PAGE) == hlsnap__layout_at(l, l->base + b * HLSNAP__PAGE);
+/* Whether two pages lie in one region or map. */
+static bool hlsnap__oci_same_room(const hlsnap_snapshot *s, uint64_t a, uint64_t b) {
+    const hlsnap__layout *l = &s->guest->layout;
+    return hlsnap__page_room(l, s->maps, s->num_maps, a) == hlsnap__page_room(l, s->maps, s->num_maps, b);
 }
 
 static void hlsnap__oci_blob_name(hlsnap__oci_blob *b, const char *digest, uint64_t size) {
@@ -3766,6 +3834,11 @@ static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *pl
     return i;
 }
 
+/* Whether a layer of the snapshot is not to be looked for, but to be written. */
+static bool hlsnap__oci_layer_flat(const hlsnap__oci_save *save, uint32_t i) {
+    return save->mixed || (save->flat && !hlsnap__snapshot_captured(save->s, save->s->layers[i]));
+}
+
 /* Takes down where the pages of each layer can be found: once, for other threads' saves change it meanwhile. */
 static hlsnap_result hlsnap__oci_sources_find(hlsnap__oci_save *save, hlsnap_error *err) {
     const hlsnap_snapshot *s = save->s;
@@ -3775,12 +3848,13 @@ static hlsnap_result hlsnap__oci_sources_find(hlsnap__oci_save *save, hlsnap_err
         (hlsnap__oci_known *)hlsnap__alloc((size_t)s->num_layers * HLSNAP__NUM_PLACES + 1, sizeof(plan->known[0]), err);
     plan->sources = (hlsnap__oci_source *)hlsnap__alloc((size_t)s->num_layers + 1, sizeof(plan->sources[0]), err);
     if (!plan->known || !plan->sources) return HLSNAP_ERR_MEMORY;
-    for (i = 0; i < s->num_layers && !save->flat; i++) {
+    for (i = 0; i < s->num_layers; i++) {
         hlsnap__oci_source *source = &plan->sources[i];
-        for (k = 0; k < HLSNAP__NUM_PLACES; k++) {
+        for (k = 0; k < HLSNAP__NUM_PLACES && !hlsnap__oci_layer_flat(save, i); k++) {
             source->places[k] = hlsnap__layer_place_get(s->layers[i], k);
             if (!source->places[k]) break;
             source->knowns[k] = hlsnap__oci_known_find(save, source->places[k]);
+            if (hlsnap__snapshot_captured(s, s->layers[i])) plan->known[source->knowns[k]].captured = true;
         }
     }
     return HLSNAP_OK;
@@ -3819,13 +3893,15 @@ static void hlsnap__oci_sources_choose(hlsnap__oci_save *save) {
         source[i].place = NULL;
         memset(source[i].shown, 0, sizeof(source[i].shown));
     }
-    for (i = 0; i < save->s->num_extents && !save->flat; i++) {
+    for (i = 0; i < save->s->num_extents; i++) {
         const hlsnap__extent *e = &save->s->extents[i];
+        if (hlsnap__oci_layer_flat(save, e->layer)) continue;
         for (k = 0; k < HLSNAP__NUM_PLACES && source[e->layer].places[k]; k++)
             source[e->layer].shown[k] += hlsnap__place_has(source[e->layer].places[k], e->layer_page, e->pages);
     }
-    for (i = 0; i < save->s->num_layers && !save->flat; i++) {
+    for (i = 0; i < save->s->num_layers; i++) {
         uint64_t most = 0;
+        if (hlsnap__oci_layer_flat(save, i)) continue;
         for (k = 0; k < HLSNAP__NUM_PLACES && source[i].places[k]; k++) {
             if (!save->plan.known[source[i].knowns[k]].there || source[i].shown[k] <= most) continue;
             source[i].known = source[i].knowns[k];
@@ -3869,7 +3945,7 @@ static hlsnap_result hlsnap__oci_plan_add(hlsnap__oci_plan *plan, const hlsnap__
     return HLSNAP_OK;
 }
 
-/* Adds n pages of layer `number`, from layer page `at` on, but for those that are zero. */
+/* Adds n pages of layer `number`, from layer page `at` on, but for those that need not be stored. */
 static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t number, uint64_t at, uint32_t page,
                                             uint32_t n, bool join, hlsnap_error *err) {
     const hlsnap__layer *layer = save->s->layers[number];
@@ -3886,7 +3962,7 @@ static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t num
     run.layer_page = 0;
     for (i = 0; !r && i < n; i++) {
         run.page = page + i;
-        if (!hlsnap__all_zero(p + (size_t)i * HLSNAP__PAGE, HLSNAP__PAGE))
+        if (hlsnap__page_counts(save->s, run.page, p + (size_t)i * HLSNAP__PAGE))
             r = hlsnap__oci_plan_add(&save->plan, &run, join || i > 0, err);
     }
     return r;
@@ -3896,7 +3972,7 @@ static hlsnap_result hlsnap__oci_plan_fresh(hlsnap__oci_save *save, uint32_t num
 static hlsnap_result hlsnap__oci_plan_extent(hlsnap__oci_save *save, const hlsnap__extent *e, hlsnap_error *err) {
     const hlsnap__oci_source *source = &save->plan.sources[e->layer];
     const hlsnap__place *place = source->place && !save->plan.known[source->known].merge ? source->place : NULL;
-    bool join = e->page > 0 && hlsnap__oci_same_region(&save->s->guest->layout, e->page, e->page - 1);
+    bool join = e->page > 0 && hlsnap__oci_same_room(save->s, e->page, e->page - 1);
     hlsnap_result r = HLSNAP_OK;
     uint32_t i, n;
     for (i = 0; !r && i < e->pages; i += n, join = true) {
@@ -3981,6 +4057,7 @@ static bool hlsnap__oci_plan_merge(hlsnap__oci_save *save) {
         memset(&share[num], 0, sizeof(share[num]));
         share[num].pages = k->place->pages;
         share[num].shown = k->used;
+        share[num].fixed = k->captured;
         row[num++] = k;
     }
     if (!save->plan.pages && num <= HLSNAP__OCI_LAYERS)
@@ -4016,8 +4093,8 @@ static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     plan->num_layers = 0;
     for (i = 0; ok && i <= num; i++) {
         hlsnap__oci_known *k = i < num ? hlsnap__oci_known_at(save, i) : NULL;
-        if (k && base != UINT64_MAX) above += k->used;
-        if (k && base == UINT64_MAX) base = k->place->pages;
+        if (k && !k->captured && base != UINT64_MAX) above += k->used;
+        if (k && !k->captured && base == UINT64_MAX) base = k->place->pages;
         if (k) ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
         if (ok && plan->pages && i == (fresh < num ? fresh : num))
             ok = hlsnap__oci_plan_layer(plan, b[HLSNAP__OCI_MEMORY].digest, b[HLSNAP__OCI_CHUNKS].digest, plan->pages,
@@ -4028,9 +4105,12 @@ static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
 
 /* Pages to store, so that run i and the one before it are one run of the new layer: the zero pages between, and what lies in
    other layers. UINT32_MAX: they are of two regions. */
-static uint32_t hlsnap__oci_join_cost(const hlsnap__oci_plan *plan, const hlsnap__layout *l, uint32_t i) {
-    const hlsnap__extent *b = &plan->runs[i], *a = b - 1;
-    if (!hlsnap__oci_same_region(l, a->page, b->page)) return UINT32_MAX;
+static uint32_t hlsnap__oci_join_cost(const hlsnap__oci_save *save, uint32_t i) {
+    const hlsnap_snapshot *s = save->s;
+    const hlsnap__extent *b = &save->plan.runs[i], *a = b - 1;
+    if (!hlsnap__oci_same_room(s, a->page, b->page)) return UINT32_MAX;
+    if (a->page + a->pages != b->page && !hlsnap__page_sparse(&s->guest->layout, s->maps, s->num_maps, a->page))
+        return UINT32_MAX; /* the gap is the host's */
     return b->page - (a->page + a->pages) + (a->layer == HLSNAP__OCI_FRESH ? 0 : a->pages) +
            (b->layer == HLSNAP__OCI_FRESH ? 0 : b->pages);
 }
@@ -4058,11 +4138,10 @@ static bool hlsnap__oci_join_limit(const uint32_t *costs, uint32_t *sorted, uint
    first. *joined is false: there are none. */
 static hlsnap_result hlsnap__oci_plan_join(hlsnap__oci_save *save, uint32_t n, bool *joined, hlsnap_error *err) {
     hlsnap__oci_plan *plan = &save->plan;
-    const hlsnap__layout *l = &save->s->guest->layout;
     uint32_t *costs = (uint32_t *)hlsnap__alloc(plan->num, 2 * sizeof(costs[0]), err);
     uint32_t i, k, limit = 0, ties = 0, num = plan->num;
     if (!costs) return HLSNAP_ERR_MEMORY;
-    for (i = 1; i < num; i++) costs[i] = hlsnap__oci_join_cost(plan, l, i);
+    for (i = 1; i < num; i++) costs[i] = hlsnap__oci_join_cost(save, i);
     *joined = hlsnap__oci_join_limit(costs, costs + num, num, n, &limit, &ties);
     for (i = k = 1; *joined && i < num; i++) {
         const hlsnap__extent run = plan->runs[i];
@@ -4078,7 +4157,7 @@ static hlsnap_result hlsnap__oci_plan_join(hlsnap__oci_save *save, uint32_t n, b
     plan->num = 0;
     for (i = 0; i < k; i++) { /* what was another layer's may go on what is before it or behind: there is room */
         const hlsnap__extent run = plan->runs[i];
-        hlsnap__oci_plan_add(plan, &run, run.page > 0 && hlsnap__oci_same_region(l, run.page, run.page - 1), err);
+        hlsnap__oci_plan_add(plan, &run, run.page > 0 && hlsnap__oci_same_room(save->s, run.page, run.page - 1), err);
     }
     hlsnap__free(costs);
     return HLSNAP_OK;
@@ -4092,8 +4171,8 @@ static bool hlsnap__oci_plan_readable(const hlsnap__oci_save *save) {
     hlsnap_error unused;
     uint32_t i;
     for (i = 0; i < plan->num_layers; i++) pages[i] = plan->layers[i].pages;
-    return hlsnap__extents_check(&save->s->guest->layout, pages, plan->num_layers, plan->runs, plan->num,
-                                 HLSNAP_ERR_CONFIG, &unused) == HLSNAP_OK;
+    return hlsnap__extents_check(&save->s->guest->layout, save->s->maps, save->s->num_maps, pages, plan->num_layers,
+                                 plan->runs, plan->num, HLSNAP_ERR_CONFIG, &unused) == HLSNAP_OK;
 }
 
 /* Turns what runs say of their layer into what the config will say. */
@@ -4131,7 +4210,7 @@ static hlsnap_result hlsnap__oci_plan_write(hlsnap__oci_save *save, uint32_t *ov
     *over = plan->num > HLSNAP__OCI_MAX_EXTENTS ? plan->num - HLSNAP__OCI_MAX_EXTENTS : 0;
     if (*over) return HLSNAP_OK;
     memcpy(save->blobs[HLSNAP__OCI_CHUNKS].digest, placeholder, sizeof(placeholder));
-    r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num), err);
+    r = hlsnap__text_start(&save->text, hlsnap__oci_config_bound(save->s->guest, plan->num, save->s->num_maps), err);
     if (r) return r;
     hlsnap__oci_plan_finish(plan);
     hlsnap__oci_config_write(&save->text, save->s, plan->layers, plan->num_layers, plan->runs, plan->num);
@@ -4154,12 +4233,12 @@ static hlsnap_result hlsnap__oci_plan_try(hlsnap__oci_save *save, bool *fits, hl
     r = hlsnap__oci_plan_runs(save, err);
     if (!r && hlsnap__oci_plan_merge(save)) r = hlsnap__oci_plan_runs(save, err);
     while (!r && joined) {
-        if (!hlsnap__oci_plan_number(save)) return HLSNAP_OK; /* flat has no known blobs, and so never gets here */
+        if (!hlsnap__oci_plan_number(save)) return HLSNAP_OK; /* mixed has no known blobs, and so never gets here */
         r = hlsnap__oci_plan_write(save, &over, fits, err);
         if (r || !over) return r;
         r = hlsnap__oci_plan_join(save, over, &joined, err);
     }
-    if (!r && save->flat) r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
+    if (!r && save->mixed) r = hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the config takes more than 1 MiB");
     return r;
 }
 
@@ -4439,6 +4518,7 @@ static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error 
         r = hlsnap__oci_plan_try(save, &fits, err);
         if (!r && fits) r = hlsnap__oci_plan_check(save, &sound, err);
         if (r || (fits && sound)) return r;
+        if (!fits) save->mixed = save->flat;
         if (!fits) save->flat = true;
     }
     return r;
@@ -4615,21 +4695,27 @@ static hlsnap_result hlsnap__oci_gather(hlsnap__oci_save *save, uint64_t at, uin
     return r;
 }
 
-/* Writes the memory layer and fills the chunk list: what is hashed is what is written, whatever its source does. */
-static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, hlsnap__oci_blob *b, hlsnap_error *err) {
-    const uint64_t total = save->plan.pages * HLSNAP__PAGE;
+/* Writes a memory layer, the plan's new one or, with `own`, one as it is, and makes the chunk list: what is hashed is what is
+   written, whatever its source does. */
+static hlsnap_result hlsnap__oci_memory_write(hlsnap__oci_save *save, const hlsnap__layer *own, hlsnap__oci_blob *b,
+                                              hlsnap_error *err) {
+    const uint64_t total = (own ? own->pages : save->plan.pages) * HLSNAP__PAGE;
     hlsnap__sha256 whole;
     uint8_t sum[32];
     uint64_t at, n;
     uint32_t run = 0;
     hlsnap_result r = hlsnap__file_room(total, "a memory layer", err);
+    hlsnap__free(save->sums);
+    save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)hlsnap__oci_chunks_size(total), err);
+    if (!save->sums) return HLSNAP_ERR_MEMORY;
     if (!r) r = hlsnap__oci_blob_create(&save->store, save->store.sha256, b, err);
     if (!r) r = hlsnap__file_reserve(b->fd, total, err);
     if (r) return r;
     hlsnap__sha256_init(&whole, save->sha->one);
     for (at = 0; !r && at < total; at += n) {
         n = total - at < HLSNAP__OCI_BATCH ? total - at : HLSNAP__OCI_BATCH;
-        r = hlsnap__oci_gather(save, at / HLSNAP__PAGE, n / HLSNAP__PAGE, &run, err);
+        r = own ? hlsnap__layer_read(own, at / HLSNAP__PAGE, n / HLSNAP__PAGE, save->buffer, err)
+                : hlsnap__oci_gather(save, at / HLSNAP__PAGE, n / HLSNAP__PAGE, &run, err);
         if (r) break;
         hlsnap__sha256_update(&whole, save->buffer, (size_t)n);
         hlsnap__sha256_chunks(save->sha, save->buffer, (size_t)n, HLSNAP__OCI_CHUNK,
@@ -4664,10 +4750,7 @@ static hlsnap_result hlsnap__oci_layer_save(hlsnap__oci_save *save, hlsnap_error
     uint32_t i;
     hlsnap_result r;
     if (!save->plan.pages) return HLSNAP_OK;
-    hlsnap__free(save->sums);
-    save->sums = (uint8_t *)hlsnap__alloc(1, (size_t)size, err);
-    if (!save->sums) return HLSNAP_ERR_MEMORY;
-    r = hlsnap__oci_memory_write(save, &save->blobs[HLSNAP__OCI_MEMORY], err);
+    r = hlsnap__oci_memory_write(save, NULL, &save->blobs[HLSNAP__OCI_MEMORY], err);
     for (i = 0; !r && i < save->plan.num_layers; i++)
         if (i != save->plan.fresh && strcmp(save->plan.layers[i].memory, save->blobs[HLSNAP__OCI_MEMORY].digest) == 0) {
             save->whole = true; /* a guest wrote elsewhere what it had written before; no reader takes one blob twice */
@@ -4833,6 +4916,89 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
     return r;
 }
 
+/* ---- >>save-maps: a captured map is a blob of its own, which all snapshots with the same content share ---- */
+
+/* Whether the layout holds a blob that is the layer, as far as is known. */
+static bool hlsnap__oci_map_saved(const hlsnap__oci_save *save, hlsnap__layer *layer) {
+    hlsnap__oci_blob memory, chunks;
+    bool found = false;
+    uint32_t k;
+    for (k = 0; k < HLSNAP__NUM_PLACES && !found; k++) {
+        hlsnap__place *place = hlsnap__layer_place_get(layer, k);
+        if (!place) break;
+        hlsnap__oci_blob_name(&memory, place->memory, place->pages * HLSNAP__PAGE);
+        hlsnap__oci_blob_name(&chunks, place->chunks, hlsnap__oci_chunks_size(memory.size));
+        found = place->pages == layer->pages && hlsnap__oci_blob_there(&save->store, &memory) &&
+                hlsnap__oci_blob_there(&save->store, &chunks);
+        hlsnap__place_release(place);
+    }
+    return found;
+}
+
+/* Gives a map's two blobs their names. An index that is lost is noticed before there are any. */
+static hlsnap_result hlsnap__oci_map_publish(hlsnap__oci_save *save, hlsnap__oci_blob *b, hlsnap_error *err) {
+    hlsnap__oci_index index;
+    bool marked;
+    hlsnap_result r = hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
+    if (r) return r;
+    memset(&index, 0, sizeof(index));
+    r = hlsnap__oci_index_read(save->store.root, &index, &marked, err);
+    if (!r) r = hlsnap__oci_first_index(&save->store, &index, err);
+    if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[0], save->sha, save->buffer, err);
+    if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[1], save->sha, save->buffer, err);
+    hlsnap__oci_index_close(&index);
+    hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
+    return r;
+}
+
+static hlsnap_result hlsnap__oci_map_save(hlsnap__oci_save *save, hlsnap__layer *layer, hlsnap_error *err) {
+    hlsnap__oci_blob *b = save->maps[save->num_maps];
+    uint8_t sum[32];
+    size_t size;
+    hlsnap__place *place;
+    hlsnap_result r;
+    hlsnap__oci_blob_none(&b[0]);
+    hlsnap__oci_blob_none(&b[1]);
+    save->num_maps++;
+    r = hlsnap__oci_memory_write(save, layer, &b[0], err);
+    if (r) return r;
+    size = (size_t)hlsnap__oci_chunks_size(b[0].size);
+    hlsnap__sha256_of(save->sha->one, save->sums, size, sum);
+    hlsnap__sha256_text(sum, b[1].digest);
+    r = hlsnap__oci_file_write(&save->store, save->store.sha256, &b[1], save->sums, size, err);
+    if (!r) r = hlsnap__oci_fsync(b[0].fd, "a map's blob", err);
+    if (!r) r = hlsnap__oci_fsync(b[1].fd, "a map's chunk list", err);
+    if (!r) r = hlsnap__oci_map_publish(save, b, err);
+    place = r ? NULL : hlsnap__oci_place_new(b[0].digest, b[1].digest, layer->pages, 1);
+    if (!place) return r ? r : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
+    place->num = 1;
+    place->runs[0].pages = (uint32_t)layer->pages;
+    hlsnap__layer_place_set(layer, place);
+    return HLSNAP_OK;
+}
+
+/* Makes blobs of those that the layout has not. */
+static hlsnap_result hlsnap__oci_maps_save(hlsnap__oci_save *save, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < save->s->num_maps && !r; i++) {
+        hlsnap__layer *layer = save->s->maps[i].layer;
+        if (layer && !hlsnap__oci_map_saved(save, layer)) r = hlsnap__oci_map_save(save, layer, err);
+    }
+    return r;
+}
+
+/* When the save fails they go, as all that it made. Under the index lock: who counts on them looks there again. */
+static void hlsnap__oci_maps_close(hlsnap__oci_save *save, bool failed) {
+    hlsnap_error unused;
+    uint32_t i;
+    const bool locked = failed && save->num_maps &&
+                        hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, &unused) == HLSNAP_OK;
+    for (i = 0; i < 2 * save->num_maps; i++) hlsnap__oci_blob_close(&save->store, &save->maps[i / 2][i % 2], locked);
+    if (locked) hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
+    save->num_maps = 0;
+}
+
 /* One attempt in an open store. */
 static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
     uint32_t i;
@@ -4869,11 +5035,13 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     r = hlsnap__oci_store_open(save->dir, &save->store, &save->desc, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_lost_check(&save->store, err);
     if (!r) r = hlsnap__oci_root_probe(&save->store, "index.json", err);
+    if (!r) r = hlsnap__oci_maps_save(save, err);
     if (!r) r = hlsnap__oci_save_once(save, &listed, err);
     if (r && save->whole) {
-        save->flat = true;
+        save->flat = save->mixed = true;
         r = hlsnap__oci_save_once(save, &listed, err);
     }
+    hlsnap__oci_maps_close(save, r && !listed);
     hlsnap__oci_store_close(save->dir, &save->store, r && !listed);
     if (!r && out) memcpy(out->text, save->blobs[HLSNAP__OCI_MANIFEST].digest, sizeof(out->text));
     return r;
@@ -5608,6 +5776,11 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     if (!r)
         r = hlsnap__snapshot_create(c->guest, c->generation, load->layers, c->num_layers, c->extents, c->num_extents,
                                     out, err);
+    if (!r && hlsnap__snapshot_maps(*out, c->maps, c->num_maps, err)) {
+        hlsnap_snapshot_release(*out);
+        *out = NULL;
+        r = HLSNAP_ERR_MEMORY;
+    }
     if (!r) (*out)->guard = (uint32_t)load->guard;
     return r;
 }

@@ -228,6 +228,7 @@ struct hlsnap__shell {         /* one VM with one vCPU */
     fake *hv;
     uint8_t *sys, *mem;        /* supervisor area, guest memory */
     uint64_t mem_size;
+    hlsnap__slot maps[HLSNAP_MAX_MAPS + 1]; /* by number; size 0: not set */
     uint32_t level;            /* hlsnap_cpu that it shows */
     bool begun, cancellable, started;
     int32_t cancelled;         /* atomic */
@@ -266,13 +267,30 @@ static void fake_destroy(fake_cpu *cpu, bool forked) {
     free(cpu);
 }
 
-static hlsnap_result fake_map(fake_cpu *cpu, void *hva, uint64_t size, hlsnap_error *err) {
-    TALLY(cpu->hv->bad, size % 4096 || !hva != !size || (size && size <= HLSNAP__SYS_SIZE));
-    TALLY(cpu->hv->bad, cpu->begun || !cpu->sys == !size); /* memory in use is taken away before it is set again */
+/* A slot for a map: where no other is, of whole pages, and beside the window. */
+static void fake_map_check(fake_cpu *cpu, const hlsnap__slot *slot) {
+    uint32_t i;
+    TALLY(cpu->hv->bad, slot->number > HLSNAP_MAX_MAPS || !cpu->sys);
+    TALLY(cpu->hv->bad, slot->size && slot->gpa < HLSNAP__MEM_GPA + cpu->mem_size + 4096);
+    for (i = 1; i <= HLSNAP_MAX_MAPS; i++)
+        TALLY(cpu->hv->bad, slot->size && cpu->maps[i].size && slot->gpa < cpu->maps[i].gpa + cpu->maps[i].size &&
+                                cpu->maps[i].gpa < slot->gpa + slot->size);
+    TALLY(cpu->hv->bad, !slot->size == !cpu->maps[slot->number].size); /* set when it is not, taken away when it is */
+}
+
+static hlsnap_result fake_map(fake_cpu *cpu, const hlsnap__slot *slot, hlsnap_error *err) {
+    TALLY(cpu->hv->bad, slot->size % 4096 || !slot->hva != !slot->size);
+    if (slot->number) fake_map_check(cpu, slot);
+    else TALLY(cpu->hv->bad, cpu->begun || !cpu->sys == !slot->size || slot->gpa != HLSNAP__SYS_GPA || /* taken away before it is set again */
+                                 (slot->size && slot->size <= HLSNAP__SYS_SIZE));
     if (fake_fails(cpu->hv, FAKE_MAP)) return fake_refuse(err);
-    cpu->sys = (uint8_t *)hva;
-    cpu->mem = hva ? cpu->sys + HLSNAP__SYS_SIZE : NULL;
-    cpu->mem_size = hva ? size - HLSNAP__SYS_SIZE : 0;
+    if (slot->number) {
+        cpu->maps[slot->number] = *slot;
+        return HLSNAP_OK;
+    }
+    cpu->sys = (uint8_t *)slot->hva;
+    cpu->mem = slot->hva ? cpu->sys + HLSNAP__SYS_SIZE : NULL;
+    cpu->mem_size = slot->hva ? slot->size - HLSNAP__SYS_SIZE : 0;
     return HLSNAP_OK;
 }
 
@@ -322,8 +340,13 @@ static uint8_t *fake_page(const fake_cpu *cpu, uint64_t gva, uint64_t need, bool
     }
     size = 1ull << (12 + 9 * level);
     gpa = (entry & 0x000ffffffffff000ull & ~(size - 1)) | (gva & (size - 1) & ~0xfffull);
-    if (gpa < HLSNAP__MEM_GPA || gpa - HLSNAP__MEM_GPA >= cpu->mem_size) return NULL;
-    return cpu->mem + (gpa - HLSNAP__MEM_GPA);
+    if (gpa < HLSNAP__MEM_GPA) return NULL;
+    if (gpa - HLSNAP__MEM_GPA < cpu->mem_size) return cpu->mem + (gpa - HLSNAP__MEM_GPA);
+    for (level = 1; level <= HLSNAP_MAX_MAPS; level++) {
+        const hlsnap__slot *slot = &cpu->maps[level];
+        if (gpa - slot->gpa < slot->size && !(slot->readonly && need & HLSNAP__PTE_W)) return (uint8_t *)slot->hva + (gpa - slot->gpa);
+    }
+    return NULL;
 }
 
 /* n bytes of guest memory that the guest may read (and write), or NULL. */

@@ -399,7 +399,7 @@ static void snapshot_must_hold(const hlsnap_snapshot *s) {
     MUST(s->num_layers <= HLSNAP__MAX_LAYERS);
     for (i = 0; i < s->num_layers; i++) pages[i] = s->layers[i]->pages;
     MUST(!hlsnap__guest_check(s->guest, HLSNAP_ERR_CONFIG, &err));
-    MUST(!hlsnap__extents_check(&s->guest->layout, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err));
+    MUST(!hlsnap__extents_check(&s->guest->layout, s->maps, s->num_maps, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err));
     for (i = 0; i < s->num_extents; i++) {
         const hlsnap__extent *e = &s->extents[i];
         MUST((uint64_t)e->layer_page + e->pages <= pages[e->layer]);

@@ -145,6 +145,16 @@ static bool b_clock(fake_cpu *cpu) { /* u64(bool): asks, or not */
     return fake_request(cpu, HLSNAP_ABI_FN_CLOCK, v, 2);
 }
 
+static bool b_map(fake_cpu *cpu) { /* u64(str name, bool): where the map lies, or how many bytes it has */
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    v[0] = hlsnap_i32(0);
+    v[1] = cpu->args[0];
+    if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_MAP, v, 2);
+    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.num_values != 2;
+    return fake_return(cpu, v[cpu->args[1].as.b ? 1 : 0]);
+}
+
 static bool b_flood(fake_cpu *cpu) { /* void(u32): that many lines */
     hlsnap_value v[2];
     if (cpu->step == cpu->args[0].as.u32) return fake_return(cpu, hlsnap__value(HLSNAP_VOID));
@@ -209,6 +219,7 @@ static const fake_function fake_exports[] = {
     {"abort", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_ABORT},
     {"output", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_OUTPUT},
     {"clock", "u64(bool)", NULL, b_clock, 0},
+    {"map", "u64(str,bool)", NULL, b_map, 0},
     {"flood", "void(u32)", NULL, b_flood, 0},
     {"refuse", "i32(i32)", NULL, b_refuse, 0},
     {"hook", "void()", NULL, b_relay, I_HOOK},         {"r_i32", "i32(i32)", NULL, b_relay, I_I32},
@@ -239,6 +250,7 @@ static const hlsnap_function host_functions[] = {
 static const fake_function few_exports[] = {{"nop", "void()", g_nop, NULL, 0},
                                             {"poke", "void(u64,bytes)", NULL, b_poke, 0},
                                             {"dirty", "void(u64,u32,u32)", NULL, b_dirty, 0},
+                                            {"map", "u64(str,bool)", NULL, b_map, 0},
                                             {"peek", "u64(u64)", NULL, b_peek, 0}};
 
 enum { GUEST_ALL, GUEST_FEW, GUEST_OTHER, NUM_GUESTS };
@@ -266,7 +278,7 @@ static void fake_reset(void) {
 }
 
 /* A sandbox of that program on the fixture's hypervisor; NULL with err filled. */
-static hlsnap_sandbox *start(uint32_t program, uint64_t heap_pages) {
+HLSNAP__UNUSED static hlsnap_sandbox *start(uint32_t program, uint64_t heap_pages) {
     const hlsnap_guest_desc g = fake_guest(program, heap_pages);
     const hlsnap_sandbox_desc d = host_desc();
     hlsnap_sandbox *sb;

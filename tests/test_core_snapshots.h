@@ -107,7 +107,7 @@ static void check_extents(const hlsnap_snapshot *s) {
     uint64_t pages[HLSNAP__MAX_LAYERS];
     uint32_t i;
     for (i = 0; i < s->num_layers; i++) pages[i] = s->layers[i]->pages;
-    CHECK_EQ(hlsnap__extents_check(&s->guest->layout, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err),
+    CHECK_EQ(hlsnap__extents_check(&s->guest->layout, s->maps, s->num_maps, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err),
              HLSNAP_OK);
 }
 
@@ -637,6 +637,7 @@ static uint32_t diff_forge(hlsnap__extent *e) {
 }
 
 static void extent_diffs(void) {
+    static const hlsnap__memory none; /* no maps */
     hlsnap__layer one, two, *layers[2] = {&one, &two};
     hlsnap__extent e[2][64];
     hlsnap_snapshot s[2];
@@ -655,8 +656,8 @@ static void extent_diffs(void) {
         for (page = 0; page < sizeof(diff_seen) && !test_bad; page++) {
             hlsnap__hot a, b;
             a.page = b.page = page;
-            hlsnap__hot_source(&a, &s[0]);
-            hlsnap__hot_source(&b, &s[1]);
+            hlsnap__hot_source(&none, &a, &s[0]);
+            hlsnap__hot_source(&none, &b, &s[1]);
             CHECK_EQ(diff_seen[page], a.layer != b.layer || a.layer_page != b.layer_page);
         }
     }

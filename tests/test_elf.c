@@ -143,7 +143,7 @@ static bool fits_the_snapshot(const hlsnap_snapshot *s) {
     uint32_t i;
     for (i = 0; i < s->num_layers; i++) pages[i] = s->layers[i]->pages;
     return !hlsnap__guest_check(s->guest, HLSNAP_ERR_ELF, NULL) &&
-           !hlsnap__extents_check(&s->guest->layout, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_ELF, NULL);
+           !hlsnap__extents_check(&s->guest->layout, s->maps, s->num_maps, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_ELF, NULL);
 }
 
 static hlsnap_result load(const void *data, size_t size, hlsnap_snapshot **out) {
