@@ -12874,13 +12874,14 @@ static hlsnap_result hlsnap__diff_add(hlsnap__memory *m, uint64_t page, uint64_t
     return HLSNAP_OK;
 }
 
-/* Whether the window's mapping knows all maps that s has pages of; else it has to be made anew. */
+/* Whether maps are such that what differs from s are pages with extents: what base and s do not know by these is the same, unless
+   only s has them, or only one has captured them. Else all is mapped anew. */
 static bool hlsnap__maps_known(const hlsnap__memory *m, const hlsnap_snapshot *s) {
     uint32_t i;
     for (i = 0; i < m->num_maps; i++) {
         const hlsnap__mapped *x = &m->maps[i];
-        if (hlsnap__map_stored(&x->map) && !x->in_base && hlsnap__map_find(s->maps, s->num_maps, x->map.name))
-            return false;
+        const bool has = hlsnap__map_find(s->maps, s->num_maps, x->map.name) != NULL;
+        if (hlsnap__map_stored(&x->map) && has != x->in_base && (has || x->map.capture)) return false;
     }
     return true;
 }

@@ -292,6 +292,20 @@ FN(sum) {
     return hlsnap_call_return(call, hlsnap_u64(s));
 }
 
+FN(map) { /* where a map lies; 0: there is none */
+    uint64_t size;
+    const void *at = hlsnap_rt_map(hlsnap_call_arg(call, 0).str, &size);
+    UNUSED;
+    return hlsnap_call_return(call, hlsnap_u64(ARG(1).b ? size : (uint64_t)(uintptr_t)at));
+}
+FN(touch) { /* the sum of one byte in each stride */
+    const volatile uint8_t *p = (const volatile uint8_t *)(uintptr_t)ARG(0).u64;
+    uint64_t i, s = 0;
+    UNUSED;
+    for (i = 0; i < ARG(1).u64; i += ARG(2).u64) s += p[i];
+    return hlsnap_call_return(call, hlsnap_u64(s));
+}
+
 /* ---- faults ---- */
 
 __attribute__((noinline)) static uint64_t overflow(uint64_t depth) {
@@ -519,7 +533,8 @@ static const hlsnap_function exports[] = {
     {"heap", "u32(u32)", heap_use, NULL}, {"bad_free", "void()", heap_bad_free, NULL}, {"smash", "i32(u32)", smash, NULL},
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
-    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL}
+    {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL},
+    {"map", "u64(str,bool)", map, NULL}, {"touch", "u64(u64,u64,u64)", touch, NULL}
 #ifdef GUEST_SYSCALL
     , {"system", "u64(u32)", system_call, NULL}
 #endif

@@ -2740,6 +2740,185 @@ static void leaks(void) {
 
 /* ---- >>main ---- */
 
+/* ---- >>maps: what a real page table, a real TLB and a real page cache make of them; the rest is in test_maps.c ---- */
+
+static const char *map_file(const char *name, uint64_t size, uint8_t seed_byte) {
+    static char paths[4][64];
+    static int next;
+    char *path = paths[next++ % 4];
+    FILE *f;
+    uint64_t i;
+    snprintf(path, sizeof(paths[0]), "/tmp/hlsnap-map-%d-%s", (int)getpid(), name);
+    f = fopen(path, "w");
+    for (i = 0; f && i < size; i++) fputc((int)(uint8_t)(seed_byte + i / 4096), f);
+    if (f) fclose(f);
+    return path;
+}
+static hlsnap_map map_named(const char *name, hlsnap_map_mode mode, const char *path) {
+    hlsnap_map m = HLSNAP_ZERO;
+    m.name = name;
+    m.mode = mode;
+    m.path = path;
+    return m;
+}
+static uint64_t map_at(sandbox *sb, const char *name) {
+    hlsnap_value v = VOID_VALUE;
+    CHECK_EQ(call(sb, "map", HLSNAP_ARGS(hlsnap_str(name), hlsnap_bool(false)), &v), HLSNAP_OK);
+    return v.as.u64;
+}
+static uint64_t see(sandbox *sb, uint64_t at, uint64_t size, uint64_t stride) {
+    hlsnap_value v = VOID_VALUE;
+    if (!CHECK_EQ(call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(size), hlsnap_u64(stride)), &v), HLSNAP_OK)) printf("# %s\n", last.msg);
+    return v.as.u64;
+}
+static hlsnap_result set(sandbox *sb, uint64_t at, uint64_t v) {
+    return call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(v), hlsnap_u32(1)), NULL);
+}
+
+/* One place in the guest is one map after another, of other sizes, modes and content; and the VM has used each. */
+static void maps_come_and_go(void) {
+    static const uint64_t sizes[] = {4096, 3u << 20, 8192, 2u << 20, (4u << 20) + 4096};
+    uint8_t *data = (uint8_t *)aligned_alloc(2u << 20, 4u << 20);
+    snapshot *s;
+    sandbox *sb = start(&plain);
+    uint32_t i;
+    memset(data, 0, 4u << 20);
+    s = take(sb);
+    for (i = 0; i < 40 && !test_bad; i++) {
+        const uint64_t size = sizes[i % HLSNAP_COUNT(sizes)];
+        const hlsnap_map_mode mode = (hlsnap_map_mode)(i % 3);
+        hlsnap_map m = map_named("m", mode, map_file("come", size, (uint8_t)(i * 3)));
+        uint64_t at;
+        CHECK_EQ(hlsnap_sandbox_map(sb, &m, &last), HLSNAP_OK);
+        at = map_at(sb, "m");
+        CHECK_EQ(at, HLSNAP__MAPS_GVA);
+        CHECK_EQ(see(sb, at, 1, 1), (uint8_t)(i * 3));
+        CHECK_EQ(see(sb, at + size - 4096, 1, 1), (uint8_t)(i * 3 + (size / 4096 - 1)));
+        if (mode == HLSNAP_MAP_READ) {
+            CHECK_EQ(set(sb, at, 1), HLSNAP_ERR_FAULT);
+            CHECK_STR(last.region, "map");
+            CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        } else CHECK_EQ(set(sb, at, 200), HLSNAP_OK);
+        if (i % 2) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(see(sb, at, 1, 1), mode == HLSNAP_MAP_READ || (mode == HLSNAP_MAP_PRIVATE && i % 2) ? (uint8_t)(i * 3) : 200);
+        CHECK_EQ(hlsnap_sandbox_unmap(sb, "m", &last), HLSNAP_OK);
+        if (i % 4 == 0) {
+            CHECK_EQ(call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1)), NULL), HLSNAP_ERR_FAULT);
+            CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        }
+        if (i % 5 == 0) { /* memory of the host in its place */
+            m = map_named("d", HLSNAP_MAP_SHARED, NULL);
+            m.data = data;
+            m.size = 4u << 20;
+            CHECK_EQ(hlsnap_sandbox_map(sb, &m, &last), HLSNAP_OK);
+            data[12] = (uint8_t)i;
+            CHECK_EQ(see(sb, at + 12, 1, 1), (uint8_t)i);
+            CHECK_EQ(set(sb, at + (4u << 20) - 1, i), HLSNAP_OK);
+            CHECK_EQ(data[(4u << 20) - 1], (uint8_t)i);
+            CHECK_EQ(hlsnap_sandbox_unmap(sb, "d", &last), HLSNAP_OK);
+        }
+        unlink(map_file("come", 0, 0));
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+    free(data);
+}
+
+/* A file that is cut off while the guest reads it. */
+static void map_truncated(void) {
+    const char *path = map_file("cut", 64 * 4096, 1);
+    hlsnap_map m[2];
+    hlsnap_sandbox_desc d;
+    hlsnap_function functions[NUM_FUNCTIONS];
+    snapshot *s = NULL;
+    sandbox *sb = NULL;
+    uint32_t i;
+    m[0] = map_named("r", HLSNAP_MAP_READ, path);
+    m[1] = map_named("p", HLSNAP_MAP_PRIVATE, path);
+    CHECK_EQ(load(&plain, &s), HLSNAP_OK);
+    desc_of(&plain, functions, &d);
+    d.maps = m;
+    d.num_maps = 2;
+    CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &sb, &last), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
+    s = take(sb);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(see(sb, map_at(sb, "r"), 64 * 4096, 4096) > 0 && see(sb, map_at(sb, "p"), 4096, 1) > 0);
+    CHECK_EQ(truncate(path, 8 * 4096), 0);
+    for (i = 0; i < 4; i++) {
+        const uint64_t at = map_at(sb, i % 2 ? "p" : "r") + 40 * 4096;
+        const hlsnap_result r = i < 2 ? call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1)), NULL) : i == 3 ? set(sb, at, 1) : HLSNAP_ERR_CHANGED;
+        if (!CHECK_EQ(r, HLSNAP_ERR_CHANGED)) printf("# %s\n", last.msg);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK_EQ(see(sb, map_at(sb, "r") + 4096, 1, 1), 2);
+    }
+    unlink(path);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* kB of this process's memory below `path` that is its own, and in all. */
+static void map_pages(const char *path, long *own, long *all) {
+    char line[512];
+    bool in = false;
+    long kb;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    *own = *all = 0;
+    while (f && fgets(line, sizeof(line), f)) {
+        if (strchr(line, '-') && strchr(line, '-') < line + 17) in = strstr(line, path) != NULL;
+        if (in && sscanf(line, "Anonymous: %ld", &kb) == 1) *own += kb;
+        if (in && sscanf(line, "Rss: %ld", &kb) == 1) *all += kb;
+    }
+    if (f) fclose(f);
+}
+
+/* So many sandboxes with one large file: what each of them touches is the page cache's. */
+static bool maps_of_many(snapshot *s, hlsnap_map *m, uint64_t size, uint32_t num) {
+    hlsnap_sandbox_desc d;
+    hlsnap_function functions[NUM_FUNCTIONS];
+    sandbox *all[25];
+    long own, shown;
+    uint32_t i;
+    desc_of(&plain, functions, &d);
+    d.maps = m;
+    d.num_maps = 1;
+    for (i = 0; i < num; i++) {
+        if (!CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &all[i], &last), HLSNAP_OK)) printf("# %s\n", last.msg);
+        CHECK_EQ(see(all[i], map_at(all[i], "big"), size, 256u << 10), size / (256u << 10) * 7);
+    }
+    map_pages(m->path, &own, &shown);
+    CHECK_EQ(own, 0);
+    CHECK(shown > 0);
+    for (i = 0; i < num; i++) hlsnap_sandbox_destroy(all[i]);
+    return !test_bad;
+}
+
+static void maps_are_page_cache(void) {
+    const uint64_t size = is_slow ? 64ull << 20 : 2ull << 30;
+    const uint32_t num = is_slow ? 3 : 25;
+    const char *path = map_file("big", 0, 0);
+    hlsnap_map m = map_named("big", HLSNAP_MAP_READ, path);
+    snapshot *s = NULL;
+    sandbox *sb;
+    uint64_t i;
+    int status;
+    pid_t pid;
+    const int fd = open(path, O_RDWR);
+    CHECK_EQ(ftruncate(fd, (off_t)size), 0);
+    for (i = 0; i < size; i += 256u << 10) CHECK_EQ(pwrite(fd, "\7", 1, (off_t)i), 1);
+    close(fd);
+    sb = start(&plain);
+    s = take(sb);
+    hlsnap_sandbox_destroy(sb);
+    pid = fork();
+    if (pid == 0) _exit(maps_of_many(s, &m, size, num) ? 0 : 1);
+    maps_of_many(s, &m, size, num);
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    unlink(path);
+    hlsnap_snapshot_release(s);
+}
+
 static const test_row tests[] = {
     TEST(abi_numbers), TEST(abi_layouts), TEST(types), TEST(large_messages), TEST(arguments), TEST(host_calls), TEST(batches), TEST(reserved), TEST(logs), TEST(aborts),
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
@@ -2749,7 +2928,7 @@ static const test_row tests[] = {
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
-    TEST(without_descriptors), TEST(locked_memory), TEST(leaks)};
+    TEST(without_descriptors), TEST(locked_memory), TEST(leaks), TEST(maps_come_and_go), TEST(map_truncated), TEST(maps_are_page_cache)};
 
 int main(int argc, char **argv) {
     const char *dir = getenv("GUEST_DIR");

@@ -657,8 +657,167 @@ static void cycles(void) {
     end();
 }
 
+/* ---- all of it at once, against a model: random maps, writes, snapshots, restores, starts ---- */
+
+enum { M_READ, M_PRIVATE, M_MEMORY, M_SHARED, M_CAPTURED, M_CHANGED, NUM_M };
+#define M_PAGES 40u
+#define M_SIZE (M_PAGES * 4096u)
+static hlsnap_map m_maps[NUM_M];
+static uint8_t m_shared[M_SIZE] __attribute__((aligned(4096))), m_memory[M_SIZE] __attribute__((aligned(4096)));
+
+typedef struct m_state { /* of a sandbox or a snapshot */
+    bool has[NUM_M], given[NUM_M];
+    uint64_t gva[NUM_M];
+    uint8_t now[NUM_M][M_SIZE]; /* of those that have content of their own */
+} m_state;
+typedef struct m_taken { hlsnap_snapshot *s; m_state state; } m_taken;
+
+static uint64_t m_seed;
+static uint64_t m_below(uint64_t n) {
+    m_seed = m_seed * 6364136223846793005ull + 1442695040888963407ull;
+    return (m_seed >> 33) % n;
+}
+static bool m_stored(uint32_t i) { return i != M_READ && i != M_SHARED; }
+static uint8_t m_first(uint32_t i, uint64_t at) { return i == M_MEMORY ? m_memory[at] : byte_of(at); }
+static void m_pristine(m_state *st, uint32_t i) {
+    uint64_t at;
+    for (at = 0; at < M_SIZE; at++) st->now[i][at] = m_first(i, at);
+}
+
+/* All that the guest sees, and where. */
+static void m_check(hlsnap_sandbox *sb, m_state *st) {
+    static uint8_t seen[M_SIZE];
+    uint32_t i;
+    for (i = 0; i < NUM_M; i++) {
+        const uint64_t gva = found(sb, m_maps[i].name);
+        if (!CHECK_EQ(gva != 0, st->has[i]) || !st->has[i]) continue;
+        if (st->gva[i]) CHECK_EQ(gva, st->gva[i]);
+        st->gva[i] = gva;
+        CHECK_EQ(hlsnap_sandbox_read(sb, gva, seen, M_SIZE, &err), HLSNAP_OK);
+        if (i == M_SHARED) CHECK(memcmp(seen, m_shared, M_SIZE) == 0);
+        else if (i == M_READ) CHECK(seen[0] == byte_of(0) && seen[M_SIZE - 1] == byte_of(M_SIZE - 1));
+        else CHECK(memcmp(seen, st->now[i], M_SIZE) == 0);
+        if (test_bad) printf("# map %s\n", m_maps[i].name);
+    }
+}
+
+static void m_write(hlsnap_sandbox *sb, m_state *st) {
+    const uint32_t i = (uint32_t)m_below(NUM_M), first = (uint32_t)m_below(M_PAGES), n = (uint32_t)m_below(3) ? 1 : (uint32_t)m_below(M_PAGES - first) + 1;
+    static uint8_t zeros[4096];
+    uint32_t p;
+    if (!st->has[i] || !found(sb, m_maps[i].name)) return;
+    for (p = first; p < first + n; p++) {
+        uint8_t *model = i == M_SHARED ? m_shared : st->now[i], *at = model + p * 4096;
+        const uint64_t gva = found(sb, m_maps[i].name) + p * 4096, v = m_below(UINT32_MAX);
+        if (i == M_READ || i == M_CAPTURED) {
+            CHECK_EQ(hlsnap_sandbox_write(sb, gva, zeros, 8, &err), HLSNAP_ERR_ARG);
+            return;
+        }
+        if (m_below(8) == 0) {
+            CHECK_EQ(hlsnap_sandbox_write(sb, gva, zeros, 4096, &err), HLSNAP_OK);
+            memset(at, 0, 4096);
+        } else {
+            CHECK_EQ(poke(sb, gva + 8, v), HLSNAP_OK);
+            hlsnap__put64(at + 8, v);
+        }
+    }
+}
+
+static void m_restored(m_state *st, const m_taken *t) {
+    uint32_t i;
+    for (i = 0; i < NUM_M; i++) {
+        const bool moved = st->has[i] && t->state.has[i] && st->gva[i] != t->state.gva[i];
+        if (t->state.has[i]) st->gva[i] = t->state.gva[i];
+        else if (!st->given[i] || moved) st->gva[i] = 0;
+        st->has[i] = t->state.has[i] || st->given[i];
+        if (t->state.has[i]) memcpy(st->now[i], t->state.now[i], M_SIZE);
+        else if (st->has[i] && m_stored(i)) m_pristine(st, i);
+        if (!t->state.has[i]) st->gva[i] = 0; /* it may have had to make way */
+    }
+}
+static bool m_allowed(const m_state *st, const m_taken *t) {
+    uint32_t i;
+    for (i = 0; i < NUM_M; i++)
+        if (t->state.has[i] && !m_maps[i].capture && !st->given[i]) return false;
+    return true;
+}
+
+static void m_step(hlsnap_sandbox **sb, m_state *st, m_taken *t, uint32_t num) {
+    const uint32_t i = (uint32_t)m_below(NUM_M);
+    m_taken *which = &t[m_below(num)];
+    switch (m_below(6)) {
+    case 0:
+        if (st->has[i]) break;
+        CHECK_EQ(hlsnap_sandbox_map(*sb, &m_maps[i], &err), HLSNAP_OK);
+        st->has[i] = st->given[i] = true;
+        st->gva[i] = 0;
+        m_pristine(st, i);
+        break;
+    case 1:
+        if (m_below(2)) break;
+        CHECK_EQ(hlsnap_sandbox_unmap(*sb, m_maps[i].name, &err), st->has[i] ? HLSNAP_OK : HLSNAP_ERR_NOT_FOUND);
+        st->has[i] = st->given[i] = false;
+        break;
+    case 2:
+        hlsnap_snapshot_release(which->s);
+        m_check(*sb, st);
+        which->s = take(*sb);
+        which->state = *st;
+        break;
+    case 3:
+        if (!which->s) break;
+        CHECK_EQ(hlsnap_sandbox_restore(*sb, which->s, &err), m_allowed(st, which) ? HLSNAP_OK : HLSNAP_ERR_CONTRACT);
+        if (m_allowed(st, which)) m_restored(st, which);
+        break;
+    case 4:
+        if (!which->s || m_below(3)) break;
+        hlsnap_sandbox_destroy(*sb);
+        memset(st, 0, sizeof(*st));
+        memset(st->given, 1, NUM_M);
+        st->given[M_CAPTURED] = st->given[M_CHANGED] = false; /* these come with the snapshot */
+        memset(st->has, 1, NUM_M - 2);
+        CHECK_EQ(from(which->s, m_maps, NUM_M - 2, sb), HLSNAP_OK);
+        m_restored(st, which);
+        break;
+    default: m_write(*sb, st);
+    }
+}
+
+static void model(void) {
+    static m_state st[2];
+    static m_taken taken[6];
+    const char *ops = getenv("OPS"), *seed = getenv("SEED");
+    const long n = ops ? atol(ops) : SANITIZED ? 3000 : 20000;
+    hlsnap_sandbox *sb[2];
+    uint64_t at;
+    long i;
+    begin();
+    m_seed = seed ? strtoull(seed, NULL, 0) : 1;
+    for (at = 0; at < M_SIZE; at++) m_memory[at] = (uint8_t)(at / 4096 % 3 ? 3 + at % 11 : 0);
+    m_maps[M_READ] = map_of("r", HLSNAP_MAP_READ, file_of("model", M_SIZE));
+    m_maps[M_PRIVATE] = map_of("p", HLSNAP_MAP_PRIVATE, m_maps[0].path);
+    m_maps[M_MEMORY] = memory_of("m", HLSNAP_MAP_PRIVATE, m_memory, M_SIZE);
+    m_maps[M_SHARED] = memory_of("s", HLSNAP_MAP_SHARED, m_shared, M_SIZE);
+    m_maps[M_CAPTURED] = map_of("c", HLSNAP_MAP_READ, m_maps[0].path);
+    m_maps[M_CHANGED] = map_of("d", HLSNAP_MAP_PRIVATE, m_maps[0].path);
+    m_maps[M_CAPTURED].capture = m_maps[M_CHANGED].capture = true;
+    memset(st, 0, sizeof(st));
+    for (i = 0; i < 2; i++) sb[i] = with(NULL, 0);
+    for (i = 0; i < n && !test_bad; i++) {
+        const uint32_t k = (uint32_t)m_below(2);
+        m_step(&sb[k], &st[k], taken, HLSNAP_COUNT(taken));
+        if (m_below(4) == 0) m_check(sb[k], &st[k]);
+        if (test_bad) printf("# operation %ld, SEED=%s\n", i, seed ? seed : "1");
+    }
+    for (i = 0; i < 2; i++) hlsnap_sandbox_destroy(sb[i]);
+    for (i = 0; i < 6; i++) hlsnap_snapshot_release(taken[i].s);
+    memset(taken, 0, sizeof(taken));
+    end();
+}
+
 static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
-                                 TEST(captured), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(states), TEST(cycles)};
+                                 TEST(captured), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(states), TEST(cycles),
+                                 TEST(model)};
 int main(int argc, char **argv) {
     int r;
     if (!mkdtemp(dir)) return 1;
