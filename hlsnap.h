@@ -11906,6 +11906,9 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, ui
                                 "process_vm_%s of this process's own memory: %s (errno %d): a snapshot whose files are "
                                 "not guarded needs it",
                                 write ? "writev" : "readv", hlsnap__errno_text(errno), errno);
+        if (k < 0 && errno != EFAULT)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "process_vm_%s: %s (errno %d)", write ? "writev" : "readv",
+                                hlsnap__errno_text(errno), errno);
         if (k <= 0)
             return hlsnap__fail(err, HLSNAP_ERR_CHANGED, k < 0 ? errno : 0,
                                 "guest memory is gone: a file below it was truncated");
@@ -11914,10 +11917,11 @@ static hlsnap_result hlsnap__memory_move(const hlsnap__memory *m, void *mine, ui
     return HLSNAP_OK;
 }
 
-/* The page's bytes, through `bounce` where they cannot be trusted to be there. NULL with the error filled. */
-static const uint8_t *hlsnap__memory_peek(const hlsnap__memory *m, uint64_t page, uint8_t *bounce, hlsnap_error *err) {
-    if (hlsnap__memory_trusts(m, page)) return hlsnap__memory_at(m, page);
-    return hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, false, err) ? NULL : bounce;
+/* The page's bytes, through `bounce` where they cannot be trusted to be there. */
+static hlsnap_result hlsnap__memory_peek(const hlsnap__memory *m, uint64_t page, uint8_t *bounce, const uint8_t **out,
+                                         hlsnap_error *err) {
+    *out = hlsnap__memory_trusts(m, page) ? hlsnap__memory_at(m, page) : bounce;
+    return *out == bounce ? hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, false, err) : HLSNAP_OK;
 }
 
 /* Whether the guest can write to a page. */
@@ -11948,21 +11952,23 @@ static void hlsnap__hot_source(const hlsnap__memory *m, hlsnap__hot *h, const hl
 }
 
 /* The page's bytes, as hlsnap__memory_peek, and whether they are other than in snapshot s; `two` has room for two pages. */
-static const uint8_t *hlsnap__memory_differs(const hlsnap__memory *m, uint64_t page, const hlsnap_snapshot *s,
-                                             uint8_t *two, bool *differs, hlsnap_error *err) {
-    const uint8_t *now = hlsnap__memory_peek(m, page, two, err), *old = two + HLSNAP__PAGE;
+static hlsnap_result hlsnap__memory_differs(const hlsnap__memory *m, uint64_t page, const hlsnap_snapshot *s,
+                                            uint8_t *two, const uint8_t **now, bool *differs, hlsnap_error *err) {
+    const uint8_t *old = two + HLSNAP__PAGE;
     hlsnap__hot source;
-    if (!now) return NULL;
+    hlsnap_result r = hlsnap__memory_peek(m, page, two, now, err);
+    if (r) return r;
     source.page = (uint32_t)page;
     hlsnap__hot_source(m, &source, s);
     if (!source.layer)
         old = NULL;
     else if (source.layer->map)
         old = source.layer->map + (uint64_t)source.layer_page * HLSNAP__PAGE;
-    else if (hlsnap__layer_read(source.layer, source.layer_page, 1, two + HLSNAP__PAGE, err))
-        return NULL;
-    *differs = old ? memcmp(now, old, HLSNAP__PAGE) != 0 : !hlsnap__all_zero(now, HLSNAP__PAGE);
-    return now;
+    else
+        r = hlsnap__layer_read(source.layer, source.layer_page, 1, two + HLSNAP__PAGE, err);
+    if (r) return r;
+    *differs = old ? memcmp(*now, old, HLSNAP__PAGE) != 0 : !hlsnap__all_zero(*now, HLSNAP__PAGE);
+    return HLSNAP_OK;
 }
 
 /* Every page that is or becomes private passes here: found by a scan, copied in, or written by the host. */
@@ -12554,9 +12560,10 @@ static hlsnap_result hlsnap__compare_span(hlsnap__memory *m, uint64_t page, uint
     const uint64_t end = page + pages;
     hlsnap_result r = HLSNAP_OK;
     for (; page < end && !r; page++) {
+        const uint8_t *now;
         bool differs = false;
         if (hlsnap__bit(m->is_hot, page)) continue;
-        if (!hlsnap__memory_differs(m, page, m->target, two, &differs, err)) r = HLSNAP_ERR_CHANGED;
+        r = hlsnap__memory_differs(m, page, m->target, two, &now, &differs, err);
         if (!r && differs) r = hlsnap__hot_add(m, page, err);
     }
     return r;
@@ -13118,10 +13125,9 @@ static hlsnap_result hlsnap__take_pages(hlsnap__memory *m, const hlsnap_snapshot
         const uint8_t *now;
         m->hot[i].idle = 0; /* what is not stored must not go */
         if (!hlsnap__stored_to(&m->layout, parent->maps, parent->num_maps, page)) continue;
-        now = hlsnap__memory_differs(m, page, parent, two, &differs, err);
-        if (!now) r = HLSNAP_ERR_CHANGED;
-        if (now && !differs) m->hot[i].idle = idle + 1;
-        if (!now || !differs) continue;
+        r = hlsnap__memory_differs(m, page, parent, two, &now, &differs, err);
+        if (!r && !differs) m->hot[i].idle = idle + 1;
+        if (r || !differs) continue;
         r = hlsnap__take_parent(b, parent, share, &next, &at, page, err);
         at = page + 1; /* whatever the parent had here is replaced, by a page or by zero */
         if (!r && hlsnap__page_counts(parent, page, now))
@@ -13141,9 +13147,8 @@ static hlsnap_result hlsnap__take_span(hlsnap__memory *m, const hlsnap_snapshot 
     for (k = 0; k < pages && !r; k++) {
         const uint8_t *now;
         if (!hlsnap__bit(m->is_hot, first + k) && !hlsnap__extent_at(parent, first + k)) continue;
-        now = hlsnap__memory_peek(m, first + k, bounce, err);
-        if (!now) return HLSNAP_ERR_CHANGED;
-        if (hlsnap__page_counts(parent, first + k, now)) r = hlsnap__builder_store(b, first + k, now, k > 0, err);
+        r = hlsnap__memory_peek(m, first + k, bounce, &now, err);
+        if (!r && hlsnap__page_counts(parent, first + k, now)) r = hlsnap__builder_store(b, first + k, now, k > 0, err);
     }
     return r;
 }
@@ -15258,8 +15263,7 @@ static bool hlsnap__page_used(const hlsnap__memory *m, uint64_t page, uint64_t e
     uint8_t bounce[HLSNAP__PAGE];
     const uint8_t *at;
     if (!entry && !hlsnap__bit(m->is_hot, page) && !hlsnap__extent_at(m->base, page)) return false;
-    at = hlsnap__memory_peek(m, page, bounce, NULL);
-    return at && !hlsnap__all_zero(at, HLSNAP__PAGE);
+    return !hlsnap__memory_peek(m, page, bounce, &at, NULL) && !hlsnap__all_zero(at, HLSNAP__PAGE);
 }
 
 static uint64_t hlsnap__stack_peak(const hlsnap_sandbox *sb) {
@@ -15326,6 +15330,7 @@ struct hlsnap_pool {
     bool closed;
     hlsnap_sandbox_desc desc;
     hlsnap_function *functions; /* the desc's, and their names behind them */
+    hlsnap_map *maps;           /* likewise; NULL = none */
     uint32_t max, num, num_idle, num_warm, want_warm;
     uint64_t max_bytes, wait_ns, idle_ns;
     hlsnap_sandbox *idle; /* the one that came back last first */
@@ -15369,6 +15374,7 @@ static void hlsnap__pool_free(hlsnap_pool *p, bool forked) {
     if (!forked) pthread_mutex_destroy(&p->lock);
     hlsnap__free(p->warm);
     hlsnap__free(p->functions);
+    hlsnap__free(p->maps);
     hlsnap__free(p);
 }
 
@@ -15713,6 +15719,41 @@ static hlsnap_result hlsnap__pool_functions(hlsnap_pool *p, const hlsnap_sandbox
     return HLSNAP_OK;
 }
 
+static size_t hlsnap__map_texts(const hlsnap_map *map) {
+    return (map->name ? strlen(map->name) + 1 : 0) + (map->path ? strlen(map->path) + 1 : 0) +
+           (map->digest ? strlen(map->digest) + 1 : 0);
+}
+
+static const char *hlsnap__text_keep(char **to, const char *text) {
+    const size_t size = text ? strlen(text) + 1 : 0;
+    const char *at = text ? *to : NULL;
+    if (text) memcpy(*to, text, size);
+    *to += size;
+    return at;
+}
+
+/* And its maps. What is wrong with them, the first sandbox says. */
+static hlsnap_result hlsnap__pool_maps(hlsnap_pool *p, const hlsnap_sandbox_desc *d, hlsnap_error *err) {
+    size_t i, size = d->num_maps * sizeof(hlsnap_map);
+    char *text;
+    p->desc.maps = NULL;
+    if (!d->num_maps) return HLSNAP_OK;
+    if (d->num_maps > HLSNAP_MAX_MAPS)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%zu maps, at most %d", d->num_maps, HLSNAP_MAX_MAPS);
+    for (i = 0; i < d->num_maps; i++) size += hlsnap__map_texts(&d->maps[i]);
+    p->maps = (hlsnap_map *)hlsnap__alloc(1, size, err);
+    if (!p->maps) return HLSNAP_ERR_MEMORY;
+    text = (char *)(p->maps + d->num_maps);
+    for (i = 0; i < d->num_maps; i++) {
+        p->maps[i] = d->maps[i];
+        p->maps[i].name = hlsnap__text_keep(&text, d->maps[i].name);
+        p->maps[i].path = hlsnap__text_keep(&text, d->maps[i].path);
+        p->maps[i].digest = hlsnap__text_keep(&text, d->maps[i].digest);
+    }
+    p->desc.maps = p->maps;
+    return HLSNAP_OK;
+}
+
 static hlsnap_result hlsnap__pool_desc_check(const hlsnap_pool_desc *d, hlsnap_error *err) {
     hlsnap_result r;
     if (!d || d->_start_canary || d->_end_canary)
@@ -15742,6 +15783,7 @@ HLSNAP_API hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap
     p->retire = desc->retire;
     pthread_mutex_init(&p->lock, NULL);
     r = hlsnap__pool_functions(p, desc->sandbox, err);
+    if (!r) r = hlsnap__pool_maps(p, desc->sandbox, err);
     if (!r) p->warm = (hlsnap__shell **)hlsnap__alloc(desc->warm, sizeof(*p->warm), err);
     if (!r && !p->warm) r = HLSNAP_ERR_MEMORY;
     while (!r && p->num_warm < p->want_warm) {

@@ -570,6 +570,61 @@ static void shrinking_file(void) {
     end();
 }
 
+/* ---- with a pool ---- */
+
+/* Its sandboxes have the desc's maps, each its own pages of the private ones; who changes that is ended. */
+static void in_a_pool(void) {
+    hlsnap_sandbox_desc d;
+    hlsnap_pool_desc desc = HLSNAP_ZERO;
+    hlsnap_pool_stats stats;
+    hlsnap_map map[17];
+    hlsnap_sandbox *sb, *a = NULL, *b = NULL;
+    hlsnap_snapshot *s;
+    hlsnap_pool *pool = NULL;
+    uint64_t at;
+    uint32_t i;
+    begin();
+    map[0] = map_of("p", HLSNAP_MAP_PRIVATE, file_of("pool", 8 * 4096));
+    sb = with(map, 1);
+    s = take(sb);
+    hlsnap_sandbox_destroy(sb);
+    d = host_desc();
+    d.maps = map;
+    d.num_maps = 1;
+    desc.sandbox = &d;
+    desc.max_sandboxes = 2;
+    CHECK_EQ(hlsnap_pool_create(&desc, &pool, &err), HLSNAP_OK);
+    memset(map, 0, sizeof(map)); /* was copied */
+    for (i = 0; i < 20; i++) {
+        CHECK_EQ(hlsnap_pool_acquire(pool, s, &a, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_pool_acquire(pool, s, &b, &err), HLSNAP_OK);
+        at = found(a, "p");
+        CHECK(peek(a, at) == file_word(0) && peek(b, at) == file_word(0));
+        CHECK_EQ(poke(a, at, 1), HLSNAP_OK);
+        CHECK_EQ(poke(b, at, 2), HLSNAP_OK);
+        CHECK(peek(a, at) == 1 && peek(b, at) == 2);
+        if (i == 10) CHECK_EQ(hlsnap_sandbox_unmap(a, "p", &err), HLSNAP_OK);
+        hlsnap_pool_release(pool, a);
+        hlsnap_pool_release(pool, b);
+    }
+    hlsnap_pool_get_stats(pool, &stats);
+    CHECK_EQ(stats.made, 3);
+    hlsnap_pool_destroy(pool);
+    d.maps = map;
+    for (i = 0; i < 17; i++) map[i] = map_of("m", HLSNAP_MAP_READ, path_of("pool"));
+    d.num_maps = 17;
+    CHECK_EQ(hlsnap_pool_create(&desc, &pool, &err), HLSNAP_ERR_LIMIT);
+    d.num_maps = 1;
+    map[0].name = NULL; /* said by the first one that is made */
+    CHECK_EQ(hlsnap_pool_create(&desc, &pool, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_pool_acquire(pool, s, &a, &err), HLSNAP_ERR_ARG);
+    hlsnap_pool_destroy(pool);
+    d.maps = NULL;
+    CHECK_EQ(hlsnap_pool_create(&desc, &pool, &err), HLSNAP_ERR_ARG);
+    hlsnap_snapshot_release(s);
+    end();
+}
+
 /* ---- from inside of a host function ---- */
 
 static hlsnap_sandbox *inside;
@@ -816,7 +871,7 @@ static void model(void) {
 }
 
 static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
-                                 TEST(captured), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(states), TEST(cycles),
+                                 TEST(captured), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
                                  TEST(model)};
 int main(int argc, char **argv) {
     int r;

@@ -185,12 +185,103 @@ static hlsnap_result s_find(world *w) {
     return hlsnap_sandbox_find(w->sb, "nop", "void()", &e, &err);
 }
 
+/* Maps of all kinds. */
+static hlsnap_map a_map(uint32_t i) {
+    static uint8_t data[8192] __attribute__((aligned(4096)));
+    hlsnap_map m = HLSNAP_ZERO;
+    m.name = i == 0 ? "read" : i == 1 ? "private" : i == 2 ? "captured" : i == 3 ? "memory" : "shared";
+    m.mode = i == 0 ? HLSNAP_MAP_READ : i == 4 ? HLSNAP_MAP_SHARED : HLSNAP_MAP_PRIVATE;
+    m.capture = i == 2;
+    m.path = i < 3 ? "/proc/self/exe" : NULL;
+    m.data = i < 3 ? NULL : data;
+    m.size = i < 3 ? 5 * 4096 : sizeof(data);
+    return m;
+}
+static hlsnap_result map_all(hlsnap_sandbox *sb) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < 5 && !r; i++) {
+        const hlsnap_map m = a_map(i);
+        r = hlsnap_sandbox_map(sb, &m, &err);
+        CHECK(!r || call0(sb, "nop") == HLSNAP_OK);
+    }
+    return r;
+}
+static hlsnap_result write_all(hlsnap_sandbox *sb) { /* to the private ones, as far as they are there */
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i;
+    for (i = 0; i < sb->memory.num_maps && !r; i++)
+        if (sb->memory.maps[i].map.mode == HLSNAP_MAP_PRIVATE)
+            r = hlsnap_sandbox_call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(sb->memory.maps[i].map.gva + 4096), hlsnap_bytes("changed", 8)), NULL, &err);
+    return r;
+}
+static hlsnap_result s_map(world *w) { return map_all(w->sb); }
+static hlsnap_result s_map_restore(world *w) {
+    const long alloc_fail = inject.alloc_fail, sys_fail = inject.sys_fail;
+    hlsnap_result r;
+    inject.alloc_fail = inject.sys_fail = -1;
+    CHECK_EQ(map_all(w->sb), HLSNAP_OK);
+    inject_arm(alloc_fail, sys_fail);
+    r = write_all(w->sb);
+    if (!r) r = restore(w, w->far);
+    if (!r) r = write_all(w->sb);
+    return r ? r : restore(w, w->own);
+}
+static hlsnap_result s_map_take(world *w) { /* a snapshot with maps, and one of their changes */
+    const long alloc_fail = inject.alloc_fail, sys_fail = inject.sys_fail;
+    hlsnap_result r;
+    inject.alloc_fail = inject.sys_fail = -1;
+    CHECK_EQ(map_all(w->sb), HLSNAP_OK);
+    inject_arm(alloc_fail, sys_fail);
+    r = hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+    if (!r) r = write_all(w->sb);
+    if (r) return hlsnap_snapshot_release(w->taken), w->taken = NULL, r;
+    hlsnap_snapshot_release(w->taken);
+    return hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+}
+static hlsnap_result s_map_start(world *w) { /* from such a one, in a sandbox of its own */
+    const long alloc_fail = inject.alloc_fail, sys_fail = inject.sys_fail;
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_map maps[5];
+    hlsnap_snapshot *s;
+    hlsnap_result r;
+    uint32_t i;
+    inject.alloc_fail = inject.sys_fail = -1;
+    CHECK_EQ(map_all(w->sb), HLSNAP_OK);
+    CHECK_EQ(write_all(w->sb), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(w->sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < 5; i++) maps[i] = a_map(i);
+    d.maps = maps;
+    d.num_maps = 5;
+    inject_arm(alloc_fail, sys_fail);
+    r = hlsnap_sandbox_create_from(s, &d, &w->made, &err);
+    hlsnap_snapshot_release(s);
+    return r;
+}
+static hlsnap_result s_map_pool(world *w) {
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_pool_desc desc = HLSNAP_ZERO;
+    const hlsnap_map map = a_map(1);
+    hlsnap_pool *pool;
+    hlsnap_sandbox *sb;
+    hlsnap_result r;
+    d.maps = &map;
+    d.num_maps = 1;
+    desc.sandbox = &d;
+    r = hlsnap_pool_create(&desc, &pool, &err);
+    if (!r) r = hlsnap_pool_acquire(pool, w->sibling, &sb, &err);
+    if (!r) hlsnap_pool_release(pool, sb);
+    hlsnap_pool_destroy(pool);
+    return r;
+}
+
 /* X(name, allocations, system calls): how many points of failure there are at least */
 #define SCENARIOS(X) \
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
     X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_settles, 2, 100) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
-    X(bind, 2, 0) X(pool, 15, 20) X(write, 1, 0) X(find, 0, 0)
+    X(bind, 2, 0) X(pool, 15, 20) X(write, 1, 0) X(find, 0, 0) \
+    X(map, 8, 30) X(map_restore, 2, 12) X(map_take, 12, 2) X(map_start, 14, 40) X(map_pool, 6, 10)
 
 /* ---- the loop ---- */
 
