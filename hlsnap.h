@@ -995,18 +995,23 @@ HLSNAP_API uint64_t hlsnap_rt_generation(void);
 #define HLSNAP_ABI_PORT_CALL 0xe1   /* OUT imm8, AL: a request stands in the mailbox */
 #define HLSNAP_ABI_OP_INIT 1
 #define HLSNAP_ABI_OP_CALL 2
+#define HLSNAP_ABI_OP_ROOM 3 /* the guest allocates `room` bytes for a call's message that the mailbox has no room for */
 #define HLSNAP_ABI_FN_LOG 0xfffffff0u   /* request: i32 level, str text; no response */
 #define HLSNAP_ABI_FN_ABORT 0xfffffff1u /* request: i32 user code, str text; does not return */
 #define HLSNAP_ABI_FN_OUTPUT 0xfffffff2u /* request: i32 fd, bytes; no response */
 #define HLSNAP_ABI_FN_EXIT 0xfffffff3u  /* request: i32 status, str text; does not return */
 #define HLSNAP_ABI_FN_CLOCK 0xfffffff4u /* request: i32 0, str ""; the host writes realtime_ns of the mailbox */
 #define HLSNAP_ABI_FN_MAP 0xfffffff5u   /* request: i32 0, str name; response: u64 GVA, u64 bytes, both 0 where there is none */
+#define HLSNAP_ABI_FN_RESULT 0xfffffff6u /* request: u64 GVA, u64 bytes of a str or bytes result, copied now; no response */
+#define HLSNAP_ABI_FN_TAKE 0xfffffff7u  /* request: u64 GVA, u64 bytes: where the large response goes; GVA 0 = it is dropped */
 #define HLSNAP_ABI_OPTION_OUTPUT 1u       /* somebody listens to HLSNAP_ABI_FN_OUTPUT */
 #define HLSNAP_ABI_OPTION_STRICT 2u       /* a system call that is not there ends the call */
 #define HLSNAP_ABI_OPTION_CLOCK 4u        /* there is a wall clock */
 #define HLSNAP_ABI_STATUS_OK 0
 #define HLSNAP_ABI_STATUS_FAILED 1      /* values: i32 user code, str text */
 #define HLSNAP_ABI_STATUS_REFUSED 2     /* values: i32 hlsnap_result, str text */
+#define HLSNAP_ABI_STATUS_LARGE 3       /* of a response: u64 bytes of the real one, which FN_TAKE asks for */
+#define HLSNAP_ABI_REFERENCE 0x100u     /* in the type of a str or bytes that a guest sends: see hlsnap_abi_reference */
 #define HLSNAP_ABI_IDENTITY_OFFSET 2048 /* of hlsnap_abi_identity in the identity page */
 #define HLSNAP_ABI_RUNTIME_MIN 3072     /* least bytes of the tls region that are the guest runtime's */
 
@@ -1028,6 +1033,9 @@ typedef struct hlsnap_abi_mailbox { /* at the start of the mailbox */
     uint64_t realtime_ns;      /* in   wall clock, ns since 1970: a Linux program's at this entry, others' by FN_CLOCK; 0 = none */
     uint64_t heap_used;        /* out  bytes of the heap in use when the guest leaves for good */
     uint64_t heap_peak;        /* out  ... and the most so far; 0 = it does not say */
+    uint64_t large;            /* in   CALL: GVA of the one call's message, in what ROOM gave; 0 = at in_offset */
+    uint64_t room;             /* in   ROOM: bytes */
+    uint64_t room_at;          /* out  ... their GVA, a multiple of 16, in the heap; 0 = it has none */
 } hlsnap_abi_mailbox;
 
 typedef struct hlsnap_abi_message { /* 8-byte aligned; size counts header, values and payload */
@@ -1042,6 +1050,10 @@ typedef struct hlsnap_abi_value { /* num_values of them follow the header */
     uint32_t size;             /* str, bytes: bytes without the NUL; else 0 */
     uint64_t bits;             /* the value's bits, zero-extended; str, bytes: offset from the message, multiple of 8 */
 } hlsnap_abi_value;
+
+typedef struct hlsnap_abi_reference { /* where the value's bits lead to: bytes, without a NUL, that are copied when the guest leaves */
+    uint64_t gva, size;        /* gva 0: what FN_RESULT has brought already */
+} hlsnap_abi_reference;
 
 typedef struct hlsnap_abi_identity { /* read-only for the guest, new at every start and restore, never stored */
     uint64_t magic;
@@ -1151,7 +1163,7 @@ extern "C" {
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
 #define HLSNAP__PAGES(bytes) (((bytes) + HLSNAP__PAGE - 1) / HLSNAP__PAGE)
 
-HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 88 && offsetof(hlsnap_abi_mailbox, entry) == 48);
+HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 112 && offsetof(hlsnap_abi_mailbox, entry) == 48);
 HLSNAP__STATIC_ASSERT(message_size, sizeof(hlsnap_abi_message) == 16 && sizeof(hlsnap_abi_value) == 16);
 HLSNAP__STATIC_ASSERT(identity_size,
                       sizeof(hlsnap_abi_identity) == 176 && offsetof(hlsnap_abi_identity, runtime) == 128);
@@ -1169,6 +1181,10 @@ struct hlsnap_call {
     const hlsnap__signature *signature;
     uint8_t *out;         /* where the result message is encoded */
     size_t out_size;      /* bytes there */
+    uint8_t *box;         /* the same, in the mailbox; out may be larger memory instead, which is allocated */
+    size_t box_size, most; /* bytes there; that such memory may have */
+    size_t box_reached;    /* bytes there that were written before */
+    bool given;           /* in a guest: the host has the result's bytes already */
     size_t used;          /* of the encoded message; 0 = nothing returned yet */
     size_t reached;       /* bytes of out that were ever written: those beyond `used` are of results taken back */
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
@@ -1703,17 +1719,109 @@ static HLSNAP__EACH_CALL void hlsnap__call_used(hlsnap_call *call, size_t used) 
     if (used > call->reached) call->reached = used;
 }
 
+#define HLSNAP__REFER_FROM 17u /* bytes; smaller ones are not worth a reference */
+
+static bool hlsnap__value_refers(const hlsnap_value *v) {
+    return (v->type == HLSNAP_STR || v->type == HLSNAP_BYTES) && v->size >= HLSNAP__REFER_FROM;
+}
+
+/* The same message with references to what is large in place of it: a guest's. 0: not even that fits. */
+static size_t hlsnap__message_refer(uint8_t *to, size_t cap, uint32_t function, const hlsnap_value *v, size_t num) {
+    hlsnap_value small[HLSNAP_MAX_ARGS];
+    hlsnap_abi_reference where[HLSNAP_MAX_ARGS];
+    size_t i, size;
+    if (num > HLSNAP_MAX_ARGS) return 0;
+    small[0] = hlsnap_i32(0);
+    for (i = 0; i < num; i++) {
+        small[i] = v[i];
+        if (!hlsnap__value_refers(&v[i])) continue;
+        where[i].gva = (uint64_t)(uintptr_t)(v[i].type == HLSNAP_STR ? (const void *)v[i].str : (const void *)v[i].bytes);
+        where[i].size = v[i].size;
+        small[i] = hlsnap_bytes(&where[i], sizeof(where[i]));
+    }
+    size = hlsnap__message_write(to, cap, function, HLSNAP_ABI_STATUS_OK, small, num);
+    for (i = 0; size && i < num; i++) {
+        uint8_t *at = to + sizeof(hlsnap_abi_message) + i * sizeof(hlsnap_abi_value);
+        hlsnap_abi_value row;
+        hlsnap__rt_memcpy(&row, at, sizeof(row));
+        row.type = (uint32_t)v[i].type | HLSNAP_ABI_REFERENCE;
+        row.size = 0;
+        if (hlsnap__value_refers(&v[i])) hlsnap__rt_memcpy(at, &row, sizeof(row));
+    }
+    return size;
+}
+
+#define HLSNAP__LARGE_MOST (UINT32_MAX - 65535u) /* bytes of a message, wherever it stands */
+
+static void *hlsnap__call_alloc(size_t size);
+static void hlsnap__call_free(void *p);
+static bool hlsnap__rt_give(const hlsnap_value *v);
+
+/* Back to the mailbox. */
+static void hlsnap__call_shrink(hlsnap_call *call) {
+    if (call->out == call->box) return;
+    hlsnap__call_free(call->out);
+    call->out = call->box;
+    call->out_size = call->box_size;
+    call->used = 0;
+    call->reached = call->box_reached;
+}
+
+/* Whether a message of n bytes fits, in memory of its own if need be. */
+static bool hlsnap__call_room(hlsnap_call *call, size_t n) {
+    uint8_t *p;
+    if (n <= call->out_size) return true;
+    p = n <= call->most ? (uint8_t *)hlsnap__call_alloc(n) : NULL;
+    if (!p) return false;
+    if (call->out == call->box) {
+        hlsnap__rt_memset(call->box, 0, call->reached); /* nothing of what was taken back stays */
+        call->box_reached = call->reached;
+    }
+    hlsnap__call_shrink(call);
+    call->out = p;
+    call->out_size = n;
+    call->used = call->reached = 0;
+    return true;
+}
+
+/* The message of a result that the host has already: its bytes are referred to, not there. */
+static size_t hlsnap__call_refer(uint8_t *to, const hlsnap_call *call, uint64_t gva, uint64_t size) {
+    hlsnap_abi_message head;
+    hlsnap_abi_value row;
+    hlsnap_abi_reference where;
+    head.size = sizeof(head) + sizeof(row) + sizeof(where);
+    head.function = call->function;
+    head.status = HLSNAP_ABI_STATUS_OK;
+    head.num_values = 1;
+    row.type = call->signature->result | HLSNAP_ABI_REFERENCE;
+    row.size = 0;
+    row.bits = sizeof(head) + sizeof(row);
+    where.gva = gva;
+    where.size = size;
+    hlsnap__rt_memcpy(to, &head, sizeof(head));
+    hlsnap__rt_memcpy(to + sizeof(head), &row, sizeof(row));
+    hlsnap__rt_memcpy(to + sizeof(head) + sizeof(row), &where, sizeof(where));
+    return head.size;
+}
+
 HLSNAP__EACH_CALL HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
-    size_t num = v.type != HLSNAP_VOID;
+    size_t num = v.type != HLSNAP_VOID, need;
     if ((uint32_t)v.type != call->signature->result ||
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
         return call->failed = HLSNAP_ERR_SIGNATURE;
-    hlsnap__call_used(call, v.size > UINT32_MAX / 2 ? 0
-                                                    : hlsnap__message_write(call->out, call->out_size, call->function,
-                                                                            HLSNAP_ABI_STATUS_OK, &v, num));
+    need = v.size <= HLSNAP__LARGE_MOST ? hlsnap__message_size(&v, num) : v.size;
+    call->given = false;
+    call->used = 0;
+    if (need > call->out_size && need <= call->most && hlsnap__rt_give(&v)) {
+        call->given = true;
+        hlsnap__call_shrink(call);
+        hlsnap__call_used(call, hlsnap__call_refer(call->out, call, 0, v.size));
+    } else if (hlsnap__call_room(call, need))
+        hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK,
+                                                      &v, num));
     if (call->used) return HLSNAP_OK;
-    call->wanted = v.size <= UINT32_MAX / 2 ? hlsnap__message_size(&v, num) : v.size;
+    call->wanted = need;
     return call->failed = HLSNAP_ERR_LIMIT;
 }
 
@@ -1723,6 +1831,7 @@ static void hlsnap__call_refuse(hlsnap_call *call, uint32_t status, int32_t code
     v[0] = hlsnap_i32(code);
     v[1] = hlsnap_str("");
     v[1].str = text;
+    hlsnap__call_shrink(call);
     v[1].size =
         size < sizeof(((hlsnap_error *)0)->msg) ? size : hlsnap__utf8_whole(text, sizeof(((hlsnap_error *)0)->msg) - 1);
     hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, status, v, 2));
@@ -1740,11 +1849,12 @@ HLSNAP_API hlsnap_result hlsnap_call_fail(hlsnap_call *call, int32_t user_code, 
 #define HLSNAP__RESULT_AT \
     (sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value)) /* a str's or bytes' first byte in its message */
 
-/* Whether a str or bytes result of n bytes fits. */
+/* Whether a str or bytes result of n bytes fits, or room for it can be made. */
 static bool hlsnap__call_fits(hlsnap_call *call, size_t n) {
-    const size_t most = UINT32_MAX / 2;
+    const size_t most = HLSNAP__LARGE_MOST;
+    call->given = false;
     call->wanted = n > most ? n : HLSNAP__RESULT_AT + hlsnap__round8(n + (call->signature->result == HLSNAP_STR));
-    return n <= most && call->wanted <= call->out_size;
+    return n <= most && hlsnap__call_room(call, call->wanted);
 }
 
 /* Makes a message of n bytes that stand in its place already, and fit. */
@@ -1772,17 +1882,25 @@ static hlsnap_result hlsnap__call_finish(hlsnap_call *call, size_t n) {
 HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) {
     va_list ap;
     int n;
+    const uint8_t *at = call->out;
     if (call->signature->result != HLSNAP_STR) return call->failed = HLSNAP_ERR_SIGNATURE;
     if (call->out_size <= HLSNAP__RESULT_AT) return call->failed = HLSNAP_ERR_LIMIT;
     va_start(ap, fmt);
     n = hlsnap__rt_vformat((char *)call->out + HLSNAP__RESULT_AT, call->out_size - HLSNAP__RESULT_AT, fmt, ap);
     va_end(ap);
-    if (n < 0 || !hlsnap__call_fits(call, (size_t)n)) {
+    if (n < 0 || HLSNAP__RESULT_AT + (size_t)n >= call->out_size)
         call->reached = call->out_size;
+    else if (HLSNAP__RESULT_AT + (size_t)n > call->reached)
+        call->reached = HLSNAP__RESULT_AT + (size_t)n;
+    if (n < 0 || !hlsnap__call_fits(call, (size_t)n)) {
         if (n < 0) call->wanted = 0;
         return call->failed = HLSNAP_ERR_LIMIT;
     }
-    if (HLSNAP__RESULT_AT + (size_t)n > call->reached) call->reached = HLSNAP__RESULT_AT + (size_t)n;
+    if (call->out != at) { /* once more, where there is room */
+        va_start(ap, fmt);
+        hlsnap__rt_vformat((char *)call->out + HLSNAP__RESULT_AT, call->out_size - HLSNAP__RESULT_AT, fmt, ap);
+        va_end(ap);
+    }
     return hlsnap__call_finish(call, (size_t)n);
 }
 
@@ -1826,7 +1944,10 @@ static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, 
     int n;
     call->used = call->wanted = call->reached = call->reserved = 0;
     call->failed = HLSNAP_OK;
-    call->no_room = false;
+    call->no_room = call->given = false;
+    call->box = call->out;
+    call->box_size = call->out_size;
+    call->box_reached = 0;
     r = fn(call, user);
     if (call->failed) r = call->failed;
     if (r == HLSNAP_ERR_FUNCTION && call->failed == HLSNAP_ERR_FUNCTION) return;
@@ -3066,6 +3187,7 @@ typedef struct hlsnap__rt_state {  /* at the start of the tls region: every call
     int32_t error_number;   /* errno */
     uint8_t seeded_for[16]; /* identity the random source was seeded for */
     hlsnap__rt_random random;
+    void *large, *result, *response; /* a call's message, its result, a response: those that had no room in the mailbox */
     hlsnap__rt_heap heap;
 } hlsnap__rt_state;
 HLSNAP__STATIC_ASSERT(rt_state, sizeof(hlsnap__rt_state) <= HLSNAP_ABI_RUNTIME_MIN);
@@ -3119,7 +3241,8 @@ static uint8_t *hlsnap__rt_request_at(size_t *room);
 static uint8_t *hlsnap__rt_request_at(size_t *room) {
     hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
     const hlsnap_call *call = hlsnap__rt_state_get()->call;
-    uint8_t *at = call ? call->out + call->used : (uint8_t *)m + m->out_offset;
+    uint8_t *at =
+        call ? call->box + (call->out == call->box ? call->used : 0) : (uint8_t *)m + m->out_offset;
     *room = (size_t)((uint8_t *)m + m->out_offset + m->out_size - at);
     return at;
 }
@@ -3186,6 +3309,20 @@ HLSNAP_API void hlsnap_rt_free(void *p) {
         hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "free of what is no live block");
 }
 #endif
+
+#ifdef HLSNAP_GUEST
+static void *hlsnap__call_alloc(size_t size) { return hlsnap_rt_malloc(size); }
+static void hlsnap__call_free(void *p) { hlsnap_rt_free(p); }
+#endif
+
+/* In a guest: the host copies a large result now, so that it may go. false: not in a guest, or not that large. */
+static bool hlsnap__rt_give(const hlsnap_value *result) {
+    hlsnap_value v[2];
+    if (!hlsnap__rt_in_guest) return false;
+    v[0] = hlsnap_u64((uint64_t)(uintptr_t)(result->type == HLSNAP_STR ? (const void *)result->str : (const void *)result->bytes));
+    v[1] = hlsnap_u64(result->size);
+    return hlsnap__rt_request(HLSNAP_ABI_FN_RESULT, v, 2);
+}
 
 HLSNAP_API void *hlsnap_rt_calloc(size_t count, size_t size) {
     void *p = size && count > SIZE_MAX / size ? NULL : hlsnap_rt_malloc(count * size);
@@ -3320,6 +3457,28 @@ static void hlsnap__rt_arrive(void) {
 
 HLSNAP_API uint64_t hlsnap_rt_generation(void) { return hlsnap__rt_in_guest ? hlsnap__rt_identity()->generation : 0; }
 
+/* A request whose large arguments are not copied but referred to. */
+static bool hlsnap__rt_request_large(uint32_t function, const hlsnap_value *args, size_t num) {
+    hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    size_t room;
+    uint8_t *at = hlsnap__rt_request_at(&room);
+    if (!hlsnap__message_refer(at, room, function, args, num)) return false;
+    m->request = (uint32_t)(at - (uint8_t *)m);
+    hlsnap__rt_out_call();
+    return true;
+}
+
+/* The response that had no room in the mailbox; NULL: nor has it in the heap. */
+static const uint8_t *hlsnap__rt_take(uint64_t size) {
+    hlsnap__rt_state *s = hlsnap__rt_state_get();
+    hlsnap_value v[2];
+    s->response = size <= HLSNAP__LARGE_MOST ? hlsnap_rt_malloc(size) : NULL;
+    v[0] = hlsnap_u64((uint64_t)(uintptr_t)s->response);
+    v[1] = hlsnap_u64(size);
+    hlsnap__rt_request(HLSNAP_ABI_FN_TAKE, v, 2);
+    return (const uint8_t *)s->response;
+}
+
 /* The response to a host call: its value, or the failure in err. */
 static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const char *name, hlsnap_value *out,
                                          hlsnap_error *err) {
@@ -3331,6 +3490,15 @@ static hlsnap_result hlsnap__rt_response(const hlsnap__signature *sig, const cha
     hlsnap_result code;
     if (!hlsnap__message_read(at, (size_t)(end - at), &head, v, 2))
         hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    if (head.status == HLSNAP_ABI_STATUS_LARGE) {
+        const uint64_t size = head.num_values ? v[0].as.u64 : 0;
+        at = hlsnap__rt_take(size);
+        if (!at)
+            return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the result of %s takes %llu bytes, which the heap has not",
+                                name, (unsigned long long)size);
+        if (!hlsnap__message_read(at, (size_t)size, &head, v, 2))
+            hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    }
     if (head.status == HLSNAP_ABI_STATUS_OK) {
         if (head.num_values != (sig->result != HLSNAP_VOID) || (head.num_values && (uint32_t)v[0].type != sig->result))
             return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "%s returned another type than the import says", name);
@@ -3364,7 +3532,11 @@ HLSNAP_API hlsnap_result hlsnap_rt_call(const char *name, const hlsnap_value *ar
     sig = &hlsnap__rt_state_get()->signatures[module->num_exports + i];
     r = hlsnap__args_check(sig, name, args, num_args, err);
     if (r) return r;
-    if (!hlsnap__rt_request((uint32_t)i, args, num_args))
+    if (hlsnap__rt_state_get()->response) {
+        hlsnap_rt_free(hlsnap__rt_state_get()->response);
+        hlsnap__rt_state_get()->response = NULL;
+    }
+    if (!hlsnap__rt_request((uint32_t)i, args, num_args) && !hlsnap__rt_request_large((uint32_t)i, args, num_args))
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "the arguments of %s take %zu bytes: too many, mailbox_size=%llu",
                             name, hlsnap__message_size(args, num_args),
                             (unsigned long long)hlsnap__rt_identity()->mailbox_size);
@@ -3489,29 +3661,57 @@ __attribute__((__noinline__)) static void hlsnap__rt_init(hlsnap_abi_mailbox *m)
 #define HLSNAP__RESERVE_IN 1024u
 #define HLSNAP__RESERVE_OUT 1280u
 
+/* At the start of an entry: the last one's result was copied. Then, where it is asked for, memory for a call's message. */
+static void hlsnap__rt_room(hlsnap_abi_mailbox *m) {
+    hlsnap__rt_state *s = hlsnap__rt_state_get();
+    hlsnap_rt_free(s->result);
+    s->result = NULL;
+    if (m->op != HLSNAP_ABI_OP_ROOM) return;
+    hlsnap_rt_free(s->large);
+    s->large = m->room <= HLSNAP__LARGE_MOST ? hlsnap_rt_malloc(m->room) : NULL;
+    m->room_at = (uint64_t)(uintptr_t)s->large;
+    m->num_calls = 0;
+}
+
+/* At the end of a call with large messages: its result stays until the host has it. */
+static void hlsnap__rt_large_end(hlsnap__rt_state *s, hlsnap_call *call) {
+    hlsnap_abi_value row;
+    hlsnap_rt_free(s->large);
+    hlsnap_rt_free(s->response);
+    s->large = s->response = NULL;
+    if (call->out == call->box) return;
+    hlsnap__rt_memcpy(&row, call->out + sizeof(hlsnap_abi_message), sizeof(row));
+    s->result = call->out;
+    call->used = hlsnap__call_refer(call->box, call, (uint64_t)(uintptr_t)call->out + HLSNAP__RESULT_AT, row.size);
+    call->out = call->box;
+}
+
 /* Bytes of results. */
 static HLSNAP__EACH_CALL size_t hlsnap__rt_calls(hlsnap_abi_mailbox *m) {
     const hlsnap_module *module = hlsnap__rt_module();
     hlsnap__rt_state *s = hlsnap__rt_state_get();
     size_t in = 0, out = 0;
     m->num_done = 0;
+    if (s->result || m->op == HLSNAP_ABI_OP_ROOM) hlsnap__rt_room(m);
     while (m->num_done < m->num_calls) {
         hlsnap_value args[HLSNAP_MAX_ARGS];
         hlsnap_abi_message head;
         hlsnap_call call;
-        const uint8_t *at = (const uint8_t *)m + m->in_offset + in;
-        if (!hlsnap__message_read(at, m->in_size - in, &head, args, HLSNAP_MAX_ARGS) ||
+        const uint8_t *at = m->large ? (const uint8_t *)s->large : (const uint8_t *)m + m->in_offset + in;
+        if (!hlsnap__message_read(at, m->large ? UINT32_MAX : m->in_size - in, &head, args, HLSNAP_MAX_ARGS) ||
             head.function >= module->num_exports || head.num_values != s->signatures[head.function].num_args)
             hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
         call.args = args;
         call.signature = &s->signatures[head.function];
         call.out = (uint8_t *)m + m->out_offset + out;
         call.out_size = m->out_size - HLSNAP__RESERVE_OUT - out;
+        call.most = HLSNAP__LARGE_MOST;
         call.function = head.function;
         call.user = NULL;
         s->call = &call;
         hlsnap__call_run(&call, module->exports[head.function].fn, module->exports[head.function].user);
         s->call = NULL;
+        if (m->large || call.out != call.box || s->response) hlsnap__rt_large_end(s, &call);
         out += call.used;
         in += head.size;
         m->num_done++;
@@ -8624,6 +8824,17 @@ static void *hlsnap__alloc(size_t count, size_t size, hlsnap_error *err) {
 
 static void hlsnap__free(void *p) {
     if (p) HLSNAP_FREE(p);
+}
+
+/* For a result that has no room in the mailbox, on whichever side. */
+static void *hlsnap__call_alloc(size_t size) {
+    return hlsnap__rt_in_guest ? hlsnap_rt_malloc(size) : hlsnap__alloc_raw(size, NULL);
+}
+static void hlsnap__call_free(void *p) {
+    if (hlsnap__rt_in_guest)
+        hlsnap_rt_free(p);
+    else
+        hlsnap__free(p);
 }
 
 static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC_RELAXED); }
@@ -13817,6 +14028,10 @@ struct hlsnap_sandbox {
     uint64_t mailbox_size;
     uint32_t in_used;                /* bytes of calls in the mailbox */
     hlsnap__buffer request, results; /* private copies of what the guest sent */
+    uint64_t given;                  /* bytes of a result behind those results, which its message will refer to */
+    uint64_t large;                  /* GVA of the message of the call that comes next, or 0 */
+    uint8_t *response;               /* one that the guest is to take; NULL = none */
+    size_t response_size;
     hlsnap_stats stats;
     hlsnap__pooled pooled;
 };
@@ -13864,8 +14079,10 @@ static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, uint32_t states, con
     return hlsnap__need_not_met(sb, what, name, err);
 }
 
+#define HLSNAP__BUFFER_EXACT (1u << 20) /* beyond that nothing is allocated in advance */
+
 static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
-    const size_t need = b->size + more, cap = need < 4096 ? 4096 : need + need / 2;
+    const size_t need = b->size + more, cap = need < 4096 ? 4096 : need > HLSNAP__BUFFER_EXACT ? need : need + need / 2;
     uint8_t *bigger;
     if (need <= b->cap) return HLSNAP_OK;
     bigger = (uint8_t *)hlsnap__alloc(1, cap, err);
@@ -13922,7 +14139,8 @@ static uint64_t hlsnap__realtime_ns(void) {
 }
 
 /* Writes the header afresh: the guest may have scribbled over it. */
-static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint32_t num_calls, hlsnap_error *err) {
+static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint32_t num_calls, uint64_t room,
+                                           hlsnap_error *err) {
     hlsnap_abi_mailbox m;
     hlsnap_result r = hlsnap__mailbox_touch(sb, 0, hlsnap__out_offset(sb), err);
     memset(&m, 0, sizeof(m));
@@ -13936,6 +14154,8 @@ static hlsnap_result hlsnap__mailbox_begin(hlsnap_sandbox *sb, uint32_t op, uint
     m.num_calls = num_calls;
     m.response = hlsnap__response_offset(sb);
     m.realtime_ns = sb->guest->syscall && !sb->no_clock ? hlsnap__realtime_ns() : 0; /* others ask */
+    m.large = sb->large;
+    m.room = room;
     if (!r) memcpy(sb->mailbox, &m, sizeof(m));
     return r;
 }
@@ -13959,6 +14179,150 @@ static hlsnap_result hlsnap__mailbox_copy(hlsnap_sandbox *sb, uint32_t offset, h
     to->size += head.size;
     if (to->size > to->most) to->most = to->size;
     return HLSNAP_OK;
+}
+
+/* ---- >>large: what has no room in the mailbox lies in the guest's memory ---- */
+
+static uint64_t hlsnap__heap_bytes(const hlsnap_sandbox *sb) {
+    return hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP)->pages * HLSNAP__PAGE;
+}
+
+/* Bytes that one message may have; a guest can make the host hold so many. */
+static uint64_t hlsnap__large_most(const hlsnap_sandbox *sb) {
+    const uint64_t heap = hlsnap__heap_bytes(sb);
+    return heap < HLSNAP__LARGE_MOST ? heap : HLSNAP__LARGE_MOST;
+}
+
+/* Whether n bytes from gva on are memory that the guest can read. */
+static hlsnap_result hlsnap__large_check(const hlsnap_sandbox *sb, uint64_t gva, uint64_t n, hlsnap_error *err) {
+    const hlsnap__mapped *x =
+        gva < HLSNAP__MAPS_GVA ? NULL : hlsnap__mapped_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, gva));
+    if (n > hlsnap__large_most(sb) || (x ? n > x->map.gva + x->pages * HLSNAP__PAGE - gva
+                                         : hlsnap__layout_holds(&sb->memory.layout, gva, (size_t)n, false, NULL) != 0))
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest sends %llu bytes at 0x%llx, which it has not",
+                            (unsigned long long)n, (unsigned long long)gva);
+    return HLSNAP_OK;
+}
+
+/* Copies n bytes that the guest refers to, and at least one zero up to the next multiple of 8, which there is room for. */
+static hlsnap_result hlsnap__large_copy(const hlsnap_sandbox *sb, uint64_t gva, uint64_t n, uint8_t *to,
+                                        hlsnap_error *err) {
+    memset(to + n, 0, hlsnap__round8((size_t)n + 1) - (size_t)n);
+    return !n ? HLSNAP_OK
+              : hlsnap__memory_move(&sb->memory, to, hlsnap__gva_page(&sb->memory.layout, gva), gva % HLSNAP__PAGE,
+                                    (size_t)n, false, err);
+}
+
+/* Value i of a message that was copied to buffer byte `start`: a reference, when it is one. */
+static bool hlsnap__reference_at(const uint8_t *message, uint32_t i, hlsnap_abi_value *row,
+                                 hlsnap_abi_reference *where) {
+    hlsnap_abi_message head;
+    memcpy(&head, message, sizeof(head));
+    memcpy(row, message + sizeof(head) + i * sizeof(*row), sizeof(*row));
+    if (!(row->type & HLSNAP_ABI_REFERENCE) || row->bits % 8 || head.size < sizeof(*where) ||
+        row->bits > head.size - sizeof(*where))
+        return false;
+    memcpy(where, message + row->bits, sizeof(*where));
+    return true;
+}
+
+/* Brings what a message in a buffer, its last one, refers to behind it, so that it is one like any other. */
+static hlsnap_result hlsnap__message_expand(hlsnap_sandbox *sb, hlsnap__buffer *b, size_t start, hlsnap_error *err) {
+    const uint64_t most = hlsnap__large_most(sb);
+    hlsnap_abi_message head;
+    hlsnap_abi_value row;
+    hlsnap_abi_reference where;
+    uint64_t more = 0;
+    uint32_t i;
+    hlsnap_result r = HLSNAP_OK;
+    memcpy(&head, b->data + start, sizeof(head));
+    if (head.num_values > (head.size - sizeof(head)) / sizeof(row)) return HLSNAP_OK; /* whoever reads it refuses it */
+    for (i = 0; i < head.num_values && !r; i++) {
+        if (!hlsnap__reference_at(b->data + start, i, &row, &where)) continue;
+        r = hlsnap__large_check(sb, where.gva, where.size, err);
+        more += r ? 0 : hlsnap__round8((size_t)where.size + 1);
+        if (more > most + 8)
+            r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest sends more than %llu bytes in a message",
+                             (unsigned long long)most);
+    }
+    if (!r && more) r = hlsnap__buffer_room(b, (size_t)more, err);
+    for (i = 0; more && i < head.num_values && !r; i++) {
+        if (!hlsnap__reference_at(b->data + start, i, &row, &where)) continue;
+        r = hlsnap__large_copy(sb, where.gva, where.size, b->data + b->size, err);
+        row.type &= ~HLSNAP_ABI_REFERENCE;
+        row.size = (uint32_t)where.size;
+        row.bits = b->size - start;
+        memcpy(b->data + start + sizeof(head) + i * sizeof(row), &row, sizeof(row));
+        b->size += hlsnap__round8((size_t)where.size + 1);
+    }
+    head.size = (uint32_t)(b->size - start);
+    memcpy(b->data + start, &head, sizeof(head));
+    if (b->size > b->most) b->most = b->size;
+    return r;
+}
+
+#define HLSNAP__GIVEN_AT (sizeof(hlsnap_abi_message) + sizeof(hlsnap_abi_value))
+
+/* FN_RESULT: the bytes of the result that comes next go where they will stand. */
+static hlsnap_result hlsnap__large_given(hlsnap_sandbox *sb, uint64_t gva, uint64_t n, hlsnap_error *err) {
+    const size_t more = n <= HLSNAP__LARGE_MOST ? HLSNAP__GIVEN_AT + hlsnap__round8((size_t)n + 1) : 0;
+    hlsnap_result r = hlsnap__large_check(sb, gva, n, err);
+    if (!r) r = hlsnap__buffer_room(&sb->results, more, err);
+    if (r) return r;
+    sb->given = n;
+    if (sb->results.size + more > sb->results.most) sb->results.most = sb->results.size + more;
+    return hlsnap__large_copy(sb, gva, n, sb->results.data + sb->results.size + HLSNAP__GIVEN_AT, err);
+}
+
+/* The message of such a result, at an offset of the mailbox; *is: it is one. */
+static hlsnap_result hlsnap__large_result(hlsnap_sandbox *sb, uint32_t offset, bool *is, hlsnap_error *err) {
+    const uint32_t start = hlsnap__out_offset(sb), size = hlsnap__half(sb);
+    struct {
+        hlsnap_abi_message head;
+        hlsnap_abi_value row;
+        hlsnap_abi_reference where;
+    } m;
+    *is = false;
+    if (!sb->given || offset < start || offset % 8 || offset - start > size - sizeof(m)) return HLSNAP_OK;
+    memcpy(&m, sb->mailbox + offset, sizeof(m));
+    *is = m.head.size == sizeof(m) && m.head.num_values == 1 && m.row.type & HLSNAP_ABI_REFERENCE && !m.where.gva;
+    if (!*is) return HLSNAP_OK;
+    if (m.where.size != sb->given)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's result has %llu bytes, it gave %llu",
+                            (unsigned long long)m.where.size, (unsigned long long)sb->given);
+    m.row.type &= ~HLSNAP_ABI_REFERENCE;
+    m.row.size = (uint32_t)sb->given;
+    m.row.bits = HLSNAP__GIVEN_AT;
+    m.head.size = (uint32_t)(HLSNAP__GIVEN_AT + hlsnap__round8((size_t)sb->given + 1));
+    memcpy(sb->results.data + sb->results.size, &m.head, sizeof(m.head));
+    memcpy(sb->results.data + sb->results.size + sizeof(m.head), &m.row, sizeof(m.row));
+    sb->results.size += m.head.size;
+    sb->given = 0;
+    return HLSNAP_OK;
+}
+
+static void hlsnap__response_drop(hlsnap_sandbox *sb) {
+    hlsnap__free(sb->response);
+    sb->response = NULL;
+}
+
+/* Whether n bytes that the guest offers lie in its heap, where the host may write. */
+static bool hlsnap__large_in_heap(const hlsnap_sandbox *sb, uint64_t gva, uint64_t n) {
+    const hlsnap__region *heap = hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP);
+    return gva >= heap->gva && n <= hlsnap__heap_bytes(sb) && gva - heap->gva <= hlsnap__heap_bytes(sb) - n;
+}
+
+/* FN_TAKE. */
+static hlsnap_result hlsnap__large_take(hlsnap_sandbox *sb, uint64_t gva, uint64_t n, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    if (!sb->response || n != sb->response_size || (gva && !hlsnap__large_in_heap(sb, gva, n)))
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest takes a response of %llu bytes to 0x%llx",
+                            (unsigned long long)n, (unsigned long long)gva);
+    if (gva)
+        r = hlsnap__memory_move(&sb->memory, sb->response, hlsnap__gva_page(&sb->memory.layout, gva),
+                                gva % HLSNAP__PAGE, (size_t)n, true, err);
+    hlsnap__response_drop(sb);
+    return r;
 }
 
 /* ---- >>faults: what to say about a CPU exception ---- */
@@ -14165,6 +14529,17 @@ static hlsnap_result hlsnap__guest_end(const hlsnap_abi_message *head, const hls
     return left ? HLSNAP_ERR_EXIT : HLSNAP_ERR_ABORT;
 }
 
+/* A host function's result that has no room in the mailbox is kept until the guest has said where it is to go. */
+static hlsnap_result hlsnap__import_large(hlsnap_sandbox *sb, hlsnap_call *call, hlsnap_error *err) {
+    const uint32_t response = hlsnap__response_offset(sb);
+    const hlsnap_value v = hlsnap_u64(call->used);
+    size_t n;
+    sb->response = call->out;
+    sb->response_size = call->used;
+    n = hlsnap__message_write(call->box, call->box_size, call->function, HLSNAP_ABI_STATUS_LARGE, &v, 1);
+    return hlsnap__mailbox_touch(sb, response, response + (n > call->box_reached ? n : call->box_reached), err);
+}
+
 /* A call of import `head->function` with these arguments; the response goes behind the out part. */
 static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_message *head, const hlsnap_value *args,
                                          hlsnap_error *err) {
@@ -14185,9 +14560,11 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     call.user = sb->user;
     call.out = sb->mailbox + response;
     call.out_size = (size_t)sb->mailbox_size - response;
+    call.most = (size_t)hlsnap__large_most(sb);
     sb->in_host = true;
     hlsnap__call_run(&call, f->fn, f->user);
     sb->in_host = false;
+    if (call.out != call.box) return hlsnap__import_large(sb, &call, err);
     if (call.reached > call.used) memset(call.out + call.used, 0, call.reached - call.used);
     return hlsnap__mailbox_touch(sb, response, response + call.reached, err);
 }
@@ -14200,11 +14577,17 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
     memcpy(&m, sb->mailbox, sizeof(m));
     sb->request.size = 0;
     r = hlsnap__mailbox_copy(sb, m.request, &sb->request, err);
+    if (!r) r = hlsnap__message_expand(sb, &sb->request, 0, err);
     if (r) return r;
     if (!hlsnap__message_read(sb->request.data, sb->request.size, &head, args, HLSNAP_MAX_ARGS) ||
         head.size != sb->request.size)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
+    if (head.function != HLSNAP_ABI_FN_TAKE) hlsnap__response_drop(sb);
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
+    if ((head.function == HLSNAP_ABI_FN_TAKE || head.function == HLSNAP_ABI_FN_RESULT) && head.num_values == 2 &&
+        args[0].type == HLSNAP_U64 && args[1].type == HLSNAP_U64)
+        return (head.function == HLSNAP_ABI_FN_TAKE ? hlsnap__large_take : hlsnap__large_given)(
+            sb, args[0].as.u64, args[1].as.u64, err);
     if (head.num_values != 2 || args[0].type != HLSNAP_I32 || head.function > HLSNAP_ABI_FN_MAP ||
         args[1].type != (head.function == HLSNAP_ABI_FN_OUTPUT ? HLSNAP_BYTES : HLSNAP_STR))
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed",
@@ -14312,7 +14695,7 @@ static hlsnap_result hlsnap__enter_run(hlsnap_sandbox *sb, hlsnap_error *err) {
 
 /* What the guest says of its heap as it leaves. */
 static void hlsnap__heap_told(hlsnap_sandbox *sb) {
-    const uint64_t most = hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP)->pages * HLSNAP__PAGE;
+    const uint64_t most = hlsnap__heap_bytes(sb);
     hlsnap_abi_mailbox m;
     memcpy(&m, sb->mailbox, sizeof(m));
     if (!m.heap_peak) return;
@@ -14390,6 +14773,10 @@ static void hlsnap__invocations_limits(const hlsnap_sandbox *sb, const hlsnap_in
     }
 }
 
+static size_t hlsnap__call_size(const hlsnap_invocation *call) {
+    return hlsnap__message_size(call->args, call->num_args);
+}
+
 /* Checks every invocation before anything runs. */
 static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num,
                                                uint64_t limits[HLSNAP__CLOCKS], hlsnap_error *err) {
@@ -14404,11 +14791,12 @@ static hlsnap_result hlsnap__invocations_check(const hlsnap_sandbox *sb, const h
         d = &sb->guest->contract.exports[at];
         r = hlsnap__args_check(&d->signature, d->name, calls[i].args, calls[i].num_args, err);
         if (r) return r;
-        if (hlsnap__message_size(calls[i].args, calls[i].num_args) > hlsnap__half(sb) - HLSNAP__RESERVE_IN)
+        if (hlsnap__call_size(&calls[i]) > hlsnap__half(sb) - HLSNAP__RESERVE_IN &&
+            hlsnap__call_size(&calls[i]) > hlsnap__large_most(sb))
             return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
-                                "the arguments of %s take %zu bytes, %u fit (mailbox_size=%llu)", d->name,
-                                hlsnap__message_size(calls[i].args, calls[i].num_args),
-                                hlsnap__half(sb) - HLSNAP__RESERVE_IN, (unsigned long long)sb->mailbox_size);
+                                "the arguments of %s take %zu bytes, %llu fit (heap_size=%llu)", d->name,
+                                hlsnap__call_size(&calls[i]), (unsigned long long)hlsnap__large_most(sb),
+                                (unsigned long long)hlsnap__heap_bytes(sb));
     }
     hlsnap__invocations_limits(sb, calls, num, limits);
     return HLSNAP_OK;
@@ -14425,7 +14813,7 @@ static uint32_t hlsnap__batch_write(hlsnap_sandbox *sb, const hlsnap_invocation 
     while (n < num && (n + 1) * scalar <= out) {
         const uint32_t at = hlsnap__handle_index(sb, calls[n].target);
         const bool alone = !hlsnap__is_scalar(sb->guest->contract.exports[at].signature.result);
-        const size_t size = hlsnap__message_size(calls[n].args, calls[n].num_args);
+        const size_t size = hlsnap__call_size(&calls[n]);
         if ((n && (alone || calls[n].user != calls[0].user)) || size > room - sb->in_used) break;
         if (hlsnap__mailbox_touch(sb, 0, HLSNAP__IN_OFFSET + sb->in_used + size, NULL)) break;
         sb->in_used += (uint32_t)hlsnap__message_write(in + sb->in_used, room - sb->in_used, at, HLSNAP_ABI_STATUS_OK,
@@ -14472,7 +14860,12 @@ static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invoc
         const hlsnap__decl *d = &sb->guest->contract.exports[at];
         hlsnap_abi_message head;
         hlsnap_value v[2];
-        hlsnap_result r = hlsnap__mailbox_copy(sb, offset, &sb->results, err);
+        uint32_t size = sizeof(head);
+        bool given = false;
+        hlsnap_result r = hlsnap__large_result(sb, offset, &given, err);
+        if (!r && !given) r = hlsnap__mailbox_copy(sb, offset, &sb->results, err);
+        if (!r && !given) memcpy(&size, sb->results.data + start, sizeof(size)); /* the message begins with it */
+        if (!r && !given) r = hlsnap__message_expand(sb, &sb->results, start, err);
         if (r) return r;
         if (!hlsnap__message_read(sb->results.data + start, sb->results.size - start, &head, v, 2))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the result of %s is malformed", d->name);
@@ -14481,7 +14874,7 @@ static hlsnap_result hlsnap__results_read(hlsnap_sandbox *sb, const hlsnap_invoc
             (head.num_values && (uint32_t)v[0].type != d->signature.result))
             return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "%s returned %u values, or not the type of %s", d->name,
                                 head.num_values, d->text);
-        offset += head.size;
+        offset += size;
         (*done)++;
     }
     return num_done == num
@@ -14502,6 +14895,39 @@ static void hlsnap__results_decode(const hlsnap_sandbox *sb, hlsnap_value *outs,
     }
 }
 
+/* A call whose arguments have no room in the mailbox: asks the guest for memory, in an entry of its own, and writes it there. */
+static hlsnap_result hlsnap__large_call(hlsnap_sandbox *sb, const hlsnap_invocation *call, hlsnap_error *err) {
+    const uint32_t at = hlsnap__handle_index(sb, call->target);
+    const size_t size = hlsnap__call_size(call);
+    hlsnap_abi_mailbox m;
+    uint8_t *to = NULL, *own = NULL;
+    hlsnap_result r;
+    sb->in_used = 0;
+    r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_ROOM, 0, size, err);
+    if (!r) r = hlsnap__enter(sb, err);
+    if (r) return r;
+    memcpy(&m, sb->mailbox, sizeof(m));
+    if (!m.room_at)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0,
+                            "the arguments of %s take %zu bytes; the guest's heap has no room for them (heap_size=%llu), "
+                            "nor has the mailbox (mailbox_size=%llu)",
+                            sb->calling, size, (unsigned long long)hlsnap__heap_bytes(sb),
+                            (unsigned long long)sb->mailbox_size);
+    if (m.room_at % 16 || !hlsnap__large_in_heap(sb, m.room_at, size))
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest has %zu bytes at 0x%llx for a message", size,
+                            (unsigned long long)m.room_at);
+    sb->large = m.room_at;
+    to = hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, m.room_at)) + m.room_at % HLSNAP__PAGE;
+    if (!sb->memory.trusted) to = own = (uint8_t *)hlsnap__alloc_raw(size, err);
+    if (!to) return HLSNAP_ERR_MEMORY;
+    hlsnap__message_write(to, size, at, HLSNAP_ABI_STATUS_OK, call->args, call->num_args);
+    if (own)
+        r = hlsnap__memory_move(&sb->memory, own, hlsnap__gva_page(&sb->memory.layout, m.room_at), m.room_at % HLSNAP__PAGE,
+                                size, true, err);
+    hlsnap__free(own);
+    return r;
+}
+
 /* The calls, in a sandbox that is ready for them. */
 static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation *calls, size_t num_calls,
                                     hlsnap_value *outs, size_t *num_done, hlsnap_error *err) {
@@ -14511,12 +14937,16 @@ static hlsnap_result hlsnap__invoke(hlsnap_sandbox *sb, const hlsnap_invocation 
     if (!r) r = hlsnap__call_begin(sb, limits, err);
     if (r) return r;
     while (!r && done < num_calls) {
-        uint32_t n = hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
+        const bool large = hlsnap__call_size(&calls[done]) > hlsnap__half(sb) - HLSNAP__RESERVE_IN;
+        uint32_t n = large ? 1 : hlsnap__batch_write(sb, calls + done, num_calls - done), k = 0;
         sb->calling = sb->guest->contract.exports[hlsnap__handle_index(sb, calls[done].target)].name;
         sb->calling_more = n ? n - 1 : 0;
         sb->user = calls[done].user;
-        r = n ? hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, err)
-              : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
+        sb->given = 0;
+        if (large) r = hlsnap__large_call(sb, &calls[done], err);
+        if (!n) r = hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
+        if (!r) r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_CALL, n, 0, err);
+        sb->large = 0;
         if (!r) r = hlsnap__enter(sb, err);
         if (!r) r = hlsnap__results_read(sb, calls + done, n, &k, err);
         if (!r && done + n < num_calls) r = hlsnap__call_overdue(sb, err);
@@ -14783,6 +15213,7 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap_result r;
     hlsnap__buffer_clear(&sb->request);
     hlsnap__buffer_clear(&sb->results);
+    hlsnap__response_drop(sb);
     r = hlsnap__shell_for(sb, s->guest, err);
     if (!r && !(same && placed)) r = hlsnap__detach(sb, err);
     if (!r && !placed) r = hlsnap__maps_place(&sb->memory, s, err);
@@ -14885,7 +15316,7 @@ static hlsnap_result hlsnap__guest_init(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap__guest *g;
     hlsnap_result r = hlsnap__call_begin(sb, sb->timeouts, err);
     if (r) return r;
-    r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, err);
+    r = hlsnap__mailbox_begin(sb, HLSNAP_ABI_OP_INIT, 0, 0, err);
     if (!r) r = hlsnap__enter(sb, err);
     if (r) hlsnap__init_hint(sb->guest, r, err);
     r = hlsnap__call_end(sb, r, err); /* a log line of init may have destroyed sb */
@@ -14995,6 +15426,7 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap__free(sb->binding.rows);
     hlsnap__free(sb->request.data);
     hlsnap__free(sb->results.data);
+    hlsnap__response_drop(sb);
     hlsnap_interrupt_release(sb->interrupt);
     hlsnap_snapshot_release(sb->pooled.snapshot);
     hlsnap__free(sb);

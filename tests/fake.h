@@ -220,6 +220,7 @@ typedef struct fake {
     int32_t spinning;          /* atomic: a guest loops until it is kicked */
     uint32_t level;            /* hlsnap_cpu of the shell that ran last */
     long bad;                  /* broken promises of the host: must stay 0 */
+    uint64_t room;             /* GVA of memory that the guest has for large messages; 0 = none */
     int32_t locked;            /* atomic: the guest runs; a test's thread takes it to play a guest that runs on */
     void (*hook)(fake_cpu *cpu, hlsnap_abi_mailbox *m); /* what a hostile guest does to its mailbox before it leaves */
 } fake;
@@ -545,7 +546,16 @@ static void fake_native(fake_cpu *cpu, const fake_function *f, const hlsnap_abi_
     cpu->used = (uint32_t)call.used;
 }
 
+/* A call's message: in the mailbox, or where the guest was asked for room. */
+static bool fake_call(fake_cpu *cpu, const hlsnap_abi_mailbox *m, hlsnap_abi_message *head) {
+    const uint8_t *at = m->large ? fake_at(cpu, m->large, sizeof(*head), false) : NULL;
+    if (!m->large) return fake_message(cpu, cpu->in, head, cpu->args);
+    memcpy(head, at, sizeof(*head));
+    return fake_decode(fake_at(cpu, m->large, head->size, false), head->size, head, cpu->args);
+}
+
 static void fake_calls(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
+    if (m->op == HLSNAP_ABI_OP_ROOM) m->room_at = cpu->hv->room;
     if (!cpu->resumed) {
         m->num_done = cpu->step = 0;
         cpu->in = m->in_offset;
@@ -556,7 +566,7 @@ static void fake_calls(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     while (m->num_done < m->num_calls) {
         const fake_function *f;
         hlsnap_abi_message head, result;
-        const bool ok = fake_message(cpu, cpu->in, &head, cpu->args) && head.function < cpu->program->num_exports;
+        const bool ok = fake_call(cpu, m, &head) && head.function < cpu->program->num_exports;
         TALLY(cpu->hv->bad, !ok);
         fake_leave(cpu, HLSNAP__EXIT_PROTOCOL, "a malformed call");
         if (!ok) return;

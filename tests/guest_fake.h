@@ -117,7 +117,13 @@ static bool b_relay(fake_cpu *cpu) { /* calls import `number` with its own argum
     hlsnap_abi_message head;
     hlsnap_value v[HLSNAP_MAX_ARGS];
     if (!cpu->step) return fake_request(cpu, import, cpu->args, cpu->num_args);
-    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.function != import;
+    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || (cpu->step == 1 && head.function != import);
+    if (cpu->step == 1 && head.status == HLSNAP_ABI_STATUS_LARGE) { /* it has no room for that */
+        v[1] = v[0];
+        v[0] = hlsnap_u64(0);
+        return fake_request(cpu, HLSNAP_ABI_FN_TAKE, v, 2);
+    }
+    if (cpu->step == 2) return fake_return_status(cpu, HLSNAP_ABI_STATUS_REFUSED, HLSNAP_ERR_LIMIT, "no room");
     cpu->used = fake_encode(fake_box(cpu, cpu->out), cpu->function, head.status, v, head.num_values);
     return true;
 }

@@ -180,7 +180,7 @@ static void tell_lie(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
 }
 
 #define P HLSNAP_ERR_PROTOCOL
-#define HALF 32720u            /* of a mailbox of 64 KiB */
+#define HALF 32712u            /* of a mailbox of 64 KiB */
 #define MSG(field, value) IN_MESSAGE, FIELD(hlsnap_abi_message, field), 4, value
 #define BOX(field, value) IN_HEADER, FIELD(hlsnap_abi_mailbox, field), 4, value
 #define TYPE(i, value) IN_MESSAGE, ROW_AT(i, type), 4, value
@@ -212,9 +212,9 @@ static const lie result_lies[] = {
     {"fail", MSG(num_values, 3), P}, {"fail", MSG(status, 0), P}, {"fail", SIZE(1, 77), P}};
 
 static const lie request_lies[] = {
-    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 80), P}, {"r_i32", BOX(request, 104), P},
-    {"r_i32", BOX(request, 124), P}, {"r_i32", BOX(request, 120 + HALF - 8), P},
-    {"r_i32", BOX(request, 120 + HALF), P}, {"r_i32", BOX(request, 120 + HALF - 16), P},
+    {"r_i32", BOX(request, 0), P}, {"r_i32", BOX(request, 80), P}, {"r_i32", BOX(request, 128), P},
+    {"r_i32", BOX(request, 148), P}, {"r_i32", BOX(request, 144 + HALF - 8), P},
+    {"r_i32", BOX(request, 144 + HALF), P}, {"r_i32", BOX(request, 144 + HALF - 16), P},
     {"r_i32", BOX(request, 65536), P}, {"r_i32", BOX(request, 65536 - 8), P}, {"r_i32", BOX(request, 65536 - 16), P},
     {"r_i32", BOX(request, UINT32_MAX), P}, {"r_i32", BOX(request, 0xfffffff8u), P}, {"r_i32", BOX(request, 40000), P},
     {"r_i32", MSG(function, NUM_IMPORTS), P}, {"r_i32", MSG(function, I_STR), P}, {"r_i32", MSG(function, I_HOOK), P},
@@ -305,7 +305,7 @@ static void hostile_scribbles(void) {
 }
 
 /* A thread that flips what the guest sent while the host reads it: the mailbox's out fields, the first message. */
-#define FLIP_OUT 128u          /* where messages to the host begin behind a call with one string of 7 bytes */
+#define FLIP_OUT 152u          /* where messages to the host begin behind a call with one string of 7 bytes */
 static uint8_t *flip_at;
 static int32_t flip_stop;
 static void *flip(void *user) {
@@ -1105,7 +1105,8 @@ static void messages_of_limits(void) {
     CHECK_EQ(hlsnap_sandbox_call(sb, "code", HLSNAP_ARGS(hlsnap_i32(HLSNAP_ERR_LIMIT)), NULL, &err), HLSNAP_ERR_LIMIT);
     CHECK_STR(err.msg, "code: the function returned HLSNAP_ERR_LIMIT (mailbox_size=65536)");
     CHECK_EQ(hlsnap_sandbox_call(sb, "e_bytes", &two[1], 1, NULL, &err), HLSNAP_ERR_LIMIT);
-    snprintf(want, sizeof(want), "the arguments of e_bytes take %u bytes, %u fit (mailbox_size=65536)", in + 8, in);
+    snprintf(want, sizeof(want), "the arguments of e_bytes take %u bytes; the guest's heap has no room for them (heap_size=65536), nor has the "
+                                 "mailbox (mailbox_size=65536)", (in + 8 + 7) / 8 * 8);
     CHECK_STR(err.msg, want);
     memset(calls, 0, sizeof(calls));
     CHECK_EQ(hlsnap_sandbox_find(sb, "nop", NULL, &calls[0].target, &err), HLSNAP_OK);
