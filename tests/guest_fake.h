@@ -66,6 +66,8 @@ FN(g_scratch) {
 
 /* ---- exports that leave the VM ---- */
 
+enum { I_HOOK, I_I32, I_STR, I_BYTES, I_BEYOND, I_WRONG, I_NOTHING, I_CODE, I_FAIL, I_SUM, I_LARGE, NUM_IMPORTS };
+
 static bool b_poke(fake_cpu *cpu) { /* void(u64 gva, bytes) */
     uint8_t *at = fake_at(cpu, cpu->args[0].as.u64, cpu->args[1].size, true);
     if (!at) return fake_fault(cpu, 14, FAKE_TEXT + 64, cpu->args[0].as.u64, 7);
@@ -161,6 +163,53 @@ static bool b_map(fake_cpu *cpu) { /* u64(str name, bool): where the map lies, o
     return fake_return(cpu, v[cpu->args[1].as.b ? 1 : 0]);
 }
 
+/* A message with one value that refers to memory. */
+static void refer(fake_cpu *cpu, uint32_t function, uint32_t type, uint64_t gva, uint64_t size) {
+    hlsnap_call call;
+    hlsnap__signature sig;
+    memset(&call, 0, sizeof(call));
+    memset(&sig, 0, sizeof(sig));
+    sig.result = (uint8_t)type;
+    call.signature = &sig;
+    call.function = function;
+    cpu->used = (uint32_t)hlsnap__call_refer(fake_box(cpu, cpu->out), &call, gva, size);
+}
+static bool b_refer(fake_cpu *cpu) { /* u32(u64 gva, u64 size, u32 times): an import with so much; how much of it came back, and its sum */
+    const hlsnap_value *a = cpu->args;
+    if (cpu->step == a[2].as.u32) return fake_return(cpu, hlsnap_u32(cpu->step));
+    refer(cpu, I_BYTES, HLSNAP_BYTES, a[0].as.u64, a[1].as.u64);
+    fake_mailbox(cpu)->request = cpu->out;
+    fake_leave(cpu, HLSNAP__EXIT_CALL, "");
+    return false;
+}
+static bool b_give(fake_cpu *cpu) { /* bytes(u64 gva, u64 size, u64 said): gives a result, and says of it */
+    const hlsnap_value *a = cpu->args;
+    if (!cpu->step && a[0].as.u64) return fake_request(cpu, HLSNAP_ABI_FN_RESULT, a, 2);
+    refer(cpu, cpu->function, HLSNAP_BYTES, 0, a[2].as.u64);
+    return true;
+}
+static bool b_result(fake_cpu *cpu) { /* bytes or str(u64 gva, u64 size): a result that is referred to */
+    refer(cpu, cpu->function, cpu->program->exports[cpu->function].number, cpu->args[0].as.u64, cpu->args[1].as.u64);
+    return true;
+}
+static bool b_take(fake_cpu *cpu) { /* u64(u64 gva, u64 size): takes a response that there is not */
+    if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_TAKE, cpu->args, 2);
+    return fake_return(cpu, hlsnap_u64(0));
+}
+static bool b_answer(fake_cpu *cpu) { /* bytes(u32 n, u64 gva, u64 size): a host function's large answer, taken to there */
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    if (!cpu->step) return fake_request(cpu, I_LARGE, cpu->args, 1);
+    if (cpu->step == 1) {
+        cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.status != HLSNAP_ABI_STATUS_LARGE;
+        v[1] = cpu->args[2].as.u64 ? cpu->args[2] : v[0];
+        v[0] = cpu->args[1];
+        return fake_request(cpu, HLSNAP_ABI_FN_TAKE, v, 2);
+    }
+    refer(cpu, cpu->function, HLSNAP_BYTES, cpu->args[1].as.u64 + 32, cpu->args[0].as.u32);
+    return true;
+}
+
 static bool b_flood(fake_cpu *cpu) { /* void(u32): that many lines */
     hlsnap_value v[2];
     if (cpu->step == cpu->args[0].as.u32) return fake_return(cpu, hlsnap__value(HLSNAP_VOID));
@@ -182,8 +231,7 @@ static const hlsnap_function fake_imports[] = {
     {"hook", "void()", NULL, NULL},          {"h_i32", "i32(i32)", NULL, NULL},   {"h_str", "str(str)", NULL, NULL},
     {"h_bytes", "bytes(bytes)", NULL, NULL}, {"h_beyond", "i32(i32)", NULL, NULL}, {"h_wrong", "i32()", NULL, NULL},
     {"h_nothing", "i32()", NULL, NULL},      {"h_code", "i32(i32)", NULL, NULL},  {"h_fail", "void(i32,str)", NULL, NULL},
-    {"h_sum", "i64(" X32("i64") ")", NULL, NULL}};
-enum { I_HOOK, I_I32, I_STR, I_BYTES, I_BEYOND, I_WRONG, I_NOTHING, I_CODE, I_FAIL, I_SUM, NUM_IMPORTS };
+    {"h_sum", "i64(" X32("i64") ")", NULL, NULL}, {"h_large", "bytes(u32)", NULL, NULL}};
 
 static const fake_function fake_exports[] = {
     {"nop", "void()", g_nop, NULL, 0},
@@ -226,6 +274,11 @@ static const fake_function fake_exports[] = {
     {"output", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_OUTPUT},
     {"clock", "u64(bool)", NULL, b_clock, 0},
     {"map", "u64(str,bool)", NULL, b_map, 0},
+    {"refer", "u32(u64,u64,u32)", NULL, b_refer, 0},
+    {"give", "bytes(u64,u64,u64)", NULL, b_give, 0},
+    {"result", "bytes(u64,u64)", NULL, b_result, HLSNAP_BYTES}, {"result_str", "str(u64,u64)", NULL, b_result, HLSNAP_STR},
+    {"take", "u64(u64,u64)", NULL, b_take, 0},
+    {"answer", "bytes(u32,u64,u64)", NULL, b_answer, 0},
     {"flood", "void(u32)", NULL, b_flood, 0},
     {"refuse", "i32(i32)", NULL, b_refuse, 0},
     {"hook", "void()", NULL, b_relay, I_HOOK},         {"r_i32", "i32(i32)", NULL, b_relay, I_I32},
@@ -251,7 +304,7 @@ static const hlsnap_function host_functions[] = {
     {"h_i32", "i32(i32)", g_twice, NULL},    {"h_str", "str(str)", g_echo, NULL},
     {"h_bytes", "bytes(bytes)", g_echo, NULL}, {"h_beyond", "i32(i32)", h_beyond, NULL},
     {"h_wrong", "i32()", g_wrong, NULL},     {"h_nothing", "i32()", g_nop, NULL},
-    {"h_code", "i32(i32)", g_code, NULL},    {"h_fail", "void(i32,str)", g_fail, NULL}};
+    {"h_code", "i32(i32)", g_code, NULL},    {"h_fail", "void(i32,str)", g_fail, NULL}, {"h_large", "bytes(u32)", g_big, NULL}};
 
 static const fake_function few_exports[] = {{"nop", "void()", g_nop, NULL, 0},
                                             {"poke", "void(u64,bytes)", NULL, b_poke, 0},

@@ -1198,8 +1198,107 @@ static void messages_of_init(void) {
     hlsnap_snapshot_release(pre);
 }
 
+/* ---- what has no room in the mailbox ---- */
+
+/* References: to all that the guest has, and to nothing else. */
+static void references(void) {
+    static const uint64_t most = 64 * 4096;
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    const uint64_t heap = region_gva(sb, HLSNAP__HEAP), text = region_gva(sb, HLSNAP__TEXT), end = heap + most;
+    const struct { const char *name; uint64_t gva, n; hlsnap_result code; } rows[] = {
+        {"result", heap, most, HLSNAP_OK}, {"result", heap + 1, most - 1, HLSNAP_OK}, {"result", heap + 5, 0, HLSNAP_OK}, {"result", text, 100, HLSNAP_OK},
+        {"result", end - 1, 1, HLSNAP_OK}, {"result", heap, most + 1, P}, {"result", heap + 1, most, P}, {"result", end, 1, P}, {"result", 0, 1, P},
+        {"result", 0, 0, HLSNAP_OK}, {"result", UINT64_MAX, 1, P}, {"result", UINT64_MAX - 7, 16, P}, {"result", heap, UINT64_MAX, P},
+        {"result", heap, 1ull << 32, P}, {"result", 0x100000, 64, P}, {"result", HLSNAP__MAPS_GVA, 8, P}, {"result_str", heap + 8192, 10, P} /* zeros */,
+        {"result_str", heap, 8, HLSNAP_OK}, {"result_str", heap, 9, P},
+        {"refer", heap, most, HLSNAP_ERR_LIMIT}, {"refer", heap + 1, most, P}, {"refer", end - 8, 8, HLSNAP_OK}, {"refer", 0, 5, P}, {"refer", heap, UINT64_MAX - 3, P},
+        {"give", heap, most, HLSNAP_OK}, {"give", heap + 8, 8, HLSNAP_OK}, {"give", heap, most + 1, P}, {"give", UINT64_MAX, UINT64_MAX, P}, {"give", 1, 0, HLSNAP_OK},
+        {"take", heap, 8, P}, {"take", 0, 0, P}, {"answer", heap, 0, HLSNAP_OK}, {"answer", end - 64, 0, P}, {"answer", text, 0, P}, {"answer", 1, 0, P},
+        {"answer", heap, 1, P}, {"answer", UINT64_MAX - 15, 0, P}, {"answer", region_gva(sb, HLSNAP__STACK), 0, P}};
+    hlsnap_snapshot *s;
+    size_t i;
+    CHECK_EQ(hlsnap_sandbox_write(sb, heap, "a string\0", 10, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const hlsnap_value v[3] = {hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n), strcmp(rows[i].name, "refer") ? hlsnap_u64(rows[i].n) : hlsnap_u32(1)};
+        const hlsnap_value answer[3] = {hlsnap_u32(100000), hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n)};
+        const bool is_answer = strcmp(rows[i].name, "answer") == 0;
+        const size_t num = is_answer || strcmp(rows[i].name, "refer") == 0 || strcmp(rows[i].name, "give") == 0 ? 3 : 2;
+        hlsnap_value out = hlsnap__value(HLSNAP_VOID);
+        const hlsnap_result r = hlsnap_sandbox_call(sb, rows[i].name, is_answer ? answer : v, num, &out, &err),
+                            code = rows[i].code == HLSNAP_ERR_LIMIT ? HLSNAP_OK : rows[i].code;
+        if (!CHECK_EQ(r, code)) printf("# row %zu: %s 0x%llx, %llu: %s\n", i, rows[i].name, (unsigned long long)rows[i].gva, (unsigned long long)rows[i].n, err.msg);
+        if (!r && strncmp(rows[i].name, "re", 2) == 0 && rows[i].name[2] == 's') CHECK_EQ(out.size, rows[i].n);
+        if (!r && rows[i].gva == heap && rows[i].name[0] == 'r' && rows[i].name[2] == 's') CHECK(memcmp(rows[i].name[6] ? (const void *)out.str : (const void *)out.bytes, "a string", 7) == 0);
+        if (!r && is_answer) CHECK(out.size == 100000 && out.bytes[99999] == (uint8_t)(99999 * 31));
+        CHECK(sb->response == NULL || r);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* Says another size of what it gave; gives nothing; gives twice. */
+static void given_results(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    const uint64_t heap = region_gva(sb, HLSNAP__HEAP);
+    hlsnap_invocation calls[3];
+    hlsnap_value args[9], outs[3], out;
+    hlsnap_snapshot *s;
+    size_t i, done;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "give", HLSNAP_ARGS(hlsnap_u64(heap), hlsnap_u64(50000), hlsnap_u64(49999)), &out, &err), HLSNAP_ERR_PROTOCOL);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "give", HLSNAP_ARGS(hlsnap_u64(0), hlsnap_u64(0), hlsnap_u64(50000)), &out, &err), HLSNAP_ERR_PROTOCOL);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    memset(calls, 0, sizeof(calls));
+    for (i = 0; i < 3; i++) { /* several of one invoke stand beside each other */
+        uint8_t mark = (uint8_t)(i + 1);
+        CHECK_EQ(hlsnap_sandbox_find(sb, "give", NULL, &calls[i].target, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_write(sb, heap + i * 40000, &mark, 1, &err), HLSNAP_OK);
+        args[3 * i] = hlsnap_u64(heap + i * 40000);
+        args[3 * i + 1] = args[3 * i + 2] = hlsnap_u64(40000 + i);
+        calls[i].args = &args[3 * i];
+        calls[i].num_args = 3;
+    }
+    CHECK_EQ(hlsnap_sandbox_invoke(sb, calls, 3, outs, &done, &err), HLSNAP_OK);
+    CHECK_EQ(done, 3);
+    for (i = 0; i < done; i++) CHECK(outs[i].size == 40000 + i && outs[i].bytes[0] == i + 1);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* A call's arguments, in memory that the guest names: its own, or not. */
+static void room_for_calls(void) {
+    static uint8_t data[100000];
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    const uint64_t heap = region_gva(sb, HLSNAP__HEAP), size = sizeof(data) + 8 + 32;
+    const struct { uint64_t at; hlsnap_result code; } rows[] = {
+        {heap, HLSNAP_OK}, {heap + 16, HLSNAP_OK}, {heap + 64 * 4096 - (size + 15) / 16 * 16, HLSNAP_OK}, {heap + 8, P}, {heap + 64 * 4096 - 16, P},
+        {16, P}, {region_gva(sb, HLSNAP__MAILBOX), P}, {UINT64_MAX - 15, P}, {0, HLSNAP_ERR_LIMIT}, {HLSNAP__MAPS_GVA, P}};
+    hlsnap_snapshot *s;
+    size_t i;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        hlsnap_value v[2] = {hlsnap_u64(heap + 20000), hlsnap_bytes(data, sizeof(data))};
+        memset(data, (int)i + 1, sizeof(data));
+        hv.room = rows[i].at;
+        if (!CHECK_EQ(hlsnap_sandbox_call(sb, "poke", v, 2, NULL, &err), rows[i].code)) printf("# row %zu: %s\n", i, err.msg);
+        if (rows[i].code == HLSNAP_OK && i != 2) CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+        if (rows[i].code == HLSNAP_ERR_LIMIT) CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+        hv.room = 0;
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+        CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
+    }
+    CHECK_EQ(hv.bad, 0);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+
 #define TESTS_CALLS(X) \
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
-    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
+    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(references) X(given_results) X(room_for_calls) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

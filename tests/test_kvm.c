@@ -363,29 +363,69 @@ static void types(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
-static void large_messages(void) {
-    static uint8_t big[1 << 20];
-    hlsnap_value v, out = VOID_VALUE;
-    sandbox *sb;
-    size_t i, n;
-    NEED_KVM;
-    sb = start(&plain); /* 64 KiB of mailbox: 32 KiB a half, some of it kept free */
-    NEED(sb);
-    for (i = 0; i < sizeof(big); i++) big[i] = (uint8_t)(i * 13 + i / 4096);
-    for (n = 0, i = 16384; i <= 40000; i += 8) {
-        v = hlsnap_bytes(big, i);
-        if (call(sb, "echo_bytes", &v, 1, &out)) break;
-        n = i;
-        i += 1000;
+/* Messages that the mailbox has no room for travel in the guest's memory, every way there is. */
+static hlsnap_result echo_large(sandbox *sb, const char *name, const uint8_t *data, size_t n, bool is_str, bool right) {
+    hlsnap_value v = hlsnap_bytes(data, n), out = VOID_VALUE;
+    hlsnap_result r;
+    if (is_str) {
+        v = hlsnap_str("");
+        v.str = (const char *)data;
+        v.size = n;
     }
-    CHECK(n >= 28000 && n < 32768);
-    CHECK_EQ(last.code, HLSNAP_ERR_LIMIT);
+    r = call(sb, name, &v, 1, &out);
+    if (right && !CHECK_EQ(r, HLSNAP_OK)) printf("# %s of %zu: %s\n", name, n, last.msg);
+    if (!r) CHECK(out.size == n && (!n || memcmp(is_str ? (const uint8_t *)out.str : out.bytes, data, n) == 0));
+    if (!r && is_str) CHECK_EQ(out.str[n], 0);
     CHECK(ready(sb));
-    v = hlsnap_bytes(big, sizeof(big));
-    CHECK_EQ(call(sb, "echo_bytes", &v, 1, &out), HLSNAP_ERR_LIMIT);
-    v = hlsnap_bytes(big, 100);
-    CHECK_EQ(call(sb, "echo_bytes", &v, 1, &out), HLSNAP_OK);
+    return r;
+}
+
+static void large_messages(void) {
+    static const char *const names[] = {"echo_bytes", "pass_bytes", "echo_str", "pass_str"};
+    static const size_t sizes[] = {30000, 31300, 31330, 31360, 31368, 31400, 31663, 31664, 31672, 32640, 32700, 33000, 65535, 65536, 100000, 3u << 20};
+    const size_t most = is_slow ? 4u << 20 : 20u << 20;
+    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false};
+    uint8_t *big = (uint8_t *)malloc(most + 1);
+    hlsnap_stats before, after;
+    hlsnap_value v, out = VOID_VALUE;
+    snapshot *s;
+    sandbox *sb;
+    size_t i, k;
+    NEED_KVM;
+    sb = start(&room); /* 64 KiB of mailbox: 32 KiB a half, some of it kept free */
+    NEED(sb);
+    for (i = 0; i <= most; i++) big[i] = (uint8_t)(1 + (i * 13 + i / 4096) % 255);
+    s = take(sb);
+    CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &before);
+    for (k = 0; k < 4; k++)
+        for (i = 0; i < HLSNAP_COUNT(sizes); i++) echo_large(sb, names[k], big, sizes[i], k >= 2, true);
+    for (k = 0; k < 4; k++) echo_large(sb, names[k], big, most, k >= 2, true);
+    v = hlsnap_u32((uint32_t)most); /* built in place */
+    CHECK_EQ(call(sb, "reserved", &v, 1, &out), HLSNAP_OK);
+    CHECK_EQ(out.size, most - most / 4);
+    for (i = 0; i < out.size && out.bytes[i] == (uint8_t)(i * 31);) i++;
+    CHECK_EQ(i, out.size);
+    CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+    hlsnap_sandbox_get_stats(sb, &after);
+    CHECK_EQ(after.heap_used, before.heap_used); /* nothing of them stays there */
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    echo_large(sb, "pass_bytes", big, most, false, true);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    hlsnap_snapshot_release(s);
     hlsnap_sandbox_destroy(sb);
+
+    sb = start(&plain); /* 1 MiB of heap */
+    NEED(sb);
+    for (k = 0; k < 4; k++)
+        for (i = 1u << 18; i < 1u << 21; i += 1u << 17) {
+            const hlsnap_result r = echo_large(sb, names[k], big, i, k >= 2, false);
+            CHECK(r == HLSNAP_OK ? i < 1u << 20 : i > 1u << 18);
+            if (r && !CHECK(r == HLSNAP_ERR_LIMIT || (r == HLSNAP_ERR_FUNCTION && k % 2))) printf("# %s of %zu: %s\n", names[k], i, last.msg);
+            if (r == HLSNAP_ERR_LIMIT) CHECK(strstr(last.msg, "heap_size=1048576") != NULL);
+        }
+    hlsnap_sandbox_destroy(sb);
+    free(big);
 }
 
 static void arguments(void) {
@@ -1033,7 +1073,7 @@ static void ports(void) {
 /* Raw guests, made by hand: init lists one export f: u64() and names a second entry, 256 bytes into the text, whose code differs. */
 #define RAW_HEAD(name) ".balign 64\n" #name ":\n" \
     "movl 24(%rdi),%eax\n lea (%rdi,%rax),%rdx\n mov %rdi,%r8\n lea 8f(%rip),%rsi\n mov %rdx,%rdi\n mov $9,%ecx\n rep movsq\n mov %r8,%rdi\n" \
-    "movl $1,60(%rdi)\n movl $1,56(%rdi)\n movl $1,40(%rdi)\n lea 7f(%rip),%rax\n mov %rax,48(%rdi)\n" \
+    "movl $1,60(%rdi)\n movl $2,56(%rdi)\n movl $1,40(%rdi)\n lea 7f(%rip),%rax\n mov %rax,48(%rdi)\n" \
     "6: outb %al,$0xe0\n jmp 6b\n" \
     ".balign 8\n8: .long 72, 0, 0, 2, 8, 1\n .quad 48\n .long 8, 5\n .quad 56\n .asciz \"f\"\n .balign 8\n .asciz \"u64()\"\n .balign 8\n" \
     ".org " #name "+256, 0xcc\n7:\n"
