@@ -63,8 +63,8 @@ MEMORY
     until its next operation. Arguments of a function live until it returns.
 
 LIMITS
-    16 GiB of heap, 32 GiB of guest memory in all, 32 arguments, names of 63 bytes, 1,024 exports and imports, messages of
-    half the mailbox. An image, and a snapshot's layer of more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not
+    16 GiB of heap, 32 GiB of guest memory in all, 64 GiB of maps beside it, 32 arguments, names of 63 bytes, 1,024 exports
+    and imports, messages of 4 GiB and as far as the guest's heap has room for them. An image, and a snapshot's layer of more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not
     allow is HLSNAP_ERR_OS (EFBIG), never SIGXFSZ.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
@@ -390,7 +390,8 @@ typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     const void *data; size_t data_size; /* the same in memory; bytes; read during the call only */
     uint64_t heap_size;        /* bytes, multiple of 4096, up to 16 GiB; 0 = 1 MiB */
     uint64_t stack_size;       /* bytes, multiple of 4096, up to 1 GiB; 0 = 64 KiB */
-    uint64_t mailbox_size;     /* bytes, multiple of 4096, 8 KiB .. 256 MiB; 0 = 64 KiB; a message is at most about half */
+    uint64_t mailbox_size;     /* bytes, multiple of 4096, 8 KiB .. 256 MiB; 0 = 64 KiB; messages of more than about half of it are
+                                  passed in the heap, at the price of an entry more */
     /* of Linux programs only, see docs/programs.md */
     const char *runtime;       /* ELF of the guest runtime, for a program that is not linked with it; NULL = it is */
     const char *const *args; size_t num_args; /* main's, argv[0] first; NULL = the file's name alone */
@@ -510,7 +511,7 @@ HLSNAP_API hlsnap_state hlsnap_sandbox_get_state(const hlsnap_sandbox *sb);
              HLSNAP_ERR_FUNCTION (the export failed, sb stays ready); HLSNAP_ERR_FAULT, _ABORT, _EXIT, _CANCELLED,
              _TIMEOUT, _PROTOCOL, _OS, _HYPERVISOR; of a loaded snapshot _CHANGED, _DIGEST (sb is poisoned)
    threads   one per sandbox at a time; hlsnap_interrupt_cancel() from any thread
-   cost      one VM entry plus one per host call
+   cost      one VM entry plus one per host call; arguments that the mailbox has no room for, one more. A copy each way
    spec      docs/abi.md "Messages"  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_call(hlsnap_sandbox *sb, const char *name, const hlsnap_value *args, size_t num_args,
                                              hlsnap_value *out, hlsnap_error *err);
