@@ -326,8 +326,8 @@ HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i);
 /* hlsnap_call_return -- give the result of the call in progress; the last one given counts.
    call      in
    v         in     copied
-   returns   HLSNAP_OK; HLSNAP_ERR_SIGNATURE (not the signature's type; a str with a NUL inside); HLSNAP_ERR_LIMIT (does
-             not fit the mailbox); return it from the function
+   returns   HLSNAP_OK; HLSNAP_ERR_SIGNATURE (not the signature's type; a str with a NUL inside); HLSNAP_ERR_LIMIT (neither
+             mailbox nor heap has room for it); return it from the function
    threads   the one the function runs on; host and guest  */
 HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v);
 
