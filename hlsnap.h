@@ -349,8 +349,8 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
    call      in
    n         in     bytes of room; what another result had, or was reserved, before, is lost
    size      in     bytes of them that are the result
-   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or so much does not
-             fit the mailbox: less may. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than
+   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or neither mailbox
+             nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than
              was reserved); return it from the function. Where it was NULL, the call fails with these, too
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);

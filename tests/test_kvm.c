@@ -83,7 +83,7 @@ static const hlsnap_function host_functions[NUM_FUNCTIONS] = {
     {"host_bytes", "bytes(bytes)", host_echo, NULL}, {"host_args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", host_args32, NULL},
     {"host_fails", "void()", host_fails, NULL}};
 
-typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; } options;
+typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; const hlsnap_map *maps; size_t num_maps; } options;
 
 static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox_desc *d) {
     static const hlsnap_sandbox_desc zero = HLSNAP_ZERO;
@@ -98,10 +98,12 @@ static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox
     d->log_user = o->log_user;
     d->log_level = o->log_level;
     d->cancel_signal = o->cancel_signal;
+    d->maps = o->maps;
+    d->num_maps = o->num_maps;
 }
 
 static const options plain;
-static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false};
+static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
 
 static hlsnap_result load(const options *o, snapshot **out) {
     hlsnap_guest_desc g = HLSNAP_ZERO;
@@ -384,7 +386,7 @@ static void large_messages(void) {
     static const char *const names[] = {"echo_bytes", "pass_bytes", "echo_str", "pass_str"};
     static const size_t sizes[] = {30000, 31300, 31330, 31360, 31368, 31400, 31663, 31664, 31672, 32640, 32700, 33000, 65535, 65536, 100000, 3u << 20};
     const size_t most = is_slow ? 4u << 20 : 20u << 20;
-    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false};
+    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
     uint8_t *big = (uint8_t *)malloc(most + 1);
     hlsnap_stats before, after;
     hlsnap_value v, out = VOID_VALUE;
@@ -1786,39 +1788,48 @@ typedef struct world {
     char history[16][64];      /* the last operations, for a failure's report */
 } world;
 
-static size_t stored_size(const hlsnap__layout *l) {
+/* Number i of all that a restore puts back: regions, then maps. */
+typedef struct stored { uint64_t gva, pages; const char *name; } stored;
+static bool stored_at(const sandbox *sb, uint32_t i, stored *out) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__mapped *x = &sb->memory.maps[i < l->num_regions ? 0 : i - l->num_regions];
+    if (i >= l->num_regions + sb->memory.num_maps) return false;
+    out->gva = i < l->num_regions ? l->regions[i].gva : x->map.gva;
+    out->pages = i < l->num_regions ? l->regions[i].pages : x->pages;
+    out->name = i < l->num_regions ? hlsnap__kind_names[l->regions[i].kind] : x->map.name;
+    if (i < l->num_regions ? !hlsnap__kind_stored(l->regions[i].kind) : !hlsnap__map_stored(&x->map)) out->pages = 0;
+    return true;
+}
+
+static size_t stored_size(const sandbox *sb) {
     size_t n = 0;
+    stored part;
     uint32_t i;
-    for (i = 0; i < l->num_regions; i++)
-        if (hlsnap__kind_stored(l->regions[i].kind)) n += (size_t)l->regions[i].pages * 4096;
+    for (i = 0; stored_at(sb, i, &part); i++) n += (size_t)part.pages * 4096;
     return n;
 }
 
 static void stored_read(sandbox *sb, uint8_t *to) {
-    const hlsnap__layout *l = &sb->memory.layout;
+    stored part;
     uint32_t i;
-    for (i = 0; i < l->num_regions; i++) {
-        const size_t n = (size_t)l->regions[i].pages * 4096;
-        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
-        CHECK_EQ(hlsnap_sandbox_read(sb, l->regions[i].gva, to, n, NULL), HLSNAP_OK);
-        to += n;
+    for (i = 0; stored_at(sb, i, &part); i++) {
+        CHECK_EQ(hlsnap_sandbox_read(sb, part.gva, to, (size_t)part.pages * 4096, NULL), HLSNAP_OK);
+        to += part.pages * 4096;
     }
 }
 
 /* Guest memory against a shadow copy; says where the first difference lies. */
 static bool stored_same(sandbox *sb, const uint8_t *shadow) {
-    const hlsnap__layout *l = &sb->memory.layout;
     static uint8_t page[4096];
+    stored part;
     uint32_t i;
     uint64_t k, j;
-    for (i = 0; i < l->num_regions; i++) {
-        if (!hlsnap__kind_stored(l->regions[i].kind)) continue;
-        for (k = 0; k < l->regions[i].pages; k++, shadow += 4096) {
-            const uint64_t gva = l->regions[i].gva + k * 4096;
-            if (hlsnap_sandbox_read(sb, gva, page, 4096, NULL)) return false;
+    for (i = 0; stored_at(sb, i, &part); i++) {
+        for (k = 0; k < part.pages; k++, shadow += 4096) {
+            if (hlsnap_sandbox_read(sb, part.gva + k * 4096, page, 4096, NULL)) return false;
             if (memcmp(page, shadow, 4096) == 0) continue;
             for (j = 0; page[j] == shadow[j]; j++) { }
-            printf("# %s page %llu, byte %llu: 0x%02x, not 0x%02x\n", hlsnap__kind_names[l->regions[i].kind], (unsigned long long)k,
+            printf("# %s page %llu, byte %llu: 0x%02x, not 0x%02x\n", part.name, (unsigned long long)k,
                    (unsigned long long)j, page[j], shadow[j]);
             return false;
         }
@@ -1926,6 +1937,12 @@ static const uint32_t writable_kinds[] = {HLSNAP__DATA, HLSNAP__TLS, HLSNAP__HEA
 static uint64_t random_place(const sandbox *sb, uint64_t *room) {
     const hlsnap__layout *l = &sb->memory.layout;
     const bool wild = below(10) == 0;
+    if (sb->memory.num_maps && below(3) == 0) {
+        const hlsnap__mapped *x = &sb->memory.maps[below(sb->memory.num_maps)];
+        const uint64_t at = below(x->pages * 4096);
+        *room = x->pages * 4096 - at;
+        if (x->map.mode == HLSNAP_MAP_PRIVATE) return x->map.gva + at;
+    }
     for (;;) {
         const hlsnap__region *r = &l->regions[below(l->num_regions)];
         uint64_t size = r->pages * 4096, from = 0;
@@ -1965,7 +1982,7 @@ static bool op_host_write(world *w, sandbox *sb) {
     size_t i;
     bool fixed = !hlsnap__kind_writable(r->kind);
     if (fixed && below(8)) return false;
-    if (r->kind != HLSNAP__DATA && !fixed) from = random_place(sb, &room), n = 1 + below(room < 8192 ? room : 8192), from -= r->gva;
+    if (r->kind != HLSNAP__DATA && !fixed) from = random_place(sb, &room), n = 1 + below(room < 8192 ? room : 8192), from -= r->gva; /* of a map, too */
     for (i = 0; i < n; i++) bytes[i] = (uint8_t)rnd();
     history_add(w, "host write", r->gva + from, n);
     CHECK_EQ(hlsnap_sandbox_write(sb, r->gva + from, bytes, (size_t)n, NULL), r->kind == HLSNAP__IDENTITY ? HLSNAP_ERR_ARG : HLSNAP_OK);
@@ -2015,7 +2032,7 @@ static void op_call(world *w, sandbox *sb) {
 
 static void op_take(world *w, sandbox *sb, uint32_t guest) {
     shot *to = w->num_shots < MAX_SHOTS ? &w->shots[w->num_shots] : &w->shots[w->num_guests + below(MAX_SHOTS - w->num_guests)];
-    uint8_t *shadow = (uint8_t *)malloc(stored_size(&sb->memory.layout));
+    uint8_t *shadow = (uint8_t *)malloc(stored_size(sb));
     history_add(w, "take", (uint64_t)(to - w->shots), guest);
     if (shadow) stored_read(sb, shadow);
     if (to == &w->shots[w->num_shots]) w->num_shots++;
@@ -2122,6 +2139,32 @@ static void world_run(const options *of, uint64_t ops) {
 static void reset_proof(void) {
     NEED_KVM;
     world_run(&small, env_number("OPS", env_number("LONG", 0) ? 100000 : is_slow ? 300 : 5000));
+}
+
+/* The same with maps: pages of files and copies of them that the guest changes. */
+static void reset_proof_maps(void) {
+    hlsnap_map maps[4];
+    options o = small;
+    char path[64];
+    FILE *f;
+    int i;
+    NEED_KVM;
+    snprintf(path, sizeof(path), "/tmp/hlsnap-proof-%d", (int)getpid());
+    f = fopen(path, "w");
+    for (i = 0; f && i < 40 * 4096 - 100; i++) fputc(1 + i % 250, f);
+    if (f) fclose(f);
+    memset(maps, 0, sizeof(maps));
+    for (i = 0; i < 4; i++) {
+        static const char *const names[] = {"private", "captured", "read", "constant"};
+        maps[i].name = names[i];
+        maps[i].path = path;
+        maps[i].mode = i < 2 ? HLSNAP_MAP_PRIVATE : HLSNAP_MAP_READ;
+        maps[i].capture = i % 2;
+    }
+    o.maps = maps;
+    o.num_maps = 4;
+    world_run(&o, env_number("OPS", env_number("LONG", 0) ? 50000 : is_slow ? 200 : 3000));
+    unlink(path);
 }
 
 /* The same of guests whose system calls are answered: the state that a vCPU has for it, and that of who answers. */
@@ -2322,7 +2365,7 @@ static void idle_pages(void) {
     for (i = 0; i < 2; i++) {
         v[0] = hlsnap_u64(gva_of(sb, HLSNAP__HEAP) + 40960), v[1] = hlsnap_u64(pages * 4096), v[2] = hlsnap_u64((uint64_t)i * 77), v[3] = hlsnap_u32(64);
         CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
-        shadow[i] = (uint8_t *)malloc(stored_size(&sb->memory.layout));
+        shadow[i] = (uint8_t *)malloc(stored_size(sb));
         NEED(shadow[i]);
         stored_read(sb, shadow[i]);
         s[i] = take(sb);
@@ -2508,7 +2551,7 @@ static void *one_tenant(void *user) {
 
 /* Threads that share three sandboxes among three snapshots of two layouts, and leave them in all states. */
 static void pool_of_threads(void) {
-    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false};
+    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
     hlsnap_function functions[NUM_FUNCTIONS];
     hlsnap_sandbox_desc d;
     hlsnap_pool_desc pool = HLSNAP_ZERO;
@@ -2669,8 +2712,8 @@ static void fork_child(void) {
 
 static void other_layouts(void) {
     static const options shapes[] = {
-        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false},
-        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false}};
+        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0},
+        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}};
     enum { N = 5 };
     const uint64_t all = is_slow ? 40 : 300;
     snapshot *s[N];
@@ -2964,7 +3007,7 @@ static const test_row tests[] = {
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
-    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
+    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_maps), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
