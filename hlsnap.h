@@ -64,8 +64,8 @@ MEMORY
 
 LIMITS
     16 GiB of heap, 32 GiB of guest memory in all, 64 GiB of maps beside it, 32 arguments, names of 63 bytes, 1,024 exports
-    and imports, messages of 4 GiB and as far as the guest's heap has room for them. An image, and a snapshot's layer of more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not
-    allow is HLSNAP_ERR_OS (EFBIG), never SIGXFSZ.
+    and imports, messages of 4 GiB and as far as the guest's heap has room for them. An image, and a snapshot's layer of
+    more than 64 pages, is a memfd: one that RLIMIT_FSIZE does not allow is HLSNAP_ERR_OS (EFBIG), never SIGXFSZ.
     Guest code runs at CPL 3; it can neither see nor stop time, and it can read the CPU's identity and random source.
 
 SEE docs/abi.md, docs/snapshot-format.md, docs/security.md, docs/performance.md, examples/. Search for ">>" to jump. */
@@ -350,8 +350,8 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
    n         in     bytes of room; what another result had, or was reserved, before, is lost
    size      in     bytes of them that are the result
    returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or neither mailbox
-             nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT (more than
-             was reserved); return it from the function. Where it was NULL, the call fails with these, too
+             nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT
+             (more than was reserved); return it from the function. Where it was NULL, the call fails with these, too
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
 HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t size);
@@ -757,8 +757,8 @@ struct hlsnap_map { /* set one of path and data */
                                   HLSNAP_ERR_CHANGED, and what others write to it is seen */
     void *data;                /* memory of the host, 4 KiB aligned, that stays until the map goes; READ never writes it. PRIVATE:
                                   copied once, now */
-    uint64_t offset, size;     /* bytes of the file, offset a multiple of 4096; size 0 = to its end, else a multiple of 4096, or what
-                                  is left. Of memory: offset 0, size a multiple of 4096 */
+    uint64_t offset, size;     /* bytes of the file, offset a multiple of 4096; size 0 = to its end, else a multiple of 4096, or
+                                  what is left. Of memory: offset 0, size a multiple of 4096 */
     const char *digest;        /* "sha256:<64 hex>": your word for what it holds, never computed here. A snapshot demands the same;
                                   NULL = not looked at */
     bool capture;              /* READ, PRIVATE: copied now, and part of every snapshot, as a layer of its own; up to 16 GiB */
@@ -1052,7 +1052,7 @@ typedef struct hlsnap_abi_value { /* num_values of them follow the header */
     uint64_t bits;             /* the value's bits, zero-extended; str, bytes: offset from the message, multiple of 8 */
 } hlsnap_abi_value;
 
-typedef struct hlsnap_abi_reference { /* where the value's bits lead to: bytes, without a NUL, that are copied when the guest leaves */
+typedef struct hlsnap_abi_reference { /* where the value's bits lead to: bytes that are copied when the guest leaves */
     uint64_t gva, size;        /* gva 0: what FN_RESULT has brought already */
 } hlsnap_abi_reference;
 
