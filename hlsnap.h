@@ -1162,6 +1162,7 @@ extern "C" {
 #define HLSNAP__PAGE 4096u
 #define HLSNAP__MAX_MEMORY (16ull << 30) /* bytes of the heap; of an image; a whole guest may have twice that */
 #define HLSNAP__MAX_PAGES (HLSNAP__MAX_MEMORY / HLSNAP__PAGE * 2)
+#define HLSNAP__LARGE_MOST (UINT32_MAX - 65535u) /* bytes of a message, wherever it stands */
 #define HLSNAP__PAGES(bytes) (((bytes) + HLSNAP__PAGE - 1) / HLSNAP__PAGE)
 
 HLSNAP__STATIC_ASSERT(mailbox_size, sizeof(hlsnap_abi_mailbox) == 112 && offsetof(hlsnap_abi_mailbox, entry) == 48);
@@ -1541,7 +1542,7 @@ static hlsnap_result hlsnap__args_check(const hlsnap__signature *sig, const char
         if ((uint32_t)v->type != sig->args[i])
             return hlsnap__fail(err, HLSNAP_ERR_SIGNATURE, 0, "argument %zu of %s is %s, not %s", i, name,
                                 hlsnap__type_name(sig->args[i]), hlsnap__type_name((uint32_t)v->type));
-        if (v->size > UINT32_MAX / 2)
+        if (v->size > HLSNAP__LARGE_MOST)
             return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "argument %zu of %s has %zu bytes", i, name, v->size);
         if ((v->type == HLSNAP_STR && (!v->str || hlsnap__rt_memchr(v->str, 0, v->size))) ||
             (v->type == HLSNAP_BYTES && !v->bytes && v->size))
@@ -1751,8 +1752,6 @@ static size_t hlsnap__message_refer(uint8_t *to, size_t cap, uint32_t function, 
     }
     return size;
 }
-
-#define HLSNAP__LARGE_MOST (UINT32_MAX - 65535u) /* bytes of a message, wherever it stands */
 
 static void *hlsnap__call_alloc(size_t size);
 static void hlsnap__call_free(void *p);
@@ -14242,7 +14241,7 @@ static hlsnap_result hlsnap__message_expand(hlsnap_sandbox *sb, hlsnap__buffer *
         if (!hlsnap__reference_at(b->data + start, i, &row, &where)) continue;
         r = hlsnap__large_check(sb, where.gva, where.size, err);
         more += r ? 0 : hlsnap__round8((size_t)where.size + 1);
-        if (more > most + 8)
+        if (more > most + 8 || more > UINT32_MAX - head.size)
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest sends more than %llu bytes in a message",
                              (unsigned long long)most);
     }
