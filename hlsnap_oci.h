@@ -4051,13 +4051,14 @@ static bool hlsnap__oci_plan_merge(hlsnap__oci_save *save) {
     uint32_t i, num = 0;
     bool some = false;
     hlsnap__oci_plan_rank(save);
-    for (i = 0; i < save->s->num_layers && num < HLSNAP__MAX_LAYERS; i++) {
-        k = hlsnap__oci_known_at(save, i);
-        if (!k) continue;
+    for (i = 0; i < 2 * save->s->num_layers && num < HLSNAP__MAX_LAYERS; i++) { /* captured ones last, as numbered */
+        const bool captured = i >= save->s->num_layers;
+        k = hlsnap__oci_known_at(save, i % save->s->num_layers);
+        if (!k || k->captured != captured) continue;
         memset(&share[num], 0, sizeof(share[num]));
-        share[num].pages = k->place->pages;
-        share[num].shown = k->used;
-        share[num].fixed = k->captured;
+        share[num].pages = captured ? 0 : k->place->pages;
+        share[num].shown = captured ? 0 : k->used;
+        share[num].fixed = captured;
         row[num++] = k;
     }
     if (!save->plan.pages && num <= HLSNAP__OCI_LAYERS)
@@ -4079,8 +4080,9 @@ static bool hlsnap__oci_plan_layer(hlsnap__oci_plan *plan, const char *memory, c
     return true;
 }
 
-/* Numbers the layers by their rank. False: there are too many, or what the snapshot shows beside the first one that is there is
-   more than half its pages, and it had better be written whole. */
+/* Numbers the layers by their rank, those of captured maps last, so that the first one is the base of a chain. False: there are
+   too many, or what the snapshot shows beside the base that is there is more than half its pages, and it had better be written
+   whole. */
 static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     hlsnap__oci_plan *plan = &save->plan;
     const hlsnap__oci_blob *b = save->blobs;
@@ -4093,12 +4095,18 @@ static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     plan->num_layers = 0;
     for (i = 0; ok && i <= num; i++) {
         hlsnap__oci_known *k = i < num ? hlsnap__oci_known_at(save, i) : NULL;
-        if (k && !k->captured && base != UINT64_MAX) above += k->used;
-        if (k && !k->captured && base == UINT64_MAX) base = k->place->pages;
+        if (k && k->captured) continue;
+        if (k && base != UINT64_MAX) above += k->used;
+        if (k && base == UINT64_MAX) base = k->place->pages;
         if (k) ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
         if (ok && plan->pages && i == (fresh < num ? fresh : num))
             ok = hlsnap__oci_plan_layer(plan, b[HLSNAP__OCI_MEMORY].digest, b[HLSNAP__OCI_CHUNKS].digest, plan->pages,
                                         &plan->fresh);
+    }
+    for (i = 0; ok && i < num; i++) {
+        hlsnap__oci_known *k = hlsnap__oci_known_at(save, i);
+        if (k && k->captured)
+            ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
     }
     return ok && (!plan->pages || above + plan->pages <= base / 2 || base == UINT64_MAX);
 }
