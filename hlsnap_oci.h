@@ -5181,15 +5181,33 @@ typedef struct hlsnap__oci_work {
     hlsnap__oci_helper *helpers;
 } hlsnap__oci_work;
 
-/* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
-   the guest's own, whatever the layer's file is. */
-static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__extent *extents, uint32_t num) {
+/* Whether a layer is what a captured map showed at first, or may be: all of it is the map's, whatever pages the guest has changed. */
+static bool hlsnap__oci_map_own(const hlsnap__oci_config *c, uint32_t layer) {
+    uint32_t i, k;
+    for (i = 0; i < c->num_maps; i++) {
+        const uint64_t first = hlsnap__gva_page(&c->guest->layout, c->maps[i].gva);
+        const uint64_t pages = HLSNAP__PAGES(c->maps[i].size);
+        if (!c->maps[i].capture || c->layer_pages[layer] != pages) continue;
+        for (k = 0; k < c->num_extents; k++)
+            if (c->extents[k].layer == layer && c->extents[k].page - first < pages &&
+                c->extents[k].page - first == c->extents[k].layer_page)
+                return true;
+    }
+    return false;
+}
+
+/* Marks the pages that extents show, and those of a captured map, which a save elsewhere writes whole. Only their chunks are read,
+   and only they are copied: work and memory are bounded by the guest's own, whatever the layer's file is. */
+static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__oci_config *c) {
+    const uint64_t all = hlsnap__oci_map_own(c, w->layer) ? w->size / HLSNAP__PAGE : 0;
+    uint64_t page, end;
     uint32_t i;
-    for (i = 0; i < num; i++) {
-        const hlsnap__extent *e = &extents[i];
-        uint64_t page = e->layer_page, end = page + e->pages;
+    for (page = 0; page < all; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
+    for (i = 0; i < c->num_extents; i++) {
+        const hlsnap__extent *e = &c->extents[i];
         if (e->layer != w->layer) continue;
-        for (; page < end; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
+        for (page = e->layer_page, end = page + e->pages; page < end; page++)
+            w->used[page / 16] |= (uint16_t)(1u << page % 16);
     }
 }
 
@@ -5617,7 +5635,7 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
     if (r) return r;
     w->used = (uint16_t *)hlsnap__alloc((size_t)(m->chunks[i].size / 32), sizeof(w->used[0]), err);
     if (!w->used) return HLSNAP_ERR_MEMORY;
-    hlsnap__oci_mark_used(w, load->config.extents, load->config.num_extents);
+    hlsnap__oci_mark_used(w, &load->config);
     return hlsnap__oci_work_shrink(w, m->chunks[i].size / 32, err);
 }
 
