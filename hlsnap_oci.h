@@ -4051,13 +4051,14 @@ static bool hlsnap__oci_plan_merge(hlsnap__oci_save *save) {
     uint32_t i, num = 0;
     bool some = false;
     hlsnap__oci_plan_rank(save);
-    for (i = 0; i < save->s->num_layers && num < HLSNAP__MAX_LAYERS; i++) {
-        k = hlsnap__oci_known_at(save, i);
-        if (!k) continue;
+    for (i = 0; i < 2 * save->s->num_layers && num < HLSNAP__MAX_LAYERS; i++) { /* captured ones last, as numbered */
+        const bool captured = i >= save->s->num_layers;
+        k = hlsnap__oci_known_at(save, i % save->s->num_layers);
+        if (!k || k->captured != captured) continue;
         memset(&share[num], 0, sizeof(share[num]));
-        share[num].pages = k->place->pages;
-        share[num].shown = k->used;
-        share[num].fixed = k->captured;
+        share[num].pages = captured ? 0 : k->place->pages;
+        share[num].shown = captured ? 0 : k->used;
+        share[num].fixed = captured;
         row[num++] = k;
     }
     if (!save->plan.pages && num <= HLSNAP__OCI_LAYERS)
@@ -4079,8 +4080,9 @@ static bool hlsnap__oci_plan_layer(hlsnap__oci_plan *plan, const char *memory, c
     return true;
 }
 
-/* Numbers the layers by their rank. False: there are too many, or what the snapshot shows beside the first one that is there is
-   more than half its pages, and it had better be written whole. */
+/* Numbers the layers by their rank, those of captured maps last, so that the first one is the base of a chain. False: there are
+   too many, or what the snapshot shows beside the base that is there is more than half its pages, and it had better be written
+   whole. */
 static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     hlsnap__oci_plan *plan = &save->plan;
     const hlsnap__oci_blob *b = save->blobs;
@@ -4093,12 +4095,18 @@ static bool hlsnap__oci_plan_number(hlsnap__oci_save *save) {
     plan->num_layers = 0;
     for (i = 0; ok && i <= num; i++) {
         hlsnap__oci_known *k = i < num ? hlsnap__oci_known_at(save, i) : NULL;
-        if (k && !k->captured && base != UINT64_MAX) above += k->used;
-        if (k && !k->captured && base == UINT64_MAX) base = k->place->pages;
+        if (k && k->captured) continue;
+        if (k && base != UINT64_MAX) above += k->used;
+        if (k && base == UINT64_MAX) base = k->place->pages;
         if (k) ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
         if (ok && plan->pages && i == (fresh < num ? fresh : num))
             ok = hlsnap__oci_plan_layer(plan, b[HLSNAP__OCI_MEMORY].digest, b[HLSNAP__OCI_CHUNKS].digest, plan->pages,
                                         &plan->fresh);
+    }
+    for (i = 0; ok && i < num; i++) {
+        hlsnap__oci_known *k = hlsnap__oci_known_at(save, i);
+        if (k && k->captured)
+            ok = hlsnap__oci_plan_layer(plan, k->memory.digest, k->chunks.digest, k->place->pages, &k->number);
     }
     return ok && (!plan->pages || above + plan->pages <= base / 2 || base == UINT64_MAX);
 }
@@ -5173,15 +5181,33 @@ typedef struct hlsnap__oci_work {
     hlsnap__oci_helper *helpers;
 } hlsnap__oci_work;
 
-/* Marks the pages that extents show. Only their chunks are read, and only they are copied: work and memory are bounded by
-   the guest's own, whatever the layer's file is. */
-static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__extent *extents, uint32_t num) {
+/* Whether a layer is what a captured map showed at first, or may be: all of it is the map's, whatever pages the guest has changed. */
+static bool hlsnap__oci_map_own(const hlsnap__oci_config *c, uint32_t layer) {
+    uint32_t i, k;
+    for (i = 0; i < c->num_maps; i++) {
+        const uint64_t first = hlsnap__gva_page(&c->guest->layout, c->maps[i].gva);
+        const uint64_t pages = HLSNAP__PAGES(c->maps[i].size);
+        if (!c->maps[i].capture || c->layer_pages[layer] != pages) continue;
+        for (k = 0; k < c->num_extents; k++)
+            if (c->extents[k].layer == layer && c->extents[k].page - first < pages &&
+                c->extents[k].page - first == c->extents[k].layer_page)
+                return true;
+    }
+    return false;
+}
+
+/* Marks the pages that extents show, and those of a captured map, which a save elsewhere writes whole. Only their chunks are read,
+   and only they are copied: work and memory are bounded by the guest's own, whatever the layer's file is. */
+static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__oci_config *c) {
+    const uint64_t all = hlsnap__oci_map_own(c, w->layer) ? w->size / HLSNAP__PAGE : 0;
+    uint64_t page, end;
     uint32_t i;
-    for (i = 0; i < num; i++) {
-        const hlsnap__extent *e = &extents[i];
-        uint64_t page = e->layer_page, end = page + e->pages;
+    for (page = 0; page < all; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
+    for (i = 0; i < c->num_extents; i++) {
+        const hlsnap__extent *e = &c->extents[i];
         if (e->layer != w->layer) continue;
-        for (; page < end; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
+        for (page = e->layer_page, end = page + e->pages; page < end; page++)
+            w->used[page / 16] |= (uint16_t)(1u << page % 16);
     }
 }
 
@@ -5609,7 +5635,7 @@ static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, h
     if (r) return r;
     w->used = (uint16_t *)hlsnap__alloc((size_t)(m->chunks[i].size / 32), sizeof(w->used[0]), err);
     if (!w->used) return HLSNAP_ERR_MEMORY;
-    hlsnap__oci_mark_used(w, load->config.extents, load->config.num_extents);
+    hlsnap__oci_mark_used(w, &load->config);
     return hlsnap__oci_work_shrink(w, m->chunks[i].size / 32, err);
 }
 

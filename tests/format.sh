@@ -44,7 +44,8 @@ for layers in 1 2 3 16 128; do
 done
 again() { # into the layout that has the layers already: they stay when they are few and the upper ones small
     for row in "1 2" "2 3" "12 3" "13 4" "8 9" "10 16" "14 32" "15 33" \
-        "16 33 --small --pages 900" "17 45 --small --pages 2000" "18 90 --small --pages 3000"; do
+        "16 33 --small --pages 900" "17 45 --small --pages 2000" "18 90 --small --pages 3000" \
+        "20 8 --maps 16" "24 2 --maps 5" "25 40 --small --pages 2000 --maps 16"; do
         # shellcheck disable=SC2086
         set -- $row
         seed=$1 layers=$2
@@ -52,14 +53,24 @@ again() { # into the layout that has the layers already: they stay when they are
         python write a "s$seed" --seed "$seed" --layers "$layers" "$@" && d=$(hlsnap copy a "s$seed" a "t$seed") &&
             want=$(python write b "s$seed" --seed "$seed" --layers "$layers" "$@" --again) || return 1
         [ "$d" = "$want" ] || { echo "seed $seed, $layers layers: $d, not $want"; return 1; }
-        [ "$#" = 0 ] || hlsnap load a "t$seed" | grep -E 'layers=(1[0-9]|2[0-9]|3[0-2]) ' || return 1 # merged
+        [ "${1:-}" != --small ] || hlsnap load a "t$seed" | grep -E 'layers=(1[0-9]|2[0-9]|3[0-2]) ' || return 1 # merged
     done
-    python exact a t1 t2 t12 t13 t8 t10 t14 t15 t16 t17 t18 && reads a
+    python exact a t1 t2 t12 t13 t8 t10 t14 t15 t16 t17 t18 t20 t24 t25 && reads a
 }
 check "a chain saved again into its layout" again
+maps() { # of each mode and source, from none to 16; what was captured is one blob, whoever writes it where
+    python write k s --seed 30 --count 4 --layers 4 --maps 16 && python write k t --seed 40 --layers 9 --maps 7 || return 1
+    reads k || return 1
+    for tag in s30 s31 s32 s33 t; do hlsnap copy k $tag kc $tag && python same k $tag kc $tag || return 1; done
+    python exact kc s30 s31 s32 s33 t && reads kc && for size in 2093056 2097152; do # 511 and 512 pages
+        find k/blobs -size "${size}c" | sed 's,.*/,,' | sort >own
+        find kc/blobs -size "${size}c" | sed 's,.*/,,' | sort | diff own - && [ -s own ] || return 1
+    done
+}
+check "maps" maps
 goldens() { # tests/golden, where the C that is gone wrote it ("extreme" would be 32 GiB to read)
-    python exact "$GOLDEN_DIR" small extreme guest delta && hlsnap load "$GOLDEN_DIR" small guest delta >theirs &&
-        python check "$GOLDEN_DIR" small guest delta >ours && diff ours theirs
+    python exact "$GOLDEN_DIR" small extreme maps guest delta && hlsnap load "$GOLDEN_DIR" small maps guest delta >theirs &&
+        python check "$GOLDEN_DIR" small maps guest delta >ours && diff ours theirs
 }
 : "${GOLDEN_DIR:=$top/tests/golden}"
 check "the layouts that are checked in" goldens

@@ -35,20 +35,32 @@ static hlsnap_result read_pages(const hlsnap_snapshot *s, uint64_t page, uint64_
     return hlsnap__layer_read(s->layers[e->layer], e->layer_page + (page - e->page), *n, to, err);
 }
 
-/* All pages of stored regions, ascending. */
-static hlsnap_result write_memory(const hlsnap_snapshot *s, FILE *to, hlsnap_error *err) {
+static hlsnap_result write_pages(const hlsnap_snapshot *s, uint64_t page, uint64_t left, FILE *to, hlsnap_error *err) {
     static uint8_t bytes[STEP * PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t n;
+    for (; left && !r; left -= n, page += n) {
+        n = left;
+        r = read_pages(s, page, &n, bytes, err);
+        if (!r) fwrite(bytes, PAGE, (size_t)n, to);
+    }
+    return r;
+}
+
+/* All pages of stored regions and captured maps, ascending, and what extents show of other maps. */
+static hlsnap_result write_memory(const hlsnap_snapshot *s, FILE *to, hlsnap_error *err) {
     const hlsnap__layout *l = &s->guest->layout;
     hlsnap_result r = HLSNAP_OK;
-    uint32_t i;
-    for (i = 0; i < l->num_regions; i++) {
-        uint64_t page = (l->regions[i].gva - l->base) / PAGE, left = l->regions[i].pages, n;
-        if (l->regions[i].kind == HLSNAP__MAILBOX || l->regions[i].kind == HLSNAP__IDENTITY) continue;
-        for (; left && !r; left -= n, page += n) {
-            n = left;
-            r = read_pages(s, page, &n, bytes, err);
-            if (!r) fwrite(bytes, PAGE, (size_t)n, to);
-        }
+    hlsnap_map map;
+    uint32_t i, k;
+    for (i = 0; i < l->num_regions && !r; i++)
+        if (l->regions[i].kind != HLSNAP__MAILBOX && l->regions[i].kind != HLSNAP__IDENTITY)
+            r = write_pages(s, (l->regions[i].gva - l->base) / PAGE, l->regions[i].pages, to, err);
+    for (i = 0; hlsnap_snapshot_map(s, i, &map) && !r; i++) {
+        const uint64_t first = hlsnap__gva_page(l, map.gva), pages = (map.size + PAGE - 1) / PAGE;
+        if (map.capture) r = write_pages(s, first, pages, to, err);
+        for (k = 0; !map.capture && k < s->num_extents && !r; k++)
+            if (s->extents[k].page - first < pages) r = write_pages(s, s->extents[k].page, s->extents[k].pages, to, err);
     }
     return r;
 }

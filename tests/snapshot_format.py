@@ -6,7 +6,8 @@ It shares no line with hlsnap_oci.h, so where the two agree, the text says enoug
     check DIR [REF...]          read every tag (or the REFs) as strictly as the text says, all digests included; one line each:
                                 REF DIGEST pages=N stored=N layers=N memory=SHA256
                                 pages: of all regions; stored: that extents cover; memory: sha256 of all pages of stored
-                                regions, ascending, pages without extent as zeros
+                                regions and captured maps, ascending, pages without extent as zeros, and of other private
+                                maps what extents cover
     vectors DIR REF...          the rows of the text's table of test vectors; --unhashed: without the last column
     same DIR1 REF1 DIR2 REF2    do the two mean the same memory, regions, contract? Says the first difference
     exact DIR REF...            are manifest, config and index entry byte by byte what the text says writers write?
@@ -14,6 +15,7 @@ It shares no line with hlsnap_oci.h, so where the two agree, the text says enoug
         --layers N              a chain: a base and N - 1 deltas, with pages no extent shows and pages shown twice
         --small                 the base has nearly all pages, and a delta a few
         --pages N               about so many pages in stored regions
+        --maps N                so many maps; else it is up to the seed
         --count N               N of them, from --seed on, with tags TAG and the seed behind it
         --flat                  the same memory as one layer, as the text's "Writing" has it
         --again                 as a writer has it that finds the chain's layers in the layout
@@ -48,12 +50,15 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Set,
 
 PAGE, CHUNK = 4096, 65536
 MAX_JSON, MAX_INDEX, MAX_INT, MAX_DEPTH, MAX_VALUES = 1 << 20, 1 << 26, 1 << 53, 16, 262144
-MAX_LAYERS, MAX_LAYER_BYTES, MAX_EXTENTS = 128, 1 << 35, 32768
+MAX_LAYERS, MAX_LAYER_BYTES, MAX_EXTENTS, MAX_MAPS = 128, 1 << 35, 32768, 16
 MAX_WRITTEN = 32  # layers; of more, writers merge some
 LOWEST, END_OF_ADDRESSES = 0x200000, 0x7F0000000000
+MAPS, END_OF_MAPS, MAX_CAPTURED = END_OF_ADDRESSES, 0x7F1000000000, 16 << 30
 RUNTIME_TLS = 3072
 KINDS = ("text", "rodata", "data", "tls", "heap", "stack", "mailbox", "identity")
 NOT_STORED = ("mailbox", "identity")
+MODES, SOURCES = ("read", "private", "shared"), ("host", "optional", "layers")
+MAP_KINDS = [(mode, source) for mode in MODES for source in SOURCES if (mode, source) != ("shared", "layers")]
 FEATURES = frozenset("""
     sse3 pclmul ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes avx f16c rdrand
     bmi1 avx2 bmi2 erms avx512f avx512dq rdseed adx avx512ifma clflushopt clwb avx512cd sha_ni avx512bw avx512vl
@@ -430,8 +435,8 @@ def check_manifest(manifest: Any) -> None:
     config, layers = manifest.get("config"), manifest.get("layers")
     check_descriptor(config, "manifest.config", "MANIFEST")
     need(config["mediaType"] == CONFIG_TYPE, "MEDIA_TYPE", f"manifest.config.mediaType: {config['mediaType']}")
-    version = manifest.get("annotations", {}).get("dev.hlsnap.version", "2")
-    need(version == "2", "VERSION", f"manifest.annotations: format version {version}")
+    version = manifest.get("annotations", {}).get("dev.hlsnap.version", "3")
+    need(version == "3", "VERSION", f"manifest.annotations: format version {version}")
     check_opened(config, "manifest.config", "MANIFEST")
     need(1 <= config["size"] <= MAX_JSON, "MANIFEST", f"manifest.config.size: {config['size']}")
     need(isinstance(layers, list) and 2 <= len(layers) <= 2 * MAX_LAYERS and len(layers) % 2 == 0, "MANIFEST",
@@ -473,6 +478,36 @@ class Region:
         return self.kind not in NOT_STORED
 
 
+@dataclass
+class Map:
+    name: str
+    mode: str
+    source: str
+    gva: int
+    size: int
+    digest: str
+
+    @property
+    def pages(self) -> int:
+        return -(-self.size // PAGE)
+
+    @property
+    def end(self) -> int:
+        return self.gva + self.pages * PAGE
+
+    @property
+    def stored(self) -> bool:
+        return self.mode == "private" or self.source == "layers"
+
+
+@dataclass
+class Room:
+    """Where an extent can lie: pages of a stored region, or of a map. Sparse: pages without extent are zero."""
+    start: int
+    end: int
+    sparse: bool
+
+
 Extent = Tuple[int, int, int, int]  # page, pages, layer, layer_page
 Contract = List[Tuple[str, str]]    # name, signature
 LayerInfo = Tuple[int, str]         # pages, digest of the chunk list
@@ -501,12 +536,13 @@ class Config:
     generation: int
     layers: List[LayerInfo]
     extents: List[Extent]
+    maps: List[Map]
     arch: str = "x86_64"
 
     def document(self) -> Dict[str, Any]:
         """The object that writers write, its fields in their order."""
         return {
-            "version": 2, "abi": 1, "arch": self.arch, "page_size": PAGE, "library": self.library,
+            "version": 3, "abi": 2, "arch": self.arch, "page_size": PAGE, "library": self.library,
             "guest": {"name": self.guest_name, "build_id": self.build_id, "elf_entry": hex(self.elf_entry),
                       "load_address": hex(self.load_address)},
             "entry": hex(self.entry), "module": hex(self.module), "syscall": hex(self.syscall), "tls_size": hex(self.tls_size),
@@ -518,11 +554,40 @@ class Config:
             "generation": hex(self.generation),
             "layers": [{"pages": pages, "chunks": chunks} for pages, chunks in self.layers],
             "extents": [list(extent) for extent in self.extents],
+            "maps": [{"name": m.name, "mode": m.mode, "source": m.source, "gva": hex(m.gva), "size": m.size, "digest": m.digest}
+                     for m in self.maps],
         }
 
-    def stored_regions(self) -> List[Tuple[int, int]]:
-        """First page of each stored region and the page behind it."""
-        return [((r.gva - self.base) // PAGE, (r.end - self.base) // PAGE) for r in self.regions if r.stored]
+    def page_of(self, gva: int) -> int:
+        return (gva - self.base) // PAGE if gva < MAPS else (self.pages + 1023) // 512 * 512 + (gva - MAPS) // PAGE
+
+    def gva_of(self, page: int) -> int:
+        return self.base + page * PAGE if page < self.pages else MAPS + (page - self.page_of(MAPS)) * PAGE
+
+    def rooms(self) -> List[Room]:
+        """All that is stored, ascending."""
+        of_regions = [Room(self.page_of(r.gva), self.page_of(r.gva) + r.pages, True) for r in self.regions if r.stored]
+        return of_regions + [Room(self.page_of(m.gva), self.page_of(m.gva) + m.pages, m.source == "layers") for m in self.maps if m.stored]
+
+    def memory_ranges(self) -> List[Tuple[int, int]]:
+        """Pages that count as memory: sparse rooms, and what extents show of others."""
+        found, extents = [], sorted(self.extents)
+        for room in self.rooms():
+            if room.sparse:
+                found.append((room.start, room.end))
+            else:
+                found += [(e[0], e[0] + e[1]) for e in extents if room.start <= e[0] < room.end]
+        return found
+
+    def own_layers(self) -> Set[int]:
+        """Those of captured maps: what they showed when they were captured."""
+        found: Set[int] = set()
+        for m in self.maps:
+            first = self.page_of(m.gva)
+            own = (e[2] for e in self.extents if m.source == "layers" and 0 <= e[0] - first < m.pages and e[0] - first == e[3]
+                   and self.layers[e[2]][0] == m.pages)
+            found.update(list(own)[:1])
+        return found
 
     def region_at(self, gva: int) -> Optional[Region]:
         return next((r for r in self.regions if r.gva <= gva < r.end), None)
@@ -570,7 +635,7 @@ def check_platform(value: Any, any_machine: bool) -> None:
     need(isinstance(value, dict), "CONFIG", "config: an object")
     for name in ("version", "abi"):
         need(is_int(value.get(name), 0), "CONFIG", f"config.{name}: an int from 0")
-        need(value[name] == (2 if name == "version" else 1), "VERSION", f"config.{name}: {value[name]}")
+        need(value[name] == (3 if name == "version" else 2), "VERSION", f"config.{name}: {value[name]}")
     need(isinstance(value.get("arch"), str), "CONFIG", "config.arch: a string")
     need(any_machine or value["arch"] == "x86_64", "ARCH", f"config.arch: {value['arch'][:60]!r}")
     need(is_int(value.get("page_size"), 0), "CONFIG", "config.page_size: an int from 0")
@@ -580,7 +645,7 @@ def check_platform(value: Any, any_machine: bool) -> None:
 def read_config(value: Any, manifest_layers: List[LayerInfo], any_machine: bool) -> Config:
     check_platform(value, any_machine)
     f = Fields(value, "version abi arch page_size library guest entry module syscall tls_size window regions exports imports cpu features "
-                      "machine generation layers extents")
+                      "machine generation layers extents maps")
     guest = Fields(value["guest"], "name build_id elf_entry load_address", "config.guest")
     window = Fields(value["window"], "base pages", "config.window")
     machine = Fields(value["machine"], "cpu_vendor hypervisor", "config.machine")
@@ -592,8 +657,10 @@ def read_config(value: Any, manifest_layers: List[LayerInfo], any_machine: bool)
         pages=window.int("pages", 1, 8388608), regions=[read_region(r, i) for i, r in enumerate(f.array("regions", 1, 32))],
         exports=read_contract(f, "exports"), imports=read_contract(f, "imports"), cpu=f.string("cpu"),
         features=read_features(f, any_machine),
-        generation=f.hex("generation", 1 << 63), layers=read_layers(f), extents=read_extents(f))
+        generation=f.hex("generation", 1 << 63), layers=read_layers(f), extents=read_extents(f),
+        maps=[read_map(m, i) for i, m in enumerate(f.array("maps", 0, MAX_MAPS))])
     check_regions(config)
+    check_maps(config.maps)
     check_addresses(config)
     need(len(config.layers) == len(manifest_layers), "CONFIG", f"config.layers: the manifest has {len(manifest_layers)}")
     for i, (mine, other) in enumerate(zip(config.layers, manifest_layers)):
@@ -609,6 +676,27 @@ def read_region(value: Any, i: int) -> Region:
     if f.hex("gva") % PAGE:
         f.fail("gva", "page-aligned")
     return Region(value["kind"], f.hex("gva"), f.int("pages", 1, MAX_INT))
+
+
+def read_map(value: Any, i: int) -> Map:
+    f = Fields(value, "name mode source gva size digest", f"config.maps[{i}]")
+    for name, words in (("mode", MODES), ("source", SOURCES)):
+        if value[name] not in words:
+            f.fail(name, "one of " + " ".join(words))
+    if (value["mode"], value["source"]) not in MAP_KINDS:
+        f.fail("source", "not layers, where the mode is shared")
+    size = f.int("size", 1, MAX_CAPTURED if value["source"] == "layers" else END_OF_MAPS - MAPS)
+    if value["digest"] != "":
+        f.string("digest", SHA256)
+    return Map(f.string("name", NAME), value["mode"], value["source"], f.hex("gva"), size, value["digest"])
+
+
+def check_maps(maps: List[Map]) -> None:
+    need(len({m.name for m in maps}) == len(maps), "CONFIG", "config.maps: names are unique")
+    for i, m in enumerate(maps):
+        need(m.gva % (1 << 21) == 0 and m.gva >= MAPS, "CONFIG", f"config.maps[{i}].gva: a multiple of 2 MiB, at least {hex(MAPS)}")
+        need(m.gva + m.size <= END_OF_MAPS, "CONFIG", f"config.maps[{i}]: ends above {hex(END_OF_MAPS)}")
+        need(i == 0 or m.gva > maps[i - 1].end, "CONFIG", f"config.maps[{i}]: ascending, with a page between them")
 
 
 def read_contract(fields: Fields, which: str) -> Contract:
@@ -681,14 +769,14 @@ def check_addresses(c: Config) -> None:
 
 
 def check_extents(c: Config) -> None:
-    regions, used, behind, r = c.stored_regions(), [0] * len(c.layers), 0, 0
+    rooms, used, behind, r = c.rooms(), [0] * len(c.layers), 0, 0
     for i, (page, pages, layer, layer_page) in enumerate(c.extents):
         where = f"config.extents[{i}]"
         need(page >= behind, "CONFIG", f"{where}: ascending, without overlap")
         behind = page + pages
-        while r < len(regions) and regions[r][1] <= page:
+        while r < len(rooms) and rooms[r].end <= page:
             r += 1
-        need(r < len(regions) and regions[r][0] <= page and behind <= regions[r][1], "CONFIG", f"{where}: in one stored region")
+        need(r < len(rooms) and rooms[r].start <= page and behind <= rooms[r].end, "CONFIG", f"{where}: in one stored region or map")
         need(layer < len(c.layers) and layer_page + pages <= c.layers[layer][0], "CONFIG", f"{where}: in its layer")
         used[layer] += pages
     for layer, pages in enumerate(used):
@@ -714,10 +802,10 @@ class Snapshot:
             os.close(fd)
 
     def memory(self) -> Iterator[memoryview]:
-        """All pages of stored regions, in ascending order."""
+        """All pages of stored regions and captured maps, and what extents show of other maps, in ascending order."""
         extents = iter(self.config.extents + [(1 << 60, 0, 0, 0)])
         e = next(extents)
-        for page, end in self.config.stored_regions():
+        for page, end in self.config.memory_ranges():
             while page < end:
                 if e[0] < end:
                     yield from zeros(e[0] - page)
@@ -741,7 +829,7 @@ class Snapshot:
         return f"{ref} {self.digest} pages={pages} stored={self.shown()} layers={len(self.fds)} memory={self.hashed()}"
 
     def vector(self, ref: str, unhashed: bool) -> str:
-        size = sum(end - start for start, end in self.config.stored_regions()) * PAGE
+        size = sum(end - start for start, end in self.config.memory_ranges()) * PAGE
         row = f"| `{ref}` | `{self.digest}` | {len(self.fds)} | {self.shown()} | {size:,} |"
         return row if unhashed else f"{row} `{self.hashed()}` |"
 
@@ -816,9 +904,9 @@ def descriptor(media_type: str, data: bytes, title: str = "") -> Dict[str, Any]:
 
 
 def manifest_document(config: Config, config_descriptor: Dict[str, Any], layers: List[Dict[str, Any]]) -> Dict[str, Any]:
-    annotations = {"dev.hlsnap.abi": "1", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
+    annotations = {"dev.hlsnap.abi": "2", "dev.hlsnap.arch": config.arch, "dev.hlsnap.build-id": config.build_id,
                    "dev.hlsnap.cpu.vendor": config.cpu_vendor, "dev.hlsnap.hypervisor": config.hypervisor,
-                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "2"}
+                   "dev.hlsnap.library": config.library, "dev.hlsnap.version": "3"}
     return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "artifactType": ARTIFACT_TYPE, "config": config_descriptor,
             "layers": layers, "annotations": {key: text for key, text in annotations.items() if text}}
 
@@ -936,54 +1024,71 @@ def index_with(path: str, new: Dict[str, Any]) -> bytes:
     return whole.encode()
 
 
-# ---- one layer: what writers make of a snapshot of which the layout holds nothing ----
+# ---- one layer: what writers make of a snapshot of which the layout holds nothing, but for what captured maps showed at first ----
+
+Run = Tuple[int, int, int, int, int]  # first page, the one behind, number of the room; of an own layer: it, and its page; else -1, 0
 
 
-def flatten(made: Made) -> Made:
-    config, pages = made.config, shown_pages(made)
-    first_text = next((r.gva - config.base) // PAGE for r in config.regions if r.kind == "text")
-    if not pages:
-        pages[first_text] = bytes(PAGE)
-    flat, found = copy.copy(config), runs(sorted(pages), config.stored_regions())
+def flatten(made: Made, mixed: bool = False) -> Made:
+    """mixed: captured maps' own layers are not kept either."""
+    config, rooms = made.config, made.config.rooms()
+    own = set() if mixed else config.own_layers()
+    pages = shown_pages(made, set(range(len(config.layers))) - own)
+    kept = [(e[0], e[0] + e[1], room_of(rooms, e[0]), e[2], e[3]) for e in config.extents if e[2] in own]
+    if not pages and not kept:
+        pages[next(config.page_of(r.gva) for r in config.regions if r.kind == "text")] = bytes(PAGE)
+    flat, found = copy.copy(config), together(sorted(kept + [(page, page + 1, room_of(rooms, page), -1, 0) for page in pages]))
     over = max(0, len(found) - MAX_EXTENTS)
     while True:
-        found = joined(found, over)
-        flat.extents = numbered(found, 0)
-        flat.layers = [(sum(e[1] for e in flat.extents), "sha256:" + "0" * 64)]
+        found = joined(found, rooms, over)
+        layers = [made.layers[i] for i in sorted({run[3] for run in found} - {-1})]
+        number = {layer: i + any(run[3] == -1 for run in found) for i, layer in enumerate(sorted({run[3] for run in found} - {-1}))}
+        flat.extents = numbered(found, number)
+        fresh = [e for e, run in zip(flat.extents, found) if run[3] == -1]
+        flat.layers = [(sum(e[1] for e in fresh), "sha256:" + "0" * 64)] * bool(fresh) + [layer_info(layer) for layer in layers]
         excess = len(to_json(flat.document())) - MAX_JSON
         if excess <= 0:
             break
         over = excess // len("[4294967295,4294967295,31,4294967295], ") + 1  # no extent is longer, so no more than need be
-    nothing = bytes(PAGE)
-    memory = b"".join(pages.get(e[0] + i, nothing) for e in flat.extents for i in range(e[1]))
-    flat.layers = [layer_info(memory)]
-    return Made(flat, [memory])
+    everything, nothing = shown_pages(made), bytes(PAGE)
+    memory = b"".join(everything.get(e[0] + i, nothing) for e in fresh for i in range(e[1]))
+    if memory in layers:
+        return flatten(made, True)
+    layers = [memory] * bool(fresh) + layers
+    flat.layers = [layer_info(layer) for layer in layers]
+    return Made(flat, layers)
+
+
+def room_of(rooms: List[Room], page: int) -> int:
+    return next(i for i, room in enumerate(rooms) if room.start <= page < room.end)
 
 
 def shown_pages(made: Made, layers: Optional[Set[int]] = None) -> Dict[int, bytes]:
-    """The guest pages that are not zero, or those of them that lie in these layers."""
-    pages = {}
+    """The guest pages that must be stored, or those of them that lie in these layers: all but zeros in sparse rooms."""
+    pages, rooms = {}, made.config.rooms()
     for extent in made.config.extents:
+        sparse = rooms[room_of(rooms, extent[0])].sparse
         for i in range(extent[1] if layers is None or extent[2] in layers else 0):
             data = made.page(extent, i)
-            if data.count(0) != PAGE:
+            if data.count(0) != PAGE or not sparse:
                 pages[extent[0] + i] = data
     return pages
 
 
 def merged_layers(config: Config) -> Set[int]:
     """Those whose pages a writer moves to a new layer when there are too many (it has nothing else that is new)."""
-    pages, shown = [n for n, _ in config.layers], [0] * len(config.layers)
+    own, shown = config.own_layers(), [0] * len(config.layers)
     for e in config.extents:
         shown[e[2]] += e[1]
+    others = [i for i in range(len(config.layers)) if i not in own][1:]  # the first one stays
     found: Set[int] = set()
-    if len(pages) <= MAX_WRITTEN:
+    if len(config.layers) <= MAX_WRITTEN:
         return found
-    if sum(pages[1:]) > 2 * sum(shown[1:]) + 64:
-        found = {i for i in range(1, len(pages)) if pages[i] > 2 * shown[i]}
-    rest = sorted((shown[i], i) for i in range(1, len(pages)) if i not in found)
-    least, total = max(8, len(pages) - len(found) + 1 - MAX_WRITTEN), 0
-    if len(rest) + 2 <= MAX_WRITTEN:
+    if sum(config.layers[i][0] for i in others) > 2 * sum(shown[i] for i in others) + 64:
+        found = {i for i in others if config.layers[i][0] > 2 * shown[i]}
+    rest = sorted((shown[i], i) for i in others if i not in found)
+    least, total = max(8, len(config.layers) - len(found) + 1 - MAX_WRITTEN), 0
+    if len(config.layers) - len(found) + 1 <= MAX_WRITTEN:
         return found
     for n, (size, i) in enumerate(rest):
         if n >= least and (rest[least - 1][0] <= 8 * rest[0][0] or size > total):
@@ -995,62 +1100,60 @@ def merged_layers(config: Config) -> Set[int]:
 
 def save_again(made: Made) -> Made:
     """What a writer makes of a snapshot whose layers the layout holds, all of them: they stay, unless they are too many."""
-    config, merged = copy.copy(made.config), merged_layers(made.config)
+    config, rooms, own = copy.copy(made.config), made.config.rooms(), sorted(made.config.own_layers())
+    merged = merged_layers(config)
     pages = shown_pages(made, merged)
-    kept = [i for i in range(len(config.layers)) if i not in merged]
+    kept = [i for i in range(len(config.layers)) if i not in merged and i not in own]
     above = sum(e[1] for e in config.extents if e[2] in kept[1:]) + len(pages)
-    if pages and (above > config.layers[0][0] // 2 or len(kept) + 1 > MAX_WRITTEN):
+    if pages and (above > config.layers[kept[0]][0] // 2 or len(kept) + len(own) + 1 > MAX_WRITTEN):
         return flatten(made)
-    order = sorted(kept + [max(merged)] if pages else kept)
-    fresh = order.index(max(merged)) if pages else 0
-    parts = numbered(runs(sorted(pages), config.stored_regions()), fresh)
-    parts += [(e[0], e[1], order.index(e[2]), e[3]) for e in config.extents if e[2] not in merged]
-    extents: List[Extent] = []
-    for e in sorted(parts):
-        last = extents[-1] if extents else (0, 0, 0, 0)
-        borders = any(start == e[0] for start, _ in config.stored_regions())
-        if e[0] == last[0] + last[1] and e[2:] == (last[2], last[3] + last[1]) and not borders:
-            extents[-1] = (last[0], last[1] + e[1], last[2], last[3])
-        else:
-            extents.append(e)
+    order = sorted(kept + [max(merged)] if pages else kept) + own
+    parts = [(page, page + 1, room_of(rooms, page), -1, 0) for page in pages]
+    parts += [(e[0], e[0] + e[1], room_of(rooms, e[0]), e[2], e[3]) for e in config.extents if e[2] not in merged]
+    number = {layer: i for i, layer in enumerate(order)}
+    config.extents = numbered(together(sorted(parts)), {**number, -1: number[max(merged)]} if pages else number)
     memory = b"".join(pages[page] for page in sorted(pages))
-    layers = [memory if pages and i == fresh else made.layers[layer] for i, layer in enumerate(order)]
-    config.extents, config.layers = extents, [layer_info(layer) for layer in layers]
+    layers = [memory if layer in merged else made.layers[layer] for layer in order]
+    config.layers = [layer_info(layer) for layer in layers]
     return Made(config, layers)
 
 
-def runs(pages: List[int], regions: List[Tuple[int, int]]) -> List[Tuple[int, int, int]]:
-    """First page, the one behind, and region of maximal runs of ascending pages."""
-    found: List[Tuple[int, int, int]] = []
-    r = 0
-    for page in pages:
-        while regions[r][1] <= page:
-            r += 1
-        if found and found[-1][1:] == (page, r):
-            found[-1] = (found[-1][0], page + 1, r)
+def together(parts: List[Run]) -> List[Run]:
+    """Of ascending runs those that simply go on are one."""
+    found: List[Run] = []
+    for run in parts:
+        start, end, room, layer, at = run
+        last = found[-1] if found else run
+        if found and last[1:4] == (start, room, layer) and (layer == -1 or last[4] + last[1] - last[0] == at):
+            found[-1] = (last[0], end, room, layer, last[4])
         else:
-            found.append((page, page + 1, r))
+            found.append(run)
     return found
 
 
-def joined(found: List[Tuple[int, int, int]], count: int) -> List[Tuple[int, int, int]]:
-    """So many of the smallest gaps inside a region are stored; of equal ones the first."""
-    gaps = [(b[0] - a[1], i + 1) for i, (a, b) in enumerate(zip(found, found[1:])) if a[2] == b[2]]
-    closed, made = {i for _, i in sorted(gaps)[:count]}, found[:1]
+def joined(found: List[Run], rooms: List[Room], count: int) -> List[Run]:
+    """So many neighbours of one room become one run of the new layer, those that cost the fewest pages; of equal ones the first."""
+    def cost(a: Run, b: Run) -> int:
+        return b[0] - a[1] + sum(run[1] - run[0] for run in (a, b) if run[3] != -1)
+
+    costs = [(cost(a, b), i + 1) for i, (a, b) in enumerate(zip(found, found[1:]))
+             if a[2] == b[2] and (a[1] == b[0] or rooms[a[2]].sparse)]
+    closed, made = {i for _, i in sorted(costs)[:count]}, found[:1]
+    need(count == 0 or closed, "LIMIT", "more extents than fit, and none to join")
     for i, run in enumerate(found[1:], 1):
         if i in closed:
-            made[-1] = (made[-1][0], run[1], run[2])
+            made[-1] = (made[-1][0], run[1], run[2], -1, 0)
         else:
             made.append(run)
-    return made
+    return together(made) if count else made
 
 
-def numbered(found: List[Tuple[int, int, int]], layer: int) -> List[Extent]:
-    """Runs as extents of a layer that holds them one after the other."""
+def numbered(found: List[Run], number: Dict[int, int]) -> List[Extent]:
+    """Runs as extents: the new layer, -1, is number 0 unless another is said, and holds its runs one after the other."""
     extents, at = [], 0
-    for start, end, _ in found:
-        extents.append((start, end - start, layer, at))
-        at += end - start
+    for start, end, _, layer, layer_page in found:
+        extents.append((start, end - start, number.get(layer, 0), at if layer == -1 else layer_page))
+        at += end - start if layer == -1 else 0
     return extents
 
 
@@ -1062,22 +1165,71 @@ class Maker:
 
     NAMES = ("guest.elf", "", "a b", 'quo"te\\back/slash', "gäst-€-😀", "<&>", "x" * 63)
 
-    def __init__(self, seed: int, num_layers: int, num_pages: int, features: List[str], small: bool = False):
+    def __init__(self, seed: int, num_layers: int, num_pages: int, features: List[str], small: bool = False, maps: int = 0):
         self.rng, self.seed, self.num_layers, self.small = random.Random(seed), seed, num_layers, small
-        self.features, self.count = features, 0
+        self.features, self.count, self.num_maps = features, 0, maps
         self.num_pages = max(num_pages or self.rng.randint(24, 300), num_layers + 24)
 
     def make(self) -> Made:
         self.place()
-        self.stored = [p for start, end in self.config.stored_regions() for p in range(start, end)]
+        self.config.maps = self.make_maps(random.Random(f"maps/{self.seed}"))
+        order = self.order_layers(random.Random(f"order/{self.seed}"))
+        captured = [m for m in order if m]
+        self.stored = [p for r in self.config.regions if r.stored for p in range(self.page_of(r), self.page_of(r) + r.pages)]
+        self.stored += [p for m in self.config.maps if m.stored for p in self.some_pages(m)]
         self.shown: Dict[int, Tuple[int, int]] = {}
         self.layers: List[bytes] = []
-        own = self.rng.sample(self.stored, self.num_layers)  # so that each layer is used
-        for layer in range(self.num_layers):
-            self.layers.append(self.make_layer(layer, own))
+        firsts = {self.page_of(m) for m in captured}
+        own = iter(self.rng.sample([p for p in self.stored if p not in firsts], self.num_layers))  # so that each layer is used
+        owns = [self.page_of(m) if m else next(own) for m in order]
+        self.base = order.index(None)
+        for layer, m in enumerate(order):
+            self.layers.append(self.capture(m, set(owns[:layer] + owns[layer + 1:])) if m else self.make_layer(layer, owns))
         self.config.layers = [layer_info(memory) for memory in self.layers]
         self.config.extents = self.make_extents()
         return Made(self.config, self.layers)
+
+    def page_of(self, where: Any) -> int:
+        return self.config.page_of(where.gva)
+
+    def make_maps(self, rng: random.Random) -> List[Map]:
+        """Of all kinds, one behind the other, at times up to the last address."""
+        num = rng.choice([0, 1, 3, MAX_MAPS]) if self.num_maps < 0 else self.num_maps
+        kinds = rng.sample(MAP_KINDS * 2, num)
+        maps, at = [], MAPS + rng.choice([0, 0, 1 << 21, 5 << 30])
+        names = sorted({"_", "a.b:$-9", "x" * 63} | {f"m{i}" for i in range(MAX_MAPS)})
+        for (mode, source), name in zip(kinds, rng.sample(names, num)):
+            pages = rng.choice([1, 2, 17, 40, 511, 512]) if source == "layers" else rng.choice([1, 3, 512, 513, 1 << 18])
+            size = pages * PAGE - rng.choice([0, 0, 1, PAGE - 1])
+            maps.append(Map(name, mode, source, at, size, rng.choice(["", "sha256:%064x" % rng.getrandbits(256)])))
+            at = (maps[-1].end + PAGE + (1 << 21) - 1 >> 21 << 21) + rng.choice([0, 0, 1 << 21, 1 << 30])
+        if maps and rng.random() < 0.5:
+            maps[-1].gva = END_OF_MAPS - maps[-1].size >> 21 << 21
+        return maps
+
+    def order_layers(self, rng: random.Random) -> List[Optional[Map]]:
+        """The chain's layers, None each, and between them those of some captured maps."""
+        order: List[Optional[Map]] = [None] * self.num_layers
+        for m in self.config.maps:
+            if m.source == "layers" and len(order) < MAX_LAYERS and rng.random() < 0.8:
+                order.insert(rng.randint(0, len(order)), m)
+        return order
+
+    def some_pages(self, m: Map) -> List[int]:
+        """Pages of a map that layers write to: its ends and something between them, or all of a small one."""
+        first = self.page_of(m)
+        if m.pages <= 40:
+            return list(range(first, first + m.pages))
+        return sorted({first, first + 1, first + m.pages - 1} | set(range(first + m.pages // 3, first + m.pages // 3 + 20)))
+
+    def capture(self, m: Map, foreign: Set[int]) -> bytes:
+        first, pages = self.page_of(m), [self.new_page() for _ in range(m.pages)]
+        if b"".join(pages) in self.layers:
+            pages[0] = self.full_page()
+        for i in range(m.pages):
+            if first + i not in foreign:
+                self.shown[first + i] = (len(self.layers), i)
+        return b"".join(pages)
 
     def place(self) -> None:
         rng = self.rng
@@ -1110,7 +1262,7 @@ class Maker:
             tls_size=rng.choice([0, rng.randint(0, tls.pages * PAGE - RUNTIME_TLS), tls.pages * PAGE - RUNTIME_TLS]),
             base=base, pages=pages, regions=regions, exports=self.functions(rng.choice([0, 1, 5, 40])),
             imports=self.functions(rng.choice([0, 1, 5])), cpu="host", features=self.features,
-            generation=rng.choice([0, 1, rng.getrandbits(62), (1 << 63) - 1]), layers=[], extents=[])
+            generation=rng.choice([0, 1, rng.getrandbits(62), (1 << 63) - 1]), layers=[], extents=[], maps=[])
 
     def functions(self, num: int, longest: bool = False) -> Contract:
         rng, types = self.rng, "bool i32 u32 i64 u64 f32 f64 str bytes".split()
@@ -1138,11 +1290,11 @@ class Maker:
 
     def make_layer(self, layer: int, own: List[int]) -> bytes:
         rng, memory, foreign = self.rng, [], set(own[:layer] + own[layer + 1:])
-        writes = {own[layer]} | (set(self.stored) - foreign if self.small and layer == 0 else set())
-        for _ in range(rng.randint(1, 4) + (12 if layer == 0 else 0)):
+        writes = {own[layer]} | (set(self.stored) - foreign if self.small and layer == self.base else set())
+        for _ in range(rng.randint(1, 4) + (12 if layer == self.base else 0)):
             start = rng.randrange(len(self.stored))
-            run = self.stored[start:start + rng.randint(1, 3 if self.small and layer else 20)]
-            if layer and rng.random() < 0.2:
+            run = self.stored[start:start + rng.randint(1, 3 if self.small and layer != self.base else 20)]
+            if layer != self.base and rng.random() < 0.2:
                 self.forget(set(run) - set(own))
             else:
                 writes.update(set(run) - foreign)
@@ -1166,17 +1318,15 @@ class Maker:
 
     def make_extents(self) -> List[Extent]:
         extents: List[Extent] = []
-        for start, end in self.config.stored_regions():
-            for page in range(start, end):
-                if page not in self.shown:
-                    continue
-                layer, layer_page = self.shown[page]
-                last = extents[-1] if extents else (0, 0, 0, 0)
-                follows = extents and last[0] >= start and last[0] + last[1] == page and last[2] == layer and last[3] + last[1] == layer_page
-                if follows and self.rng.random() < 0.9:  # neighbours need not be one extent
-                    extents[-1] = (last[0], last[1] + 1, layer, last[3])
-                else:
-                    extents.append((page, 1, layer, layer_page))
+        starts = {room.start for room in self.config.rooms()}
+        for page in sorted(self.shown):
+            layer, layer_page = self.shown[page]
+            last = extents[-1] if extents else (0, 0, 0, 0)
+            follows = extents and page not in starts and last[0] + last[1] == page and last[2] == layer and last[3] + last[1] == layer_page
+            if follows and self.rng.random() < 0.9:  # neighbours need not be one extent
+                extents[-1] = (last[0], last[1] + 1, layer, last[3])
+            else:
+                extents.append((page, 1, layer, layer_page))
         return extents
 
 
@@ -1226,12 +1376,12 @@ def make_scattered(seed: int) -> Made:
 class Mutant:
     """A small snapshot whose parts can be changed before they are chained; parts given as bytes stay as they are."""
 
-    BASES: Dict[int, Made] = {}
+    BASES: Dict[Tuple[int, int], Made] = {}
 
-    def __init__(self, seed: int):
-        if seed not in self.BASES:
-            self.BASES[seed] = Maker(seed, 3, 40, []).make()
-        self.made = self.BASES[seed]
+    def __init__(self, seed: int, maps: int = 0):
+        if (seed, maps) not in self.BASES:
+            self.BASES[seed, maps] = Maker(seed, 3, 40, [], maps=maps).make()
+        self.made = self.BASES[seed, maps]
         self.config: Any = copy.deepcopy(self.made.config.document())
         self.memory = list(self.made.layers)
         self.lists = [chunk_list(memory) for memory in self.memory]
@@ -1570,14 +1720,14 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
         for i, value in enumerate(bad):
             yield f"{name}-bad{i}", result, put(value, *path.split("."))
 
-    yield from values("version", "version", [], [0, 1, 3, 1 << 53], "VERSION")
+    yield from values("version", "version", [], [0, 1, 2, 4, 1 << 53], "VERSION")
     yield from values("version-type", "version", [], ["0", None, [], False, -1])
-    yield from values("abi", "abi", [], [0, 2], "VERSION")
+    yield from values("abi", "abi", [], [0, 1, 3], "VERSION")
     yield from values("abi-type", "abi", [], ["0", None, -1])
     yield "arch-first", "ARCH", lambda m: m.config.update(arch="arm64", page_size=65536, entry="x", surplus=1)
-    yield "abi-first", "VERSION", lambda m: m.config.update(abi=2, arch="arm64", surplus=1)
+    yield "abi-first", "VERSION", lambda m: m.config.update(abi=3, arch="arm64", surplus=1)
     yield "page_size-first", "ARCH", lambda m: m.config.update(page_size=65536, entry="x", surplus=1)
-    yield "version-first", "VERSION", lambda m: m.config.update(version=3, abi="x", surplus=1)
+    yield "version-first", "VERSION", lambda m: m.config.update(version=4, abi="x", surplus=1)
     yield from values("arch", "arch", [], ["aarch64", ""], "ARCH")
     yield from values("arch-type", "arch", [], [0, None])
     yield from values("page_size", "page_size", [], [16384, 0], "ARCH")
@@ -1705,7 +1855,7 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "extents-32769", "CONFIG", many_extents(MAX_EXTENTS + 1)
 
     for name in ("version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "syscall", "tls_size", "window", "regions", "exports",
-                 "imports", "cpu", "features", "machine", "generation", "layers", "extents"):
+                 "imports", "cpu", "features", "machine", "generation", "layers", "extents", "maps"):
         yield f"without-{name}", "CONFIG", lambda m, name=name: m.config.pop(name)
         yield f"null-{name}", "CONFIG", put(None, name)
     for outer, name in (("guest", "name"), ("guest", "build_id"), ("window", "base"), ("window", "pages"),
@@ -1719,6 +1869,82 @@ def config_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "reversed", "OK", lambda m: setattr(m, "config", dict(reversed(list(m.config.items()))))
     for i, whole in enumerate((b"[]", b"0", b"null", b'"x"', b"{}")):
         yield f"whole{i}", "CONFIG", text(lambda data, whole=whole: whole)
+
+
+def a_map(**fields: Any) -> Dict[str, Any]:
+    return {"name": "m", "mode": "private", "source": "host", "gva": hex(MAPS), "size": 100 * PAGE, "digest": "", **fields}
+
+
+def with_maps(*maps: Any, extents: Any = ()) -> Callable[[Mutant], None]:
+    """These, and extents of layer 0 whose pages are counted from that at 0x7f0000000000."""
+    def change(m: Mutant) -> None:
+        m.resize(0, len(m.memory[0]) // PAGE + 200)
+        m.config["maps"] = list(maps)
+        m.config["extents"] += [[m.made.config.page_of(MAPS) + page, pages, 0, 0] for page, pages in extents]
+    return change
+
+
+def map_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
+    def one(what: str, good: List[Any], bad: List[Any], **fields: Any) -> Iterator[Any]:
+        name = what.split("-")[0]
+        for result, values in (("OK", good), ("CONFIG", bad)):
+            for i, value in enumerate(values):
+                yield f"map-{what}-{result.lower()}{i}", result, with_maps(a_map(**{**fields, name: value}))
+
+    hexes = ["", "0x", "0x07f0000000000", "0X7f0000000000", "0x7F0000000000", MAPS, None]
+    yield from one("name", ["_9", "A.:$-9", "x" * 63], ["", "9a", "a b", "x" * 64, "ä", "a\n", 1, None])
+    yield from one("mode", list(MODES), ["", "Read", "rw", "read ", 0, None, []])
+    yield from one("source", list(SOURCES), ["", "Host", "file", 0, None, True])
+    yield from one("source-read", list(SOURCES), [], mode="read")
+    yield from one("source-shared", ["host", "optional"], ["layers"], mode="shared")
+    yield from one("gva", [hex(MAPS), hex(MAPS + (1 << 21)), hex(END_OF_MAPS - (1 << 21))], hexes + [
+        hex(gva) for gva in (0, MAPS - (1 << 21), MAPS + 1, MAPS + PAGE, MAPS + (1 << 20), END_OF_MAPS, END_OF_MAPS + (1 << 21),
+                             (1 << 64) - (1 << 21))])
+    yield from one("size", [1, PAGE - 1, PAGE, PAGE + 1, END_OF_MAPS - MAPS], [0, -1, "1", None, END_OF_MAPS - MAPS + 1, MAX_INT])
+    yield from one("size-captured", [MAX_CAPTURED], [MAX_CAPTURED + 1], source="layers")
+    yield from one("size-at-end", [(1 << 21) - 1, 1 << 21], [(1 << 21) + 1, 1 << 22], gva=hex(END_OF_MAPS - (1 << 21)))
+    yield from one("digest", ["", "sha256:" + "0123456789abcdef" * 4],
+                   ["sha256:", "sha256:" + "A" * 64, "sha256:" + "a" * 63, "sha256:" + "a" * 65, "sha512:" + "a" * 128, "a" * 64, " ", 0, None])
+    for field in a_map():
+        yield f"map-without-{field}", "CONFIG", with_maps({name: value for name, value in a_map().items() if name != field})
+    yield "map-surplus", "CONFIG", with_maps(a_map(pages=100))
+    for i, maps in enumerate(({}, "", 0, [[]], [None], ["m"], [1], [{}])):
+        yield f"maps-bad{i}", "CONFIG", put(maps, "maps")
+
+    def row(num: int, step: int, size: int) -> List[Any]:
+        return [a_map(name=f"m{i}", gva=hex(MAPS + i * step), size=size) for i in range(num)]
+
+    huge, most = 1 << 21, (1 << 21) - PAGE
+    yield "maps-16", "OK", with_maps(*row(16, huge, PAGE))
+    yield "maps-16-large", "OK", with_maps(*row(16, 4 << 30, (4 << 30) - PAGE))
+    yield "maps-17", "CONFIG", with_maps(*row(17, huge, PAGE))
+    yield "maps-descending", "CONFIG", with_maps(*row(2, huge, PAGE)[::-1])
+    yield "maps-same-place", "CONFIG", with_maps(*row(2, 0, PAGE))
+    yield "maps-same-name", "CONFIG", with_maps(*[{**m, "name": "m"} for m in row(2, huge, PAGE)])
+    yield "maps-overlap", "CONFIG", with_maps(*row(2, huge, 2 * huge))
+    yield "maps-touch", "CONFIG", with_maps(*row(2, huge, huge))
+    yield "maps-a-page-apart", "OK", with_maps(*row(2, huge, most))
+
+    stored = [(mode, source) for mode, source in MAP_KINDS if mode == "private" or source == "layers"]
+    for mode, source in MAP_KINDS:
+        yield (f"map-extent-{mode}-{source}", "OK" if (mode, source) in stored else "CONFIG",
+               with_maps(a_map(mode=mode, source=source), extents=[(0, 1), (7, 93)]))
+    for mode, source in stored:
+        for name, result, size, extents in (("end", "OK", 100 * PAGE, [(99, 1)]), ("last-byte", "OK", 99 * PAGE + 1, [(99, 1)]),
+                                            ("behind", "CONFIG", 99 * PAGE, [(99, 1)]), ("over", "CONFIG", 99 * PAGE, [(98, 2)]),
+                                            ("before", "CONFIG", 99 * PAGE, [(-1, 1)]), ("from-before", "CONFIG", 99 * PAGE, [(-1, 2)]),
+                                            ("far", "CONFIG", 99 * PAGE, [(1 << 24, 1)]), ("none", "OK", 99 * PAGE, [])):
+            yield f"map-extent-{mode}-{source}-{name}", result, with_maps(a_map(mode=mode, source=source, size=size), extents=extents)
+    yield "map-extent-of-two", "CONFIG", with_maps(*row(2, huge, most), extents=[(510, 3)])
+    yield "map-extent-between", "CONFIG", with_maps(*row(2, huge, most), extents=[(511, 1)])
+    yield "map-extent-second", "OK", with_maps(*row(2, huge, most), extents=[(510, 1), (512, 1)])
+    yield "map-extent-of-none", "CONFIG", with_maps(extents=[(0, 1)])
+    yield "map-extent-behind-window", "CONFIG", all_of(
+        with_maps(a_map()), lambda m: m.config["extents"].append([m.config["window"]["pages"], 1, 0, 0]))
+    yield "map-extent-64GiB", "OK", with_maps(a_map(size=END_OF_MAPS - MAPS), extents=[(0, 1), ((1 << 24) - 1, 1)])
+    yield "map-extent-last-number", "OK", all_of(  # as large as a page's may be
+        with_maps(a_map(size=END_OF_MAPS - MAPS)), put(8388608, "window", "pages"),
+        lambda m: m.config["extents"].append([8388608 + 512 + (1 << 24) - 1, 1, 0, 0]))
 
 
 def json_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
@@ -1737,12 +1963,12 @@ def json_mutants() -> Iterator[Tuple[str, str, Callable[[Mutant], None]]]:
     yield "json-colon", "JSON", replaced(b'"abi":', b'"abi"')
     yield "json-unquoted", "JSON", replaced(b'"abi"', b"abi")
     yield "json-cut", "JSON", text(lambda data: data[:-1])
-    yield "json-twice", "JSON", replaced(b'"abi":1', b'"abi":1,"abi":1')
-    yield "json-twice-escaped", "JSON", replaced(b'"abi":1', b'"abi":1,"\\u0061bi":1')
+    yield "json-twice", "JSON", replaced(b'"abi":2', b'"abi":2,"abi":2')
+    yield "json-twice-escaped", "JSON", replaced(b'"abi":2', b'"abi":2,"\\u0061bi":1')
     yield "json-twice-inside", "JSON", replaced(b'"elf_entry"', b'"name":"","elf_entry"')
     for i, number in enumerate((b"0.0", b"0e0", b"0E1", b"-0", b"00", b"+0", b".0", b"0.", b"0x0", b"9007199254740993", b"-9007199254740993",
                                 b"1" * 5000, b"-", b"1e400", b"Infinity")):
-        yield f"json-number{i}", "JSON", replaced(b'"abi":1', b'"abi":' + number)
+        yield f"json-number{i}", "JSON", replaced(b'"abi":2', b'"abi":' + number)
     for i, string in enumerate((b"\x1f", b"\n", b"\\u0000", b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\udc00\\ud800", b"\\x41", b"\\u12", b"\\",
                                 b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80",
                                 b"\xf5\x80\x80\x80", b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\xbd\xed\xb8\x80", b"\0")):
@@ -1963,6 +2189,7 @@ def mutants(seed: int, num_random: int) -> Iterator[Tuple[str, str, Callable[[Mu
         return
     yield "unchanged", "OK", lambda m: None
     yield from config_mutants()
+    yield from map_mutants()
     yield from json_mutants()
     yield from manifest_mutants()
     yield from index_mutants()
@@ -2003,6 +2230,10 @@ def command_same(args: argparse.Namespace) -> int:
         if name not in ("library", "layers", "extents") and one[name] != two[name]:
             print(f"config.{name}: {str(one[name])[:200]} and {str(two[name])[:200]}", file=sys.stderr)
             return 1
+    ranges = [together([(start, end, 0, -1, 0) for start, end in s.config.memory_ranges()]) for s in (a, b)]
+    if ranges[0] != ranges[1]:
+        print(f"memory: pages {str(ranges[0])[:200]} and {str(ranges[1])[:200]}", file=sys.stderr)
+        return 1
     at = 0
     for size, left, right in side_by_side(a.memory(), b.memory()):
         if left != right:
@@ -2025,9 +2256,9 @@ def side_by_side(a: Iterator[memoryview], b: Iterator[memoryview]) -> Iterator[T
 
 
 def address_of(config: Config, at: int) -> int:
-    for start, end in config.stored_regions():
+    for start, end in config.memory_ranges():
         if at < (end - start) * PAGE:
-            return config.base + start * PAGE + at
+            return config.gva_of(start) + at
         at -= (end - start) * PAGE
     raise AssertionError
 
@@ -2061,8 +2292,9 @@ def command_exact(args: argparse.Namespace) -> int:
 def command_write(args: argparse.Namespace) -> int:
     features = sorted(filter(None, args.features.split(",")))
     need(1 <= args.layers <= MAX_LAYERS, "ARG", f"--layers: 1 to {MAX_LAYERS}")
+    need(args.maps <= MAX_MAPS, "ARG", f"--maps: up to {MAX_MAPS}")
     for seed in range(args.seed, args.seed + (args.count or 1)):
-        made = make_scattered(seed) if args.scatter else Maker(seed, args.layers, args.pages, features, args.small).make()
+        made = make_scattered(seed) if args.scatter else Maker(seed, args.layers, args.pages, features, args.small, args.maps).make()
         made = without_content(made) if args.zero else made
         made = flatten(made) if args.flat else save_again(made) if args.again else made
         print(save(args.dir, args.tag + str(seed) * (args.count > 0), made))
@@ -2072,7 +2304,7 @@ def command_write(args: argparse.Namespace) -> int:
 def command_mutants(args: argparse.Namespace) -> int:
     os.makedirs(args.out, exist_ok=True)
     for i, (name, result, change) in enumerate(mutants(args.seed, args.random)):
-        mutant = Mutant(args.seed + i % 16)
+        mutant = Mutant(args.seed + i % 16, 5 * (args.random > 0 and i % 2))
         change(mutant)
         mutant.write(os.path.join(args.out, name))
         print(name, {"OK": "HLSNAP_OK"}.get(result, result if not result.isupper() else f"HLSNAP_ERR_{result}"))
@@ -2113,7 +2345,7 @@ def arguments() -> argparse.Namespace:
     command("exact", command_exact, "dir", "refs+")
     command("verdict", command_verdict, "ref", "dirs+")
     write = command("write", command_write, "dir", "tag")
-    for name, default in (("--layers", 1), ("--seed", 1), ("--pages", 0), ("--count", 0)):
+    for name, default in (("--layers", 1), ("--seed", 1), ("--pages", 0), ("--count", 0), ("--maps", -1)):
         write.add_argument(name, type=int, default=default)
     write.add_argument("--features", default="")
     for name in ("--flat", "--again", "--zero", "--scatter", "--small"):

@@ -79,7 +79,7 @@ for c in ls inspect verify start run diff map tag rm prune du gc fsck flatten co
     mentions() { fits tool "$c" --help && head -n 1 out | grep -q "^usage: hlsnap_tool $c " && tool --help | grep -q "^  $c "; }
     check "$c --help fits a screen" mentions
 done
-check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 2, ABI 1)" tool --version
+check "--version" says "hlsnap_tool $(sed -n 's/.*HLSNAP_VERSION_STRING "\(.*\)"/\1/p' "$top/hlsnap.h") (snapshot format 3, ABI 2)" tool --version
 check "no command" exits 2 "no command" tool
 check "an unknown command" exits 2 "no command lss" tool lss
 check "an unknown option" exits 2 "no option --jsn" tool ls --jsn d

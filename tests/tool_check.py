@@ -106,7 +106,7 @@ def changed(path):
     shown, where = shown_pages(base), {}
     for e in base.config.extents:
         where.update({e[0] + i: (e[2], e[3] + i) for i in range(e[1])})
-    stored = [p for start, end in base.config.stored_regions() for p in range(start, end)]
+    stored = [p for start, end in base.config.memory_ranges() for p in range(start, end)]
     full = [p for p in sorted(shown) if any(shown[p])]
     empty = [p for p in stored if p not in shown]
     new, memory = {}, []
@@ -124,7 +124,7 @@ def changed(path):
         memory.append(new[p])
     delta = sf.Made(copy.deepcopy(base.config), base.layers + [b"".join(memory)])
     extents = []
-    for start, end in base.config.stored_regions():
+    for start, end in base.config.memory_ranges():
         for p in range(start, end):
             last = extents[-1] if extents else (0, 0, 0, 0)
             if p in where and last[0] >= start and last[0] + last[1] == p and (last[2], last[3] + last[1]) == where[p]:
@@ -341,7 +341,7 @@ def check_inspect(path, ref):
             "hypervisor": c.hypervisor, "entry": hex(c.entry), "elf_entry": hex(c.elf_entry), "load_address": hex(c.load_address),
             "generation": hex(c.generation), "pages": sum(r.pages for r in c.regions), "stored_pages": sum(e[1] for e in c.extents),
             "exports": [{"name": n, "signature": t} for n, t in c.exports], "imports": [{"name": n, "signature": t} for n, t in c.imports],
-            "extents": [{"gva": hex(c.base + e[0] * PAGE), "pages": e[1], "layer": e[2], "layer_page": e[3]} for e in c.extents],
+            "extents": [{"gva": hex(c.gva_of(e[0])), "pages": e[1], "layer": e[2], "layer_page": e[3]} for e in c.extents],
             "regions": [{"kind": r.kind, "gva": hex(r.gva), "pages": r.pages, "rights": RIGHTS.get(r.kind, "rw-"), "stored": r.stored,
                          "stored_pages": stored_in(c, r)} for r in c.regions],
             "layers": [{"memory": memory["digest"], "chunks": chunks["digest"], "pages": memory["size"] // PAGE,
@@ -357,7 +357,7 @@ def check_inspect(path, ref):
 def pages_of(s):
     """Page by page: (address, bytes) of all stored regions."""
     c = s.config
-    addresses = (c.base + p * PAGE for start, end in c.stored_regions() for p in range(start, end))
+    addresses = (c.gva_of(p) for start, end in c.memory_ranges() for p in range(start, end))
     for part in s.memory():
         for i in range(0, len(part), PAGE):
             yield next(addresses), bytes(part[i:i + PAGE])
