@@ -5181,7 +5181,7 @@ typedef struct hlsnap__oci_work {
     hlsnap__oci_helper *helpers;
 } hlsnap__oci_work;
 
-/* Whether a layer is what a captured map showed at first, or may be: all of it is the map's, whatever pages the guest has changed. */
+/* Whether a layer is what a captured map showed at first, or may be: all of it is the map's, whatever the guest has changed. */
 static bool hlsnap__oci_map_own(const hlsnap__oci_config *c, uint32_t layer) {
     uint32_t i, k;
     for (i = 0; i < c->num_maps; i++) {
