@@ -12486,23 +12486,27 @@ static const hlsnap__flat *hlsnap__flat_settled(hlsnap_snapshot *s) {
     return hlsnap__flat_at(s, &s->settled, &t);
 }
 
-/* Writes a layer's page, NULL = zeros, to a page where memory or layer can be truncated by a stranger: no pointer is followed. */
+/* Writes a layer's page, NULL = zeros, to a page where memory or layer can be truncated by a stranger: no pointer is followed.
+   With `look`, only when it differs: *same says. */
 static hlsnap_result hlsnap__page_put(hlsnap__memory *m, uint64_t page, const hlsnap__layer *layer, uint64_t layer_page,
-                                      hlsnap_error *err) {
-    uint8_t bounce[HLSNAP__PAGE] = {0};
-    const hlsnap_result r = layer ? hlsnap__layer_read(layer, layer_page, 1, bounce, err) : HLSNAP_OK;
-    return r ? r : hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, true, err);
+                                      bool look, bool *same, hlsnap_error *err) {
+    uint8_t bounce[HLSNAP__PAGE] = {0}, now[HLSNAP__PAGE];
+    hlsnap_result r = layer ? hlsnap__layer_read(layer, layer_page, 1, bounce, err) : HLSNAP_OK;
+    if (!r && look) r = hlsnap__memory_move(m, now, page, 0, HLSNAP__PAGE, false, err);
+    *same = !r && look && memcmp(now, bounce, HLSNAP__PAGE) == 0;
+    return r || *same ? r : hlsnap__memory_move(m, bounce, page, 0, HLSNAP__PAGE, true, err);
 }
 
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
                                          hlsnap_error *err) {
     const bool writable = hlsnap__page_writable(m, e->page), trusted = hlsnap__memory_trusts(m, e->page);
     const hlsnap__layer *layer = s->layers[e->layer];
+    bool same = false;
     uint32_t i;
     hlsnap_result r = !trusted ? HLSNAP_OK
                                : hlsnap__layer_read(layer, e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
     for (i = 0; i < e->pages && !r; i++) {
-        if (!trusted) r = hlsnap__page_put(m, e->page + i, layer, (uint64_t)e->layer_page + i, err);
+        if (!trusted) r = hlsnap__page_put(m, e->page + i, layer, (uint64_t)e->layer_page + i, false, &same, err);
         if (r) break;
         hlsnap__bit_set(m->pinned, e->page + i);
         /* the guest cannot change the others, and a host write adds them */
@@ -12798,11 +12802,13 @@ static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, hlsnap_error *err
 
 /* ---- >>reset: back to a snapshot, in place ---- */
 
-/* Puts one hot page back where memory or layer can be truncated by a stranger: nothing is compared. */
-static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, hlsnap_error *err) {
-    h->idle = 0;
-    m->copied_bytes += HLSNAP__PAGE;
-    return hlsnap__page_put(m, h->page, h->layer, h->layer_page, err);
+/* Puts one hot page back where memory or layer can be truncated by a stranger. As below, it is looked at now and then. */
+static hlsnap_result hlsnap__hot_reset(hlsnap__memory *m, hlsnap__hot *h, bool look, hlsnap_error *err) {
+    bool same = false;
+    const hlsnap_result r = hlsnap__page_put(m, h->page, h->layer, h->layer_page, look || h->idle, &same, err);
+    h->idle = same ? h->idle + 1 : 0;
+    m->copied_bytes += same ? 0 : HLSNAP__PAGE;
+    return r;
 }
 
 /* Puts hot pages from number i to `end` back under full trust, runs of them in one copy. A page that differed last time is
@@ -12858,7 +12864,7 @@ static hlsnap_result hlsnap__hot_reset_all(hlsnap__memory *m, hlsnap_error *err)
         if (hlsnap__hot_direct(m, i, end))
             hlsnap__hot_reset_runs(m, i, end, look);
         else
-            for (; i < end && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], err);
+            for (; i < end && !r; i++) r = hlsnap__hot_reset(m, &m->hot[i], look, err);
     }
     return r;
 }
@@ -15109,29 +15115,38 @@ static hlsnap_result hlsnap__map_slot(hlsnap_sandbox *sb, hlsnap__mapped *x, boo
     return HLSNAP_OK;
 }
 
-/* The page tables of all maps, instead of those that there are. A VM that runs has no slot of a map that goes any more, so that it
-   cannot have kept a translation of its. */
-static hlsnap_result hlsnap__maps_tables(hlsnap__memory *m, hlsnap_error *err) {
-    uint8_t *sys = hlsnap__memory_sys(m), *top;
+/* Whether there is room for the page tables of all maps. */
+static hlsnap_result hlsnap__maps_fit(const hlsnap__memory *m, hlsnap_error *err) {
     hlsnap__map maps[HLSNAP_MAX_MAPS];
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++) maps[i] = m->maps[i].map;
+    if (hlsnap__paging_of_maps(maps, m->num_maps) <= HLSNAP__SYS_PAGES - m->sys_window) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u maps need more page tables than fit", m->num_maps);
+}
+
+/* Adds a map's entries to the page tables. */
+static void hlsnap__map_tables(hlsnap__memory *m, const hlsnap__mapped *x) {
+    hlsnap__paging p;
+    p.sys = hlsnap__memory_sys(m);
+    p.used = m->sys_used;
+    hlsnap__paging_show(&p, x->map.gva, x->first, x->pages,
+                        HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX |
+                            (x->map.mode == HLSNAP_MAP_READ ? 0 : HLSNAP__PTE_W));
+    m->sys_used = p.used;
+}
+
+/* The page tables of all maps, instead of those that there are: only when the VM has no memory, or has just lost a slot, with which
+   KVM drops whatever it, or the CPU, had kept of any table. Tables that it knows are never changed but by entries that come. */
+static void hlsnap__maps_tables(hlsnap__memory *m) {
+    uint8_t *sys = hlsnap__memory_sys(m);
     hlsnap__paging p;
     uint32_t i;
     p.sys = sys;
     p.used = m->sys_window;
-    for (i = 0; i < m->num_maps; i++) maps[i] = m->maps[i].map;
-    if (hlsnap__paging_of_maps(maps, m->num_maps) > HLSNAP__SYS_PAGES - m->sys_window)
-        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u maps need more page tables than fit", m->num_maps);
-    top = hlsnap__pte(&p, HLSNAP__MAPS_GVA, 3);
-    hlsnap__put64(top, 0);
+    hlsnap__put64(hlsnap__pte(&p, HLSNAP__MAPS_GVA, 3), 0);
     memset(sys + (size_t)m->sys_window * HLSNAP__PAGE, 0, (size_t)(m->sys_used - m->sys_window) * HLSNAP__PAGE);
-    for (i = 0; i < m->num_maps; i++) {
-        const hlsnap__mapped *x = &m->maps[i];
-        hlsnap__paging_show(&p, x->map.gva, x->first, x->pages,
-                            HLSNAP__PTE_P | HLSNAP__PTE_U | HLSNAP__PTE_AD | HLSNAP__PTE_NX |
-                                (x->map.mode == HLSNAP_MAP_READ ? 0 : HLSNAP__PTE_W));
-    }
-    m->sys_used = p.used;
-    return HLSNAP_OK;
+    m->sys_used = m->sys_window;
+    for (i = 0; i < m->num_maps; i++) hlsnap__map_tables(m, &m->maps[i]);
 }
 
 /* Builds the supervisor area for the mapped layout and shows it, the window and the maps to the VM. */
@@ -15149,7 +15164,8 @@ static hlsnap_result hlsnap__attach(hlsnap_sandbox *sb, hlsnap_error *err) {
     else
         madvise(sys, (HLSNAP__SYS_PAGING + 6) * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
     m->sys_used = m->sys_window = hlsnap__machine_build(sys, &m->layout);
-    r = m->num_maps ? hlsnap__maps_tables(m, err) : HLSNAP_OK;
+    r = hlsnap__maps_fit(m, err);
+    for (i = 0; i < m->num_maps && !r; i++) hlsnap__map_tables(m, &m->maps[i]);
     slot.size = HLSNAP__SYS_SIZE + m->layout.pages * HLSNAP__PAGE;
     slot.hva = sys;
     if (!r) r = sb->hv->map(sb->shell, &slot, err);
@@ -15620,13 +15636,12 @@ static hlsnap_result hlsnap__map_hide(hlsnap_sandbox *sb, hlsnap__mapped *x, hls
     return r;
 }
 
-/* Takes map number i away: the VM does not see it any more. */
+/* Takes map number i away, which the VM has not. */
 static void hlsnap__map_drop(hlsnap_sandbox *sb, uint32_t i) {
     hlsnap__memory *m = &sb->memory;
     hlsnap__hot_forget(m, m->maps[i].first, m->maps[i].pages);
     hlsnap__mapped_free(&m->maps[i], false);
     memmove(&m->maps[i], &m->maps[i + 1], (--m->num_maps - i) * sizeof(*m->maps));
-    hlsnap__maps_tables(m, NULL);
 }
 
 /* Where a map that was just given may lie: what a snapshot here wants to have somewhere, keeps its place. */
@@ -15657,8 +15672,10 @@ static hlsnap_result hlsnap__map_add(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap__maps_number(m);
     r = hlsnap__bitmaps_grow(m, err);
     if (!r && hlsnap__map_stored(&x->map)) r = hlsnap__mapped_fill(m, x, NULL, err);
-    if (!r) r = hlsnap__maps_tables(m, err);
-    return r || !sb->shell_mapped ? r : hlsnap__map_slot(sb, x, true, err);
+    if (!r) r = hlsnap__maps_fit(m, err);
+    if (!r) r = hlsnap__map_slot(sb, x, true, err);
+    if (!r) hlsnap__map_tables(m, x);
+    return r;
 }
 
 HLSNAP_API hlsnap_result hlsnap_sandbox_map(hlsnap_sandbox *sb, const hlsnap_map *map, hlsnap_error *err) {
@@ -15686,6 +15703,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_unmap(hlsnap_sandbox *sb, const char *na
     r = hlsnap__map_hide(sb, x, err);
     if (r) return r;
     hlsnap__map_drop(sb, (uint32_t)(x - sb->memory.maps));
+    hlsnap__maps_tables(&sb->memory);
     sb->pooled.changed = true;
     return HLSNAP_OK;
 }

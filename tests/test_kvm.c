@@ -2907,6 +2907,50 @@ static void maps_come_and_go(void) {
     free(data);
 }
 
+/* Many at once, which come and go, and each is read after each change: no translation outlives what it was of. */
+static void maps_juggled(void) {
+    enum { N = 7, MOST = 1300 };
+    static const uint32_t sizes[N] = {1, 16, 512, 513, 16, MOST, 700};
+    uint8_t *data[N];
+    bool there[N] = {false};
+    snapshot *s;
+    sandbox *sb = start(&plain);
+    uint32_t i, k, n = is_slow ? 40 : 400;
+    NEED(sb);
+    s = take(sb);
+    for (i = 0; i < N; i++) {
+        data[i] = (uint8_t *)aligned_alloc(4096, sizes[i] * 4096ull);
+        for (k = 0; k < sizes[i]; k++) memset(data[i] + k * 4096ull, (int)(i * 37 + k), 4096);
+    }
+    rnd_state = seed;
+    for (i = 0; i < n && !test_bad; i++) {
+        const uint32_t which = (uint32_t)below(N);
+        hlsnap_map m = HLSNAP_ZERO;
+        char name[8];
+        snprintf(name, sizeof(name), "m%u", which);
+        m.name = name;
+        m.mode = which % 2 ? HLSNAP_MAP_SHARED : HLSNAP_MAP_READ;
+        m.data = data[which];
+        m.size = sizes[which] * 4096ull;
+        if (there[which]) CHECK_EQ(hlsnap_sandbox_unmap(sb, name, &last), HLSNAP_OK);
+        else CHECK_EQ(hlsnap_sandbox_map(sb, &m, &last), HLSNAP_OK);
+        there[which] = !there[which];
+        if (below(8) == 0) CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        for (k = 0; k < N; k++) {
+            uint64_t at, page = below(sizes[k]);
+            snprintf(name, sizeof(name), "m%u", k);
+            if (!there[k] || below(3) == 0) continue;
+            at = map_at(sb, name);
+            if (!CHECK_EQ(see(sb, at + page * 4096, 1, 1), (uint8_t)(k * 37 + page)) ||
+                !CHECK_EQ(see(sb, at + sizes[k] * 4096ull - 1, 1, 1), (uint8_t)(k * 37 + sizes[k] - 1)))
+                printf("# change %u, map %s, SEED=0x%llx\n", i, name, (unsigned long long)seed);
+        }
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+    for (i = 0; i < N; i++) free(data[i]);
+}
+
 /* A file that is cut off while the guest reads it. */
 static void map_truncated(void) {
     const char *path = map_file("cut", 64 * 4096, 1);
@@ -3011,7 +3055,7 @@ static const test_row tests[] = {
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
-    TEST(without_descriptors), TEST(locked_memory), TEST(leaks), TEST(maps_come_and_go), TEST(map_truncated), TEST(maps_are_page_cache)};
+    TEST(without_descriptors), TEST(locked_memory), TEST(leaks), TEST(maps_come_and_go), TEST(maps_juggled), TEST(map_truncated), TEST(maps_are_page_cache)};
 
 int main(int argc, char **argv) {
     const char *dir = getenv("GUEST_DIR");

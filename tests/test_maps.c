@@ -150,7 +150,7 @@ static void read_file(void) {
 }
 
 static void private_file(void) {
-    const char *path = file_of("private", 5 * 4096);
+    const char *path = file_of("private", 300 * 4096);
     const hlsnap_map map = map_of("p", HLSNAP_MAP_PRIVATE, path);
     hlsnap_sandbox *sb;
     hlsnap_snapshot *s;
@@ -168,15 +168,18 @@ static void private_file(void) {
         restore(sb, s);
         CHECK_EQ(peek(sb, at + 4096 * (i % 5)), file_word(4096 * (i % 5)));
     }
+    for (i = 0; i < 300; i++) CHECK_EQ(poke(sb, at + 4096 * i, i), HLSNAP_OK);
+    for (i = 0; i < 100; i++) restore(sb, s);
+    CHECK(sb->memory.num_hot < 40); /* what rests is given back, of a file that may shrink, too */
     byte = 9;
     CHECK_EQ(hlsnap_sandbox_write(sb, at + 4095, &byte, 1, &err), HLSNAP_OK);
     CHECK_EQ(peek(sb, at + 4088) >> 56, 9);
     restore(sb, s);
     CHECK_EQ(peek(sb, at + 4088), file_word(4088));
     f = fopen(path, "r");
-    for (i = 0; i < 5 * 4096 && fgetc(f) == byte_of(i);) i++;
+    for (i = 0; i < 300 * 4096 && fgetc(f) == byte_of(i);) i++;
     fclose(f);
-    CHECK_EQ(i, 5 * 4096); /* not a byte of it was written */
+    CHECK_EQ(i, 300 * 4096); /* not a byte of it was written */
     hlsnap_snapshot_release(s);
     hlsnap_sandbox_destroy(sb);
     end();
@@ -353,6 +356,69 @@ static void captured(void) {
     CHECK(found(other, "r") == at && peek(other, at) == file_word(0) && peek(other, writable + 4096) == 5);
     hlsnap_snapshot_release(one);
     hlsnap_snapshot_release(two);
+    hlsnap_sandbox_destroy(other);
+    end();
+}
+
+/* A page of zeros in a captured map is the snapshot's; where that is not restored to, the host's content is back. */
+static void captured_zeros(void) {
+    static const uint8_t zeros[4096];
+    hlsnap_map map = map_of("c", HLSNAP_MAP_PRIVATE, file_of("zeros", 30 * 4096));
+    hlsnap_sandbox *sb;
+    hlsnap_snapshot *without, *with_zeros;
+    uint64_t at;
+    int i;
+    begin();
+    map.capture = true;
+    sb = with(NULL, 0);
+    without = take(sb);
+    CHECK_EQ(hlsnap_sandbox_map(sb, &map, &err), HLSNAP_OK);
+    at = found(sb, "c");
+    CHECK_EQ(hlsnap_sandbox_write(sb, at + 3 * 4096, zeros, 4096, &err), HLSNAP_OK);
+    with_zeros = take(sb);
+    for (i = 0; i < 3; i++) {
+        restore(sb, with_zeros);
+        CHECK_EQ(peek(sb, at + 3 * 4096), 0);
+        CHECK_EQ(peek(sb, at + 4 * 4096), file_word(4 * 4096));
+        restore(sb, without);
+        CHECK_EQ(peek(sb, at + 3 * 4096), file_word(3 * 4096));
+    }
+    hlsnap_snapshot_release(without);
+    hlsnap_snapshot_release(with_zeros);
+    hlsnap_sandbox_destroy(sb);
+    end();
+}
+
+/* An optional map that is not there: what snapshots say of its pages is left alone, also by restores in place. */
+static void optional_and_missing(void) {
+    hlsnap_map map = map_of("o", HLSNAP_MAP_PRIVATE, file_of("optional", 600 * 4096));
+    hlsnap_sandbox *sb, *other = NULL;
+    hlsnap_snapshot *s[3];
+    uint64_t at;
+    uint32_t i;
+    begin();
+    map.optional = true;
+    sb = with(&map, 1);
+    at = found(sb, "o");
+    for (i = 0; i < 3; i++) {
+        CHECK_EQ(poke(sb, at + (599 - i) * 4096, i), HLSNAP_OK);
+        CHECK_EQ(poke(sb, region_gva(sb, HLSNAP__HEAP), i + 1), HLSNAP_OK);
+        s[i] = take(sb);
+    }
+    CHECK_EQ(from(s[0], NULL, 0, &other), HLSNAP_OK);
+    CHECK_EQ(found(other, "o"), 0);
+    for (i = 0; i < 12; i++) {
+        restore(other, s[i % 3]);
+        CHECK_EQ(peek(other, region_gva(sb, HLSNAP__HEAP)), i % 3 + 1);
+        CHECK_EQ(poke(other, at, 1), HLSNAP_ERR_FAULT);
+    }
+    restore(other, s[1]);
+    CHECK_EQ(hlsnap_sandbox_map(other, &map, &err), HLSNAP_OK);
+    CHECK_EQ(peek(other, at + 599 * 4096), file_word(599 * 4096)); /* the host's, until the next restore */
+    restore(other, s[1]);
+    CHECK(peek(other, at + 599 * 4096) == 0 && peek(other, at + 598 * 4096) == 1 && peek(other, at + 597 * 4096) == file_word(597 * 4096));
+    for (i = 0; i < 3; i++) hlsnap_snapshot_release(s[i]);
+    hlsnap_sandbox_destroy(sb);
     hlsnap_sandbox_destroy(other);
     end();
 }
@@ -871,7 +937,7 @@ static void model(void) {
 }
 
 static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
-                                 TEST(captured), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
+                                 TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
                                  TEST(model)};
 int main(int argc, char **argv) {
     int r;
