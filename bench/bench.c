@@ -782,11 +782,11 @@ static void fake_destroy(hlsnap__shell *shell, bool forked) {
     free(shell);
 }
 
-static hlsnap_result fake_map(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err) {
+static hlsnap_result fake_map(hlsnap__shell *shell, const hlsnap__slot *slot, hlsnap_error *err) {
     fake_shell *f = (fake_shell *)shell;
     (void)err;
-    f->mem = (uint8_t *)hva;
-    f->size = size;
+    f->mem = (uint8_t *)slot->hva;
+    f->size = slot->size;
     f->mailbox = NULL;
     return HLSNAP_OK;
 }
