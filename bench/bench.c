@@ -17,11 +17,11 @@
    restore_call_N. pool_guest is pool_16 of a sandbox that stood at another snapshot of the guest, pool_other, at another guest's,
    pool_cold, of a new one, whose end is in it; limit of these: restore_call_16 of one's own sandbox.
 
-   map_16 gives a READ map of 2 MiB of a file in the page cache, calls a function that reads a word in each of 16 pages of it, and
-   takes it away; map_shared is the same with SHARED memory. map_restore_16 is restore_call_16 in a sandbox that has such a READ map;
-   limit: without. map_private_16 restores and calls a function that writes in 16 pages of a PRIVATE map of a file of 64 MiB,
-   map_sealed_16 of a sealed memfd; limit: as of restore_call_16. map_start is spawn of a snapshot that demands a READ map of 2 MiB,
-   through a call that reads in 16 pages of it; limit: spawn's own.
+   map_16 gives a READ map of 2 MiB of a file in the page cache, calls a function that reads a word in each of 16 pages of it,
+   and takes it away; map_shared is the same with SHARED memory. map_restore_16 is restore_call_16 in a sandbox that has such a
+   READ map; limit: without. map_private_16 restores and calls a function that writes in 16 pages of a PRIVATE map of a file of
+   64 MiB, map_sealed_16 of a sealed memfd; limit: as of restore_call_16. map_start is spawn of a snapshot that demands a READ map
+   of 2 MiB, through a call that reads in 16 pages of it; limit: spawn's own.
 
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync

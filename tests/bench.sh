@@ -34,8 +34,8 @@ for name in call host_call restore_call_0 restore_call_1 restore_call_16 restore
     check "row $name" row "$name"
 done
 sed 's/^/# /' rows.tsv
-for name in exit host_call restore_call_16 map_16 map_shared snapshot_16 spawn oci_save_1m delta_save_1m verify_64m chunks_64m load_mapped_64m \
-    load_private_64m; do
+for name in exit host_call restore_call_16 map_16 map_shared snapshot_16 spawn oci_save_1m delta_save_1m verify_64m chunks_64m \
+    load_mapped_64m load_private_64m; do
     check "the limit's check limit_$name" row "# limit_$name"
 done
 [ "$failed" = 0 ] || cat errors
