@@ -17,6 +17,12 @@
    restore_call_N. pool_guest is pool_16 of a sandbox that stood at another snapshot of the guest, pool_other, at another guest's,
    pool_cold, of a new one, whose end is in it; limit of these: restore_call_16 of one's own sandbox.
 
+   map_16 gives a READ map of 2 MiB of a file in the page cache, calls a function that reads a word in each of 16 pages of it,
+   and takes it away; map_shared is the same with SHARED memory. map_restore_16 is restore_call_16 in a sandbox that has such a
+   READ map; limit: without. map_private_16 restores and calls a function that writes in 16 pages of a PRIVATE map of a file of
+   64 MiB, map_sealed_16 of a sealed memfd; limit: as of restore_call_16. map_start is spawn of a snapshot that demands a READ map
+   of 2 MiB, through a call that reads in 16 pages of it; limit: spawn's own.
+
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
      delta_save     256 pages more, under a new tag, where a base of 256 MiB lies that this process loaded. Limit: what the format
@@ -62,7 +68,7 @@ typedef struct bench {
     hlsnap_snapshot *from;          /* that, or the row's own */
     hlsnap_sandbox *sb;             /* from it; of the row in progress */
     hlsnap_sandbox *fake;           /* on the fake hypervisor */
-    hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop;
+    hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop, find_map, read_map, write_map;
     uint32_t pages;                 /* restore_call: N */
     hlsnap_oci_desc oci;            /* of the loads */
     int num_saves;
@@ -77,6 +83,11 @@ typedef struct bench {
     hlsnap_snapshot *others[2];     /* for pools: a second one of the guest, another guest's */
     hlsnap_export touch_of[2];      /* its touch */
     bool turn;
+    hlsnap_map map;                 /* of the row in progress */
+    char *map_path, *map_sealed;    /* a file of TEXT_SIZE bytes; a sealed memfd of the same */
+    uint8_t *map_data;              /* what they begin with: LIMIT_MAP_SIZE bytes */
+    uint64_t map_at, map_sum;       /* the map's address in the guest; of the words that are read */
+    hlsnap_snapshot *mapped;        /* that demands the map */
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
     double last;                    /* time of the last host call */
@@ -154,6 +165,9 @@ static void find_all(bench *b, const hlsnap_sandbox *sb) {
     b->hostcalls = find(b, sb, "hostcalls", "u32(u32)");
     b->compute = find(b, sb, "compute", "u64()");
     b->first = find(b, sb, "first", "u64(u64)");
+    b->find_map = find(b, sb, "find_map", "u64()");
+    b->read_map = find(b, sb, "read_map", "u64(u64,u32)");
+    b->write_map = find(b, sb, "write_map", "void(u64,u32)");
 }
 
 /* ---- >>calls ---- */
@@ -600,6 +614,112 @@ static double own_pool_guest(bench *b, int n) { return block(b, n, 3, op_pool_gu
 static double own_pool_other(bench *b, int n) { return block(b, n, 3, op_pool_other); }
 static double own_pool_cold(bench *b, int n) { return block(b, n, 1, op_pool_cold); }
 
+/* ---- >>map ---- */
+
+static void make_map_files(bench *b) {
+    char path[64];
+    int fd;
+    if (b->map_path) return;
+    make_text(b);
+    b->map_path = limit_join(b->dir, "map");
+    b->map_data = (uint8_t *)aligned_alloc(LIMIT_PAGE, LIMIT_MAP_SIZE);
+    if (!b->map_data || limit_write_file(&b->limit, b->map_path, b->text, TEXT_SIZE) != 0) bad(b, "the file of a map");
+    memcpy(b->map_data, b->text, LIMIT_MAP_SIZE);
+    fd = limit_memfd(&b->limit, "map");
+    if (fd < 0 || limit_write_all(&b->limit, fd, b->text, TEXT_SIZE) != 0 || limit_seal(&b->limit, fd) != 0) bad(b, "memfd");
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    b->map_sealed = strdup(path);
+}
+
+static void end_map(bench *b) {
+    hlsnap_snapshot_release(b->mapped);
+    free(b->map_sealed);
+    free(b->map_path);
+    free(b->map_data);
+}
+
+static void give_map(bench *b, hlsnap_sandbox *sb) {
+    if (hlsnap_sandbox_map(sb, &b->map, &b->err)) bad(b, "map");
+}
+
+/* The row's map, of a file or, without one, of memory; and a sandbox that has it. */
+static void begin_map(bench *b, hlsnap_map_mode mode, char *const *path, uint64_t size) {
+    make_map_files(b);
+    end_built(b);
+    memset(&b->map, 0, sizeof b->map);
+    b->map.name = "data";
+    b->map.mode = mode;
+    b->map.path = path ? *path : NULL;
+    b->map.data = path ? NULL : b->map_data;
+    b->map.size = size;
+    b->built = spawn(b, &b->desc, b->snapshot);
+    give_map(b, b->built);
+    find_all(b, b->built);
+    b->map_at = invoke(b, b->built, b->find_map, hlsnap_u32(0), 0).as.u64;
+    b->limit.map_path = b->map.path;
+    b->limit.map_data = b->map_data;
+    b->limit.map_pages = b->pages;
+    b->map_sum = limit_map_sum(&b->limit);
+}
+
+static void begin_map_read(bench *b) { begin_map(b, HLSNAP_MAP_READ, &b->map_path, LIMIT_MAP_SIZE); }
+static void begin_map_shared(bench *b) { begin_map(b, HLSNAP_MAP_SHARED, NULL, LIMIT_MAP_SIZE); }
+static void begin_map_private(bench *b) { begin_map(b, HLSNAP_MAP_PRIVATE, &b->map_path, 0); }
+static void begin_map_sealed(bench *b) { begin_map(b, HLSNAP_MAP_PRIVATE, &b->map_sealed, 0); }
+
+static hlsnap_value invoke_map(bench *b, hlsnap_sandbox *sb, hlsnap_export target) {
+    const hlsnap_value args[] = {hlsnap_u64(b->map_at), hlsnap_u32(b->pages)};
+    const hlsnap_invocation one = {target, args, HLSNAP_COUNT(args), 0, 0, NULL};
+    hlsnap_value out = HLSNAP_ZERO;
+    if (hlsnap_sandbox_invoke(sb, &one, 1, &out, NULL, &b->err)) bad(b, "invoke with a map");
+    return out;
+}
+
+static void read_map(bench *b, hlsnap_sandbox *sb) {
+    if (invoke_map(b, sb, b->read_map).as.u64 != b->map_sum) bad(b, "read_map");
+}
+
+static double op_map(bench *b) {
+    const double t = limit_now();
+    give_map(b, b->sb);
+    read_map(b, b->sb);
+    if (hlsnap_sandbox_unmap(b->sb, "data", &b->err)) bad(b, "unmap");
+    return limit_now() - t;
+}
+
+static double own_map(bench *b, int n) { return block(b, n, 3, op_map); }
+static double limit_of_map(bench *b, int n) { return limit_map(&b->limit, n); }
+
+static double op_map_private(bench *b) {
+    const double t = limit_now();
+    if (hlsnap_sandbox_restore(b->built, b->from, &b->err)) bad(b, "restore");
+    invoke_map(b, b->built, b->write_map);
+    return limit_now() - t;
+}
+
+static double own_map_private(bench *b, int n) { return block(b, n, 3, op_map_private); }
+
+static void begin_map_start(bench *b) {
+    begin_map_read(b);
+    hlsnap_snapshot_release(b->mapped);
+    b->mapped = take(b, b->built);
+}
+
+static double op_map_start(bench *b) {
+    hlsnap_sandbox_desc desc = b->desc;
+    double t = limit_now();
+    hlsnap_sandbox *sb;
+    desc.maps = &b->map;
+    desc.num_maps = 1;
+    sb = spawn(b, &desc, b->mapped);
+    read_map(b, sb);
+    t = limit_now() - t;
+    hlsnap_sandbox_destroy(sb);
+    return t;
+}
+
+static double own_map_start(bench *b, int n) { return block(b, n, 1, op_map_start); }
+
 /* ---- >>chain ---- */
 
 static bool chain_layer(const hlsnap_oci_layer *layer, void *user) {
@@ -782,11 +902,11 @@ static void fake_destroy(hlsnap__shell *shell, bool forked) {
     free(shell);
 }
 
-static hlsnap_result fake_map(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err) {
+static hlsnap_result fake_map(hlsnap__shell *shell, const hlsnap__slot *slot, hlsnap_error *err) {
     fake_shell *f = (fake_shell *)shell;
     (void)err;
-    f->mem = (uint8_t *)hva;
-    f->size = size;
+    f->mem = (uint8_t *)slot->hva;
+    f->size = slot->size;
     f->mailbox = NULL;
     return HLSNAP_OK;
 }
@@ -869,6 +989,12 @@ static const row rows[] = {
     {"pool_guest", own_restore_call, own_pool_guest, 50, 16, NS, 1, begin_pool},
     {"pool_other", own_restore_call, own_pool_other, 20, 16, NS, 1, begin_pool},
     {"pool_cold", own_restore_call, own_pool_cold, 10, 16, NS, 1, begin_pool},
+    {"map_16", limit_of_map, own_map, 20, 16, NS, 1, begin_map_read},
+    {"map_shared", limit_of_map, own_map, 20, 16, NS, 1, begin_map_shared},
+    {"map_restore_16", own_restore_call, own_restore_built, 200, 16, NS, 1, begin_map_read},
+    {"map_private_16", limit_of_restore_call, own_map_private, 200, 16, NS, 1, begin_map_private},
+    {"map_sealed_16", limit_of_restore_call, own_map_private, 200, 16, NS, 1, begin_map_sealed},
+    {"map_start", own_spawn, own_map_start, 4, 16, NS, 6, begin_map_start},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
     {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
@@ -920,8 +1046,9 @@ static void run_row(bench *b, const row *r, int rounds) {
     rounds *= r->more;
     for (int i = 0; i < rounds; i++) {
         limit[i] = r->limit ? r->limit(b, r->samples) : 0;
+        if (limit[i] < 0) bad(b, r->name); /* before own clears what it says */
         own[i] = r->own(b, r->samples);
-        if (limit[i] < 0 || own[i] < 0) bad(b, r->name);
+        if (own[i] < 0) bad(b, r->name);
         ratio[i] = r->limit ? own[i] / limit[i] : 0;
     }
     hlsnap_sandbox_destroy(b->sb);
@@ -994,6 +1121,7 @@ int main(int argc, char **argv) {
     end_chain(&b);
     end_built(&b);
     end_pool(&b);
+    end_map(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
     free(b.text);

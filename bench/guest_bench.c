@@ -70,6 +70,30 @@ static hlsnap_result on_compute(hlsnap_call *call, void *user) {
     return hlsnap_call_return(call, hlsnap_u64(compute_run(seed)));
 }
 
+/* Where the host's map lies. */
+static hlsnap_result on_find_map(hlsnap_call *call, void *user) {
+    (void)user;
+    return hlsnap_call_return(call, hlsnap_u64((uintptr_t)hlsnap_rt_map("data", NULL)));
+}
+
+/* The sum of the first words of n pages. */
+static hlsnap_result on_read_map(hlsnap_call *call, void *user) {
+    const volatile uint64_t *at = (const volatile uint64_t *)(uintptr_t)hlsnap_call_arg(call, 0).as.u64;
+    const uint32_t n = hlsnap_call_arg(call, 1).as.u32;
+    uint64_t sum = 0;
+    (void)user;
+    for (uint32_t i = 0; i < n; i++) sum += at[(uint64_t)i * PAGE_WORDS];
+    return hlsnap_call_return(call, hlsnap_u64(sum));
+}
+
+static hlsnap_result on_write_map(hlsnap_call *call, void *user) {
+    volatile uint64_t *at = (volatile uint64_t *)(uintptr_t)hlsnap_call_arg(call, 0).as.u64;
+    const uint32_t n = hlsnap_call_arg(call, 1).as.u32;
+    (void)user;
+    for (uint32_t i = 0; i < n; i++) at[(uint64_t)i * PAGE_WORDS] = i;
+    return HLSNAP_OK;
+}
+
 /* What a first call does at least: a page of data and a page of stack. */
 static hlsnap_result on_first(hlsnap_call *call, void *user) {
     volatile uint64_t local = hlsnap_call_arg(call, 0).as.u64;
@@ -83,6 +107,8 @@ static const hlsnap_function exports[] = {
     {"scatter", "void(u32)", on_scatter, NULL}, {"hostcalls", "u32(u32)", on_hostcalls, NULL},
     {"compute", "u64()", on_compute, NULL},    {"first", "u64(u64)", on_first, NULL},
     {"setup", "void()", on_setup, NULL},       {"room", "u64(u64)", on_room, NULL},
+    {"find_map", "u64()", on_find_map, NULL},  {"read_map", "u64(u64,u32)", on_read_map, NULL},
+    {"write_map", "void(u64,u32)", on_write_map, NULL},
 };
 static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};

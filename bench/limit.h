@@ -60,6 +60,8 @@ enum {
     LIMIT_MEM_BASE = 2 << 20,   /* its guest-physical and guest-virtual address */
     LIMIT_SYS_BASE = 256 << 20, /* the supervisor area, both addresses */
     LIMIT_SYS_PAGES = 8,
+    LIMIT_MAP_BASE = 512 << 20, /* a map, both addresses */
+    LIMIT_MAP_SIZE = 2 << 20,
     LIMIT_WINDOW = 4 << 20, /* offset in guest memory of what restore and snapshot work on */
     LIMIT_WINDOW_PAGES = 1024,
     LIMIT_CHUNK = 65536,   /* bytes of a chunk of a blob */
@@ -88,7 +90,12 @@ enum {
 };
 
 /* Offsets of the functions in the code page. */
-enum { LIMIT_FN_EXIT = 0x00, LIMIT_FN_TOUCH = 0x10, LIMIT_FN_FIRST = 0x30 };
+enum {
+    LIMIT_FN_EXIT = 0x00,
+    LIMIT_FN_TOUCH = 0x10,
+    LIMIT_FN_FIRST = 0x30,
+    LIMIT_FN_READ = 0x50
+};
 
 typedef struct limit_vm {
     int vm; /* -1: none; the same for vcpu */
@@ -120,6 +127,9 @@ typedef struct limit_ctx {
     uint8_t *sums;       /* 32 bytes for each chunk of it, after a load */
     const uint8_t *text; /* what verify hashes: text_size bytes, borrowed */
     size_t text_size;
+    const char *map_path; /* the file of limit_map; NULL: it maps map_data; both borrowed */
+    uint8_t *map_data;    /* LIMIT_MAP_SIZE bytes; the file's, if there is one */
+    size_t map_pages;     /* of these are read */
     size_t delta_size;   /* bytes of the new layer of delta_save; at most blob_size */
     uint8_t *blob; /* blob_size bytes that start with the image's first pages */
     size_t blob_size;
@@ -329,11 +339,20 @@ LIMIT_FN void limit_build_code(uint8_t *page)
         0xe6, LIMIT_PORT,                         /*    out %al, $LIMIT_PORT */
         0x0f, 0x0b                                /*    ud2 */
     };
+    static const uint8_t on_read[] = {            /* rdi = address, rsi = pages, rax = 0 */
+        0x48, 0x03, 0x07,                         /* 1: add (%rdi), %rax */
+        0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, /*    add $4096, %rdi */
+        0x48, 0xff, 0xce,                         /*    dec %rsi */
+        0x75, 0xf1,                               /*    jnz 1b */
+        0xe6, LIMIT_PORT,                         /*    out %al, $LIMIT_PORT */
+        0x0f, 0x0b                                /*    ud2 */
+    };
     // clang-format on
 
     memcpy(page + LIMIT_FN_EXIT, on_exit, sizeof on_exit);
     memcpy(page + LIMIT_FN_TOUCH, on_touch, sizeof on_touch);
     memcpy(page + LIMIT_FN_FIRST, on_first, sizeof on_first);
+    memcpy(page + LIMIT_FN_READ, on_read, sizeof on_read);
 }
 
 LIMIT_FN struct kvm_segment limit_segment(uint16_t selector, uint8_t type, uint8_t dpl)
@@ -1003,6 +1022,81 @@ LIMIT_FN double limit_restore_call(limit_ctx *c, size_t pages, int iterations)
     if (limit_touch_check(c, pages, (uint64_t)(iterations + 3)) != 0)
         return -1.0;
     return limit_median(s, iterations);
+}
+
+/* ==== >>map ==== */
+
+/* Shows memory to the guest at LIMIT_MAP_BASE, in one page of 2 MiB; NULL: takes it away. */
+LIMIT_FN int limit_map_show(limit_ctx *c, uint8_t *p)
+{
+    const uint64_t bits = LIMIT_P | LIMIT_U | LIMIT_A | LIMIT_D | LIMIT_2M | LIMIT_NX;
+    struct kvm_userspace_memory_region slot;
+
+    memset(&slot, 0, sizeof slot);
+    slot.slot = 2;
+    slot.flags = c->map_path ? KVM_MEM_READONLY : 0;
+    slot.guest_phys_addr = LIMIT_MAP_BASE;
+    slot.memory_size = p ? LIMIT_MAP_SIZE : 0;
+    slot.userspace_addr = (uintptr_t)p;
+    if (ioctl(c->vm.vm, KVM_SET_USER_MEMORY_REGION, &slot) != 0)
+        return (int)limit_fail(c, "KVM_SET_USER_MEMORY_REGION of a map");
+    limit_sys_page(c->vm.sys, LIMIT_SYS_PD)[LIMIT_MAP_BASE >> 21] =
+        p ? LIMIT_MAP_BASE | bits | (c->map_path ? 0 : LIMIT_W) : 0;
+    return 0;
+}
+
+/* The guest reads a word in each of the map's first pages. */
+LIMIT_FN int limit_map_read(limit_ctx *c, uint8_t *p)
+{
+    int r = limit_map_show(c, p);
+
+    limit_set_regs(&c->vm, LIMIT_FN_READ, LIMIT_MAP_BASE, c->map_pages, 0);
+    if (r == 0)
+        r = limit_run(c, &c->vm);
+    return limit_map_show(c, NULL) == 0 ? r : -1;
+}
+
+LIMIT_FN int limit_map_file(limit_ctx *c)
+{
+    int fd = open(c->map_path, O_RDONLY | O_CLOEXEC), r;
+    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, LIMIT_MAP_SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
+
+    r = p == MAP_FAILED ? (int)limit_fail(c, c->map_path) : limit_map_read(c, (uint8_t *)p);
+    if (p != MAP_FAILED)
+        munmap(p, LIMIT_MAP_SIZE);
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+LIMIT_FN double limit_op_map(limit_ctx *c)
+{
+    double t = limit_now();
+    int r = c->map_path ? limit_map_file(c) : limit_map_read(c, c->map_data);
+
+    return r == 0 ? limit_now() - t : -1.0;
+}
+
+/* What the guest adds up. */
+LIMIT_FN uint64_t limit_map_sum(const limit_ctx *c)
+{
+    uint64_t sum = 0, word;
+
+    for (size_t i = 0; i < c->map_pages; i++, sum += word)
+        memcpy(&word, c->map_data + i * LIMIT_PAGE, sizeof word);
+    return sum;
+}
+
+/* Open and mmap of a file in the page cache, or memory that is there; a memory slot for it; one
+   entry in which the guest reads a word in each of some pages; and all of that undone. */
+LIMIT_FN double limit_map(limit_ctx *c, int iterations)
+{
+    double ns = limit_block(c, iterations, 3, limit_op_map);
+
+    errno = 0;
+    if (ns >= 0 && c->vm.run->s.regs.regs.rax != limit_map_sum(c))
+        return limit_fail(c, "the guest read something else in the map");
+    return ns;
 }
 
 /* ==== >>snapshot ==== */

@@ -185,6 +185,48 @@ static double check_spawn(check_ctx *k, const row *r)
     return sum;
 }
 
+/* ---- >>map ---- */
+
+/* The sum of the medians of each step timed alone. */
+static double check_map(check_ctx *k, const row *r)
+{
+    enum { STEPS = 4, MAX = 200 };
+    static double s[STEPS][MAX];
+    limit_ctx *c = k->c;
+    int n = r->iterations < MAX ? r->iterations : MAX;
+    double sum = 0;
+
+    for (int i = 0; i < n; i++) {
+        int fd = -1, bad;
+        uint8_t *p = c->map_data;
+        double t[STEPS + 1];
+        t[0] = limit_now();
+        if (c->map_path) {
+            fd = open(c->map_path, O_RDONLY | O_CLOEXEC);
+            p = (uint8_t *)mmap(NULL, LIMIT_MAP_SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
+        }
+        t[1] = limit_now();
+        bad = p == MAP_FAILED || limit_map_show(c, p) != 0;
+        t[2] = limit_now();
+        limit_set_regs(&c->vm, LIMIT_FN_READ, LIMIT_MAP_BASE, c->map_pages, 0);
+        bad = bad || limit_run(c, &c->vm) != 0;
+        t[3] = limit_now();
+        bad = bad || limit_map_show(c, NULL) != 0;
+        if (c->map_path && p != MAP_FAILED)
+            munmap(p, LIMIT_MAP_SIZE);
+        if (fd >= 0)
+            close(fd);
+        t[4] = limit_now();
+        if (bad)
+            return limit_fail(c, "check_map");
+        for (int j = 0; j < STEPS; j++)
+            s[j][i] = t[j + 1] - t[j];
+    }
+    for (int j = 0; j < STEPS; j++)
+        sum += limit_median(s[j], n);
+    return sum;
+}
+
 /* ---- >>files ---- */
 
 /* The last line of a command's output that holds `key`, or an empty string. */
@@ -353,6 +395,20 @@ static double do_snapshot(limit_ctx *c, const row *r)
     return limit_snapshot(c, (int)r->arg, r->iterations);
 }
 
+static double do_map(limit_ctx *c, const row *r)
+{
+    c->map_path = c->load_path;
+    c->map_pages = r->arg;
+    return limit_map(c, r->iterations);
+}
+
+static double do_map_shared(limit_ctx *c, const row *r)
+{
+    c->map_path = NULL;
+    c->map_pages = r->arg;
+    return limit_map(c, r->iterations);
+}
+
 static double do_spawn(limit_ctx *c, const row *r)
 {
     return limit_spawn(c, r->iterations);
@@ -397,6 +453,8 @@ static const row rows[] = {
     { "restore_call_16", do_restore_call, 200, 16, check_restore_call, "memcpy loop + KVM_RUN loop" },
     { "restore_call_1024", do_restore_call, 50, 1024, check_restore_call,
       "memcpy loop + KVM_RUN loop" },
+    { "map_16", do_map, 50, 16, check_map, "sum of the medians of the four steps" },
+    { "map_shared", do_map_shared, 50, 16, check_map, "sum of the medians of the four steps" },
     { "snapshot_16", do_snapshot, 200, 16, check_snapshot, "the same calls in phases over 8 memfds" },
     { "spawn", do_spawn, 50, 0, check_spawn, "sum of the medians of the four steps" },
     { "oci_save_1m", do_oci_save, 10, 1 << 20, check_oci_save, "dd conv=fsync + openssl speed" },
@@ -437,12 +495,13 @@ static int check_open_text(check_ctx *k)
     char *path = limit_join(k->c->dir, "limit.text");
     int r;
 
-    k->text = (uint8_t *)malloc(TEXT);
+    k->text = (uint8_t *)aligned_alloc(LIMIT_PAGE, TEXT);
     if (!path || !k->text)
         return (int)limit_fail(k->c, "malloc");
     limit_pattern(k->text, TEXT);
     k->c->text = k->text;
     k->c->text_size = TEXT;
+    k->c->map_data = k->text;
     r = limit_write_file(k->c, path, k->text, TEXT);
     if (r == 0)
         r = limit_set_load(k->c, path);
