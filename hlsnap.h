@@ -769,9 +769,9 @@ typedef struct hlsnap_pool_stats {
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (a field, canary); as hlsnap_sandbox_create for the sandbox desc and, where warm is not 0,
              for a VM
    owns      the caller: hlsnap_pool_destroy
-   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked;
-             it is started when there is need for it. In a static program that starts no thread itself, there is none, and those
-             who acquire and release do all of it  */
+   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked
+             but those of faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS); it is started when there is need for it. In
+             a static program that starts no thread itself, there is none, and those who acquire and release do all of it  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap_pool **out, hlsnap_error *err);
 
 /* hlsnap_pool_acquire -- a sandbox of one's own, READY, as if created from the snapshot; its stats begin at zero.
@@ -14246,6 +14246,14 @@ static int hlsnap__thread_create(pthread_t *thread, const pthread_attr_t *attr, 
     __attribute__((__weakref__("pthread_create")));
 static int hlsnap__thread_join(pthread_t thread, void **out) __attribute__((__weakref__("pthread_join")));
 
+/* What a thread of hlsnap's own blocks: signals that are sent, not those of its own faults, whose handlers report crashes. */
+static void hlsnap__thread_signals(sigset_t *blocked) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    size_t i;
+    sigfillset(blocked);
+    for (i = 0; i < HLSNAP_COUNT(faults); i++) sigdelset(blocked, faults[i]);
+}
+
 #define HLSNAP__POOL_SLOW_NS 200000u /* what takes longer to put back is the thread's, to wake which takes some 20 us */
 #define HLSNAP__POOL_RETRY_NS 1000000000u
 /* A new sandbox, once putting others to another snapshot has cost as much: of the same guest, or not. */
@@ -14577,10 +14585,11 @@ static void *hlsnap__pool_run(void *user) {
 
 /* Whether the pool's thread is there; it is started when it is asked for. With the lock. */
 static bool hlsnap__pool_threaded(hlsnap_pool *p) {
-    sigset_t all, old;
+    sigset_t blocked, old;
     if (p->threaded || p->closed || !hlsnap__thread_create || !hlsnap__thread_join) return p->threaded;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old); /* of the thread; an older libc has the other one elsewhere */
+    hlsnap__thread_signals(&blocked);
+    /* the thread's, which the new one inherits; an older libc has the other function elsewhere */
+    if (sigprocmask(SIG_SETMASK, &blocked, &old)) return false;
     p->threaded = hlsnap__thread_create(&p->thread, NULL, hlsnap__pool_run, p) == 0;
     sigprocmask(SIG_SETMASK, &old, NULL);
     return p->threaded;
