@@ -8534,13 +8534,31 @@ static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC
 /* true when that was the last one */
 static bool hlsnap__release(int32_t *refs) { return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL) == 0; }
 
-static uint64_t hlsnap__clock_ns(clockid_t clock) {
+/* What a call's time is limited by; times of it are absolute, 0 = no limit. */
+typedef enum hlsnap__clock {
+    HLSNAP__WALL, /* CLOCK_MONOTONIC */
+    HLSNAP__CPU,  /* CLOCK_THREAD_CPUTIME_ID */
+    HLSNAP__CLOCKS
+} hlsnap__clock;
+
+static const clockid_t hlsnap__clock_ids[HLSNAP__CLOCKS] = {CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID};
+
+/* UINT64_MAX and errno: it cannot be read, which a seccomp profile brings about. Then every limit is over. */
+static uint64_t hlsnap__clock_read(clockid_t id) {
     struct timespec t;
-    clock_gettime(clock, &t);
+    if (clock_gettime(id, &t)) return UINT64_MAX;
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
-static uint64_t hlsnap__now_ns(void) { return hlsnap__clock_ns(CLOCK_MONOTONIC); }
-static uint64_t hlsnap__cpu_ns(void) { return hlsnap__clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+static uint64_t hlsnap__clock_ns(hlsnap__clock clock) { return hlsnap__clock_read(hlsnap__clock_ids[clock]); }
+static uint64_t hlsnap__now_ns(void) { return hlsnap__clock_ns(HLSNAP__WALL); }
+
+/* The clock whose deadline has come; HLSNAP__CLOCKS: none's has. */
+static hlsnap__clock hlsnap__overdue(const uint64_t deadlines[HLSNAP__CLOCKS]) {
+    uint32_t i;
+    for (i = 0; i < HLSNAP__CLOCKS; i++)
+        if (deadlines[i] && hlsnap__clock_ns((hlsnap__clock)i) >= deadlines[i]) break;
+    return (hlsnap__clock)i;
+}
 
 /* errno in words, of all that the system calls here return; strerror is not for a library: it may share a buffer with other
    threads. */
@@ -11429,13 +11447,6 @@ typedef struct hlsnap__entry {
 
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
-/* What a call's time is limited by; times of it are absolute, 0 = no limit. */
-typedef enum hlsnap__clock {
-    HLSNAP__WALL, /* CLOCK_MONOTONIC */
-    HLSNAP__CPU,  /* CLOCK_THREAD_CPUTIME_ID */
-    HLSNAP__CLOCKS
-} hlsnap__clock;
-
 struct hlsnap_hypervisor {
     const char *name;
     uint32_t quirks; /* for tests: bits by which an implementation avoids its faster ways */
@@ -11447,8 +11458,8 @@ struct hlsnap_hypervisor {
     /* The VM's memory, from GPA HLSNAP__SYS_GPA on: the supervisor area, then guest memory. size 0 takes it away. */
     hlsnap_result (*map)(hlsnap__shell *shell, void *hva, uint64_t size, hlsnap_error *err);
     /* A call begins and ends on one thread. Without `cancellable` nobody will call cancel; begin may be called again during the
-       call, with the same limits, to change that. */
-    hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
+       call, with the same deadlines, to change that. */
+    hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t deadlines[HLSNAP__CLOCKS], bool cancellable,
                            hlsnap_error *err);
     void (*end)(hlsnap__shell *shell);
     /* Runs to the next exit; entry NULL goes on where the last one was. */
@@ -12980,10 +12991,10 @@ static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t at, uint
     return HLSNAP_OK;
 }
 
+/* 0: there is none, as with no_clock. */
 static uint64_t hlsnap__realtime_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    const uint64_t ns = hlsnap__clock_read(CLOCK_REALTIME);
+    return ns == UINT64_MAX ? 0 : ns;
 }
 
 /* Writes the header afresh: the guest may have scribbled over it. */
@@ -13277,14 +13288,12 @@ static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap__clock c
 
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap__clock late;
     if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    if (sb->deadlines[HLSNAP__WALL] && hlsnap__now_ns() >= sb->deadlines[HLSNAP__WALL])
-        return hlsnap__timed_out(sb, HLSNAP__WALL, err);
-    if (sb->deadlines[HLSNAP__CPU] && hlsnap__cpu_ns() >= sb->deadlines[HLSNAP__CPU])
-        return hlsnap__timed_out(sb, HLSNAP__CPU, err);
-    return HLSNAP_OK;
+    late = hlsnap__overdue(sb->deadlines);
+    return late == HLSNAP__CLOCKS ? HLSNAP_OK : hlsnap__timed_out(sb, late, err);
 }
 
 static hlsnap_result hlsnap__outer_timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
@@ -13382,7 +13391,10 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, const uint64_t limit
     hlsnap_result r;
     uint32_t i;
     for (i = 0; i < HLSNAP__CLOCKS; i++) {
-        const uint64_t limit = limits[i], now = !limit ? 0 : i == HLSNAP__WALL ? hlsnap__now_ns() : hlsnap__cpu_ns();
+        const uint64_t limit = limits[i], now = limit ? hlsnap__clock_ns((hlsnap__clock)i) : 0;
+        if (now == UINT64_MAX)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "clock_gettime, for a %stime limit: %s (errno %d)",
+                                i == HLSNAP__CPU ? "CPU " : "", hlsnap__errno_text(errno), errno);
         sb->limits[i] = limit;
         sb->deadlines[i] = !limit ? 0 : limit < UINT64_MAX - now ? now + limit : UINT64_MAX;
     }
@@ -13430,10 +13442,11 @@ static void hlsnap__invocations_limits(const hlsnap_sandbox *sb, const hlsnap_in
         for (i = 0; i < num; i++) {
             const uint64_t own = k == HLSNAP__WALL ? calls[i].timeout_ns : calls[i].cpu_ns;
             const uint64_t limit = own ? own : sb->timeouts[k];
+            if (!limit) {
+                limits[k] = 0;
+                break;
+            }
             limits[k] = limit < UINT64_MAX - limits[k] ? limits[k] + limit : UINT64_MAX;
-            if (limit) continue;
-            limits[k] = 0;
-            break;
         }
     }
 }
@@ -14433,13 +14446,14 @@ static bool hlsnap__pool_rather_new(hlsnap_pool *p, hlsnap__pool_rank rank) {
 static void hlsnap__pool_wait(hlsnap_pool *p, uint64_t *left) {
     const int32_t seen = __atomic_load_n(&p->returns, __ATOMIC_RELAXED);
     const uint64_t from = hlsnap__now_ns();
-    uint64_t gone;
+    uint64_t now, gone;
     p->waiting++;
     pthread_mutex_unlock(&p->lock);
     hlsnap__futex_wait(&p->returns, seen, *left);
     pthread_mutex_lock(&p->lock);
     p->waiting--;
-    gone = hlsnap__now_ns() - from;
+    now = hlsnap__now_ns();
+    gone = now == UINT64_MAX ? now : now - from; /* without a clock one wait is all */
     if (*left != UINT64_MAX) *left = gone < *left ? *left - gone : 0;
 }
 

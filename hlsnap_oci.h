@@ -1775,7 +1775,7 @@ static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
 static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *pause, hlsnap_error *err) {
     const hlsnap_oci_desc *desc = store->desc;
     const uint64_t start = hlsnap__now_ns();
-    uint64_t ns = *pause;
+    uint64_t ns = *pause, now;
     if (desc->progress && !desc->progress(0, UINT64_MAX, desc->user))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, HLSNAP__OCI_LOCK ": cancelled after %llu ms of waiting",
                             (unsigned long long)(store->waited_ns / 1000000u));
@@ -1785,7 +1785,8 @@ static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *p
                             (unsigned long long)(store->waited_ns / 1000000u), EAGAIN);
     if (desc->wait_ns && ns > desc->wait_ns - store->waited_ns) ns = desc->wait_ns - store->waited_ns;
     hlsnap__oci_pause(ns);
-    store->waited_ns += hlsnap__now_ns() - start;
+    now = hlsnap__now_ns();
+    store->waited_ns += now == UINT64_MAX ? ns : now - start; /* no clock */
     *pause = *pause * 2 < 10000000u ? *pause * 2 : 10000000u;
     return HLSNAP_OK;
 }
