@@ -7399,7 +7399,7 @@ static hlsnap_result hlsnap__oci_fsck_tags(hlsnap__oci_fsck *f, hlsnap_error *er
 static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number, hlsnap_error *err) {
     const hlsnap__oci_entry *e = &f->load->index.entries[number];
     const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, e->tag, e->digest);
-    hlsnap__oci_reached *row;
+    hlsnap__oci_reached *row = NULL;
     bool ours = false, misfit;
     hlsnap_result r;
     if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
@@ -7413,7 +7413,8 @@ static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number,
         }
     }
     if (r && !f->again) r = hlsnap__oci_problem(f, r, &what, err); /* there are too many */
-    return r || (!row->needed && !hlsnap__oci_entry_ours(e)) ? r : hlsnap__oci_fsck_tag(f, e, err);
+    if (r || !row) return r;
+    return !row->needed && !hlsnap__oci_entry_ours(e) ? r : hlsnap__oci_fsck_tag(f, e, err);
 }
 
 /* Whether a text is about a blob that the index is known to lead to, so that it is found when that is hashed. */
