@@ -8628,10 +8628,12 @@ HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err) {
    reason are named; all else is the system's. */
 static hlsnap_result hlsnap__fail_map(hlsnap_error *err, uint64_t bytes, const char *what) {
     const int number = errno;
+    const char *limits = number == ENOMEM   ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it"
+                         : number == EAGAIN ? "; RLIMIT_MEMLOCK limits it, after mlockall"
+                                            : "";
     return hlsnap__fail(err, number == ENOMEM ? HLSNAP_ERR_MEMORY : HLSNAP_ERR_OS, number,
                         "mapping %llu bytes for %s: %s (errno %d)%s", (unsigned long long)bytes, what,
-                        hlsnap__errno_text(number), number,
-                        number == ENOMEM ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it" : "");
+                        hlsnap__errno_text(number), number, limits);
 }
 
 /* The character at s, which has n > 0 bytes, by the table of the Unicode standard that has no overlong form and no surrogate; its

@@ -632,7 +632,7 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
     shell->vcpu = hlsnap__ioctl(shell->vm, HLSNAP__KVM_CREATE_VCPU, 0);
     if (shell->vcpu < 0) return hlsnap__kvm_fail(err, errno, "KVM_CREATE_VCPU");
     run = mmap(NULL, f->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, shell->vcpu, 0);
-    if (run == MAP_FAILED) return hlsnap__kvm_fail(err, errno, "mapping the vCPU's run page");
+    if (run == MAP_FAILED) return hlsnap__fail_map(err, f->run_size, "the vCPU's run page");
     shell->run = (hlsnap__kvm_run *)run;
     shell->run_size = f->run_size;
     if (madvise(run, f->run_size, MADV_DONTFORK))
