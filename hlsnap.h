@@ -828,9 +828,9 @@ typedef struct hlsnap_pool_stats {
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (a field, canary); as hlsnap_sandbox_create for the sandbox desc and, where warm is not 0,
              for a VM
    owns      the caller: hlsnap_pool_destroy
-   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked;
-             it is started when there is need for it. In a static program that starts no thread itself, there is none, and those
-             who acquire and release do all of it  */
+   threads   any. A thread of its own puts back what takes long, keeps VMs warm and ends what is idle, with all signals blocked
+             but those of faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS); it is started when there is need for it. In
+             a static program that starts no thread itself, there is none, and those who acquire and release do all of it  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_pool_create(const hlsnap_pool_desc *desc, hlsnap_pool **out, hlsnap_error *err);
 
 /* hlsnap_pool_acquire -- a sandbox of one's own, READY, as if created from the snapshot; its stats begin at zero.
@@ -8841,13 +8841,31 @@ static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC
 /* true when that was the last one */
 static bool hlsnap__release(int32_t *refs) { return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL) == 0; }
 
-static uint64_t hlsnap__clock_ns(clockid_t clock) {
+/* What a call's time is limited by; times of it are absolute, 0 = no limit. */
+typedef enum hlsnap__clock {
+    HLSNAP__WALL, /* CLOCK_MONOTONIC */
+    HLSNAP__CPU,  /* CLOCK_THREAD_CPUTIME_ID */
+    HLSNAP__CLOCKS
+} hlsnap__clock;
+
+static const clockid_t hlsnap__clock_ids[HLSNAP__CLOCKS] = {CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID};
+
+/* UINT64_MAX and errno: it cannot be read, which a seccomp profile brings about. Then every limit is over. */
+static uint64_t hlsnap__clock_read(clockid_t id) {
     struct timespec t;
-    clock_gettime(clock, &t);
+    if (clock_gettime(id, &t)) return UINT64_MAX;
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
-static uint64_t hlsnap__now_ns(void) { return hlsnap__clock_ns(CLOCK_MONOTONIC); }
-static uint64_t hlsnap__cpu_ns(void) { return hlsnap__clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+static uint64_t hlsnap__clock_ns(hlsnap__clock clock) { return hlsnap__clock_read(hlsnap__clock_ids[clock]); }
+static uint64_t hlsnap__now_ns(void) { return hlsnap__clock_ns(HLSNAP__WALL); }
+
+/* The clock whose deadline has come; HLSNAP__CLOCKS: none's has. */
+static hlsnap__clock hlsnap__overdue(const uint64_t deadlines[HLSNAP__CLOCKS]) {
+    uint32_t i;
+    for (i = 0; i < HLSNAP__CLOCKS; i++)
+        if (deadlines[i] && hlsnap__clock_ns((hlsnap__clock)i) >= deadlines[i]) break;
+    return (hlsnap__clock)i;
+}
 
 /* errno in words, of all that the system calls here return; strerror is not for a library: it may share a buffer with other
    threads. */
@@ -8917,10 +8935,12 @@ HLSNAP_API bool hlsnap_result_transient(const hlsnap_error *err) {
    reason are named; all else is the system's. */
 static hlsnap_result hlsnap__fail_map(hlsnap_error *err, uint64_t bytes, const char *what) {
     const int number = errno;
+    const char *limits = number == ENOMEM   ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it"
+                         : number == EAGAIN ? "; RLIMIT_MEMLOCK limits it, after mlockall"
+                                            : "";
     return hlsnap__fail(err, number == ENOMEM ? HLSNAP_ERR_MEMORY : HLSNAP_ERR_OS, number,
                         "mapping %llu bytes for %s: %s (errno %d)%s", (unsigned long long)bytes, what,
-                        hlsnap__errno_text(number), number,
-                        number == ENOMEM ? "; RLIMIT_AS, vm.max_map_count and vm.overcommit_memory limit it" : "");
+                        hlsnap__errno_text(number), number, limits);
 }
 
 /* The character at s, which has n > 0 bytes, by the table of the Unicode standard that has no overlong form and no surrogate; its
@@ -11939,13 +11959,6 @@ typedef struct hlsnap__slot {
 
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
-/* What a call's time is limited by; times of it are absolute, 0 = no limit. */
-typedef enum hlsnap__clock {
-    HLSNAP__WALL, /* CLOCK_MONOTONIC */
-    HLSNAP__CPU,  /* CLOCK_THREAD_CPUTIME_ID */
-    HLSNAP__CLOCKS
-} hlsnap__clock;
-
 struct hlsnap_hypervisor {
     const char *name;
     uint32_t quirks; /* for tests: bits by which an implementation avoids its faster ways */
@@ -11958,8 +11971,8 @@ struct hlsnap_hypervisor {
        Slots do not overlap. size 0 takes the slot away, and nothing of it can be seen any more. */
     hlsnap_result (*map)(hlsnap__shell *shell, const hlsnap__slot *slot, hlsnap_error *err);
     /* A call begins and ends on one thread. Without `cancellable` nobody will call cancel; begin may be called again during the
-       call, with the same limits, to change that. */
-    hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
+       call, with the same deadlines, to change that. */
+    hlsnap_result (*begin)(hlsnap__shell *shell, const uint64_t deadlines[HLSNAP__CLOCKS], bool cancellable,
                            hlsnap_error *err);
     void (*end)(hlsnap__shell *shell);
     /* Runs to the next exit; entry NULL goes on where the last one was. */
@@ -14138,10 +14151,10 @@ static hlsnap_result hlsnap__mailbox_touch(hlsnap_sandbox *sb, uint64_t at, uint
     return HLSNAP_OK;
 }
 
+/* 0: there is none, as with no_clock. */
 static uint64_t hlsnap__realtime_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    const uint64_t ns = hlsnap__clock_read(CLOCK_REALTIME);
+    return ns == UINT64_MAX ? 0 : ns;
 }
 
 /* Writes the header afresh: the guest may have scribbled over it. */
@@ -14618,14 +14631,12 @@ static hlsnap_result hlsnap__timed_out(const hlsnap_sandbox *sb, hlsnap__clock c
 
 /* Whether the call must end now, whatever the guest does. */
 static hlsnap_result hlsnap__call_overdue(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap__clock late;
     if (sb->destroyed) return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the sandbox was destroyed during the call");
     if (hlsnap__interrupt_pending(sb->interrupt))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, "the call was cancelled");
-    if (sb->deadlines[HLSNAP__WALL] && hlsnap__now_ns() >= sb->deadlines[HLSNAP__WALL])
-        return hlsnap__timed_out(sb, HLSNAP__WALL, err);
-    if (sb->deadlines[HLSNAP__CPU] && hlsnap__cpu_ns() >= sb->deadlines[HLSNAP__CPU])
-        return hlsnap__timed_out(sb, HLSNAP__CPU, err);
-    return HLSNAP_OK;
+    late = hlsnap__overdue(sb->deadlines);
+    return late == HLSNAP__CLOCKS ? HLSNAP_OK : hlsnap__timed_out(sb, late, err);
 }
 
 static hlsnap_result hlsnap__outer_timed_out(const hlsnap_sandbox *sb, hlsnap_error *err) {
@@ -14723,7 +14734,10 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, const uint64_t limit
     hlsnap_result r;
     uint32_t i;
     for (i = 0; i < HLSNAP__CLOCKS; i++) {
-        const uint64_t limit = limits[i], now = !limit ? 0 : i == HLSNAP__WALL ? hlsnap__now_ns() : hlsnap__cpu_ns();
+        const uint64_t limit = limits[i], now = limit ? hlsnap__clock_ns((hlsnap__clock)i) : 0;
+        if (now == UINT64_MAX)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "clock_gettime, for a %stime limit: %s (errno %d)",
+                                i == HLSNAP__CPU ? "CPU " : "", hlsnap__errno_text(errno), errno);
         sb->limits[i] = limit;
         sb->deadlines[i] = !limit ? 0 : limit < UINT64_MAX - now ? now + limit : UINT64_MAX;
     }
@@ -14771,10 +14785,11 @@ static void hlsnap__invocations_limits(const hlsnap_sandbox *sb, const hlsnap_in
         for (i = 0; i < num; i++) {
             const uint64_t own = k == HLSNAP__WALL ? calls[i].timeout_ns : calls[i].cpu_ns;
             const uint64_t limit = own ? own : sb->timeouts[k];
+            if (!limit) {
+                limits[k] = 0;
+                break;
+            }
             limits[k] = limit < UINT64_MAX - limits[k] ? limits[k] + limit : UINT64_MAX;
-            if (limit) continue;
-            limits[k] = 0;
-            break;
         }
     }
 }
@@ -15802,6 +15817,14 @@ static int hlsnap__thread_create(pthread_t *thread, const pthread_attr_t *attr, 
     __attribute__((__weakref__("pthread_create")));
 static int hlsnap__thread_join(pthread_t thread, void **out) __attribute__((__weakref__("pthread_join")));
 
+/* What a thread of hlsnap's own blocks: signals that are sent, not those of its own faults, whose handlers report crashes. */
+static void hlsnap__thread_signals(sigset_t *blocked) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    size_t i;
+    sigfillset(blocked);
+    for (i = 0; i < HLSNAP_COUNT(faults); i++) sigdelset(blocked, faults[i]);
+}
+
 #define HLSNAP__POOL_SLOW_NS 200000u /* what takes longer to put back is the thread's, to wake which takes some 20 us */
 #define HLSNAP__POOL_RETRY_NS 1000000000u
 /* A new sandbox, once putting others to another snapshot has cost as much: of the same guest, or not. */
@@ -15982,13 +16005,14 @@ static bool hlsnap__pool_rather_new(hlsnap_pool *p, hlsnap__pool_rank rank) {
 static void hlsnap__pool_wait(hlsnap_pool *p, uint64_t *left) {
     const int32_t seen = __atomic_load_n(&p->returns, __ATOMIC_RELAXED);
     const uint64_t from = hlsnap__now_ns();
-    uint64_t gone;
+    uint64_t now, gone;
     p->waiting++;
     pthread_mutex_unlock(&p->lock);
     hlsnap__futex_wait(&p->returns, seen, *left);
     pthread_mutex_lock(&p->lock);
     p->waiting--;
-    gone = hlsnap__now_ns() - from;
+    now = hlsnap__now_ns();
+    gone = now == UINT64_MAX ? now : now - from; /* without a clock one wait is all */
     if (*left != UINT64_MAX) *left = gone < *left ? *left - gone : 0;
 }
 
@@ -16134,10 +16158,11 @@ static void *hlsnap__pool_run(void *user) {
 
 /* Whether the pool's thread is there; it is started when it is asked for. With the lock. */
 static bool hlsnap__pool_threaded(hlsnap_pool *p) {
-    sigset_t all, old;
+    sigset_t blocked, old;
     if (p->threaded || p->closed || !hlsnap__thread_create || !hlsnap__thread_join) return p->threaded;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old); /* of the thread; an older libc has the other one elsewhere */
+    hlsnap__thread_signals(&blocked);
+    /* the thread's, which the new one inherits; an older libc has the other function elsewhere */
+    if (sigprocmask(SIG_SETMASK, &blocked, &old)) return false;
     p->threaded = hlsnap__thread_create(&p->thread, NULL, hlsnap__pool_run, p) == 0;
     sigprocmask(SIG_SETMASK, &old, NULL);
     return p->threaded;

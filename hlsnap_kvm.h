@@ -499,6 +499,7 @@ struct hlsnap__shell {
     bool outer;        /* the time limit of a call around this one ran out, and the call does not know yet */
     int32_t kicked;    /* atomic: a cancel came during this call */
     bool kick_seen;    /* ... and its signal was consumed */
+    bool cancel_tried; /* what a cancel needs is there */
     uint32_t num_held; /* signals of others that came in while the guest ran, to be given back */
     siginfo_t held[HLSNAP__KVM_HELD];
 };
@@ -636,7 +637,7 @@ static hlsnap_result hlsnap__kvm_vm_create(hlsnap__shell *shell, int kvm, const 
     shell->vcpu = hlsnap__ioctl(shell->vm, HLSNAP__KVM_CREATE_VCPU, 0);
     if (shell->vcpu < 0) return hlsnap__kvm_fail(err, errno, "KVM_CREATE_VCPU");
     run = mmap(NULL, f->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, shell->vcpu, 0);
-    if (run == MAP_FAILED) return hlsnap__kvm_fail(err, errno, "mapping the vCPU's run page");
+    if (run == MAP_FAILED) return hlsnap__fail_map(err, f->run_size, "the vCPU's run page");
     shell->run = (hlsnap__kvm_run *)run;
     shell->run_size = f->run_size;
     if (madvise(run, f->run_size, MADV_DONTFORK))
@@ -724,8 +725,9 @@ static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, const hlsnap__slot *s
 
 static uint64_t hlsnap__kvm_signal_bit(const hlsnap__shell *shell) { return 1ull << (shell->signal - 1); }
 
-static void hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old) {
-    syscall(SYS_rt_sigprocmask, how, mask, old, sizeof(*mask));
+static hlsnap_result hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old, hlsnap_error *err) {
+    if (syscall(SYS_rt_sigprocmask, how, mask, old, sizeof(*mask)) == 0) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "rt_sigprocmask: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
 /* In the value of our signals, above the shell's address, which has 47 bits. */
@@ -740,28 +742,27 @@ static void hlsnap__kvm_hold(hlsnap__shell *shell, const siginfo_t *info) {
     if (shell->num_held < HLSNAP__KVM_HELD) shell->held[shell->num_held++] = *info;
 }
 
-/* Consumes the pending cancel signals of this thread and keeps those that are not ours. true when one came from the timer of
+/* Consumes the pending cancel signals of this thread and keeps those that are not ours. *outer: one came from the timer of
    another shell, or from its cancel: that of a call around this one. Of a kick that found the signal queue full SI_USER of
-   nobody is what is left. */
-static bool hlsnap__kvm_drain(hlsnap__shell *shell) {
+   nobody is what is left. false and errno: they cannot be consumed. */
+static bool hlsnap__kvm_drain(hlsnap__shell *shell, bool *outer) {
     static const struct timespec now = {0, 0};
     const bool kicked = __atomic_load_n(&shell->kicked, __ATOMIC_RELAXED) != 0;
     const uint64_t set = hlsnap__kvm_signal_bit(shell);
-    bool outer = false;
     siginfo_t info;
     while (shell->armed) { /* else nothing of ours can be pending, and the signal is not blocked */
         const bool got = syscall(SYS_rt_sigtimedwait, &set, &info, &now, sizeof(set)) > 0;
         const uint64_t value = got ? (uint64_t)(uintptr_t)info.si_value.sival_ptr : 0;
         if (!got && errno == EINTR) continue;
-        if (!got) break;
+        if (!got) return errno == EAGAIN;
         if ((info.si_code == SI_TIMER || info.si_code == SI_QUEUE) && value >> 48 == HLSNAP__KVM_TAG >> 48)
-            outer = outer || value != (HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell);
+            *outer = *outer || value != (HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell);
         else if (kicked && !shell->kick_seen && info.si_code == SI_USER && !info.si_pid)
             shell->kick_seen = true;
         else
             hlsnap__kvm_hold(shell, &info);
     }
-    return outer;
+    return true;
 }
 
 /* Gives back what was sent to this thread, or process, by others. */
@@ -780,7 +781,6 @@ static void hlsnap__kvm_give_back(hlsnap__shell *shell) {
 /* A timer that signals this thread, made anew for each call: one kept would be silent on another thread, and also on one
    that was given the number of a thread that ended. */
 static hlsnap_result hlsnap__kvm_timer_make(hlsnap__shell *shell, hlsnap__clock clock, hlsnap_error *err) {
-    static const clockid_t ids[HLSNAP__CLOCKS] = {CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID};
     hlsnap__kvm_sigevent e;
     if (shell->timer_made[clock]) return HLSNAP_OK;
     memset(&e, 0, sizeof(e));
@@ -788,7 +788,7 @@ static hlsnap_result hlsnap__kvm_timer_make(hlsnap__shell *shell, hlsnap__clock 
     e.signo = shell->signal;
     e.notify = 4; /* SIGEV_THREAD_ID */
     e.tid = shell->tid;
-    shell->timer_made[clock] = syscall(SYS_timer_create, ids[clock], &e, &shell->timers[clock]) == 0;
+    shell->timer_made[clock] = syscall(SYS_timer_create, hlsnap__clock_ids[clock], &e, &shell->timers[clock]) == 0;
     if (shell->timer_made[clock]) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_create: %s (errno %d)",
                         errno == EAGAIN ? "no more signals may be queued for this user (RLIMIT_SIGPENDING)"
@@ -807,22 +807,20 @@ static hlsnap_result hlsnap__kvm_timer_arm(hlsnap__shell *shell, hlsnap__clock c
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "timer_settime: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 
-static bool hlsnap__kvm_overdue(const hlsnap__shell *shell) {
-    return (shell->deadlines[HLSNAP__WALL] && hlsnap__now_ns() >= shell->deadlines[HLSNAP__WALL]) ||
-           (shell->deadlines[HLSNAP__CPU] && hlsnap__cpu_ns() >= shell->deadlines[HLSNAP__CPU]);
-}
-
 static void hlsnap__kvm_end(hlsnap__shell *shell) {
     const bool kicked = __atomic_load_n(&shell->kicked, __ATOMIC_RELAXED) != 0;
+    bool silent = true, outer = false;
     uint32_t i;
     for (i = 0; i < HLSNAP__CLOCKS; i++)
-        if (shell->timer_made[i]) syscall(SYS_timer_delete, shell->timers[i]);
+        if (shell->timer_made[i]) silent = syscall(SYS_timer_delete, shell->timers[i]) == 0 && silent;
     /* what was sent is pending by now: no timer can fire early, a cancel returned before the call could end */
-    if (shell->armed && (kicked || hlsnap__kvm_overdue(shell))) hlsnap__kvm_drain(shell);
+    if (shell->armed && (kicked || hlsnap__overdue(shell->deadlines) != HLSNAP__CLOCKS))
+        silent = hlsnap__kvm_drain(shell, &outer) && silent;
     hlsnap__kvm_give_back(shell);
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    if (shell->armed && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
-        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL);
+    /* one of ours that is pending, or still to come, could end the process: then the signal stays blocked */
+    if (shell->armed && silent && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
+        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL, NULL);
     shell->armed = shell->kick_seen = shell->outer = false;
     __atomic_store_n(&shell->kicked, 0, __ATOMIC_RELAXED);
     for (i = 0; i < HLSNAP__CLOCKS; i++) shell->deadlines[i] = shell->timer_made[i] = 0;
@@ -842,27 +840,45 @@ static hlsnap_result hlsnap__kvm_mask_set(hlsnap__shell *shell, hlsnap_error *er
     return HLSNAP_OK;
 }
 
+/* What a cancel needs is tried while that can still be said: its own failure would leave a guest running for ever. A realtime
+   signal could be refused by a queue that is full; that of a timer has its place in the queue already. */
+static hlsnap_result hlsnap__kvm_cancel_ready(hlsnap__shell *shell, hlsnap_error *err) {
+    static const struct itimerspec never = {{0, 0}, {0, 0}};
+    const bool by_timer = shell->signal != SIGURG;
+    hlsnap_result r = by_timer ? hlsnap__kvm_timer_make(shell, HLSNAP__WALL, err) : HLSNAP_OK;
+    siginfo_t info;
+    if (r || shell->cancel_tried || (by_timer && shell->deadlines[HLSNAP__WALL])) return r;
+    memset(&info, 0, sizeof(info));
+    info.si_code = SI_QUEUE;
+    shell->cancel_tried =
+        (by_timer ? syscall(SYS_timer_settime, shell->timers[HLSNAP__WALL], 0, &never, NULL)
+                  : syscall(SYS_rt_tgsigqueueinfo, shell->pid, shell->tid, 0 /* no signal */, &info)) == 0;
+    if (shell->cancel_tried) return HLSNAP_OK;
+    return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "%s, for a cancel: %s (errno %d)",
+                        by_timer ? "timer_settime" : "rt_tgsigqueueinfo", hlsnap__errno_text(errno), errno);
+}
+
 /* Signals are prepared only for a call that one can end: it has a time limit, or a handle to cancel it is out, or it is made
    inside such a call of another sandbox, whose signal is blocked on this thread. Once KVM has a mask, it is kept up to date. */
-static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable,
+static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, const uint64_t deadlines[HLSNAP__CLOCKS], bool cancellable,
                                        hlsnap_error *err) {
     const uint64_t bit = hlsnap__kvm_signal_bit(shell);
-    const bool by_timer = cancellable && shell->signal != SIGURG; /* see hlsnap__kvm_cancel */
     hlsnap_result r;
-    if (shell->armed) return by_timer ? hlsnap__kvm_timer_make(shell, HLSNAP__WALL, err) : HLSNAP_OK;
-    if (!limits[HLSNAP__WALL] && !limits[HLSNAP__CPU] && !cancellable && !shell->mask_set) {
-        hlsnap__kvm_sigmask(0, NULL, &shell->old_mask);
-        if (!(shell->old_mask & bit)) return HLSNAP_OK;
+    if (shell->armed) return cancellable ? hlsnap__kvm_cancel_ready(shell, err) : HLSNAP_OK;
+    if (!deadlines[HLSNAP__WALL] && !deadlines[HLSNAP__CPU] && !cancellable && !shell->mask_set) {
+        r = hlsnap__kvm_sigmask(0, NULL, &shell->old_mask, err);
+        if (r || !(shell->old_mask & bit)) return r;
     }
+    r = hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, &bit, &shell->old_mask, err);
+    if (r) return r;
     shell->armed = true;
-    hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, &bit, &shell->old_mask);
     shell->pid = (int32_t)getpid();
     shell->tid = (int32_t)syscall(SYS_gettid);
-    memcpy(shell->deadlines, limits, sizeof(shell->deadlines));
+    memcpy(shell->deadlines, deadlines, sizeof(shell->deadlines));
     r = hlsnap__kvm_mask_set(shell, err);
-    if (!r && limits[HLSNAP__WALL]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__WALL, err);
-    if (!r && limits[HLSNAP__CPU]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__CPU, err);
-    if (!r && by_timer) r = hlsnap__kvm_timer_make(shell, HLSNAP__WALL, err);
+    if (!r && deadlines[HLSNAP__WALL]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__WALL, err);
+    if (!r && deadlines[HLSNAP__CPU]) r = hlsnap__kvm_timer_arm(shell, HLSNAP__CPU, err);
+    if (!r && cancellable) r = hlsnap__kvm_cancel_ready(shell, err);
     if (r) hlsnap__kvm_end(shell);
     return r;
 }
@@ -871,8 +887,7 @@ static void *hlsnap__kvm_tagged(const hlsnap__shell *shell) {
     return (void *)(uintptr_t)(HLSNAP__KVM_TAG | (uint64_t)(uintptr_t)shell);
 }
 
-/* The signal ends a KVM_RUN in progress; immediate_exit one that has not begun. A realtime signal could be refused, by a queue
-   that is full; that of a timer has its place in the queue already. */
+/* The signal ends a KVM_RUN in progress; immediate_exit one that has not begun. */
 static void hlsnap__kvm_cancel(hlsnap__shell *shell) {
     static const struct itimerspec soon = {{0, 0}, {0, 1}};
     __atomic_store_n(&shell->kicked, 1, __ATOMIC_SEQ_CST);
@@ -1085,8 +1100,12 @@ static void hlsnap__kvm_run_on(hlsnap__shell *shell, hlsnap__exit *x) {
     else {
         x->kind = HLSNAP__EXIT_KICKED;
         if (!shell->run->sregs.cs.dpl) shell->debugged = true; /* in a stub, perhaps that of a debug exception */
-        x->outer = hlsnap__kvm_drain(shell) || shell->outer;
+        x->outer = shell->outer;
         shell->outer = false;
+        if (!hlsnap__kvm_drain(shell, &x->outer)) { /* each run would be interrupted at once, for ever */
+            hlsnap__kvm_lost(x, errno, "rt_sigtimedwait");
+            return;
+        }
         hlsnap__kvm_immediate_exit(shell, false);
     }
     if (odd && (x->kind == HLSNAP__EXIT_RETURN || x->kind == HLSNAP__EXIT_CALL))

@@ -147,7 +147,7 @@ typedef struct hlsnap_oci_desc {
              no names for); HLSNAP_ERR_OS, _MEMORY; of these EPERM: index.json is somebody's who could not use the new one. After
              a failure the directory is as it was; only when the very last step fails, an fsync, may the tag have moved.
    threads   any; savers of one layout wait for each other, briefly, at the end, and for a gc: desc->wait_ns; desc->threads of its
-             own, for the time of the call, all signals blocked
+             own, for the time of the call, all signals blocked but those of faults
    cost      two sha256 and one write of the pages that the layout has not (as far as this process loaded or saved them), fsync.
              Of a chain, small layers are written again, merged, when there would be more than 32: a page about as often as the
              number of layers doubles; the whole image when the rest is more than half as large as the base.
@@ -176,7 +176,8 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
              HLSNAP_ERR_CHANGED (while it was read);
              HLSNAP_ERR_VERSION, _ARCH, _CPU (not for this build or machine); HLSNAP_ERR_CANCELLED; HLSNAP_ERR_OS, _MEMORY
    owns      the caller: hlsnap_snapshot_release
-   threads   any; desc->threads of its own, for the time of the call or until verified (verify_later), all signals blocked
+   threads   any; desc->threads of its own, for the time of the call or until verified (verify_later), all signals
+             blocked but those of faults
    cost      read, sha256 and, at PRIVATE, copy of the stored pages; guard NONE with disable_verify: a few small files
    spec      docs/snapshot-format.md  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
@@ -378,8 +379,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_fsck(const char *dir, bool repair, hlsnap_er
                     without repair it does not wait. The rest is not looked at; NULL = defaults
    returns   as hlsnap_oci_fsck; HLSNAP_ERR_OS with EAGAIN (wait_ns is over): nothing was looked at; HLSNAP_ERR_CANCELLED (by
              desc->progress or on_problem): not all was looked at, what was repaired stays so
-   threads   as hlsnap_oci_fsck; desc->threads of its own that hash, for the time of the call, all signals blocked. With several,
-             problems of blobs come in any order
+   threads   as hlsnap_oci_fsck; desc->threads of its own that hash, for the time of the call, all signals blocked but those of
+             faults. With several, problems of blobs come in any order
    cost      as hlsnap_oci_fsck; a blob takes two threads at most: its digest is a chain, its chunks go beside it. For each
              problem that was told, 500 bytes  */
 HLSNAP_API hlsnap_result hlsnap_oci_fsck_with(const char *dir, bool repair, const hlsnap_oci_desc *desc, hlsnap_error *err);
@@ -1774,7 +1775,7 @@ static int hlsnap__oci_lock_try(int fd, int byte, int type, int command) {
 static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *pause, hlsnap_error *err) {
     const hlsnap_oci_desc *desc = store->desc;
     const uint64_t start = hlsnap__now_ns();
-    uint64_t ns = *pause;
+    uint64_t ns = *pause, now;
     if (desc->progress && !desc->progress(0, UINT64_MAX, desc->user))
         return hlsnap__fail(err, HLSNAP_ERR_CANCELLED, 0, HLSNAP__OCI_LOCK ": cancelled after %llu ms of waiting",
                             (unsigned long long)(store->waited_ns / 1000000u));
@@ -1784,7 +1785,8 @@ static hlsnap_result hlsnap__oci_lock_wait(hlsnap__oci_store *store, uint64_t *p
                             (unsigned long long)(store->waited_ns / 1000000u), EAGAIN);
     if (desc->wait_ns && ns > desc->wait_ns - store->waited_ns) ns = desc->wait_ns - store->waited_ns;
     hlsnap__oci_pause(ns);
-    store->waited_ns += hlsnap__now_ns() - start;
+    now = hlsnap__now_ns();
+    store->waited_ns += now == UINT64_MAX ? ns : now - start; /* no clock */
     *pause = *pause * 2 < 10000000u ? *pause * 2 : 10000000u;
     return HLSNAP_OK;
 }
@@ -5329,10 +5331,10 @@ static void *hlsnap__oci_work_thread(void *arg) {
 
 /* A thread that takes none of the process's signals; false: there is none. */
 static bool hlsnap__oci_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
-    sigset_t all, old;
+    sigset_t blocked, old;
     bool made;
-    sigfillset(&all);
-    if (pthread_sigmask(SIG_SETMASK, &all, &old) != 0) return false;
+    hlsnap__thread_signals(&blocked);
+    if (pthread_sigmask(SIG_SETMASK, &blocked, &old) != 0) return false;
     made = pthread_create(thread, NULL, run, arg) == 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return made;
@@ -7596,7 +7598,7 @@ static hlsnap_result hlsnap__oci_fsck_tags(hlsnap__oci_fsck *f, hlsnap_error *er
 static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number, hlsnap_error *err) {
     const hlsnap__oci_entry *e = &f->load->index.entries[number];
     const hlsnap__oci_what what = hlsnap__oci_what_of('x', NULL, e->tag, e->digest);
-    hlsnap__oci_reached *row;
+    hlsnap__oci_reached *row = NULL;
     bool ours = false, misfit;
     hlsnap_result r;
     if (!hlsnap__oci_entry_fits(e)) return HLSNAP_OK;
@@ -7610,7 +7612,8 @@ static hlsnap_result hlsnap__oci_fsck_look(hlsnap__oci_fsck *f, uint32_t number,
         }
     }
     if (r && !f->again) r = hlsnap__oci_problem(f, r, &what, err); /* there are too many */
-    return r || (!row->needed && !hlsnap__oci_entry_ours(e)) ? r : hlsnap__oci_fsck_tag(f, e, err);
+    if (r || !row) return r;
+    return !row->needed && !hlsnap__oci_entry_ours(e) ? r : hlsnap__oci_fsck_tag(f, e, err);
 }
 
 /* Whether a text is about a blob that the index is known to lead to, so that it is found when that is hashed. */

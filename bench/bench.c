@@ -911,9 +911,9 @@ static hlsnap_result fake_map(hlsnap__shell *shell, const hlsnap__slot *slot, hl
     return HLSNAP_OK;
 }
 
-static hlsnap_result fake_begin(hlsnap__shell *shell, const uint64_t *limits, bool cancellable, hlsnap_error *err) {
+static hlsnap_result fake_begin(hlsnap__shell *shell, const uint64_t *deadlines, bool cancellable, hlsnap_error *err) {
     (void)shell;
-    (void)limits;
+    (void)deadlines;
     (void)cancellable;
     (void)err;
     return HLSNAP_OK;

@@ -56,7 +56,7 @@ suites_exist() { # ./tests/run NAME, as the documents have it
     bad=0
     # shellcheck disable=SC2086
     for s in $(grep -ohE 'tests/run( --[a-z]+)* [a-z][a-z_0-9]*' $documents | sed 's/.* //' | sort -u); do
-        grep -qE "(c_test|suite|vm) $s\b" tests/run || { echo "tests/run has no suite $s"; bad=1; }
+        grep -qE "(c_test|suite|vm|piece) $s\b" tests/run || { echo "tests/run has no suite $s"; bad=1; }
     done
     return $bad
 }

@@ -233,7 +233,7 @@ struct hlsnap__shell {         /* one VM with one vCPU */
     uint32_t level;            /* hlsnap_cpu that it shows */
     bool begun, cancellable, started;
     int32_t cancelled;         /* atomic */
-    uint64_t limits[HLSNAP__CLOCKS];
+    uint64_t deadlines[HLSNAP__CLOCKS];
     hlsnap__entry entry;
     hlsnap__exit *exit;        /* how this run ends */
     bool resumed;              /* this run goes on where the last one left */
@@ -295,13 +295,13 @@ static hlsnap_result fake_map(fake_cpu *cpu, const hlsnap__slot *slot, hlsnap_er
     return HLSNAP_OK;
 }
 
-static hlsnap_result fake_begin(fake_cpu *cpu, const uint64_t limits[HLSNAP__CLOCKS], bool cancellable, hlsnap_error *err) {
-    TALLY(cpu->hv->bad, cpu->begun && (!cancellable || memcmp(limits, cpu->limits, sizeof(cpu->limits)))); /* only to become cancellable */
+static hlsnap_result fake_begin(fake_cpu *cpu, const uint64_t deadlines[HLSNAP__CLOCKS], bool cancellable, hlsnap_error *err) {
+    TALLY(cpu->hv->bad, cpu->begun && (!cancellable || memcmp(deadlines, cpu->deadlines, sizeof(cpu->deadlines)))); /* only to become cancellable */
     if (fake_fails(cpu->hv, FAKE_BEGIN)) return fake_refuse(err);
     if (!cpu->begun) __atomic_store_n(&cpu->cancelled, 0, __ATOMIC_RELEASE);
     cpu->begun = true;
     cpu->cancellable = cancellable;
-    memcpy(cpu->limits, limits, sizeof(cpu->limits));
+    memcpy(cpu->deadlines, deadlines, sizeof(cpu->deadlines));
     return HLSNAP_OK;
 }
 
@@ -324,8 +324,7 @@ static void fake_cancel(fake_cpu *cpu) {
 
 static bool fake_kicked(fake_cpu *cpu) {
     return __atomic_load_n(&cpu->cancelled, __ATOMIC_ACQUIRE) ||
-           (cpu->limits[HLSNAP__WALL] && hlsnap__now_ns() >= cpu->limits[HLSNAP__WALL]) ||
-           (cpu->limits[HLSNAP__CPU] && hlsnap__cpu_ns() >= cpu->limits[HLSNAP__CPU]);
+           hlsnap__overdue(cpu->deadlines) != HLSNAP__CLOCKS;
 }
 
 /* The page of gva as the host's tables show it to user code, or NULL; need: bits that every entry must have. */

@@ -3053,7 +3053,7 @@ static const test_row tests[] = {
     TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_maps), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
-    TEST(dead_vm), TEST(kvm_refuses), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
+    TEST(dead_vm), TEST(kvm_refuses), TEST(unstoppable_is_refused), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
     TEST(without_descriptors), TEST(locked_memory), TEST(leaks), TEST(maps_come_and_go), TEST(maps_juggled), TEST(map_truncated), TEST(maps_are_page_cache)};
 

@@ -95,6 +95,53 @@ static void kvm_refuses(void) {
         }
 }
 
+/* What time limits and cancels are made of, refused: said before the guest runs, which nothing could end then. What takes back
+   a signal is missed when one came. */
+static const struct unstoppable { uint32_t number; bool realtime, cancellable; uint64_t wall_ns, cpu_ns; hlsnap_result code; const char *words; } unstoppable[] = {
+    {SYS_clock_gettime, false, false, 0, 50000000u, HLSNAP_ERR_OS, "clock_gettime, for a CPU time limit"}, /* the other clock is the vDSO's */
+    {SYS_rt_sigprocmask, false, false, 50000000u, 0, HLSNAP_ERR_OS, "rt_sigprocmask"},
+    {SYS_rt_sigprocmask, false, false, 0, 0, HLSNAP_ERR_OS, "rt_sigprocmask"},
+    {SYS_timer_create, false, false, 50000000u, 0, HLSNAP_ERR_OS, "timer_create"}, {SYS_timer_create, false, false, 0, 50000000u, HLSNAP_ERR_OS, "timer_create"},
+    {SYS_timer_settime, false, false, 0, 50000000u, HLSNAP_ERR_OS, "timer_settime"},
+    {SYS_rt_tgsigqueueinfo, false, true, 0, 0, HLSNAP_ERR_OS, "rt_tgsigqueueinfo, for a cancel"},
+    {SYS_timer_create, true, true, 0, 0, HLSNAP_ERR_OS, "timer_create"}, {SYS_timer_settime, true, true, 0, 0, HLSNAP_ERR_OS, "timer_settime, for a cancel"},
+    {SYS_rt_sigtimedwait, false, false, 50000000u, 0, HLSNAP_ERR_HYPERVISOR, "rt_sigtimedwait"},
+    {SYS_rt_sigtimedwait, true, false, 0, 50000000u, HLSNAP_ERR_HYPERVISOR, "rt_sigtimedwait"},
+    {SYS_timer_delete, true, false, 50000000u, 0, HLSNAP_ERR_TIMEOUT, "ran out"}};
+static void unstoppable_run(void *user) {
+    const struct unstoppable *u = (const struct unstoppable *)user;
+    const hlsnap_value forever = hlsnap_u64(0);
+    hlsnap_invocation one;
+    options o = small;
+    hlsnap_result r;
+    sandbox *sb;
+    if (u->realtime) o.cancel_signal = SIGRTMIN + 7;
+    sb = start(&o);
+    NEED(sb);
+    if (u->cancellable) hlsnap_sandbox_get_interrupt(sb);
+    memset(&one, 0, sizeof(one));
+    CHECK_EQ(hlsnap_sandbox_find(sb, "spin", NULL, &one.target, &last), HLSNAP_OK);
+    one.args = &forever, one.num_args = 1, one.timeout_ns = u->wall_ns, one.cpu_ns = u->cpu_ns;
+    alarm(60);
+    if (!refuse(u->number, 0, EPERM)) {
+        note("seccomp", "not here");
+        return;
+    }
+    r = hlsnap_sandbox_invoke(sb, &one, 1, NULL, NULL, &last);
+    nap_us(100000); /* a timer that is left over comes now */
+    if (CHECK_EQ(r, u->code) & CHECK_EQ(last.os_errno, r == HLSNAP_ERR_TIMEOUT ? 0 : EPERM) & CHECK(strstr(last.msg, u->words) != NULL) &
+        CHECK_EQ(ready(sb), r == HLSNAP_ERR_OS)) return;
+    printf("# system call %u, signal %s: %s\n", u->number, u->realtime ? "realtime" : "SIGURG", last.msg);
+}
+static void unstoppable_is_refused(void) {
+    size_t i;
+    NEED_KVM;
+    for (i = 0; i < HLSNAP_COUNT(unstoppable); i++) {
+        struct unstoppable u = unstoppable[i];
+        in_a_child(unstoppable_run, &u);
+    }
+}
+
 /* A KVM that answers, but not what is needed. */
 static void refusal_probe(void *user) {
     hlsnap__kvm_facts_state = 0;

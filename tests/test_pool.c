@@ -5,6 +5,7 @@
 #define HLSNAP_IMPLEMENTATION
 #include "guest_fake.h"
 #include "test.h"
+#include <dirent.h>
 #include <sys/wait.h>
 
 #define MS 1000000u
@@ -505,6 +506,38 @@ static void slow_ones(void) {
     end(&f);
 }
 
+/* The thread takes no signal of the process's; a fault of its own is told to whoever handles it. */
+static void thread_signals(void) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    static const int others[] = {SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGCHLD, SIGURG, SIGPROF};
+    unsigned long long blocked = 0;
+    const struct dirent *entry;
+    char path[300], line[256];
+    uint32_t threads = 0;
+    fixture f;
+    DIR *tasks;
+    size_t i;
+    begin(&f);
+    f.desc.warm = 2;
+    make(&f);
+    release(&f, acquire(&f, f.one));
+    CHECK(within(all_warm, &f) && f.pool->threaded);
+    tasks = opendir("/proc/self/task");
+    while (tasks && (entry = readdir(tasks))) {
+        FILE *status;
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == getpid()) continue;
+        snprintf(path, sizeof(path), "/proc/self/task/%.255s/status", entry->d_name);
+        status = fopen(path, "r");
+        while (status && fgets(line, sizeof(line), status)) threads += sscanf(line, "SigBlk: %llx", &blocked) == 1;
+        if (status) fclose(status);
+    }
+    if (tasks) closedir(tasks);
+    CHECK_EQ(threads, 1);
+    for (i = 0; i < HLSNAP_COUNT(faults); i++) CHECK(!(blocked >> (faults[i] - 1) & 1));
+    for (i = 0; i < HLSNAP_COUNT(others); i++) CHECK(blocked >> (others[i] - 1) & 1);
+    end(&f);
+}
+
 static void trims(void) {
     fixture f;
     begin(&f);
@@ -805,6 +838,6 @@ static void sleeps(void) {
 
 static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(comes_back_clean), TEST(tenants_own), TEST(moves),
                                  TEST(turns), TEST(own_first), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
-                                 TEST(slow_ones), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
+                                 TEST(slow_ones), TEST(thread_signals), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
                                  TEST(made_too_late), TEST(before_init), TEST(sleeps)};
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
