@@ -35,14 +35,18 @@
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
 #define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
 
+typedef struct words { /* of an option that may stand there more than once */
+    const char **at;
+    size_t num;
+} words;
+
 typedef struct options {
     const char **args;
     int num_args, status; /* to exit with when all went well */
     bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
     bool until_input, words_over; /* of start: the program's own words have ended */
     const char *output, *match, *sort, *ref, *files, *input, *runtime, *cpu, *save_dir, *save_tag;
-    const char **env;
-    size_t num_env;
+    words env, maps;
     uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes, wait_ms, heap, stack;
 } options;
 
@@ -207,6 +211,8 @@ static void print_error(hlsnap_result r, const hlsnap_error *err) {
     if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
     if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
     if (r == HLSNAP_ERR_NOT_FOUND && layout && strstr(err->msg, "index.json: no ")) print_tags();
+    if (r == HLSNAP_ERR_CONTRACT && strstr(err->msg, "maps: ") && strstr(err->msg, " is missing"))
+        fputs("; --map NAME=PATH gives it one", stderr);
     fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
 }
 
@@ -1754,6 +1760,101 @@ static hlsnap_result run_import(options *o, hlsnap_error *err) {
     return r;
 }
 
+/* ---- maps: files that a guest finds by name ---- */
+
+/* SHA-256 as FIPS 180-4 has it, for the library's is its own. */
+static uint32_t turned(uint32_t v, unsigned n) { return v >> n | v << (32 - n); }
+
+static void sha256_block(uint32_t sum[8], const uint8_t *p) {
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
+        0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
+        0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+        0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
+        0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+        0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    uint32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3], e = sum[4], f = sum[5], g = sum[6], h = sum[7], w[64], x, y;
+    unsigned i;
+    for (i = 0; i < 16; i++, p += 4) w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (; i < 64; i++) {
+        x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + (turned(x, 7) ^ turned(x, 18) ^ x >> 3) + w[i - 7] + (turned(y, 17) ^ turned(y, 19) ^ y >> 10);
+    }
+    for (i = 0; i < 64; i++) {
+        x = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+        y = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        h = g, g = f, f = e, e = d + x, d = c, c = b, b = a, a = x + y;
+    }
+    sum[0] += a, sum[1] += b, sum[2] += c, sum[3] += d, sum[4] += e, sum[5] += f, sum[6] += g, sum[7] += h;
+}
+
+/* The digest of all that a file has. */
+static hlsnap_result hash_file(const char *path, char to[72], hlsnap_error *err) {
+    static uint8_t buffer[65536 + 128]; /* what is read, and room for the end */
+    uint32_t sum[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    FILE *f = fopen(path, "rb");
+    uint64_t bits = 0;
+    size_t n = 65536, at, i;
+    hlsnap_result r = f ? HLSNAP_OK : HLSNAP_ERR_OS;
+    while (!r && n == 65536) {
+        n = fread(buffer, 1, 65536, f);
+        bits += 8 * (uint64_t)n;
+        at = n;
+        if (n < 65536) { /* a bit, zeros, the length */
+            memset(buffer + n, 0, 128);
+            buffer[n] = 0x80;
+            at = (n + 9 + 63) / 64 * 64;
+            for (i = 0; i < 8; i++) buffer[at - 1 - i] = (uint8_t)(bits >> 8 * i);
+        }
+        for (i = 0; i < at; i += 64) sha256_block(sum, buffer + i);
+        if (ferror(f)) r = HLSNAP_ERR_OS;
+    }
+    if (r) fails(err, r, "%s: %s", path, strerror(errno));
+    if (f) fclose(f);
+    strcpy(to, "sha256:");
+    for (i = 0; i < 8; i++) sprintf(to + 7 + 8 * i, "%08x", sum[i]);
+    return r;
+}
+
+static bool find_map(const hlsnap_snapshot *s, const char *name, hlsnap_map *out) {
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, out); i++)
+        if (strcmp(out->name, name) == 0) return true;
+    return false;
+}
+
+/* For a map that the snapshot demands: its mode, and the digest that the file has, where one is asked for. The size is the file's:
+   what is not as demanded, the library refuses. */
+static hlsnap_result as_demanded(const hlsnap_map *want, hlsnap_map *map, char digest[72], hlsnap_error *err) {
+    struct stat st;
+    map->mode = want->mode;
+    if (want->capture)
+        return fails(err, HLSNAP_ERR_CONTRACT, "--map %s: the snapshot has this map in its layers, and takes no file", map->name);
+    if (!want->digest || stat(map->path, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != want->size) return HLSNAP_OK;
+    map->digest = digest;
+    return hash_file(map->path, digest, err);
+}
+
+/* --map: those that the snapshot demands, and READ ones (of no snapshot, NULL, all are). */
+static hlsnap_result give_maps(const options *o, const hlsnap_snapshot *s, hlsnap_sandbox_desc *desc, hlsnap_error *err) {
+    static hlsnap_map maps[HLSNAP_MAX_MAPS + 1]; /* one more than the library takes, for it to say so */
+    static struct { char name[HLSNAP_MAX_NAME + 2], digest[72]; } texts[HLSNAP_COUNT(maps)]; /* names likewise */
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap_map want;
+    size_t i;
+    for (i = 0; i < o->maps.num && i < HLSNAP_COUNT(maps) && !r; i++) {
+        const char *word = o->maps.at[i];
+        snprintf(texts[i].name, sizeof(texts[i].name), "%.*s", (int)strcspn(word, "="), word);
+        maps[i].name = texts[i].name;
+        maps[i].path = strchr(word, '=') + 1;
+        if (find_map(s, maps[i].name, &want)) r = as_demanded(&want, &maps[i], texts[i].digest, err);
+    }
+    desc->maps = maps;
+    desc->num_maps = i;
+    return r;
+}
+
 /* ---- run ---- */
 
 static const char *const type_names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
@@ -1944,6 +2045,7 @@ static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hls
     desc.timeout_ns = o->timeout_ms * 1000000;
     desc.log = log_line;
     desc.log_level = 4;
+    if (!r) r = give_maps(o, s, &desc, err);
     if (!r) r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
     if (!r) r = hlsnap_sandbox_call(sb, f->name, values, num, &out, err);
     if (!r) print_result(o, &out);
@@ -2218,12 +2320,13 @@ static hlsnap_sandbox_desc program_desc(const options *o, FILE *to) {
 
 /* A program goes on with our standard input, until it ends: its exit status is ours. */
 static hlsnap_result go_on(options *o, hlsnap_snapshot *s, hlsnap_error *err) {
-    const hlsnap_sandbox_desc desc = program_desc(o, stdout);
+    hlsnap_sandbox_desc desc = program_desc(o, stdout);
     hlsnap_sandbox *sb = NULL;
     int32_t status = -1;
     hlsnap_result r;
     if (o->json) return fails(err, HLSNAP_ERR_ARG, "--json is for functions; what a program writes is as it is");
-    r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
+    r = give_maps(o, s, &desc, err);
+    if (!r) r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
     if (!r) r = talk(sb, "more", NULL, 0, stdout, &status, err);
     if (!r) r = talk_on(sb, STDIN_FILENO, piece_of(s), true, stdout, &status, err);
     if (!r && status < 0 && !ferror(stdout)) r = fails(err, HLSNAP_ERR_PROTOCOL, "the program neither goes on nor ends");
@@ -2310,7 +2413,7 @@ static hlsnap_result find_level(const char *name, hlsnap_cpu *level, hlsnap_erro
 
 static hlsnap_result run_start(options *o, hlsnap_error *err) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
-    const hlsnap_sandbox_desc desc = program_desc(o, stderr);
+    hlsnap_sandbox_desc desc = program_desc(o, stderr);
     hlsnap_sandbox *sb = NULL;
     archived files = {NULL, 0, 0};
     char *program = find_program(o->args[0]), *own = o->runtime ? NULL : own_runtime(err);
@@ -2322,13 +2425,14 @@ static hlsnap_result run_start(options *o, hlsnap_error *err) {
     guest.runtime = o->runtime ? o->runtime : own;
     guest.args = o->args;
     guest.num_args = (size_t)o->num_args;
-    guest.env = o->env;
-    guest.num_env = o->num_env;
+    guest.env = o->env.at;
+    guest.num_env = o->env.num;
     guest.files = files.at;
     guest.files_size = files.n;
     guest.heap_size = whole_pages(o->heap);
     guest.stack_size = whole_pages(o->stack);
     guest.mailbox_size = 4 * PIECE;
+    if (!r) r = give_maps(o, NULL, &desc, err);
     if (!r) r = hlsnap_sandbox_create(&guest, &desc, &sb, err);
     if (!r) r = warm(o, sb, err);
     if (!r) r = save_program(o, sb, err);
@@ -2780,12 +2884,13 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
 /* ---- the command line ---- */
 
 typedef enum option_kind {
-    FLAG, TEXT, ENV /* more than once */, SAVE /* two words, or DIR:TAG */,
+    FLAG, TEXT, PAIRS /* NAME=..., more than once */, SAVE /* two words, or DIR:TAG */,
     NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */
 } option_kind;
 
 #define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
 #define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
+#define PAIRS_AT(member) PAIRS, offsetof(options, member), 0, 0
 #define TRILLION 1000000000000u
 
 static const struct option_row {
@@ -2825,7 +2930,8 @@ static const struct option_row {
     {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
     {"--save", "DIR TAG", "or DIR:TAG: where the snapshot goes", SAVE, 0, 0, 0},
     {"--files", "PATH", "a tar (ustar) or a directory: the files that it sees in /", TEXT_AT(files)},
-    {"--env", "NAME=VALUE", "once for each; it has no others", ENV, 0, 0, 0},
+    {"--env", "NAME=VALUE", "once for each; it has no others", PAIRS_AT(env)},
+    {"--map", "NAME=PATH", "a file that it finds by name; SHARED ones are written to", PAIRS_AT(maps)},
     {"--until-input", NULL, "run it until it waits for input; else it has not begun", FLAG_AT(until_input)},
     {"--input", "FILE", "then give it this, or - for standard input, and run it on", TEXT_AT(input)},
     {"--runtime", "FILE", "the guest runtime: examples/guests/linux.c, compiled", TEXT_AT(runtime)},
@@ -2850,12 +2956,12 @@ static const command commands[] = {
      "check every byte that a load would use; prints ok",
      "Prints ok, or the error's name. --all DIR: a line for each snapshot, and the\nworst one's exit status.", run_verify},
     {"start", "PROGRAM [ARG...]", "", 1, MANY,
-     "--json --save --files --env --until-input --input --runtime --cpu --heap --stack --timeout --wait",
+     "--json --save --files --env --map --until-input --input --runtime --cpu --heap --stack --timeout --wait",
      "make a snapshot of a static Linux program",
      "Options stand before PROGRAM, or behind --save, which may end the ARGs. What\n"
      "it writes meanwhile goes to stderr. Prints the digest. run DIR TAG goes on.",
      run_start},
-    {"run", "DIR REF [FUNC ARG...]", "0", 2, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
+    {"run", "DIR REF [FUNC ARG...]", "0", 2, HLSNAP_MAX_ARGS + 3, "--json --raw --map --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
@@ -3067,6 +3173,13 @@ static int set_save(options *o, char **argv, int *i) {
     return 0;
 }
 
+static int add_pair(const struct option_row *row, words *to, const char *word) {
+    if (strchr(word, '=') <= word) return usage("%s %.40s: not %s", row->name, word, row->value);
+    to->at = (const char **)grow(to->at, (to->num + 1) * sizeof(char *));
+    to->at[to->num++] = word;
+    return 0;
+}
+
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
 static int set_option(options *o, char **argv, int *i) {
     const struct option_row *row = option_rows, *end = option_rows + HLSNAP_COUNT(option_rows);
@@ -3081,11 +3194,7 @@ static int set_option(options *o, char **argv, int *i) {
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
     if (row->kind == SAVE) return set_save(o, argv, i);
-    if (row->kind == ENV) {
-        o->env = (const char **)grow(o->env, (o->num_env + 1) * sizeof(char *));
-        o->env[o->num_env++] = argv[*i];
-        return strchr(argv[*i], '=') > argv[*i] ? 0 : usage("--env %.40s: not NAME=VALUE", argv[*i]);
-    }
+    if (row->kind == PAIRS) return add_pair(row, (words *)(void *)(at + row->at), argv[*i]);
     if (row->kind == TEXT) memcpy(at + row->at, &argv[*i], sizeof(argv[*i]));
     else if (!parse_option(row, argv[*i], &n)) return wrong_value(row, argv[*i]);
     else memcpy(at + row->at, &n, sizeof(n));
