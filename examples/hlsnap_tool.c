@@ -519,15 +519,40 @@ static hlsnap_result view_open(view *v, const char *dir, const char *ref, const 
     return HLSNAP_OK;
 }
 
-/* Stored pages of a region. */
+/* Stored pages of a region, or of a map as region_of has it. */
 static uint64_t stored_in(const hlsnap_snapshot *s, const hlsnap_region *g) {
     hlsnap_extent e;
     uint64_t n = 0;
     size_t i;
     for (i = 0; hlsnap_snapshot_extent(s, i, &e); i++)
-        if (e.gva >= g->gva && e.gva < g->gva + g->pages * PAGE) n += e.pages; /* an extent lies in one region */
+        if (e.gva >= g->gva && e.gva < g->gva + g->pages * PAGE) n += e.pages; /* an extent lies in one of them */
     return n;
 }
+
+/* A map as if it were a region. Stored: pages that no extent has are zero; those of a map that is not captured are the host's. */
+static hlsnap_region region_of(const hlsnap_map *m) {
+    const hlsnap_region g = {m->gva, (m->size + PAGE - 1) / PAGE, "map", m->mode != HLSNAP_MAP_READ, false, m->capture};
+    return g;
+}
+
+/* Stored pages of maps. */
+static uint64_t stored_in_maps(const hlsnap_snapshot *s) {
+    hlsnap_map m;
+    uint64_t n = 0;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        n += stored_in(s, &g);
+    }
+    return n;
+}
+
+static const char *mode_of(const hlsnap_map *m) {
+    return m->mode == HLSNAP_MAP_READ ? "read" : m->mode == HLSNAP_MAP_PRIVATE ? "private" : "shared";
+}
+
+/* Where its content comes from. */
+static const char *source_of(const hlsnap_map *m) { return m->capture ? "layers" : m->optional ? "optional" : "host"; }
 
 static const char *rights(const hlsnap_region *g) { return show("r%c%c", g->writable ? 'w' : '-', g->executable ? 'x' : '-'); }
 
@@ -821,6 +846,19 @@ static void functions_json(const char *name, const hlsnap_snapshot *s, contract_
     json("]");
 }
 
+static void maps_json(const hlsnap_snapshot *s) {
+    hlsnap_map m;
+    size_t i;
+    json(",\n'maps':[");
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        json(i ? ",\n" : ""),
+            json("{'name':%s,'mode':%s,'source':%s,'gva':%x,'size':%u,'digest':%s,'stored_pages':%u}", m.name, mode_of(&m),
+                 source_of(&m), m.gva, m.size, m.digest ? m.digest : "", stored_in(s, &g));
+    }
+    json("]");
+}
+
 static void memory_json(const view *v) {
     hlsnap_region g;
     hlsnap_extent e;
@@ -855,6 +893,7 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
     sizes_json(&v->oci);
     json(",\n'pages':%u,\n'stored_pages':%u", i->pages, i->stored_pages);
     memory_json(v);
+    maps_json(v->s);
     functions_json("exports", v->s, hlsnap_snapshot_export);
     functions_json("imports", v->s, hlsnap_snapshot_import);
     json(",\n'features':[");
@@ -868,6 +907,7 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
 
 static void identity_lines(const view *v) {
     const hlsnap_snapshot_info *i = &v->info;
+    const uint64_t of_maps = stored_in_maps(v->s);
     printf("digest      %s\n", v->oci.digest.text);
     printf("guest       %s\n", i->guest_name[0] ? show("%s", i->guest_name) : "(from memory)");
     printf("build id    %s\n", i->build_id[0] ? show("%s", i->build_id) : "(none)");
@@ -875,14 +915,29 @@ static void identity_lines(const view *v) {
     printf("entry       0x%llx (0x%llx in the ELF file, loaded at 0x%llx)\n", llu(i->entry), llu(i->elf_entry),
            llu(i->load_address));
     printf("generation  %llu\n", llu(i->generation));
-    printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
-           human(i->stored_pages * PAGE));
+    printf("memory      %llu pages (%s), %llu stored (%s)%s\n", llu(i->pages), human(i->pages * PAGE),
+           llu(i->stored_pages - of_maps), human((i->stored_pages - of_maps) * PAGE),
+           of_maps ? show("; of maps %llu (%s)", llu(of_maps), human(of_maps * PAGE)) : "");
     printf("on disk     %s, %s of it nobody else's\n", human(v->oci.bytes), own(v->oci.own_bytes));
     if (is_held(&v->oci)) {
         hlsnap_error unused;
         hlsnap_oci_holders(v->dir, v->oci.digest.text, holder_line, "held by     ", &unused);
     }
     putchar('\n');
+}
+
+static void maps_lines(const hlsnap_snapshot *s) {
+    table t = {"llllrrl", NULL, 0};
+    hlsnap_map m;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        if (!i) row(&t, "MAP\tMODE\tSOURCE\tGVA\tSIZE\tSTORED\tDIGEST");
+        row(&t, "%s\t%s\t%s\t0x%llx\t%llu\t%llu\t%s", m.name, mode_of(&m), source_of(&m), llu(m.gva), llu(m.size),
+            llu(stored_in(s, &g)), m.digest ? m.digest : "-");
+    }
+    table_print(&t);
+    if (i) putchar('\n');
 }
 
 static void memory_lines(const view *v) {
@@ -904,6 +959,7 @@ static void memory_lines(const view *v) {
         row(&layers, "%zu\t%s\t%llu\t%llu", i, v->layers[i].memory.text, llu(v->layers[i].pages), llu(v->shown[i]));
     table_print(&regions);
     putchar('\n');
+    maps_lines(v->s);
     table_print(&layers);
     for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++)
         if (e.pages > longest) longest = e.pages;
