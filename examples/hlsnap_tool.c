@@ -2503,10 +2503,18 @@ static hlsnap_result run_start(options *o, hlsnap_error *err) {
 
 typedef struct range { uint64_t gva, pages; } range;
 
-typedef struct pair { /* a region that both have, or one of them */
-    const char *kind;
-    uint64_t gva, pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
-    size_t first, num;                    /* of its ranges that differ */
+typedef struct room { /* a region, or a map of which pages can be the snapshot's */
+    const char *kind, *name; /* name: "" = a region */
+    uint64_t gva, pages;
+    bool hosts; /* what no extent has is not zero, but what the host gives */
+} room;
+
+#define MAX_ROOMS (MAX_REGIONS + HLSNAP_MAX_MAPS)
+
+typedef struct pair { /* a room that both have, or one of them */
+    room of;
+    uint64_t pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
+    size_t first, num;               /* of its ranges that differ */
 } pair;
 
 typedef struct fact { /* that is no memory, and differs */
@@ -2516,7 +2524,7 @@ typedef struct fact { /* that is no memory, and differs */
 
 typedef struct difference {
     view side[2];
-    pair pairs[2 * MAX_REGIONS];
+    pair pairs[2 * MAX_ROOMS];
     size_t num_pairs, num_ranges, num_facts;
     range *ranges;
     fact *facts;
@@ -2556,13 +2564,33 @@ static void page_differs(difference *d, pair *p, uint64_t gva) {
     p->num++;
 }
 
-static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_t pages, hlsnap_error *err) {
+/* Pages that an extent has, from its blob: of a map that was not captured, hlsnap_snapshot_read has none. */
+static hlsnap_result read_extent(const view *v, const hlsnap_extent *e, void *to, size_t size, hlsnap_error *err) {
+    char *path = join(v->dir, "blobs/sha256/"), *file = join(path, v->layers[e->layer].memory.text + 7);
+    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : pread(fd, to, size, (off_t)(e->layer_page * PAGE));
     hlsnap_result r = HLSNAP_OK;
-    uint64_t n, i;
-    for (; pages && !r; pages -= n, gva += n * PAGE) {
-        n = least(pages, DIFF_PAGES);
-        for (i = 0; i < 2 && !r; i++)
-            r = in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
+    if (n < 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", file, strerror(errno));
+    else if ((size_t)n < size) r = fails(err, HLSNAP_ERR_CHANGED, "%s: shorter than it was", file);
+    if (fd >= 0) close(fd);
+    free(file);
+    free(path);
+    return in(v->dir, r);
+}
+
+/* e: what each side has there, in a map that was not captured; else NULL. */
+static hlsnap_result compare_pages(difference *d, pair *p, const hlsnap_extent *const e[2], uint64_t gva, uint64_t pages,
+                                   hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap_extent at;
+    uint64_t done, n, i;
+    for (done = 0; done < pages && !r; done += n, gva += n * PAGE) {
+        n = least(pages - done, DIFF_PAGES);
+        for (i = 0; i < 2 && !r; i++) {
+            if (e) at = *e[i], at.layer_page += done;
+            r = e ? read_extent(&d->side[i], &at, d->buffer[i], (size_t)n * PAGE, err)
+                  : in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
+        }
         if (r || memcmp(d->buffer[0], d->buffer[1], (size_t)n * PAGE) == 0) continue;
         for (i = 0; i < n; i++)
             if (memcmp(d->buffer[0] + i * PAGE, d->buffer[1] + i * PAGE, PAGE) != 0) page_differs(d, p, gva + i * PAGE);
@@ -2570,18 +2598,22 @@ static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_
     return r;
 }
 
-/* Pages that neither stores are equal, and so are those that both have from one place of the same blob. */
+/* Pages that neither stores are equal, and so are those that both have from one place of the same blob. Where what is not stored is
+   the host's, a page that only one stores differs. */
 static hlsnap_result compare_pair(difference *d, pair *p, hlsnap_error *err) {
     hlsnap_extent a, b;
-    uint64_t at, n;
+    uint64_t at, n, i;
     hlsnap_result r = HLSNAP_OK;
     p->first = d->num_ranges;
     for (at = 0; at < p->both && !r; at += n) {
-        const uint64_t gva = p->gva + at * PAGE;
+        const uint64_t gva = p->of.gva + at * PAGE;
         const bool has_a = piece_at(&d->side[0], gva, p->both - at, &a, &n), has_b = piece_at(&d->side[1], gva, n, &b, &n);
         const bool one = has_a && has_b && a.layer_page == b.layer_page &&
                          strcmp(d->side[0].layers[a.layer].memory.text, d->side[1].layers[b.layer].memory.text) == 0;
-        if ((has_a || has_b) && !one) r = compare_pages(d, p, gva, n, err);
+        const hlsnap_extent *const e[2] = {&a, &b};
+        if (p->of.hosts && has_a != has_b)
+            for (i = 0; i < n; i++) page_differs(d, p, gva + i * PAGE);
+        else if ((has_a || has_b) && !one) r = compare_pages(d, p, p->of.hosts ? e : NULL, gva, n, err);
         d->done += n * PAGE;
         if (!r && !bar_step(d->done, d->total, NULL)) r = fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
     }
@@ -2592,20 +2624,35 @@ static hlsnap_result compare_pair(difference *d, pair *p, hlsnap_error *err) {
     return r;
 }
 
-/* Regions are the same one when kind and address are. */
-static void pair_regions(difference *d) {
-    hlsnap_region g[2];
+/* In ascending order: maps lie above regions. Of READ and SHARED maps that were not captured, a snapshot has nothing. */
+static size_t rooms_of(const hlsnap_snapshot *s, room to[MAX_ROOMS]) {
+    hlsnap_region g;
+    hlsnap_map m;
+    size_t num = 0, i;
+    for (i = 0; hlsnap_snapshot_region(s, i, &g); i++) to[num++] = (room){g.kind, "", g.gva, g.pages, false};
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++)
+        if (m.capture || m.mode == HLSNAP_MAP_PRIVATE)
+            to[num++] = (room){"map", m.name, m.gva, region_of(&m).pages, !m.capture};
+    return num;
+}
+
+static bool same_room(const room *a, const room *b) {
+    return a->gva == b->gva && a->hosts == b->hosts && strcmp(a->kind, b->kind) == 0 && strcmp(a->name, b->name) == 0;
+}
+
+/* Regions are the same one when kind and address are, and maps when name and address are, and both captured or neither. */
+static void pair_rooms(difference *d) {
+    static room all[2][MAX_ROOMS];
+    const size_t num[2] = {rooms_of(d->side[0].s, all[0]), rooms_of(d->side[1].s, all[1])};
     size_t at[2] = {0, 0}, i;
-    for (;; d->num_pairs++) {
-        const bool a = hlsnap_snapshot_region(d->side[0].s, at[0], &g[0]), b = hlsnap_snapshot_region(d->side[1].s, at[1], &g[1]);
-        const bool both = a && b && g[0].gva == g[1].gva && strcmp(g[0].kind, g[1].kind) == 0;
-        const size_t first = a && (!b || g[0].gva <= g[1].gva) ? 0 : 1;
+    for (; at[0] < num[0] || at[1] < num[1]; d->num_pairs++) {
+        const room *a = at[0] < num[0] ? &all[0][at[0]] : NULL, *b = at[1] < num[1] ? &all[1][at[1]] : NULL;
+        const bool both = a && b && same_room(a, b);
+        const bool has[2] = {both || (a && (!b || a->gva <= b->gva)), both || !a || (b && b->gva < a->gva)};
         pair *p = &d->pairs[d->num_pairs];
-        if (!a && !b) return;
-        p->kind = g[first].kind;
-        p->gva = g[first].gva;
+        p->of = *(has[0] ? a : b);
         for (i = 0; i < 2; i++)
-            if (both || i == first) p->pages[i] = g[i].pages, at[i]++;
+            if (has[i]) p->pages[i] = all[i][at[i]++].pages;
         p->both = least(p->pages[0], p->pages[1]);
         d->total += p->both * PAGE;
     }
@@ -2645,6 +2692,30 @@ static void find_contract(difference *d, const char *what, contract_part part) {
         if (!signature_of(a, part, f.name)[0]) add_fact(d, true, what, f.name, "", f.signature);
 }
 
+/* What a side says of a map; "" = it has none of that name. */
+static const char *told_of(const hlsnap_snapshot *s, char (*told)[200], const char *name) {
+    hlsnap_map m;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++)
+        if (strcmp(m.name, name) == 0) return told[i];
+    return "";
+}
+
+static void find_maps(difference *d) {
+    static char told[2][HLSNAP_MAX_MAPS][200];
+    const hlsnap_snapshot *s[2] = {d->side[0].s, d->side[1].s};
+    hlsnap_map m;
+    size_t i, k;
+    for (k = 0; k < 2; k++)
+        for (i = 0; hlsnap_snapshot_map(s[k], i, &m); i++)
+            snprintf(told[k][i], sizeof(told[k][i]), "%s %s 0x%llx %llu%s%s", mode_of(&m), source_of(&m), llu(m.gva), llu(m.size),
+                     m.digest ? " " : "", m.digest ? m.digest : "");
+    for (i = 0; hlsnap_snapshot_map(s[0], i, &m); i++)
+        add_fact(d, true, "map", m.name, told[0][i], told_of(s[1], told[1], m.name));
+    for (i = 0; hlsnap_snapshot_map(s[1], i, &m); i++)
+        if (!told_of(s[0], told[0], m.name)[0]) add_fact(d, true, "map", m.name, "", told[1][i]);
+}
+
 static void find_facts(difference *d) {
     static char entry[2][24], generation[2][24];
     const hlsnap_snapshot_info *a = &d->side[0].info, *b = &d->side[1].info;
@@ -2662,24 +2733,37 @@ static void find_facts(difference *d) {
     add_fact(d, false, "generation", "", generation[0], generation[1]);
     find_contract(d, "export", hlsnap_snapshot_export);
     find_contract(d, "import", hlsnap_snapshot_import);
+    find_maps(d);
     for (side = 0; side < 2; side++)
         for (i = 0; (name = hlsnap_snapshot_feature(d->side[side].s, i)); i++)
             if (!needs_feature(d->side[!side].s, name))
                 add_fact(d, true, "feature", name, side ? "" : "needed", side ? "needed" : "");
 }
 
-static void diff_json(const difference *d) {
+/* Of regions, or of maps. */
+static void pairs_json(const difference *d, bool maps) {
+    const char *comma = "";
     size_t i, k;
-    json("{'same':%b,\n'a':%s,\n'b':%s,\n'equal':%u,\n'differ':%u,\n'only_a':%u,\n'only_b':%u,\n'regions':[", d->same,
-         d->side[0].oci.digest.text, d->side[1].oci.digest.text, d->equal, d->differ, d->only[0], d->only[1]);
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        json(i ? ",\n" : ""), json("{'kind':%s,'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->kind,
-                                   p->gva, p->pages[0], p->pages[1], p->both - p->differ, p->differ);
+        if (!p->of.name[0] == maps) continue;
+        json(comma), json(maps ? "{'name':%s," : "{'kind':%s,", maps ? p->of.name : p->of.kind);
+        json("'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->of.gva, p->pages[0], p->pages[1],
+             p->both - p->differ, p->differ);
         for (k = p->first; k < p->first + p->num; k++)
             json(k > p->first ? ",\n" : ""), json("{'gva':%x,'pages':%u}", d->ranges[k].gva, d->ranges[k].pages);
         json("]}");
+        comma = ",\n";
     }
+}
+
+static void diff_json(const difference *d) {
+    size_t i;
+    json("{'same':%b,\n'a':%s,\n'b':%s,\n'equal':%u,\n'differ':%u,\n'only_a':%u,\n'only_b':%u,\n'regions':[", d->same,
+         d->side[0].oci.digest.text, d->side[1].oci.digest.text, d->equal, d->differ, d->only[0], d->only[1]);
+    pairs_json(d, false);
+    json("],\n'maps':[");
+    pairs_json(d, true);
     json("],\n'facts':[");
     for (i = 0; i < d->num_facts; i++) {
         const fact *f = &d->facts[i];
@@ -2689,14 +2773,16 @@ static void diff_json(const difference *d) {
     json("]}\n");
 }
 
+static const char *room_name(const room *of) { return of->name[0] ? show("map %s", of->name) : of->kind; }
+
 static void diff_table(const difference *d) {
     table t = {"llrrrr", NULL, 0};
     size_t i;
     row(&t, "REGION\tGVA\tEQUAL\tDIFFER\tONLY A\tONLY B");
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        row(&t, "%s\t0x%llx\t%llu\t%llu\t%llu\t%llu", p->kind, llu(p->gva), llu(p->both - p->differ), llu(p->differ),
-            llu(p->pages[0] - p->both), llu(p->pages[1] - p->both));
+        row(&t, "%s\t0x%llx\t%llu\t%llu\t%llu\t%llu", room_name(&p->of), llu(p->of.gva), llu(p->both - p->differ),
+            llu(p->differ), llu(p->pages[0] - p->both), llu(p->pages[1] - p->both));
     }
     row(&t, "all\t\t%llu\t%llu\t%llu\t%llu", llu(d->equal), llu(d->differ), llu(d->only[0]), llu(d->only[1]));
     table_print(&t);
@@ -2710,7 +2796,7 @@ static void diff_lines(const difference *d, bool all) {
     diff_table(d);
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        if (p->num) printf("\n%s differs at\n", p->kind);
+        if (p->num) printf("\n%s differs at\n", room_name(&p->of));
         for (k = 0; k < p->num && k < most; k++) {
             const range *g = &d->ranges[p->first + k];
             printf("  0x%llx..0x%llx  %llu\n", llu(g->gva), llu(g->gva + g->pages * PAGE), llu(g->pages));
@@ -2738,7 +2824,7 @@ static hlsnap_result run_diff(options *o, hlsnap_error *err) {
     if (o->verify) bar_pass(1, seconds());
     if (!r) r = view_open(&d.side[1], o->args[o->num_args == 4 ? 2 : 0], o->args[o->num_args - 1], &desc, err);
     if (o->verify) bar_pass(2, seconds());
-    if (!r) pair_regions(&d);
+    if (!r) pair_rooms(&d);
     for (i = 0; i < 2; i++) d.buffer[i] = (uint8_t *)grow(NULL, DIFF_PAGES * PAGE);
     for (i = 0; i < d.num_pairs && !r; i++) r = compare_pair(&d, &d.pairs[i], err);
     bar_end();
