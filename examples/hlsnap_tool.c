@@ -29,6 +29,7 @@
 #define PAGE 4096u
 #define MAX_LAYERS 128u   /* of a snapshot, by the format */
 #define MAX_REGIONS 32u   /* likewise */
+#define MAX_ROOMS (MAX_REGIONS + HLSNAP_MAX_MAPS)
 #define MANY 1000000
 #define NO_TIME UINT64_MAX
 #define IMPORT_BYTES (16ull << 30) /* of an archive, where --max-bytes says nothing */
@@ -2509,8 +2510,6 @@ typedef struct room { /* a region, or a map of which pages can be the snapshot's
     bool hosts; /* what no extent has is not zero, but what the host gives */
 } room;
 
-#define MAX_ROOMS (MAX_REGIONS + HLSNAP_MAX_MAPS)
-
 typedef struct pair { /* a room that both have, or one of them */
     room of;
     uint64_t pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
@@ -2848,8 +2847,9 @@ static hlsnap_result run_diff(options *o, hlsnap_error *err) {
 #define MAP_LEFT 142u
 #define MAP_WIDTH 1000u
 
-typedef struct plot { /* of a region */
+typedef struct plot { /* of a region, or of a map */
     hlsnap_region g;
+    const char *map; /* its name, or NULL */
     uint64_t per_cell, stored;
     uint32_t cells, y; /* y of its first row */
 } plot;
@@ -2871,17 +2871,28 @@ static const char *layer_colour(uint32_t layer) {
     return show("hsl(%u,%u%%,%u%%)", layer * 137 % 360, 45 + layer % 3 * 15, 42 + layer % 4 * 7);
 }
 
-static uint32_t map_place(const view *v, plot *plots, uint32_t y) {
-    uint32_t i;
-    for (i = 0; i < MAX_REGIONS && hlsnap_snapshot_region(v->s, i, &plots[i].g); i++) {
-        plot *p = &plots[i];
-        p->per_cell = 1;
-        while ((p->g.pages + p->per_cell - 1) / p->per_cell > MAP_COLUMNS * MAP_ROWS) p->per_cell *= 2;
-        p->cells = (uint32_t)((p->g.pages + p->per_cell - 1) / p->per_cell);
-        p->stored = stored_in(v->s, &p->g);
-        p->y = y + 22;
-        y = p->y + (p->cells + MAP_COLUMNS - 1) / MAP_COLUMNS * MAP_PITCH + 22;
+/* Where it begins. Returns where the next one does. */
+static uint32_t plot_place(const view *v, plot *p, uint32_t y) {
+    p->per_cell = 1;
+    while ((p->g.pages + p->per_cell - 1) / p->per_cell > MAP_COLUMNS * MAP_ROWS) p->per_cell *= 2;
+    p->cells = (uint32_t)((p->g.pages + p->per_cell - 1) / p->per_cell);
+    p->stored = stored_in(v->s, &p->g);
+    p->y = y + 22;
+    return p->y + (p->cells + MAP_COLUMNS - 1) / MAP_COLUMNS * MAP_PITCH + 22;
+}
+
+/* Regions, and maps behind them; *num: how many. Returns the height of it all. */
+static uint32_t map_place(const view *v, plot plots[MAX_ROOMS], size_t *num, uint32_t y) {
+    hlsnap_map m;
+    size_t i;
+    memset(plots, 0, MAX_ROOMS * sizeof(*plots));
+    for (*num = 0; hlsnap_snapshot_region(v->s, *num, &plots[*num].g); ++*num) {
     }
+    for (i = 0; hlsnap_snapshot_map(v->s, i, &m); i++) {
+        plots[*num].g = region_of(&m);
+        plots[(*num)++].map = m.name;
+    }
+    for (i = 0; i < *num; i++) y = plot_place(v, &plots[i], y);
     return y;
 }
 
@@ -2937,13 +2948,13 @@ static void map_layer(FILE *f, const view *v, const plot *p, const uint32_t *cou
 static void map_region(FILE *f, const view *v, const plot *p) {
     uint32_t *counts = map_count(v, p);
     uint32_t i;
-    fprintf(f, "<g data-region='%s' data-gva='0x%llx' data-pages='%llu' data-stored='%llu' data-cells='%u'>\n", p->g.kind,
-            llu(p->g.gva), llu(p->g.pages), llu(p->stored), p->cells);
-    fprintf(f, "<text x='%u' y='%u'><tspan class='name'>%s</tspan> <tspan class='soft mono'>%s</tspan>", MAP_LEFT, p->y - 7,
-            p->g.kind, rights(&p->g));
+    fprintf(f, "<g data-%s='%s' data-gva='0x%llx' data-pages='%llu' data-stored='%llu' data-cells='%u'>\n",
+            p->map ? "map" : "region", p->map ? p->map : p->g.kind, llu(p->g.gva), llu(p->g.pages), llu(p->stored), p->cells);
+    fprintf(f, "<text x='%u' y='%u'><tspan class='name'>%s%s%s</tspan> <tspan class='soft mono'>%s</tspan>", MAP_LEFT, p->y - 7,
+            p->g.kind, p->map ? " " : "", p->map ? p->map : "", rights(&p->g));
     fprintf(f, "<tspan class='soft' dx='10'>%llu page%s (%s)", llu(p->g.pages), p->g.pages == 1 ? "" : "s",
             human(p->g.pages * PAGE));
-    if (p->g.stored) fprintf(f, ", %llu stored", llu(p->stored));
+    if (p->g.stored || p->stored) fprintf(f, ", %llu stored", llu(p->stored));
     if (p->per_cell > 1) fprintf(f, "; a cell is %llu pages (%s)", llu(p->per_cell), human(p->per_cell * PAGE));
     fprintf(f, "</tspan></text>\n");
     for (i = 0; i < p->cells; i += 4 * MAP_COLUMNS)
@@ -2955,7 +2966,7 @@ static void map_region(FILE *f, const view *v, const plot *p) {
     free(counts);
 }
 
-static void map_legend(FILE *f, const view *v) {
+static void map_legend(FILE *f, const view *v, bool maps) {
     uint32_t i, y = 112;
     for (i = 0; i < v->num_layers; i++, y += 19)
         fprintf(f,
@@ -2970,15 +2981,15 @@ static void map_legend(FILE *f, const view *v) {
         MAP_LEFT, y, MAP_LEFT + 19, y + 10);
     fprintf(f,
             "<rect class='none' x='%u.5' y='%u.5' width='10' height='10'/><text class='soft' x='%u' y='%u'>made anew at every "
-            "start</text>\n",
-            MAP_LEFT + 160, y, MAP_LEFT + 179, y + 10);
+            "start%s</text>\n",
+            MAP_LEFT + 160, y, MAP_LEFT + 179, y + 10, maps ? ", or what the host gives" : "");
 }
 
 static void map_write(FILE *f, const view *v) {
-    plot plots[MAX_REGIONS];
-    const uint32_t height = map_place(v, plots, 112 + 19 * (v->num_layers + 1) + 14);
-    hlsnap_region g;
-    uint32_t i;
+    plot plots[MAX_ROOMS];
+    size_t num, i;
+    const uint32_t height = map_place(v, plots, &num, 112 + 19 * (v->num_layers + 1) + 14);
+    const uint64_t of_maps = stored_in_maps(v->s), stored = v->info.stored_pages - of_maps;
     fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%u' height='%u' viewBox='0 0 %u %u' role='img'>\n<title>",
             MAP_WIDTH, height, MAP_WIDTH, height);
     put(f, XML, v->ref);
@@ -2991,11 +3002,12 @@ static void map_write(FILE *f, const view *v) {
     put(f, XML, v->info.guest_name);
     fprintf(f, "</tspan></text>\n<text class='soft mono' x='%u' y='66'>%s</text>\n", MAP_LEFT, v->oci.digest.text);
     fprintf(f,
-            "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s); %s on disk, %s of it nobody else's</text>\n",
-            MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(v->info.stored_pages),
-            human(v->info.stored_pages * PAGE), human(v->oci.bytes), own(v->oci.own_bytes));
-    map_legend(f, v);
-    for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) map_region(f, v, &plots[i]);
+            "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s)%s; %s on disk, %s of it nobody else's</text>\n",
+            MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(stored), human(stored * PAGE),
+            of_maps ? show(", of maps %llu (%s)", llu(of_maps), human(of_maps * PAGE)) : "", human(v->oci.bytes),
+            own(v->oci.own_bytes));
+    map_legend(f, v, num && plots[num - 1].map);
+    for (i = 0; i < num; i++) map_region(f, v, &plots[i]);
     fprintf(f, "</svg>\n");
 }
 
