@@ -3104,7 +3104,7 @@ static const command commands[] = {
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
-    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, layers, contract, features",
+    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, maps, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
     {"verify", "DIR REF", "0", 2, 2, "--json --all --any-cpu --threads",
      "check every byte that a load would use; prints ok",
@@ -3124,7 +3124,7 @@ static const command commands[] = {
      run_run},
     {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads",
      "regions and pages that differ; exit 1 if any do",
-     "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
+     "Compares memory, regions, maps, entry, contract, features. A: REF, B: REF2.", run_diff},
     {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
     {"tag", "DIR REF TAG", "0", 3, 3, "--json --wait", "give a snapshot a tag, or another one", NULL, run_tag},
@@ -3158,7 +3158,7 @@ static const size_t num_commands = HLSNAP_COUNT(commands);
 /* ---- completion ---- */
 
 /* What of the script does not come from the tables. Tags come from the tool, which names none but those that bash takes for words:
-   it would run what stands in others. A colon parts words for bash, but not for us. */
+   it would run what stands in others. Colons and equals signs part words for bash, but not for us. */
 static const char completion_start[] =
     "# bash completion for hlsnap_tool: . <(hlsnap_tool completion bash)\n"
     "_hlsnap_tool_tags() { [[ -d $1 ]] && \"$tool\" completion tags \"$1\" 2>/dev/null; }\n"
@@ -3172,7 +3172,7 @@ static const char completion_start[] =
     "    fi\n"
     "}\n"
     "_hlsnap_tool() {\n"
-    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' n=0 i more\n"
+    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' cut='' n=0 i more\n"
     "    read -ra words <<<\"$line\"\n"
     "    [[ $line == *[[:space:]] ]] && words+=('')\n"
     "    tool=${words[0]} cur=${words[-1]} COMPREPLY=()\n";
@@ -3193,6 +3193,9 @@ static const char completion_end[] =
     "        --save) _hlsnap_tool_dirs ;;\n"
     "        -o | --files | --input | --runtime)\n"
     "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
+    "        --map)\n"
+    "            [[ $cur != *=* ]] || mapfile -t COMPREPLY < <(compgen -f -P \"${cur%%=*}=\" -- \"${cur#*=}\") &&\n"
+    "                compopt -o filenames 2>/dev/null ;;\n"
     "        esac\n"
     "    elif [[ $cur == -* ]]; then _hlsnap_tool_words \"$options --help\"\n"
     "    elif [[ $more == DIR2 && $n == 2 && ${words[1]} == diff ]]; then\n"
@@ -3205,8 +3208,9 @@ static const char completion_end[] =
     "    elif [[ $more == PROGRAM ]]; then mapfile -t COMPREPLY < <(compgen -c -f -- \"$cur\")\n"
     "    elif [[ $more == FILE ]]; then mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
     "    fi\n"
-    "    [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=(\"${COMPREPLY[@]#\"${cur%\"${cur##*:}\"}\"}\")\n"
-    "    return 0\n"
+    "    [[ $cur == *=* && $COMP_WORDBREAKS == *=* ]] && cut=${cur%\"${cur##*=}\"}\n"
+    "    [[ ${cur#\"$cut\"} == *:* && $COMP_WORDBREAKS == *:* ]] && cut=${cur%\"${cur##*:}\"}\n"
+    "    COMPREPLY=(\"${COMPREPLY[@]#\"$cut\"}\")\n"
     "}\n"
     "complete -F _hlsnap_tool hlsnap_tool\n";
 
