@@ -2565,14 +2565,14 @@ static void page_differs(difference *d, pair *p, uint64_t gva) {
 
 /* Pages that an extent has, from its blob: of a map that was not captured, hlsnap_snapshot_read has none. */
 static hlsnap_result read_extent(const view *v, const hlsnap_extent *e, void *to, size_t size, hlsnap_error *err) {
-    char *path = join(v->dir, "blobs/sha256/"), *file = join(path, v->layers[e->layer].memory.text + 7);
-    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const char *name = show("blobs/sha256/%s", v->layers[e->layer].memory.text + 7);
+    char *path = join(v->dir, name);
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     const ssize_t n = fd < 0 ? -1 : pread(fd, to, size, (off_t)(e->layer_page * PAGE));
     hlsnap_result r = HLSNAP_OK;
-    if (n < 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", file, strerror(errno));
-    else if ((size_t)n < size) r = fails(err, HLSNAP_ERR_CHANGED, "%s: shorter than it was", file);
+    if (n < 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", name, strerror(errno));
+    else if ((size_t)n < size) r = fails(err, HLSNAP_ERR_CHANGED, "%s: shorter than it was", name);
     if (fd >= 0) close(fd);
-    free(file);
     free(path);
     return in(v->dir, r);
 }
@@ -2745,7 +2745,7 @@ static void pairs_json(const difference *d, bool maps) {
     size_t i, k;
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        if (!p->of.name[0] == maps) continue;
+        if ((p->of.name[0] != 0) != maps) continue;
         json(comma), json(maps ? "{'name':%s," : "{'kind':%s,", maps ? p->of.name : p->of.kind);
         json("'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->of.gva, p->pages[0], p->pages[1],
              p->both - p->differ, p->differ);

@@ -964,9 +964,10 @@ gives_maps() { # those that are demanded, optional, captured, and one that nobod
         says "$(sum given/model)" with maps one touch $model 12388 1 && says "$(sum given/extra)" with --map x=given/extra maps one touch 0x7f0000c00000 5000 1 &&
         says "$(sum given/table)" with maps one touch $table 24576 1 && says 0 with maps one map extra false &&
         says $((extra)) with --map extra=given/extra maps one map extra false && says 24576 with --map x=given/table maps one map x true || return 1
-    tail -c +4097 given/work >rest && says $((97 * 4096 + $(sum rest))) with maps one touch $work 20480 1 && cmp given/model kept/model && says 7 with maps one poke $patch 7 1 && cmp given/patch kept/patch && cmp given/shared kept/shared &&
-        exits 21 HLSNAP_ERR_FAULT with maps one poke $model 7 1 && exits 21 HLSNAP_ERR_FAULT with --map x=given/extra maps one poke 0x7f0000c00000 7 1 &&
-        cmp given/extra kept/extra && same_json 0 '{"type":"u64","result":"65"}' with --json maps one poke $shared 65 1 &&
+    tail -c +4097 given/work >rest && says $((97 * 4096 + $(sum rest))) with maps one touch $work 20480 1 || return 1
+    says 7 with maps one poke $patch 7 1 && cmp given/patch kept/patch && exits 21 HLSNAP_ERR_FAULT with maps one poke $model 7 1 && cmp given/model kept/model &&
+        exits 21 HLSNAP_ERR_FAULT with --map x=given/extra maps one poke 0x7f0000c00000 7 1 &&
+        cmp given/extra kept/extra && cmp given/shared kept/shared && same_json 0 '{"type":"u64","result":"65"}' with --json maps one poke $shared 65 1 &&
         [ "$(head -c 1 given/shared)" = A ] && tail -c +2 given/shared >rest && tail -c +2 kept/shared | cmp - rest && says 65 with maps one touch $shared 1 1
 }
 patched() { # pages of the file, and those that the snapshot has instead: 1, 2 and 6
