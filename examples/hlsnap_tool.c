@@ -29,11 +29,17 @@
 #define PAGE 4096u
 #define MAX_LAYERS 128u   /* of a snapshot, by the format */
 #define MAX_REGIONS 32u   /* likewise */
+#define MAX_ROOMS (MAX_REGIONS + HLSNAP_MAX_MAPS)
 #define MANY 1000000
 #define NO_TIME UINT64_MAX
 #define IMPORT_BYTES (16ull << 30) /* of an archive, where --max-bytes says nothing */
 #define USAGE 2           /* exit status, as is HLSNAP_ERR_ARG's: 1 means that diff found differences */
 #define TRY_AGAIN 75      /* exit status of what is transient, as EX_TEMPFAIL of <sysexits.h> */
+
+typedef struct words { /* of an option that may stand there more than once */
+    const char **at;
+    size_t num;
+} words;
 
 typedef struct options {
     const char **args;
@@ -41,8 +47,7 @@ typedef struct options {
     bool json, json_lines, full, all, repair, raw, verify, any_cpu, tagged, untagged, reverse, dry_run, gc, help;
     bool until_input, words_over; /* of start: the program's own words have ended */
     const char *output, *match, *sort, *ref, *files, *input, *runtime, *cpu, *save_dir, *save_tag;
-    const char **env;
-    size_t num_env;
+    words env, maps;
     uint64_t threads, grace_ms, timeout_ms, older_ms, newer_ms, limit, keep_last, max_bytes, wait_ms, heap, stack;
 } options;
 
@@ -207,6 +212,8 @@ static void print_error(hlsnap_result r, const hlsnap_error *err) {
     if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
     if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
     if (r == HLSNAP_ERR_NOT_FOUND && layout && strstr(err->msg, "index.json: no ")) print_tags();
+    if (r == HLSNAP_ERR_CONTRACT && strstr(err->msg, "maps: ") && strstr(err->msg, " is missing"))
+        fputs("; --map NAME=PATH gives it one", stderr);
     fputs(hlsnap_result_transient(err) ? "; trying again may help\n" : "\n", stderr);
 }
 
@@ -513,15 +520,40 @@ static hlsnap_result view_open(view *v, const char *dir, const char *ref, const 
     return HLSNAP_OK;
 }
 
-/* Stored pages of a region. */
+/* Stored pages of a region, or of a map as region_of has it. */
 static uint64_t stored_in(const hlsnap_snapshot *s, const hlsnap_region *g) {
     hlsnap_extent e;
     uint64_t n = 0;
     size_t i;
     for (i = 0; hlsnap_snapshot_extent(s, i, &e); i++)
-        if (e.gva >= g->gva && e.gva < g->gva + g->pages * PAGE) n += e.pages; /* an extent lies in one region */
+        if (e.gva >= g->gva && e.gva < g->gva + g->pages * PAGE) n += e.pages; /* an extent lies in one of them */
     return n;
 }
+
+/* A map as if it were a region. Stored: pages that no extent has are zero; those of a map that is not captured are the host's. */
+static hlsnap_region region_of(const hlsnap_map *m) {
+    const hlsnap_region g = {m->gva, (m->size + PAGE - 1) / PAGE, "map", m->mode != HLSNAP_MAP_READ, false, m->capture};
+    return g;
+}
+
+/* Stored pages of maps. */
+static uint64_t stored_in_maps(const hlsnap_snapshot *s) {
+    hlsnap_map m;
+    uint64_t n = 0;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        n += stored_in(s, &g);
+    }
+    return n;
+}
+
+static const char *mode_of(const hlsnap_map *m) {
+    return m->mode == HLSNAP_MAP_READ ? "read" : m->mode == HLSNAP_MAP_PRIVATE ? "private" : "shared";
+}
+
+/* Where its content comes from. */
+static const char *source_of(const hlsnap_map *m) { return m->capture ? "layers" : m->optional ? "optional" : "host"; }
 
 static const char *rights(const hlsnap_region *g) { return show("r%c%c", g->writable ? 'w' : '-', g->executable ? 'x' : '-'); }
 
@@ -815,6 +847,19 @@ static void functions_json(const char *name, const hlsnap_snapshot *s, contract_
     json("]");
 }
 
+static void maps_json(const hlsnap_snapshot *s) {
+    hlsnap_map m;
+    size_t i;
+    json(",\n'maps':[");
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        json(i ? ",\n" : ""),
+            json("{'name':%s,'mode':%s,'source':%s,'gva':%x,'size':%u,'digest':%s,'stored_pages':%u}", m.name, mode_of(&m),
+                 source_of(&m), m.gva, m.size, m.digest ? m.digest : "", stored_in(s, &g));
+    }
+    json("]");
+}
+
 static void memory_json(const view *v) {
     hlsnap_region g;
     hlsnap_extent e;
@@ -849,6 +894,7 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
     sizes_json(&v->oci);
     json(",\n'pages':%u,\n'stored_pages':%u", i->pages, i->stored_pages);
     memory_json(v);
+    maps_json(v->s);
     functions_json("exports", v->s, hlsnap_snapshot_export);
     functions_json("imports", v->s, hlsnap_snapshot_import);
     json(",\n'features':[");
@@ -862,6 +908,7 @@ static hlsnap_result inspect_json(const view *v, const char *cpu_problem, hlsnap
 
 static void identity_lines(const view *v) {
     const hlsnap_snapshot_info *i = &v->info;
+    const uint64_t of_maps = stored_in_maps(v->s);
     printf("digest      %s\n", v->oci.digest.text);
     printf("guest       %s\n", i->guest_name[0] ? show("%s", i->guest_name) : "(from memory)");
     printf("build id    %s\n", i->build_id[0] ? show("%s", i->build_id) : "(none)");
@@ -869,14 +916,29 @@ static void identity_lines(const view *v) {
     printf("entry       0x%llx (0x%llx in the ELF file, loaded at 0x%llx)\n", llu(i->entry), llu(i->elf_entry),
            llu(i->load_address));
     printf("generation  %llu\n", llu(i->generation));
-    printf("memory      %llu pages (%s), %llu stored (%s)\n", llu(i->pages), human(i->pages * PAGE), llu(i->stored_pages),
-           human(i->stored_pages * PAGE));
+    printf("memory      %llu pages (%s), %llu stored (%s)%s\n", llu(i->pages), human(i->pages * PAGE),
+           llu(i->stored_pages - of_maps), human((i->stored_pages - of_maps) * PAGE),
+           of_maps ? show("; of maps %llu (%s)", llu(of_maps), human(of_maps * PAGE)) : "");
     printf("on disk     %s, %s of it nobody else's\n", human(v->oci.bytes), own(v->oci.own_bytes));
     if (is_held(&v->oci)) {
         hlsnap_error unused;
         hlsnap_oci_holders(v->dir, v->oci.digest.text, holder_line, "held by     ", &unused);
     }
     putchar('\n');
+}
+
+static void maps_lines(const hlsnap_snapshot *s) {
+    table t = {"llllrrl", NULL, 0};
+    hlsnap_map m;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++) {
+        const hlsnap_region g = region_of(&m);
+        if (!i) row(&t, "MAP\tMODE\tSOURCE\tGVA\tSIZE\tSTORED\tDIGEST");
+        row(&t, "%s\t%s\t%s\t0x%llx\t%llu\t%llu\t%s", m.name, mode_of(&m), source_of(&m), llu(m.gva), llu(m.size),
+            llu(stored_in(s, &g)), m.digest ? m.digest : "-");
+    }
+    table_print(&t);
+    if (i) putchar('\n');
 }
 
 static void memory_lines(const view *v) {
@@ -898,6 +960,7 @@ static void memory_lines(const view *v) {
         row(&layers, "%zu\t%s\t%llu\t%llu", i, v->layers[i].memory.text, llu(v->layers[i].pages), llu(v->shown[i]));
     table_print(&regions);
     putchar('\n');
+    maps_lines(v->s);
     table_print(&layers);
     for (i = 0; hlsnap_snapshot_extent(v->s, i, &e); i++)
         if (e.pages > longest) longest = e.pages;
@@ -1754,6 +1817,101 @@ static hlsnap_result run_import(options *o, hlsnap_error *err) {
     return r;
 }
 
+/* ---- maps: files that a guest finds by name ---- */
+
+/* SHA-256 as FIPS 180-4 has it, for the library's is its own. */
+static uint32_t turned(uint32_t v, unsigned n) { return v >> n | v << (32 - n); }
+
+static void sha256_block(uint32_t sum[8], const uint8_t *p) {
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
+        0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
+        0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+        0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
+        0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+        0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    uint32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3], e = sum[4], f = sum[5], g = sum[6], h = sum[7], w[64], x, y;
+    unsigned i;
+    for (i = 0; i < 16; i++, p += 4) w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (; i < 64; i++) {
+        x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + (turned(x, 7) ^ turned(x, 18) ^ x >> 3) + w[i - 7] + (turned(y, 17) ^ turned(y, 19) ^ y >> 10);
+    }
+    for (i = 0; i < 64; i++) {
+        x = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+        y = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        h = g, g = f, f = e, e = d + x, d = c, c = b, b = a, a = x + y;
+    }
+    sum[0] += a, sum[1] += b, sum[2] += c, sum[3] += d, sum[4] += e, sum[5] += f, sum[6] += g, sum[7] += h;
+}
+
+/* The digest of all that a file has. */
+static hlsnap_result hash_file(const char *path, char to[72], hlsnap_error *err) {
+    static uint8_t buffer[65536 + 128]; /* what is read, and room for the end */
+    uint32_t sum[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    FILE *f = fopen(path, "rb");
+    uint64_t bits = 0;
+    size_t n = 65536, at, i;
+    hlsnap_result r = f ? HLSNAP_OK : HLSNAP_ERR_OS;
+    while (!r && n == 65536) {
+        n = fread(buffer, 1, 65536, f);
+        bits += 8 * (uint64_t)n;
+        at = n;
+        if (n < 65536) { /* a bit, zeros, the length */
+            memset(buffer + n, 0, 128);
+            buffer[n] = 0x80;
+            at = (n + 9 + 63) / 64 * 64;
+            for (i = 0; i < 8; i++) buffer[at - 1 - i] = (uint8_t)(bits >> 8 * i);
+        }
+        for (i = 0; i < at; i += 64) sha256_block(sum, buffer + i);
+        if (ferror(f)) r = HLSNAP_ERR_OS;
+    }
+    if (r) fails(err, r, "%s: %s", path, strerror(errno));
+    if (f) fclose(f);
+    strcpy(to, "sha256:");
+    for (i = 0; i < 8; i++) sprintf(to + 7 + 8 * i, "%08x", sum[i]);
+    return r;
+}
+
+static bool find_map(const hlsnap_snapshot *s, const char *name, hlsnap_map *out) {
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, out); i++)
+        if (strcmp(out->name, name) == 0) return true;
+    return false;
+}
+
+/* For a map that the snapshot demands: its mode, and the digest that the file has, where one is asked for. The size is the file's:
+   what is not as demanded, the library refuses. */
+static hlsnap_result as_demanded(const hlsnap_map *want, hlsnap_map *map, char digest[72], hlsnap_error *err) {
+    struct stat st;
+    map->mode = want->mode;
+    if (want->capture)
+        return fails(err, HLSNAP_ERR_CONTRACT, "--map %s: the snapshot has this map in its layers, and takes no file", map->name);
+    if (!want->digest || stat(map->path, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != want->size) return HLSNAP_OK;
+    map->digest = digest;
+    return hash_file(map->path, digest, err);
+}
+
+/* --map: those that the snapshot demands, and READ ones (of no snapshot, NULL, all are). */
+static hlsnap_result give_maps(const options *o, const hlsnap_snapshot *s, hlsnap_sandbox_desc *desc, hlsnap_error *err) {
+    static hlsnap_map maps[HLSNAP_MAX_MAPS + 1]; /* one more than the library takes, for it to say so */
+    static struct { char name[HLSNAP_MAX_NAME + 2], digest[72]; } texts[HLSNAP_COUNT(maps)]; /* names likewise */
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap_map want;
+    size_t i;
+    for (i = 0; i < o->maps.num && i < HLSNAP_COUNT(maps) && !r; i++) {
+        const char *word = o->maps.at[i];
+        snprintf(texts[i].name, sizeof(texts[i].name), "%.*s", (int)strcspn(word, "="), word);
+        maps[i].name = texts[i].name;
+        maps[i].path = strchr(word, '=') + 1;
+        if (find_map(s, maps[i].name, &want)) r = as_demanded(&want, &maps[i], texts[i].digest, err);
+    }
+    desc->maps = maps;
+    desc->num_maps = i;
+    return r;
+}
+
 /* ---- run ---- */
 
 static const char *const type_names[] = {"void", "bool", "i32", "u32", "i64", "u64", "f32", "f64", "str", "bytes"};
@@ -1944,6 +2102,7 @@ static hlsnap_result call_export(const options *o, hlsnap_snapshot *s, const hls
     desc.timeout_ns = o->timeout_ms * 1000000;
     desc.log = log_line;
     desc.log_level = 4;
+    if (!r) r = give_maps(o, s, &desc, err);
     if (!r) r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
     if (!r) r = hlsnap_sandbox_call(sb, f->name, values, num, &out, err);
     if (!r) print_result(o, &out);
@@ -2218,12 +2377,13 @@ static hlsnap_sandbox_desc program_desc(const options *o, FILE *to) {
 
 /* A program goes on with our standard input, until it ends: its exit status is ours. */
 static hlsnap_result go_on(options *o, hlsnap_snapshot *s, hlsnap_error *err) {
-    const hlsnap_sandbox_desc desc = program_desc(o, stdout);
+    hlsnap_sandbox_desc desc = program_desc(o, stdout);
     hlsnap_sandbox *sb = NULL;
     int32_t status = -1;
     hlsnap_result r;
     if (o->json) return fails(err, HLSNAP_ERR_ARG, "--json is for functions; what a program writes is as it is");
-    r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
+    r = give_maps(o, s, &desc, err);
+    if (!r) r = hlsnap_sandbox_create_from(s, &desc, &sb, err);
     if (!r) r = talk(sb, "more", NULL, 0, stdout, &status, err);
     if (!r) r = talk_on(sb, STDIN_FILENO, piece_of(s), true, stdout, &status, err);
     if (!r && status < 0 && !ferror(stdout)) r = fails(err, HLSNAP_ERR_PROTOCOL, "the program neither goes on nor ends");
@@ -2310,7 +2470,7 @@ static hlsnap_result find_level(const char *name, hlsnap_cpu *level, hlsnap_erro
 
 static hlsnap_result run_start(options *o, hlsnap_error *err) {
     hlsnap_guest_desc guest = HLSNAP_ZERO;
-    const hlsnap_sandbox_desc desc = program_desc(o, stderr);
+    hlsnap_sandbox_desc desc = program_desc(o, stderr);
     hlsnap_sandbox *sb = NULL;
     archived files = {NULL, 0, 0};
     char *program = find_program(o->args[0]), *own = o->runtime ? NULL : own_runtime(err);
@@ -2322,13 +2482,14 @@ static hlsnap_result run_start(options *o, hlsnap_error *err) {
     guest.runtime = o->runtime ? o->runtime : own;
     guest.args = o->args;
     guest.num_args = (size_t)o->num_args;
-    guest.env = o->env;
-    guest.num_env = o->num_env;
+    guest.env = o->env.at;
+    guest.num_env = o->env.num;
     guest.files = files.at;
     guest.files_size = files.n;
     guest.heap_size = whole_pages(o->heap);
     guest.stack_size = whole_pages(o->stack);
     guest.mailbox_size = 4 * PIECE;
+    if (!r) r = give_maps(o, NULL, &desc, err);
     if (!r) r = hlsnap_sandbox_create(&guest, &desc, &sb, err);
     if (!r) r = warm(o, sb, err);
     if (!r) r = save_program(o, sb, err);
@@ -2343,10 +2504,16 @@ static hlsnap_result run_start(options *o, hlsnap_error *err) {
 
 typedef struct range { uint64_t gva, pages; } range;
 
-typedef struct pair { /* a region that both have, or one of them */
-    const char *kind;
-    uint64_t gva, pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
-    size_t first, num;                    /* of its ranges that differ */
+typedef struct room { /* a region, or a map of which pages can be the snapshot's */
+    const char *kind, *name; /* name: "" = a region */
+    uint64_t gva, pages;
+    bool hosts; /* what no extent has is not zero, but what the host gives */
+} room;
+
+typedef struct pair { /* a room that both have, or one of them */
+    room of;
+    uint64_t pages[2], both, differ; /* pages[i] = 0: the other's alone; both: the lesser of the two */
+    size_t first, num;               /* of its ranges that differ */
 } pair;
 
 typedef struct fact { /* that is no memory, and differs */
@@ -2356,7 +2523,7 @@ typedef struct fact { /* that is no memory, and differs */
 
 typedef struct difference {
     view side[2];
-    pair pairs[2 * MAX_REGIONS];
+    pair pairs[2 * MAX_ROOMS];
     size_t num_pairs, num_ranges, num_facts;
     range *ranges;
     fact *facts;
@@ -2396,13 +2563,33 @@ static void page_differs(difference *d, pair *p, uint64_t gva) {
     p->num++;
 }
 
-static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_t pages, hlsnap_error *err) {
+/* Pages that an extent has, from its blob: of a map that was not captured, hlsnap_snapshot_read has none. */
+static hlsnap_result read_extent(const view *v, const hlsnap_extent *e, void *to, size_t size, hlsnap_error *err) {
+    const char *name = show("blobs/sha256/%s", v->layers[e->layer].memory.text + 7);
+    char *path = join(v->dir, name);
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : pread(fd, to, size, (off_t)(e->layer_page * PAGE));
     hlsnap_result r = HLSNAP_OK;
-    uint64_t n, i;
-    for (; pages && !r; pages -= n, gva += n * PAGE) {
-        n = least(pages, DIFF_PAGES);
-        for (i = 0; i < 2 && !r; i++)
-            r = in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
+    if (n < 0) r = fails(err, HLSNAP_ERR_OS, "%s: %s", name, strerror(errno));
+    else if ((size_t)n < size) r = fails(err, HLSNAP_ERR_CHANGED, "%s: shorter than it was", name);
+    if (fd >= 0) close(fd);
+    free(path);
+    return in(v->dir, r);
+}
+
+/* e: what each side has there, in a map that was not captured; else NULL. */
+static hlsnap_result compare_pages(difference *d, pair *p, const hlsnap_extent *const e[2], uint64_t gva, uint64_t pages,
+                                   hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap_extent at;
+    uint64_t done, n, i;
+    for (done = 0; done < pages && !r; done += n, gva += n * PAGE) {
+        n = least(pages - done, DIFF_PAGES);
+        for (i = 0; i < 2 && !r; i++) {
+            if (e) at = *e[i], at.layer_page += done;
+            r = e ? read_extent(&d->side[i], &at, d->buffer[i], (size_t)n * PAGE, err)
+                  : in(d->side[i].dir, hlsnap_snapshot_read(d->side[i].s, gva, d->buffer[i], (size_t)n * PAGE, err));
+        }
         if (r || memcmp(d->buffer[0], d->buffer[1], (size_t)n * PAGE) == 0) continue;
         for (i = 0; i < n; i++)
             if (memcmp(d->buffer[0] + i * PAGE, d->buffer[1] + i * PAGE, PAGE) != 0) page_differs(d, p, gva + i * PAGE);
@@ -2410,18 +2597,22 @@ static hlsnap_result compare_pages(difference *d, pair *p, uint64_t gva, uint64_
     return r;
 }
 
-/* Pages that neither stores are equal, and so are those that both have from one place of the same blob. */
+/* Pages that neither stores are equal, and so are those that both have from one place of the same blob. Where what is not stored is
+   the host's, a page that only one stores differs. */
 static hlsnap_result compare_pair(difference *d, pair *p, hlsnap_error *err) {
     hlsnap_extent a, b;
-    uint64_t at, n;
+    uint64_t at, n, i;
     hlsnap_result r = HLSNAP_OK;
     p->first = d->num_ranges;
     for (at = 0; at < p->both && !r; at += n) {
-        const uint64_t gva = p->gva + at * PAGE;
+        const uint64_t gva = p->of.gva + at * PAGE;
         const bool has_a = piece_at(&d->side[0], gva, p->both - at, &a, &n), has_b = piece_at(&d->side[1], gva, n, &b, &n);
         const bool one = has_a && has_b && a.layer_page == b.layer_page &&
                          strcmp(d->side[0].layers[a.layer].memory.text, d->side[1].layers[b.layer].memory.text) == 0;
-        if ((has_a || has_b) && !one) r = compare_pages(d, p, gva, n, err);
+        const hlsnap_extent *const e[2] = {&a, &b};
+        if (p->of.hosts && has_a != has_b)
+            for (i = 0; i < n; i++) page_differs(d, p, gva + i * PAGE);
+        else if ((has_a || has_b) && !one) r = compare_pages(d, p, p->of.hosts ? e : NULL, gva, n, err);
         d->done += n * PAGE;
         if (!r && !bar_step(d->done, d->total, NULL)) r = fails(err, HLSNAP_ERR_CANCELLED, "interrupted");
     }
@@ -2432,20 +2623,35 @@ static hlsnap_result compare_pair(difference *d, pair *p, hlsnap_error *err) {
     return r;
 }
 
-/* Regions are the same one when kind and address are. */
-static void pair_regions(difference *d) {
-    hlsnap_region g[2];
+/* In ascending order: maps lie above regions. Of READ and SHARED maps that were not captured, a snapshot has nothing. */
+static size_t rooms_of(const hlsnap_snapshot *s, room to[MAX_ROOMS]) {
+    hlsnap_region g;
+    hlsnap_map m;
+    size_t num = 0, i;
+    for (i = 0; hlsnap_snapshot_region(s, i, &g); i++) to[num++] = (room){g.kind, "", g.gva, g.pages, false};
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++)
+        if (m.capture || m.mode == HLSNAP_MAP_PRIVATE)
+            to[num++] = (room){"map", m.name, m.gva, region_of(&m).pages, !m.capture};
+    return num;
+}
+
+static bool same_room(const room *a, const room *b) {
+    return a->gva == b->gva && a->hosts == b->hosts && strcmp(a->kind, b->kind) == 0 && strcmp(a->name, b->name) == 0;
+}
+
+/* Regions are the same one when kind and address are, and maps when name and address are, and both captured or neither. */
+static void pair_rooms(difference *d) {
+    static room all[2][MAX_ROOMS];
+    const size_t num[2] = {rooms_of(d->side[0].s, all[0]), rooms_of(d->side[1].s, all[1])};
     size_t at[2] = {0, 0}, i;
-    for (;; d->num_pairs++) {
-        const bool a = hlsnap_snapshot_region(d->side[0].s, at[0], &g[0]), b = hlsnap_snapshot_region(d->side[1].s, at[1], &g[1]);
-        const bool both = a && b && g[0].gva == g[1].gva && strcmp(g[0].kind, g[1].kind) == 0;
-        const size_t first = a && (!b || g[0].gva <= g[1].gva) ? 0 : 1;
+    for (; at[0] < num[0] || at[1] < num[1]; d->num_pairs++) {
+        const room *a = at[0] < num[0] ? &all[0][at[0]] : NULL, *b = at[1] < num[1] ? &all[1][at[1]] : NULL;
+        const bool both = a && b && same_room(a, b);
+        const bool has[2] = {both || (a && (!b || a->gva <= b->gva)), both || !a || (b && b->gva < a->gva)};
         pair *p = &d->pairs[d->num_pairs];
-        if (!a && !b) return;
-        p->kind = g[first].kind;
-        p->gva = g[first].gva;
+        p->of = *(has[0] ? a : b);
         for (i = 0; i < 2; i++)
-            if (both || i == first) p->pages[i] = g[i].pages, at[i]++;
+            if (has[i]) p->pages[i] = all[i][at[i]++].pages;
         p->both = least(p->pages[0], p->pages[1]);
         d->total += p->both * PAGE;
     }
@@ -2485,6 +2691,30 @@ static void find_contract(difference *d, const char *what, contract_part part) {
         if (!signature_of(a, part, f.name)[0]) add_fact(d, true, what, f.name, "", f.signature);
 }
 
+/* What a side says of a map; "" = it has none of that name. */
+static const char *told_of(const hlsnap_snapshot *s, char (*told)[200], const char *name) {
+    hlsnap_map m;
+    size_t i;
+    for (i = 0; hlsnap_snapshot_map(s, i, &m); i++)
+        if (strcmp(m.name, name) == 0) return told[i];
+    return "";
+}
+
+static void find_maps(difference *d) {
+    static char told[2][HLSNAP_MAX_MAPS][200];
+    const hlsnap_snapshot *s[2] = {d->side[0].s, d->side[1].s};
+    hlsnap_map m;
+    size_t i, k;
+    for (k = 0; k < 2; k++)
+        for (i = 0; hlsnap_snapshot_map(s[k], i, &m); i++)
+            snprintf(told[k][i], sizeof(told[k][i]), "%s %s 0x%llx %llu%s%s", mode_of(&m), source_of(&m), llu(m.gva), llu(m.size),
+                     m.digest ? " " : "", m.digest ? m.digest : "");
+    for (i = 0; hlsnap_snapshot_map(s[0], i, &m); i++)
+        add_fact(d, true, "map", m.name, told[0][i], told_of(s[1], told[1], m.name));
+    for (i = 0; hlsnap_snapshot_map(s[1], i, &m); i++)
+        if (!told_of(s[0], told[0], m.name)[0]) add_fact(d, true, "map", m.name, "", told[1][i]);
+}
+
 static void find_facts(difference *d) {
     static char entry[2][24], generation[2][24];
     const hlsnap_snapshot_info *a = &d->side[0].info, *b = &d->side[1].info;
@@ -2502,24 +2732,37 @@ static void find_facts(difference *d) {
     add_fact(d, false, "generation", "", generation[0], generation[1]);
     find_contract(d, "export", hlsnap_snapshot_export);
     find_contract(d, "import", hlsnap_snapshot_import);
+    find_maps(d);
     for (side = 0; side < 2; side++)
         for (i = 0; (name = hlsnap_snapshot_feature(d->side[side].s, i)); i++)
             if (!needs_feature(d->side[!side].s, name))
                 add_fact(d, true, "feature", name, side ? "" : "needed", side ? "needed" : "");
 }
 
-static void diff_json(const difference *d) {
+/* Of regions, or of maps. */
+static void pairs_json(const difference *d, bool maps) {
+    const char *comma = "";
     size_t i, k;
-    json("{'same':%b,\n'a':%s,\n'b':%s,\n'equal':%u,\n'differ':%u,\n'only_a':%u,\n'only_b':%u,\n'regions':[", d->same,
-         d->side[0].oci.digest.text, d->side[1].oci.digest.text, d->equal, d->differ, d->only[0], d->only[1]);
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        json(i ? ",\n" : ""), json("{'kind':%s,'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->kind,
-                                   p->gva, p->pages[0], p->pages[1], p->both - p->differ, p->differ);
+        if ((p->of.name[0] != 0) != maps) continue;
+        json(comma), json(maps ? "{'name':%s," : "{'kind':%s,", maps ? p->of.name : p->of.kind);
+        json("'gva':%x,'pages_a':%u,'pages_b':%u,'equal':%u,'differ':%u,'ranges':[", p->of.gva, p->pages[0], p->pages[1],
+             p->both - p->differ, p->differ);
         for (k = p->first; k < p->first + p->num; k++)
             json(k > p->first ? ",\n" : ""), json("{'gva':%x,'pages':%u}", d->ranges[k].gva, d->ranges[k].pages);
         json("]}");
+        comma = ",\n";
     }
+}
+
+static void diff_json(const difference *d) {
+    size_t i;
+    json("{'same':%b,\n'a':%s,\n'b':%s,\n'equal':%u,\n'differ':%u,\n'only_a':%u,\n'only_b':%u,\n'regions':[", d->same,
+         d->side[0].oci.digest.text, d->side[1].oci.digest.text, d->equal, d->differ, d->only[0], d->only[1]);
+    pairs_json(d, false);
+    json("],\n'maps':[");
+    pairs_json(d, true);
     json("],\n'facts':[");
     for (i = 0; i < d->num_facts; i++) {
         const fact *f = &d->facts[i];
@@ -2529,14 +2772,16 @@ static void diff_json(const difference *d) {
     json("]}\n");
 }
 
+static const char *room_name(const room *of) { return of->name[0] ? show("map %s", of->name) : of->kind; }
+
 static void diff_table(const difference *d) {
     table t = {"llrrrr", NULL, 0};
     size_t i;
     row(&t, "REGION\tGVA\tEQUAL\tDIFFER\tONLY A\tONLY B");
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        row(&t, "%s\t0x%llx\t%llu\t%llu\t%llu\t%llu", p->kind, llu(p->gva), llu(p->both - p->differ), llu(p->differ),
-            llu(p->pages[0] - p->both), llu(p->pages[1] - p->both));
+        row(&t, "%s\t0x%llx\t%llu\t%llu\t%llu\t%llu", room_name(&p->of), llu(p->of.gva), llu(p->both - p->differ),
+            llu(p->differ), llu(p->pages[0] - p->both), llu(p->pages[1] - p->both));
     }
     row(&t, "all\t\t%llu\t%llu\t%llu\t%llu", llu(d->equal), llu(d->differ), llu(d->only[0]), llu(d->only[1]));
     table_print(&t);
@@ -2550,7 +2795,7 @@ static void diff_lines(const difference *d, bool all) {
     diff_table(d);
     for (i = 0; i < d->num_pairs; i++) {
         const pair *p = &d->pairs[i];
-        if (p->num) printf("\n%s differs at\n", p->kind);
+        if (p->num) printf("\n%s differs at\n", room_name(&p->of));
         for (k = 0; k < p->num && k < most; k++) {
             const range *g = &d->ranges[p->first + k];
             printf("  0x%llx..0x%llx  %llu\n", llu(g->gva), llu(g->gva + g->pages * PAGE), llu(g->pages));
@@ -2578,7 +2823,7 @@ static hlsnap_result run_diff(options *o, hlsnap_error *err) {
     if (o->verify) bar_pass(1, seconds());
     if (!r) r = view_open(&d.side[1], o->args[o->num_args == 4 ? 2 : 0], o->args[o->num_args - 1], &desc, err);
     if (o->verify) bar_pass(2, seconds());
-    if (!r) pair_regions(&d);
+    if (!r) pair_rooms(&d);
     for (i = 0; i < 2; i++) d.buffer[i] = (uint8_t *)grow(NULL, DIFF_PAGES * PAGE);
     for (i = 0; i < d.num_pairs && !r; i++) r = compare_pair(&d, &d.pairs[i], err);
     bar_end();
@@ -2602,8 +2847,9 @@ static hlsnap_result run_diff(options *o, hlsnap_error *err) {
 #define MAP_LEFT 142u
 #define MAP_WIDTH 1000u
 
-typedef struct plot { /* of a region */
+typedef struct plot { /* of a region, or of a map */
     hlsnap_region g;
+    const char *map; /* its name, or NULL */
     uint64_t per_cell, stored;
     uint32_t cells, y; /* y of its first row */
 } plot;
@@ -2625,17 +2871,28 @@ static const char *layer_colour(uint32_t layer) {
     return show("hsl(%u,%u%%,%u%%)", layer * 137 % 360, 45 + layer % 3 * 15, 42 + layer % 4 * 7);
 }
 
-static uint32_t map_place(const view *v, plot *plots, uint32_t y) {
-    uint32_t i;
-    for (i = 0; i < MAX_REGIONS && hlsnap_snapshot_region(v->s, i, &plots[i].g); i++) {
-        plot *p = &plots[i];
-        p->per_cell = 1;
-        while ((p->g.pages + p->per_cell - 1) / p->per_cell > MAP_COLUMNS * MAP_ROWS) p->per_cell *= 2;
-        p->cells = (uint32_t)((p->g.pages + p->per_cell - 1) / p->per_cell);
-        p->stored = stored_in(v->s, &p->g);
-        p->y = y + 22;
-        y = p->y + (p->cells + MAP_COLUMNS - 1) / MAP_COLUMNS * MAP_PITCH + 22;
+/* Where it begins. Returns where the next one does. */
+static uint32_t plot_place(const view *v, plot *p, uint32_t y) {
+    p->per_cell = 1;
+    while ((p->g.pages + p->per_cell - 1) / p->per_cell > MAP_COLUMNS * MAP_ROWS) p->per_cell *= 2;
+    p->cells = (uint32_t)((p->g.pages + p->per_cell - 1) / p->per_cell);
+    p->stored = stored_in(v->s, &p->g);
+    p->y = y + 22;
+    return p->y + (p->cells + MAP_COLUMNS - 1) / MAP_COLUMNS * MAP_PITCH + 22;
+}
+
+/* Regions, and maps behind them; *num: how many. Returns the height of it all. */
+static uint32_t map_place(const view *v, plot plots[MAX_ROOMS], size_t *num, uint32_t y) {
+    hlsnap_map m;
+    size_t i;
+    memset(plots, 0, MAX_ROOMS * sizeof(*plots));
+    for (*num = 0; hlsnap_snapshot_region(v->s, *num, &plots[*num].g); ++*num) {
     }
+    for (i = 0; hlsnap_snapshot_map(v->s, i, &m); i++) {
+        plots[*num].g = region_of(&m);
+        plots[(*num)++].map = m.name;
+    }
+    for (i = 0; i < *num; i++) y = plot_place(v, &plots[i], y);
     return y;
 }
 
@@ -2691,13 +2948,13 @@ static void map_layer(FILE *f, const view *v, const plot *p, const uint32_t *cou
 static void map_region(FILE *f, const view *v, const plot *p) {
     uint32_t *counts = map_count(v, p);
     uint32_t i;
-    fprintf(f, "<g data-region='%s' data-gva='0x%llx' data-pages='%llu' data-stored='%llu' data-cells='%u'>\n", p->g.kind,
-            llu(p->g.gva), llu(p->g.pages), llu(p->stored), p->cells);
-    fprintf(f, "<text x='%u' y='%u'><tspan class='name'>%s</tspan> <tspan class='soft mono'>%s</tspan>", MAP_LEFT, p->y - 7,
-            p->g.kind, rights(&p->g));
+    fprintf(f, "<g data-%s='%s' data-gva='0x%llx' data-pages='%llu' data-stored='%llu' data-cells='%u'>\n",
+            p->map ? "map" : "region", p->map ? p->map : p->g.kind, llu(p->g.gva), llu(p->g.pages), llu(p->stored), p->cells);
+    fprintf(f, "<text x='%u' y='%u'><tspan class='name'>%s%s%s</tspan> <tspan class='soft mono'>%s</tspan>", MAP_LEFT, p->y - 7,
+            p->g.kind, p->map ? " " : "", p->map ? p->map : "", rights(&p->g));
     fprintf(f, "<tspan class='soft' dx='10'>%llu page%s (%s)", llu(p->g.pages), p->g.pages == 1 ? "" : "s",
             human(p->g.pages * PAGE));
-    if (p->g.stored) fprintf(f, ", %llu stored", llu(p->stored));
+    if (p->g.stored || p->stored) fprintf(f, ", %llu stored", llu(p->stored));
     if (p->per_cell > 1) fprintf(f, "; a cell is %llu pages (%s)", llu(p->per_cell), human(p->per_cell * PAGE));
     fprintf(f, "</tspan></text>\n");
     for (i = 0; i < p->cells; i += 4 * MAP_COLUMNS)
@@ -2709,7 +2966,7 @@ static void map_region(FILE *f, const view *v, const plot *p) {
     free(counts);
 }
 
-static void map_legend(FILE *f, const view *v) {
+static void map_legend(FILE *f, const view *v, bool maps) {
     uint32_t i, y = 112;
     for (i = 0; i < v->num_layers; i++, y += 19)
         fprintf(f,
@@ -2724,15 +2981,15 @@ static void map_legend(FILE *f, const view *v) {
         MAP_LEFT, y, MAP_LEFT + 19, y + 10);
     fprintf(f,
             "<rect class='none' x='%u.5' y='%u.5' width='10' height='10'/><text class='soft' x='%u' y='%u'>made anew at every "
-            "start</text>\n",
-            MAP_LEFT + 160, y, MAP_LEFT + 179, y + 10);
+            "start%s</text>\n",
+            MAP_LEFT + 160, y, MAP_LEFT + 179, y + 10, maps ? ", or what the host gives" : "");
 }
 
 static void map_write(FILE *f, const view *v) {
-    plot plots[MAX_REGIONS];
-    const uint32_t height = map_place(v, plots, 112 + 19 * (v->num_layers + 1) + 14);
-    hlsnap_region g;
-    uint32_t i;
+    plot plots[MAX_ROOMS];
+    size_t num, i;
+    const uint32_t height = map_place(v, plots, &num, 112 + 19 * (v->num_layers + 1) + 14);
+    const uint64_t of_maps = stored_in_maps(v->s), stored = v->info.stored_pages - of_maps;
     fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%u' height='%u' viewBox='0 0 %u %u' role='img'>\n<title>",
             MAP_WIDTH, height, MAP_WIDTH, height);
     put(f, XML, v->ref);
@@ -2745,11 +3002,12 @@ static void map_write(FILE *f, const view *v) {
     put(f, XML, v->info.guest_name);
     fprintf(f, "</tspan></text>\n<text class='soft mono' x='%u' y='66'>%s</text>\n", MAP_LEFT, v->oci.digest.text);
     fprintf(f,
-            "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s); %s on disk, %s of it nobody else's</text>\n",
-            MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(v->info.stored_pages),
-            human(v->info.stored_pages * PAGE), human(v->oci.bytes), own(v->oci.own_bytes));
-    map_legend(f, v);
-    for (i = 0; hlsnap_snapshot_region(v->s, i, &g); i++) map_region(f, v, &plots[i]);
+            "<text class='soft' x='%u' y='88'>%llu pages (%s), %llu stored (%s)%s; %s on disk, %s of it nobody else's</text>\n",
+            MAP_LEFT, llu(v->info.pages), human(v->info.pages * PAGE), llu(stored), human(stored * PAGE),
+            of_maps ? show(", of maps %llu (%s)", llu(of_maps), human(of_maps * PAGE)) : "", human(v->oci.bytes),
+            own(v->oci.own_bytes));
+    map_legend(f, v, num && plots[num - 1].map);
+    for (i = 0; i < num; i++) map_region(f, v, &plots[i]);
     fprintf(f, "</svg>\n");
 }
 
@@ -2780,12 +3038,13 @@ static hlsnap_result run_map(options *o, hlsnap_error *err) {
 /* ---- the command line ---- */
 
 typedef enum option_kind {
-    FLAG, TEXT, ENV /* more than once */, SAVE /* two words, or DIR:TAG */,
+    FLAG, TEXT, PAIRS /* NAME=..., more than once */, SAVE /* two words, or DIR:TAG */,
     NUMBER, BYTES, SECONDS, MILLISECONDS /* units of a plain number */
 } option_kind;
 
 #define FLAG_AT(member) FLAG, offsetof(options, member), 0, 0
 #define TEXT_AT(member) TEXT, offsetof(options, member), 0, 0
+#define PAIRS_AT(member) PAIRS, offsetof(options, member), 0, 0
 #define TRILLION 1000000000000u
 
 static const struct option_row {
@@ -2825,7 +3084,8 @@ static const struct option_row {
     {"--max-bytes", "N", "refuse more, such as 512M or 2G (import: 16G)", BYTES, offsetof(options, max_bytes), 1, 1ull << 60},
     {"--save", "DIR TAG", "or DIR:TAG: where the snapshot goes", SAVE, 0, 0, 0},
     {"--files", "PATH", "a tar (ustar) or a directory: the files that it sees in /", TEXT_AT(files)},
-    {"--env", "NAME=VALUE", "once for each; it has no others", ENV, 0, 0, 0},
+    {"--env", "NAME=VALUE", "once for each; it has no others", PAIRS_AT(env)},
+    {"--map", "NAME=PATH", "a file that it finds by name; SHARED ones are written to", PAIRS_AT(maps)},
     {"--until-input", NULL, "run it until it waits for input; else it has not begun", FLAG_AT(until_input)},
     {"--input", "FILE", "then give it this, or - for standard input, and run it on", TEXT_AT(input)},
     {"--runtime", "FILE", "the guest runtime: examples/guests/linux.c, compiled", TEXT_AT(runtime)},
@@ -2844,18 +3104,18 @@ static const command commands[] = {
      "OWN: bytes that only this snapshot leads to, which go when all its tags go;\n"
      "? where there are none, or where a manifest that is damaged may lead there, too.",
      run_ls},
-    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, layers, contract, features",
+    {"inspect", "DIR REF", "0", 2, 2, "--json", "identity, regions, maps, layers, contract, features",
      "Memory is not verified, nothing is run: any CPU will do.", run_inspect},
     {"verify", "DIR REF", "0", 2, 2, "--json --all --any-cpu --threads",
      "check every byte that a load would use; prints ok",
      "Prints ok, or the error's name. --all DIR: a line for each snapshot, and the\nworst one's exit status.", run_verify},
     {"start", "PROGRAM [ARG...]", "", 1, MANY,
-     "--json --save --files --env --until-input --input --runtime --cpu --heap --stack --timeout --wait",
+     "--json --save --files --env --map --until-input --input --runtime --cpu --heap --stack --timeout --wait",
      "make a snapshot of a static Linux program",
      "Options stand before PROGRAM, or behind --save, which may end the ARGs. What\n"
      "it writes meanwhile goes to stderr. Prints the digest. run DIR TAG goes on.",
      run_start},
-    {"run", "DIR REF [FUNC ARG...]", "0", 2, HLSNAP_MAX_ARGS + 3, "--json --raw --timeout --threads",
+    {"run", "DIR REF [FUNC ARG...]", "0", 2, HLSNAP_MAX_ARGS + 3, "--json --raw --map --timeout --threads",
      "start the snapshot in a VM, call a function",
      "Options stand before DIR. ARG is read as FUNC's signature says: true or false,\n"
      "numbers, also 0x.., text, bytes as hex or @FILE. The guest's log goes to stderr.\n"
@@ -2864,7 +3124,7 @@ static const command commands[] = {
      run_run},
     {"diff", "DIR REF [DIR2] REF2", "02", 3, 4, "--json --all --verify --threads",
      "regions and pages that differ; exit 1 if any do",
-     "Compares memory, regions, entry, contract, features. A: REF, B: REF2.", run_diff},
+     "Compares memory, regions, maps, entry, contract, features. A: REF, B: REF2.", run_diff},
     {"map", "DIR REF", "0", 2, 2, "--json -o", "draw the memory as SVG", "Memory is not verified, nothing is run: any CPU will do.",
      run_map},
     {"tag", "DIR REF TAG", "0", 3, 3, "--json --wait", "give a snapshot a tag, or another one", NULL, run_tag},
@@ -2898,7 +3158,7 @@ static const size_t num_commands = HLSNAP_COUNT(commands);
 /* ---- completion ---- */
 
 /* What of the script does not come from the tables. Tags come from the tool, which names none but those that bash takes for words:
-   it would run what stands in others. A colon parts words for bash, but not for us. */
+   it would run what stands in others. Colons and equals signs part words for bash, but not for us. */
 static const char completion_start[] =
     "# bash completion for hlsnap_tool: . <(hlsnap_tool completion bash)\n"
     "_hlsnap_tool_tags() { [[ -d $1 ]] && \"$tool\" completion tags \"$1\" 2>/dev/null; }\n"
@@ -2912,7 +3172,7 @@ static const char completion_start[] =
     "    fi\n"
     "}\n"
     "_hlsnap_tool() {\n"
-    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' n=0 i more\n"
+    "    local line=${COMP_LINE:0:COMP_POINT} words cur tool options='' args='' dir='' cut='' n=0 i more\n"
     "    read -ra words <<<\"$line\"\n"
     "    [[ $line == *[[:space:]] ]] && words+=('')\n"
     "    tool=${words[0]} cur=${words[-1]} COMPREPLY=()\n";
@@ -2933,6 +3193,9 @@ static const char completion_end[] =
     "        --save) _hlsnap_tool_dirs ;;\n"
     "        -o | --files | --input | --runtime)\n"
     "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null ;;\n"
+    "        --map)\n"
+    "            [[ $cur != *=* ]] || mapfile -t COMPREPLY < <(compgen -f -P \"${cur%%=*}=\" -- \"${cur#*=}\") &&\n"
+    "                compopt -o filenames 2>/dev/null ;;\n"
     "        esac\n"
     "    elif [[ $cur == -* ]]; then _hlsnap_tool_words \"$options --help\"\n"
     "    elif [[ $more == DIR2 && $n == 2 && ${words[1]} == diff ]]; then\n"
@@ -2945,8 +3208,9 @@ static const char completion_end[] =
     "    elif [[ $more == PROGRAM ]]; then mapfile -t COMPREPLY < <(compgen -c -f -- \"$cur\")\n"
     "    elif [[ $more == FILE ]]; then mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") && compopt -o filenames 2>/dev/null\n"
     "    fi\n"
-    "    [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=(\"${COMPREPLY[@]#\"${cur%\"${cur##*:}\"}\"}\")\n"
-    "    return 0\n"
+    "    [[ $cur == *=* && $COMP_WORDBREAKS == *=* ]] && cut=${cur%\"${cur##*=}\"}\n"
+    "    [[ ${cur#\"$cut\"} == *:* && $COMP_WORDBREAKS == *:* ]] && cut=${cur%\"${cur##*:}\"}\n"
+    "    COMPREPLY=(\"${COMPREPLY[@]#\"$cut\"}\")\n"
     "}\n"
     "complete -F _hlsnap_tool hlsnap_tool\n";
 
@@ -3067,6 +3331,13 @@ static int set_save(options *o, char **argv, int *i) {
     return 0;
 }
 
+static int add_pair(const struct option_row *row, words *to, const char *word) {
+    if (strchr(word, '=') <= word) return usage("%s %.40s: not %s", row->name, word, row->value);
+    to->at = (const char **)grow(to->at, (to->num + 1) * sizeof(char *));
+    to->at[to->num++] = word;
+    return 0;
+}
+
 /* Sets an option from argv[*i], and from the word behind it if it has a value. 0, or the exit status. */
 static int set_option(options *o, char **argv, int *i) {
     const struct option_row *row = option_rows, *end = option_rows + HLSNAP_COUNT(option_rows);
@@ -3081,11 +3352,7 @@ static int set_option(options *o, char **argv, int *i) {
     if (!argv[*i + 1]) return usage("%s needs %s", row->name, row->value);
     ++*i;
     if (row->kind == SAVE) return set_save(o, argv, i);
-    if (row->kind == ENV) {
-        o->env = (const char **)grow(o->env, (o->num_env + 1) * sizeof(char *));
-        o->env[o->num_env++] = argv[*i];
-        return strchr(argv[*i], '=') > argv[*i] ? 0 : usage("--env %.40s: not NAME=VALUE", argv[*i]);
-    }
+    if (row->kind == PAIRS) return add_pair(row, (words *)(void *)(at + row->at), argv[*i]);
     if (row->kind == TEXT) memcpy(at + row->at, &argv[*i], sizeof(argv[*i]));
     else if (!parse_option(row, argv[*i], &n)) return wrong_value(row, argv[*i]);
     else memcpy(at + row->at, &n, sizeof(n));

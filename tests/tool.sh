@@ -97,6 +97,12 @@ start_line() { # --save in front, at the end, in one word; what stands behind PR
         exits 2 "no option --nope" tool start true --jsn --save d t --nope
 }
 check "start: its command line" start_line
+map_line() { # before anything is looked at
+    exits 2 "run: --map model: not NAME=PATH" tool run --map model d t f && exits 2 "--map =x: not NAME=PATH" tool run --map =x d t &&
+        exits 2 "--map needs NAME=PATH" tool run --map && exits 2 "no option --map" tool inspect --map a=b d t &&
+        exits 2 "start: --map x: not NAME=PATH" tool start --save d t --map x true && exits 3 "d: hlsnap_oci_load" tool run --map a=b=c d t f
+}
+check "--map: its command line" map_line
 novm() { # all is well but for KVM: a program, its files, its runtime
     exits 12 "HLSNAP_ERR_HYPERVISOR" tool start --files . --env A=1 --heap 1M sh -c 'exit 1' --save d t && grep -q /dev/kvm err && [ ! -e d ]
 }
@@ -369,6 +375,8 @@ json.dump(index, open("made/index.json", "w"))'
         completes : "a b c 2.x-y_z" "./hlsnap_tool verify made:" &&
         completes : b "./hlsnap_tool verify made:b" && completes "" made:b "./hlsnap_tool verify made:b" &&
             completes : b "./hlsnap_tool verify --threads 3 made b" && completes : 2.x-y_z "./hlsnap_tool rm made a 2" &&
+            completes := completion.bash "./hlsnap_tool run --map m=com" && completes : m=completion.bash "./hlsnap_tool run --map m=com" &&
+            completes := "" "./hlsnap_tool run --map com" && completes := --map "./hlsnap_tool start --m" &&
             completes : size "./hlsnap_tool ls --sort s" && completes : "" "./hlsnap_tool ls --limit " &&
         completes : plain "./hlsnap_tool verify evil " && completes : made "./hlsnap_tool copy evil plain m" &&
             completes : c "./hlsnap_tool copy evil plain made c" && completes : "b" "./hlsnap_tool diff made a b" &&
@@ -938,6 +946,109 @@ check "run: the guest's log forges no line" forged
 check "run: nothing of a damaged snapshot" damaged
 check "a base and its delta" memory
 
+# ---- maps: tests/tool_make.c says which, and what was changed ----
+model=0x7f0000000000 patch=0x7f0000200000 shared=0x7f0000400000 extra=0x7f0000600000 table=0x7f0000800000 work=0x7f0000a00000
+digest_of() { sha256sum <"$1" | cut -c1-64; }
+sum() { python3 -c 'import sys; print(sum(sys.stdin.buffer.read()))' <"$1"; }
+mapped() { # files that are no whole pages, a page of zeros in one of them
+    rm -rf given kept maps && mkdir given && python3 -c '
+for name, size in ("model", 12388), ("patch", 1228900), ("shared", 4096), ("extra", 5000), ("table", 24576), ("work", 20480):
+    data = bytearray((i * 31 + i // 4096 + len(name)) % 255 + 1 for i in range(size))
+    if name == "table":
+        data[12288:16384] = bytes(4096)
+    open("given/" + name, "wb").write(data)' && ./tool_make maps guest_kvm.elf given "sha256:$(digest_of given/model)" && cp -r given kept
+}
+with() { tool run --map model=given/model --map patch=given/patch --map shared=given/shared "$@"; }
+gives_maps() { # those that are demanded, optional, captured, and one that nobody asked for; and what becomes of the files
+    says $((model)) with maps one map model false && says 12388 with maps:one map model true &&
+        says "$(sum given/model)" with maps one touch $model 12388 1 && says "$(sum given/extra)" with --map x=given/extra maps one touch 0x7f0000c00000 5000 1 &&
+        says "$(sum given/table)" with maps one touch $table 24576 1 && says 0 with maps one map extra false &&
+        says $((extra)) with --map extra=given/extra maps one map extra false && says 24576 with --map x=given/table maps one map x true || return 1
+    tail -c +4097 given/work >rest && says $((97 * 4096 + $(sum rest))) with maps one touch $work 20480 1 || return 1
+    says 7 with maps one poke $patch 7 1 && cmp given/patch kept/patch && exits 21 HLSNAP_ERR_FAULT with maps one poke $model 7 1 && cmp given/model kept/model &&
+        exits 21 HLSNAP_ERR_FAULT with --map x=given/extra maps one poke 0x7f0000c00000 7 1 &&
+        cmp given/extra kept/extra && cmp given/shared kept/shared && same_json 0 '{"type":"u64","result":"65"}' with --json maps one poke $shared 65 1 &&
+        [ "$(head -c 1 given/shared)" = A ] && tail -c +2 given/shared >rest && tail -c +2 kept/shared | cmp - rest && says 65 with maps one touch $shared 1 1
+}
+patched() { # pages of the file, and those that the snapshot has instead: 1, 2 and 6
+    for page in 0 3 4 5 7; do tail -c +$((page * 4096 + 1)) given/patch | head -c 4096; done >rest
+    says $(($(sum rest) + 3 * 97 * 4096)) with maps one touch $patch 32768 1 && tail -c +1228801 given/patch >rest &&
+        says "$(sum rest)" with maps one touch 0x7f000032c000 4096 1
+}
+lacks_maps() { # every one that is missing or wrong is named; a file is what it is, whatever is asked for
+    exits 5 "maps: model (read, 12388 bytes) is missing; patch (private, 1228900 bytes) is missing; shared (shared, 4096 bytes) is missing; --map NAME=PATH" tool run maps one nop &&
+        exits 5 "CONTRACT: maps: shared (shared, 4096 bytes) is missing; --map" tool run --map model=given/model --map patch=given/patch maps one nop &&
+        exits 5 "maps: patch (private, 1228900 bytes) is missing; shared" tool run --map model=given/model --map patches=given/patch maps one nop || return 1
+    head -c 12387 given/model >odd.file && exits 5 "maps: model is read of 12387 bytes, not read of 12388" with_odd model && ! grep -q -- "--map" err &&
+        { cat given/patch given/patch; } | head -c 1232896 >odd.file && exits 5 "patch is private of 1232896 bytes, not private of 1228900" with_odd patch &&
+        cat given/shared given/shared >odd.file && exits 5 "shared is shared of 8192 bytes, not shared of 4096" with_odd shared || return 1
+    { printf x && tail -c +2 given/model; } >odd.file && ! cmp -s odd.file given/model && with_odd model 2>err
+    [ $? = 5 ] && cat err && grep -qF "maps: model has the digest sha256:$(digest_of odd.file | cut -c1-12), not sha256:$(digest_of given/model | cut -c1-12)" err &&
+        says "$(sum odd.file)" tool run --map more=given/extra --map model=odd.file maps other touch $model 12388 1
+}
+with_odd() { # with_odd NAME: given/NAME's place is odd.file's
+    set -- "$1" --map "$1=odd.file"
+    for name in model patch shared; do [ "$name" = "$1" ] || set -- "$@" --map "$name=given/$name"; done
+    shift
+    timeout 20 ./hlsnap_tool run "$@" maps one nop
+}
+no_maps() { # what is no file, or no map
+    rm -rf odd.file && exits 11 "map 'model': odd.file: no such file" with_odd model && mkdir odd.file && exits 2 "map 'model': odd.file is no regular file" with_odd model &&
+        rmdir odd.file && mkfifo odd.file && exits 2 "odd.file is no regular file" with_odd model && exits 2 "odd.file is no regular file" with_odd shared &&
+        rm odd.file && : >odd.file && exits 2 "map 'x': 0 bytes from 0 on of a file of 0" with --map x=odd.file maps one nop &&
+        exits 11 "map 'x': : no such file" with --map x= maps one nop && exits 2 "map name '1x' is not" with --map 1x=given/extra maps one nop || return 1
+    long=$(printf 'm%063d' 1)
+    exits 2 "too long a name" with --map "$long=given/extra" maps one nop && says $((0x7f0000c00000)) with --map "${long%?}=given/extra" maps one map "${long%?}" false &&
+        exits 8 "map 'model' is there already" with --map model=given/model maps one nop &&
+        exits 5 "--map table: the snapshot has this map in its layers" with --map table=given/table maps one nop || return 1
+    set --
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do
+        set -- "$@" --map "m$i=given/extra"
+        if [ "$i" = 10 ]; then says 5000 with "$@" maps one map m10 true || return 1; fi
+        if [ "$i" = 11 ]; then exits 7 "17 maps with the snapshot's, at most 16" with "$@" maps one nop || return 1; fi
+        if [ "$i" = 16 ]; then says 5000 tool run "$@" kvm base map m16 true || return 1; fi
+    done
+    exits 7 "more than 16 maps" tool run "$@" kvm base nop
+}
+shows_maps() { # to people, and in JSON
+    for tag in one two three other; do inspects maps $tag && maps maps $tag || { echo $tag; return 1; }; done
+    tool inspect maps one >out && cat out && tr -s ' ' <out >lines && grep -qx "MAP MODE SOURCE GVA SIZE STORED DIGEST" lines &&
+        grep -qx "model read host $model 12388 0 sha256:$(digest_of given/model)" lines && grep -qx "patch private host $patch 1228900 3 -" lines &&
+        grep -qx "shared shared host $shared 4096 0 -" lines && grep -qx "extra read optional $extra 5000 0 -" lines &&
+        grep -qx "table read layers $table 24576 6 -" lines && grep -qx "work private layers $work 20480 5 -" lines &&
+        grep -q "^memory .* stored (.*); of maps 14 (56.0 KiB)$" lines || return 1
+    tool inspect kvm base >out && ! grep -q "^MAP\|of maps" out && tool inspect --json kvm base | grep -qx '"maps":\[\],' && ! tool map kvm base | grep -q "what the host gives" &&
+        tool map maps one | grep -q "what the host gives"
+}
+compares_maps() { # pages that one has changed, both have changed, to the same and to others; captured ones; what maps are
+    differs 1 maps one maps two >said && cat said && grep -q "differ 295 only 0 0 ranges 5$" said && differs 1 maps two maps one && differs 1 maps one maps three &&
+        differs 1 maps two maps three >said && cat said && differs 0 maps one maps one && differs 1 maps one maps other && differs 1 maps other maps two || return 1
+    { tool diff maps two three >out; [ $? = 1 ]; } && cat out && tr -s ' ' <out >lines && grep -qx "map patch $patch 299 2 0 0" lines &&
+        grep -qx "map work $work 3 2 0 0" lines && grep -qx "map table $table 6 0 0 0" lines && ! grep -q "^map \(model\|shared\|extra\)" lines &&
+        grep -qx "map patch differs at" lines && grep -qx " 0x7f0000204000..0x7f0000205000 1" lines && grep -qx " 0x7f0000322000..0x7f0000323000 1" lines || return 1
+    { tool diff --verify maps one other >out; [ $? = 1 ]; } && cat out && grep -qx "map patch: A private host $patch 1228900, B private layers $patch 1228900" out &&
+        grep -qx "map model: A read host $model 12388 sha256:$(digest_of given/model), B read host $model 12388" out && grep -qx "map more: A -, B read host $extra 5000" out &&
+        grep -qx "map extra: A read optional $extra 5000, B -" out && tr -s ' ' <out >lines && grep -qx "map patch $patch 0 0 301 0" lines &&
+        grep -qx "map patch $patch 0 0 0 301" lines
+}
+keeps_maps() { # what else there is takes them as they are; what is captured is there once, by the digest of the file
+    lists maps && usage maps && says ok tool verify maps two && says ok tool fsck maps && [ -e "maps/blobs/sha256/$(digest_of given/table)" ] &&
+        [ -e "maps/blobs/sha256/$(digest_of given/work)" ] && rm -rf two && cp -r maps two && tool flatten two two flat && inspects two flat && differs 0 two two two flat &&
+        says ok tool verify two flat && tool rm two one two three && tool gc --grace 0 two && says ok tool fsck two &&
+        says "$(sum given/table)" tool run --map model=given/model --map patch=given/patch --map shared=given/shared two flat touch $table 24576 1 || return 1
+    rm -rf new && d=$(tool copy maps:two new) && whole_copy new two "$d" && differs 0 maps two new two && inspects new two
+}
+exports_maps() { tool export maps two maps.tar && rm -rf there && d=$(tool import maps.tar there) && whole_copy there two "$d" && differs 0 there two maps two; }
+check "layouts of a guest with maps" mapped
+check "run --map" gives_maps
+check "run --map: PRIVATE pages of the snapshot, over the file's" patched
+check "run --map: what is missing, of another size, of another digest" lacks_maps
+check "run --map: what is no map" no_maps
+check "inspect, map: maps" shows_maps
+check "diff: maps" compares_maps
+check "verify, fsck, flatten, copy, du: maps" keeps_maps
+if tar --version 2>/dev/null | grep -q GNU; then check "export, import: maps" exports_maps; else skip "export, import: maps" "no GNU tar"; fi
+
 # ---- start, and run of a program ----
 program=$(command -v busybox)
 [ -z "$program" ] || [ -z "$(LD_TRACE_LOADED_OBJECTS=1 "$program" true)" ] || program=
@@ -990,6 +1101,15 @@ levels() { # where KVM keeps it, any machine of that level will do; where it can
     if [ $status = 0 ]; then tool inspect prog v2 >out && cat out && grep -qx "CPU level   v2, fits every machine of level x86-64-v2" out && says x tool run prog v2 </dev/null
     else [ $status = 6 ] && grep -q "CPU level v2: this KVM runs guests with the machine's own CPUID" err; fi
 }
+sees_map() { # a program is told where to look; each run must give it the file
+    printf '#include <stdlib.h>\n#include <unistd.h>\nint main(int argc, char **argv) {
+        return argc != 3 || write(1, (void *)strtoull(argv[1], NULL, 16), strtoull(argv[2], NULL, 10)) < 0; }\n' >see.c && "$cc" -O1 -static see.c -o see &&
+        starts mapped --map text=given/model ./see $model 12388 && tool run --map text=given/model prog mapped </dev/null | cmp - given/model &&
+        exits 5 "maps: text (read, 12388 bytes) is missing; --map" tool run prog mapped </dev/null && tool inspect prog mapped | grep -q "^text  read  host .* 12388 .* -$" &&
+        exits 5 "text is read of 5000 bytes" tool run --map text=given/extra prog mapped </dev/null && exits 11 "map 'text': nofile: no such" tool start --map text=nofile ./see --save prog no &&
+        exits 8 "map 'a' is there already" tool start --map a=given/model ./see --save prog no --map a=given/extra && exits 3 "" tool inspect prog no
+}
+check "start and run --map: a program" sees_map
 check "start: a CPU level" levels
 check "start: a program that has not begun" begins
 check "start: to where it waits for input, and on" waits

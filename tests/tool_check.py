@@ -19,7 +19,7 @@ tests/snapshot_format.py, which shares no line with the tool.
     json WANT                           is standard input one JSON value, with the members of WANT, which is JSON, too?
     inspect DIR REF                     likewise, of a snapshot
     diff DIR REF DIR2 REF2              likewise, of two: every page of both is compared here
-    svg DIR REF FILE                    is FILE well-formed, with each region's cells and each layer's pages?
+    svg DIR REF FILE                    is FILE well-formed, with each region's and map's cells and each layer's pages?
     printable                           is standard input free of control codes and of what reorders text?
     terminal COMMAND...                 runs it with standard error on a terminal, prints what that got, exits as it does
     resized WIDTHS COMMAND...           likewise, on one of that width, or of two: 80,40 is one that becomes narrower after the first bar;
@@ -326,9 +326,18 @@ def check_json(want):
     holds("value", json.load(sys.stdin), json.loads(want))
 
 
-def stored_in(config, r):
-    first = (r.gva - config.base) // PAGE
-    return sum(e[1] for e in config.extents if first <= e[0] < first + r.pages)
+def extents_in(config, gva, pages):
+    return [e for e in config.extents if gva <= config.gva_of(e[0]) < gva + pages * PAGE]
+
+
+def stored_in(config, gva, pages):
+    return sum(e[1] for e in extents_in(config, gva, pages))
+
+
+def maps_of(s):
+    """As the config has them, and (name, address, pages) of each."""
+    maps = json.loads(s.config_bytes)["maps"]
+    return maps, [(m["name"], int(m["gva"], 16), -(-m["size"] // PAGE)) for m in maps]
 
 
 RIGHTS = {"text": "r-x", "rodata": "r--", "identity": "r--"}
@@ -343,7 +352,8 @@ def check_inspect(path, ref):
             "exports": [{"name": n, "signature": t} for n, t in c.exports], "imports": [{"name": n, "signature": t} for n, t in c.imports],
             "extents": [{"gva": hex(c.gva_of(e[0])), "pages": e[1], "layer": e[2], "layer_page": e[3]} for e in c.extents],
             "regions": [{"kind": r.kind, "gva": hex(r.gva), "pages": r.pages, "rights": RIGHTS.get(r.kind, "rw-"), "stored": r.stored,
-                         "stored_pages": stored_in(c, r)} for r in c.regions],
+                         "stored_pages": stored_in(c, r.gva, r.pages)} for r in c.regions],
+            "maps": [{**m, "stored_pages": stored_in(c, gva, pages)} for m, (_, gva, pages) in zip(*maps_of(s))],
             "layers": [{"memory": memory["digest"], "chunks": chunks["digest"], "pages": memory["size"] // PAGE,
                         "shown_pages": sum(e[1] for e in c.extents if e[2] == i)}
                        for i, (memory, chunks) in enumerate(zip(s.manifest["layers"][::2], s.manifest["layers"][1::2]))],
@@ -354,69 +364,81 @@ def check_inspect(path, ref):
     same("features", sorted(got["features"]), sorted(c.features))
 
 
-def pages_of(s):
-    """Page by page: (address, bytes) of all stored regions."""
-    c = s.config
-    addresses = (c.gva_of(p) for start, end in c.memory_ranges() for p in range(start, end))
-    for part in s.memory():
-        for i in range(0, len(part), PAGE):
-            yield next(addresses), bytes(part[i:i + PAGE])
+def shown_at(s):
+    """Address: bytes, of all pages that extents show."""
+    found = {}
+    for page, pages, layer, at in s.config.extents:
+        data = os.pread(s.fds[layer], pages * PAGE, at * PAGE)
+        found.update({s.config.gva_of(page + i): data[i * PAGE:(i + 1) * PAGE] for i in range(pages)})
+    return found
+
+
+def rooms_of(s):
+    """(address, array of the tool's JSON, kind or name, what a page without an extent has): pages, of regions and of maps of which pages
+    can be stored; None is the host's."""
+    found = {(r.gva, "regions", r.kind, bytes(PAGE)): r.pages for r in s.config.regions}
+    for m, (name, gva, pages) in zip(*maps_of(s)):
+        if m["mode"] == "private" or m["source"] == "layers":
+            found[gva, "maps", name, bytes(PAGE) if m["source"] == "layers" else None] = pages
+    return found
 
 
 def check_diff(path1, ref1, path2, ref2):
     got, sides = json.load(sys.stdin), [load(path1, ref1), load(path2, ref2)]
-    memory = [dict(pages_of(s)) for s in sides]
-    found = {}
-    for i, s in enumerate(sides):
-        for r in s.config.regions:
-            found.setdefault((r.gva, r.kind), [0, 0])[i] = r.pages
-    want, total = [], {"equal": 0, "differ": 0, "only_a": 0, "only_b": 0}
-    for (gva, kind), pages in sorted(found.items()):
+    memory, rooms = [shown_at(s) for s in sides], [rooms_of(s) for s in sides]
+    want, total = {"regions": [], "maps": []}, {"equal": 0, "differ": 0, "only_a": 0, "only_b": 0}
+    for room in rooms[0].keys() | rooms[1].keys():
+        gva, array, name, unstored = room
+        pages = [r.get(room, 0) for r in rooms]
         both = min(pages)
-        differ = [a for a in range(gva, gva + both * PAGE, PAGE) if memory[0].get(a) != memory[1].get(a)]
-        want.append((kind, hex(gva), pages[0], pages[1], both - len(differ), len(differ), differ))
-        for name, n in (("equal", both - len(differ)), ("differ", len(differ)), ("only_a", pages[0] - both), ("only_b", pages[1] - both)):
-            total[name] += n
-    same("total", {name: got[name] for name in total}, total)
-    listed = [(r["kind"], r["gva"], r["pages_a"], r["pages_b"], r["equal"], r["differ"],
-               [int(g["gva"], 16) + i * PAGE for g in r["ranges"] for i in range(g["pages"])]) for r in got["regions"]]
-    same("regions", sorted(listed), sorted(want))
-    for r in got["regions"]:
-        for one, two in zip(r["ranges"], r["ranges"][1:]):
-            if int(one["gva"], 16) + one["pages"] * PAGE >= int(two["gva"], 16):
-                sys.exit(f"ranges {one} and {two} are one")
+        differ = [a for a in range(gva, gva + both * PAGE, PAGE) if memory[0].get(a, unstored) != memory[1].get(a, unstored)]
+        want[array].append((name, hex(gva), pages[0], pages[1], both - len(differ), len(differ), differ))
+        for part, n in (("equal", both - len(differ)), ("differ", len(differ)), ("only_a", pages[0] - both), ("only_b", pages[1] - both)):
+            total[part] += n
+    same("total", {part: got[part] for part in total}, total)
+    for array, key in (("regions", "kind"), ("maps", "name")):
+        listed = [(r[key], r["gva"], r["pages_a"], r["pages_b"], r["equal"], r["differ"],
+                   [int(g["gva"], 16) + i * PAGE for g in r["ranges"] for i in range(g["pages"])]) for r in got[array]]
+        same(array, sorted(listed), sorted(want[array]))
+        for r in got[array]:
+            for one, two in zip(r["ranges"], r["ranges"][1:]):
+                if int(one["gva"], 16) + one["pages"] * PAGE >= int(two["gva"], 16):
+                    sys.exit(f"ranges {one} and {two} are one")
+    maps = [{m["name"]: m for m in maps_of(s)[0]} for s in sides]
+    other = {name for name in maps[0].keys() | maps[1].keys() if maps[0].get(name) != maps[1].get(name)}
+    same("maps that differ", {f["name"] for f in got["facts"] if f["what"] == "map" and f["counts"]}, other)
     c, d = sides[0].config, sides[1].config
     alike = all(getattr(c, n) == getattr(d, n) for n in ("entry", "features")) and all(
         dict(getattr(c, n)) == dict(getattr(d, n)) for n in ("exports", "imports"))
-    same("same", got["same"], alike and not total["differ"] + total["only_a"] + total["only_b"])
+    same("same", got["same"], alike and not other and not total["differ"] + total["only_a"] + total["only_b"])
     print(f"equal {total['equal']} differ {total['differ']} only {total['only_a']} {total['only_b']} "
-          f"ranges {sum(len(r['ranges']) for r in got['regions'])}")
+          f"ranges {sum(len(r['ranges']) for r in got['regions'] + got['maps'])}")
 
 
 def check_svg(path, ref, name):
     s, root = load(path, ref), xml.parse(name).getroot()
     space = "{http://www.w3.org/2000/svg}"
-    groups = [g for g in root.iter(space + "g") if g.get("data-region")]
-    same("regions", [(g.get("data-region"), g.get("data-gva"), int(g.get("data-pages"))) for g in groups],
-         [(r.kind, hex(r.gva), r.pages) for r in s.config.regions])
-    for g, r in zip(groups, s.config.regions):
+    groups = [g for g in root.iter(space + "g") if g.get("data-region") or g.get("data-map")]
+    rooms = [("region", r.kind, r.gva, r.pages) for r in s.config.regions] + [("map",) + m for m in maps_of(s)[1]]
+    same("regions and maps", [(g.get("data-region"), g.get("data-map"), int(g.get("data-gva"), 16), int(g.get("data-pages"))) for g in groups],
+         [(name if what == "region" else None, name if what == "map" else None, gva, pages) for what, name, gva, pages in rooms])
+    for g, (_, name, gva, pages) in zip(groups, rooms):
         per_cell = 1
-        while -(-r.pages // per_cell) > 2048:
+        while -(-pages // per_cell) > 2048:
             per_cell *= 2
-        cells = -(-r.pages // per_cell)
+        cells = -(-pages // per_cell)
         paths = list(g.iter(space + "path"))
-        same(f"{r.kind}: cells", (int(g.get("data-cells")), paths[0].get("d").count("M")), (cells, cells))
-        first = (r.gva - s.config.base) // PAGE
+        same(f"{name}: cells", (int(g.get("data-cells")), paths[0].get("d").count("M")), (cells, cells))
         want = {}
-        for e in s.config.extents:
-            if first <= e[0] < first + r.pages:
-                want.setdefault(str(e[2]), set()).update((p - first) // per_cell for p in range(e[0], e[0] + e[1]))
-        same(f"{r.kind}: layers", {p.get("data-layer"): p.get("d").count("M") for p in paths[1:]}, {k: len(v) for k, v in want.items()})
+        for e in extents_in(s.config, gva, pages):
+            at = (s.config.gva_of(e[0]) - gva) // PAGE
+            want.setdefault(str(e[2]), set()).update(p // per_cell for p in range(at, at + e[1]))
+        same(f"{name}: layers", {p.get("data-layer"): p.get("d").count("M") for p in paths[1:]}, {k: len(v) for k, v in want.items()})
         height, width = float(root.get("height")), float(root.get("width"))
         for p in paths:
             for x, y in re.findall(r"M([0-9.]+) ([0-9.]+)h", p.get("d")):
                 if not (0 < float(x) <= width - 11 and 0 < float(y) <= height - 11):
-                    sys.exit(f"a cell of {r.kind} at {x}, {y}")
+                    sys.exit(f"a cell of {name} at {x}, {y}")
     text = "".join(root.itertext())
     for layer in s.manifest["layers"][::2]:
         if layer["digest"][:19] not in text:
