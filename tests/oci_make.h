@@ -98,6 +98,38 @@ HLSNAP__UNUSED static void check_contract(const hlsnap__decl *a, const hlsnap__d
     }
 }
 
+/* Pages of maps that the extents of `a` show, and no others, are the same in b; those of captured ones also where b shows none. */
+HLSNAP__UNUSED static void check_same_map_pages(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
+    const hlsnap__layout *l = &a->guest->layout;
+    uint8_t pa[P], pb[P];
+    uint32_t i, k, different = 0;
+    for (i = hlsnap__extents_in_window(a); i < a->num_extents; i++)
+        for (k = 0; k < a->extents[i].pages; k++) {
+            const uint32_t page = a->extents[i].page + k;
+            page_of(a, page, pa);
+            page_of(b, page, pb);
+            different += memcmp(pa, pb, P) != 0 ||
+                         (!hlsnap__page_sparse(l, a->maps, a->num_maps, page) && !hlsnap__extent_at(b, page));
+        }
+    CHECK_EQ(different, 0);
+}
+
+HLSNAP__UNUSED static void check_same_maps(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
+    uint32_t i;
+    if (!CHECK_EQ(a->num_maps, b->num_maps)) return;
+    for (i = 0; i < a->num_maps; i++) {
+        CHECK_STR(a->maps[i].name, b->maps[i].name);
+        CHECK_STR(a->maps[i].digest, b->maps[i].digest);
+        CHECK_EQ(a->maps[i].mode, b->maps[i].mode);
+        CHECK_EQ(a->maps[i].capture, b->maps[i].capture);
+        CHECK_EQ(a->maps[i].optional, b->maps[i].optional);
+        CHECK_EQ(a->maps[i].gva, b->maps[i].gva);
+        CHECK_EQ(a->maps[i].size, b->maps[i].size);
+    }
+    check_same_map_pages(a, b);
+    check_same_map_pages(b, a);
+}
+
 HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
     const hlsnap__guest *g = a->guest, *h = b->guest;
     uint8_t pa[P], pb[P];
@@ -121,6 +153,7 @@ HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_sna
         check_contract(g->contract.exports, h->contract.exports, g->contract.num_exports);
     if (CHECK_EQ(g->contract.num_imports, h->contract.num_imports))
         check_contract(g->contract.imports, h->contract.imports, g->contract.num_imports);
+    check_same_maps(a, b);
     for (i = 0; i < g->layout.pages; i++) {
         page_of(a, i, pa);
         page_of(b, i, pb);

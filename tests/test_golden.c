@@ -183,7 +183,43 @@ static hlsnap_snapshot *extreme(void) {
     return plain(s);
 }
 
-static const struct { const char *tag; hlsnap_snapshot *(*make)(void); } made[] = {{"small", small}, {"extreme", extreme}};
+/* Maps of each mode and source, at the first and the last address, behind a window that is as large as may be. */
+#define GVA(megabytes) (0x7f0000000000ull + ((uint64_t)(megabytes) << 20))
+#define PAGE_OF(megabytes) (TOP + 512 + (megabytes) * 256)
+#define WORD "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+static hlsnap_snapshot *maps(void) {
+    static const hlsnap__map rows[] = {
+        {"_", "", HLSNAP_MAP_READ, false, false, GVA(0), 1, NULL},
+        {"f23456789.123456789:123456789$123456789-123456789_12345678901_z", WORD, HLSNAP_MAP_PRIVATE, false, false, GVA(2), (47ull << 30) + 1, NULL},
+        {"shared", "", HLSNAP_MAP_SHARED, false, false, GVA(48132), P, NULL},
+        {"captured", WORD, HLSNAP_MAP_READ, true, false, GVA(48134), 4 * P + 1, NULL},
+        {"captured_private", "", HLSNAP_MAP_PRIVATE, true, false, GVA(48136), 9 * P, NULL},
+        {"optional", WORD, HLSNAP_MAP_READ, false, true, GVA(48140), 3ull << 30, NULL},
+        {"optional_private", "", HLSNAP_MAP_PRIVATE, false, true, GVA(51216), P - 1, NULL},
+        {"optional_shared", WORD, HLSNAP_MAP_SHARED, false, true, GVA(65534), 2 << 20, NULL}};
+    static const hlsnap__extent e[] = {
+        {0, 4, 0, 0}, {4, 2, 0, 4}, {16, 2, 0, 6},                                    /* the window */
+        {PAGE_OF(2), 1, 0, 8}, {PAGE_OF(2) + 47 * 262144, 1, 0, 9},                   /* first a page of zeros, which is one */
+        {PAGE_OF(48134), 5, 1, 0},                                                    /* a layer of its own */
+        {PAGE_OF(48136), 2, 2, 0}, {PAGE_OF(48136) + 2, 1, 0, 10}, {PAGE_OF(48136) + 4, 5, 2, 4}, /* changed; the next one became zero */
+        {PAGE_OF(51216), 1, 0, 11}};
+    hlsnap__guest *g = guest_new();
+    hlsnap__layer *layers[] = {layer_new(12, 5, 8), layer_new(5, 6, 3), layer_new(9, 7, 9)};
+    hlsnap_snapshot *s = NULL;
+    uint32_t i;
+    for (i = 0; i < g->layout.num_regions; i++) g->layout.regions[i].gva += HIGH - BASE;
+    g->entry += HIGH - BASE;
+    g->module += HIGH - BASE;
+    g->layout.base = HIGH;
+    g->layout.pages = TOP;
+    CHECK_EQ(hlsnap__snapshot_create(g, 7, layers, 3, e, HLSNAP_COUNT(e), &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap__snapshot_maps(s, rows, HLSNAP_COUNT(rows), &err), HLSNAP_OK);
+    hlsnap__guest_release(g);
+    for (i = 0; i < 3; i++) hlsnap__layer_release(layers[i]);
+    return plain(s);
+}
+
+static const struct { const char *tag; hlsnap_snapshot *(*make)(void); } made[] = {{"small", small}, {"extreme", extreme}, {"maps", maps}};
 
 static hlsnap_snapshot *load(const char *tag, hlsnap_oci_digest *digest) {
     hlsnap_snapshot *s = NULL;
@@ -231,12 +267,14 @@ static void writes(void) {
 }
 
 static void is_sound(void) {
-    hlsnap_oci_info base, delta;
+    hlsnap_oci_info base, delta, mapped;
     CHECK_EQ(hlsnap_oci_fsck(golden, false, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_get_info(golden, "guest", &base, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_oci_get_info(golden, "delta", &delta, &err), HLSNAP_OK);
     CHECK_EQ(base.layers, 1);
     CHECK_EQ(delta.layers, 2);
+    CHECK_EQ(hlsnap_oci_get_info(golden, "maps", &mapped, &err), HLSNAP_OK);
+    CHECK_EQ(mapped.layers, 3); /* two of them of captured maps */
     CHECK(base.own_bytes < base.bytes / 4); /* the delta stands on its blobs */
 }
 
@@ -371,7 +409,7 @@ static void are_made_anew(void) {
 }
 #else
 static void loads(void) { /* refused, and by name */
-    static const char *const tags[] = {"small", "extreme", "guest", "delta"};
+    static const char *const tags[] = {"small", "extreme", "maps", "guest", "delta"};
     hlsnap_snapshot *s = NULL;
     size_t i;
     for (i = 0; i < HLSNAP_COUNT(tags); i++) CHECK_EQ(hlsnap_oci_load(golden, tags[i], NULL, &s, NULL, &err), HLSNAP_ERR_ARCH);
