@@ -99,7 +99,7 @@ HLSNAP__UNUSED static void check_contract(const hlsnap__decl *a, const hlsnap__d
 }
 
 /* Pages of maps that the extents of `a` show, and no others, are the same in b; those of captured ones also where b shows none. */
-HLSNAP__UNUSED static void check_map_pages(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
+HLSNAP__UNUSED static void check_same_map_pages(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
     const hlsnap__layout *l = &a->guest->layout;
     uint8_t pa[P], pb[P];
     uint32_t i, k, different = 0;
@@ -114,7 +114,7 @@ HLSNAP__UNUSED static void check_map_pages(const hlsnap_snapshot *a, const hlsna
     CHECK_EQ(different, 0);
 }
 
-HLSNAP__UNUSED static void check_maps(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
+HLSNAP__UNUSED static void check_same_maps(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
     uint32_t i;
     if (!CHECK_EQ(a->num_maps, b->num_maps)) return;
     for (i = 0; i < a->num_maps; i++) {
@@ -126,8 +126,8 @@ HLSNAP__UNUSED static void check_maps(const hlsnap_snapshot *a, const hlsnap_sna
         CHECK_EQ(a->maps[i].gva, b->maps[i].gva);
         CHECK_EQ(a->maps[i].size, b->maps[i].size);
     }
-    check_map_pages(a, b);
-    check_map_pages(b, a);
+    check_same_map_pages(a, b);
+    check_same_map_pages(b, a);
 }
 
 HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_snapshot *b) {
@@ -153,7 +153,7 @@ HLSNAP__UNUSED static void check_same(const hlsnap_snapshot *a, const hlsnap_sna
         check_contract(g->contract.exports, h->contract.exports, g->contract.num_exports);
     if (CHECK_EQ(g->contract.num_imports, h->contract.num_imports))
         check_contract(g->contract.imports, h->contract.imports, g->contract.num_imports);
-    check_maps(a, b);
+    check_same_maps(a, b);
     for (i = 0; i < g->layout.pages; i++) {
         page_of(a, i, pa);
         page_of(b, i, pb);

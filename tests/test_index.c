@@ -1303,7 +1303,7 @@ static void lost_beside_others(void) {
         CHECK_EQ(sh("rm -rf %s", dir), 0);
         CHECK_EQ(save(dir, "v1", s, digest), 0);
         m = text_read(dir, manifest_name(digest));
-        now = replaced(m, "\"dev.hlsnap.version\":\"2\"", "\"dev.hlsnap.version\":\"3\"");
+        now = replaced(m, "\"dev.hlsnap.version\":\"3\"", "\"dev.hlsnap.version\":\"4\"");
         listed(dir, MANIFEST_TYPE, now, "newer", NULL, newer);
         blob_put(dir, "a layer of another's", layer);
         snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"layers\":[{\"digest\":\"%s\"}]}", layer);

@@ -1337,10 +1337,10 @@ static void annotations(void) {
     seen got = {""};
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
     CHECK_EQ(hlsnap_oci_annotations(dir, "v1", note_text, &got, &err), HLSNAP_OK);
-    CHECK_STR(got.text, "org.opencontainers.image.ref.name=v1;dev.hlsnap.abi=1;dev.hlsnap.arch=" HLSNAP__OCI_ARCH ";"
+    CHECK_STR(got.text, "org.opencontainers.image.ref.name=v1;dev.hlsnap.abi=2;dev.hlsnap.arch=" HLSNAP__OCI_ARCH ";"
                         "dev.hlsnap.build-id=0123456789abcdef0123456789abcdef01234567;dev.hlsnap.cpu.vendor=AMDisbetter!;"
                         "dev.hlsnap.hypervisor=some_vm-1.0+x;dev.hlsnap.library=" HLSNAP_VERSION_STRING
-                        ";dev.hlsnap.version=2;");
+                        ";dev.hlsnap.version=3;");
     CHECK_EQ(hlsnap_oci_annotations(dir, "v2", note_text, &got, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_annotations(dir, "a/b", note_text, &got, &err), HLSNAP_ERR_NOT_FOUND);
     CHECK_EQ(hlsnap_oci_annotations(dir, "v1", NULL, &got, &err), HLSNAP_ERR_ARG);

@@ -1039,6 +1039,18 @@ static void pretty(const char *a, const char *b) {
 #define ENTRY0 "{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"sha256:" HEX0 "\",\"size\":2"
 #define MANIFESTS "\"manifests\":["
 #define FIRST_EXTENT "[0,4,0,0]"
+#define MAPS "\"maps\":["
+#define MAP_OF(name, mode, source, gva, size, digest)                                                                                    \
+    "{\"name\":" name ",\"mode\":" mode ",\"source\":" source ",\"gva\":" gva ",\"size\":" size ",\"digest\":" digest "}"
+#define MAP(name, gva, size) MAP_OF("\"" name "\"", "\"private\"", "\"host\"", "\"" gva "\"", size, "\"\"")
+#define MAP_LIKE(mode, source, size) MAP_OF("\"m\"", "\"" mode "\"", "\"" source "\"", "\"0x7f0000000000\"", size, "\"\"")
+#define IN_MAP(page, map) on_config, "[276,1,0,41]],\"maps\":[", "[" page ",1,0,41]],\"maps\":[" map "," /* the last extent moves there */
+#define MAPS_16 MAP("a0", "0x7f0000000000", "1") "," MAP("a1", "0x7f0000200000", "1") "," MAP("a2", "0x7f0000400000", "1") ","           \
+    MAP("a3", "0x7f0000600000", "1") "," MAP("a4", "0x7f0000800000", "1") "," MAP("a5", "0x7f0000a00000", "1") ","                       \
+    MAP("a6", "0x7f0000c00000", "1") "," MAP("a7", "0x7f0000e00000", "1") "," MAP("a8", "0x7f0001000000", "1") ","                       \
+    MAP("a9", "0x7f0001200000", "1") "," MAP("b0", "0x7f0001400000", "1") "," MAP("b1", "0x7f0001600000", "1") ","                       \
+    MAP("b2", "0x7f0001800000", "1") "," MAP("b3", "0x7f0001a00000", "1") "," MAP("b4", "0x7f0001c00000", "1") ","                       \
+    MAP("b5", "0x7f0001e00000", "1") ","
 #if defined(__x86_64__)
 #define OTHER_ARCH "aarch64"
 #else
@@ -1186,7 +1198,7 @@ static const hostile table[] = {
     {"JSON NUL in digest", on_index, "\"digest\":\"sha256:", "\"digest\":\"\\u0000sha256:", HLSNAP_ERR_JSON, BOTH},
     {"JSON raw control in tag", on_index, "\"v1\"", "\"v1\n\"", HLSNAP_ERR_JSON, BOTH},
     {"JSON digest twice", on_index, "\"digest\":", "\"digest\":\"sha256:" HEX0 "\",\"digest\":", HLSNAP_ERR_JSON, BOTH},
-    {"JSON key twice in config", on_config, "{\"version\":2,", "{\"version\":2,\"version\":2,", HLSNAP_ERR_JSON, BOTH},
+    {"JSON key twice in config", on_config, "{\"version\":3,", "{\"version\":3,\"version\":3,", HLSNAP_ERR_JSON, BOTH},
     {"JSON key twice in manifest", on_manifest, "{\"schemaVersion\":2,", "{\"schemaVersion\":2,\"schema\\u0056ersion\":2,", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 16 in an unknown field", deep, "16", "", HLSNAP_ERR_JSON, BOTH},
     {"JSON depth 1000", deep, "1000", "", HLSNAP_ERR_JSON, BOTH},
@@ -1324,7 +1336,7 @@ static const hostile table[] = {
     {"two layers, both used", two_layers, "\"extents\":[" FIRST_EXTENT, "\"extents\":[[0,4,1,3]", OK, BOTH},
 
     /* config: form */
-    {"config unknown field", on_config, "{\"version\":2", "{\"x\":0,\"version\":2", HLSNAP_ERR_CONFIG, BOTH},
+    {"config unknown field", on_config, "{\"version\":3", "{\"x\":0,\"version\":3", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in guest", on_config, "\"guest\":{", "\"guest\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in window", on_config, "\"window\":{", "\"window\":{\"x\":0,", HLSNAP_ERR_CONFIG, BOTH},
     {"config unknown field in region", on_config, "{\"kind\":\"text\"", "{\"flags\":7,\"kind\":\"text\"", HLSNAP_ERR_CONFIG, BOTH},
@@ -1359,12 +1371,14 @@ static const hostile table[] = {
     {"config hex with a sign", on_config, "\"0x10000123\"", "\"0x-1\"", HLSNAP_ERR_CONFIG, BOTH},
 
     /* config: identity */
-    {"version newer, unknown fields", on_config, "{\"version\":2", "{\"new\":[],\"version\":3", HLSNAP_ERR_VERSION, BOTH},
-    {"version newer, no abi", on_config, "{\"version\":2,\"abi\":1", "{\"version\":3", HLSNAP_ERR_VERSION, BOTH},
-    {"abi newer, unknown fields, no arch", on_config, "\"abi\":1,\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"abi\":2,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
-    {"version a string", on_config, "{\"version\":2", "{\"version\":\"1\"", HLSNAP_ERR_CONFIG, BOTH},
-    {"version -1", on_config, "{\"version\":2", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
-    {"abi newer", on_config, "\"abi\":1", "\"abi\":2", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, unknown fields", on_config, "{\"version\":3", "{\"new\":[],\"version\":4", HLSNAP_ERR_VERSION, BOTH},
+    {"version newer, no abi", on_config, "{\"version\":3,\"abi\":2", "{\"version\":4", HLSNAP_ERR_VERSION, BOTH},
+    {"abi newer, unknown fields, no arch", on_config, "\"abi\":2,\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"abi\":3,\"x\":0", HLSNAP_ERR_VERSION, BOTH},
+    {"version a string", on_config, "{\"version\":3", "{\"version\":\"1\"", HLSNAP_ERR_CONFIG, BOTH},
+    {"version -1", on_config, "{\"version\":3", "{\"version\":-1", HLSNAP_ERR_CONFIG, BOTH},
+    {"abi newer", on_config, "\"abi\":2", "\"abi\":3", HLSNAP_ERR_VERSION, BOTH},
+    {"abi older", on_config, "\"abi\":2", "\"abi\":1", HLSNAP_ERR_VERSION, BOTH},
+    {"version older, which has no maps", both_config, "{\"version\":3|,\"maps\":[]", "{\"version\":2|", HLSNAP_ERR_VERSION, BOTH},
     {"arch of another machine", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" OTHER_ARCH "\"", HLSNAP_ERR_ARCH, BOTH},
     {"arch unknown", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":\"" HLSNAP__OCI_ARCH " \"", HLSNAP_ERR_ARCH, BOTH},
     {"arch a number", on_config, "\"arch\":\"" HLSNAP__OCI_ARCH "\"", "\"arch\":64", HLSNAP_ERR_CONFIG, BOTH},
@@ -1504,6 +1518,72 @@ static const hostile table[] = {
     {"extents overlap", on_config, "[4,2,", "[3,1,0,0],[4,2,", HLSNAP_ERR_CONFIG, BOTH},
     {"extents unsorted", on_config, FIRST_EXTENT, "[1,1,0,0],[0,1,0,0]", HLSNAP_ERR_CONFIG, BOTH},
     {"extents an object", on_config, "\"extents\":[", "\"extents\":{},\"x\":[", HLSNAP_ERR_CONFIG, BOTH},
+
+    /* config: maps, the first of which has page number 1024 */
+    {"maps an object", on_config, "\"maps\":[]", "\"maps\":{}", HLSNAP_ERR_CONFIG, BOTH},
+    {"map a number", on_config, MAPS, MAPS "7,", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of nothing", on_config, MAPS, MAPS "{},", HLSNAP_ERR_CONFIG, BOTH},
+    {"map with an unknown field", on_config, MAPS, MAPS "{\"pages\":1,\"name\":\"m\",\"mode\":\"read\",\"source\":\"host\",\"gva\":\"0x7f0000000000\",\"size\":1,\"digest\":\"\"},", HLSNAP_ERR_CONFIG, BOTH},
+    {"map without a digest", on_config, MAPS, MAPS "{\"name\":\"m\",\"mode\":\"read\",\"source\":\"host\",\"gva\":\"0x7f0000000000\",\"size\":1},", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of a byte", on_config, MAPS, MAPS MAP_LIKE("read", "host", "1") ",", OK, BOTH},
+    {"maps 16", on_config, MAPS, MAPS MAPS_16, OK, BOTH},
+    {"maps 17", on_config, MAPS, MAPS MAPS_16 MAP("b6", "0x7f0002000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of the longest name", on_config, MAPS, MAPS MAP("a23456789012345678901234567890123456789012345678901234567890123", "0x7f0000000000", "1") ",", OK, BOTH},
+    {"map name of 64 bytes", on_config, MAPS, MAPS MAP("a234567890123456789012345678901234567890123456789012345678901234", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map name empty", on_config, MAPS, MAPS MAP("", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map name with a slash", on_config, MAPS, MAPS MAP("a/b", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map name of control characters", on_config, MAPS, MAPS MAP("\\u001b[2J", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map name a number", on_config, MAPS, MAPS MAP_OF("7", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map name twice", on_config, MAPS, MAPS MAP("m", "0x7f0000000000", "1") "," MAP("m", "0x7f0000200000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map mode unknown", on_config, MAPS, MAPS MAP_LIKE("write", "host", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map mode in capitals", on_config, MAPS, MAPS MAP_LIKE("READ", "host", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map mode a number", on_config, MAPS, MAPS MAP_OF("\"m\"", "0", "\"host\"", "\"0x7f0000000000\"", "1", "\"\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map source unknown", on_config, MAPS, MAPS MAP_LIKE("read", "file", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map source a truth", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "true", "\"0x7f0000000000\"", "1", "\"\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map shared and captured", on_config, MAPS, MAPS MAP_LIKE("shared", "layers", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map captured, and all zero", on_config, MAPS, MAPS MAP_LIKE("read", "layers", "17179869184") ",", OK, BOTH},
+    {"map captured, larger than 16 GiB", on_config, MAPS, MAPS MAP_LIKE("read", "layers", "17179869185") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of 64 GiB", on_config, MAPS, MAPS MAP_LIKE("private", "optional", "68719476736") ",", OK, BOTH},
+    {"map larger than 64 GiB", on_config, MAPS, MAPS MAP_LIKE("private", "host", "68719476737") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of 2^53 bytes", on_config, MAPS, MAPS MAP_LIKE("read", "host", "9007199254740992") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of no bytes", on_config, MAPS, MAPS MAP_LIKE("read", "host", "0") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map of -1 bytes", on_config, MAPS, MAPS MAP_LIKE("read", "host", "-1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map size a string", on_config, MAPS, MAPS MAP_LIKE("read", "host", "\"1\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map in the window", on_config, MAPS, MAPS MAP("m", "0x10200000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map at 0", on_config, MAPS, MAPS MAP("m", "0x0", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map unaligned", on_config, MAPS, MAPS MAP("m", "0x7f0000100000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map at the last place", on_config, MAPS, MAPS MAP("m", "0x7f0fffe00000", "2097152") ",", OK, BOTH},
+    {"map over the last place", on_config, MAPS, MAPS MAP("m", "0x7f0fffe00000", "2097153") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map behind all places", on_config, MAPS, MAPS MAP("m", "0x7f1000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map at a kernel's address", on_config, MAPS, MAPS MAP("m", "0xffff800000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map at the top of addresses", on_config, MAPS, MAPS MAP("m", "0xffffffffffe00000", "4194304") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map gva a number", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "139637976727552", "1", "\"\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"maps descending", on_config, MAPS, MAPS MAP("m", "0x7f0000200000", "1") "," MAP("n", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"maps at one place", on_config, MAPS, MAPS MAP("m", "0x7f0000000000", "1") "," MAP("n", "0x7f0000000000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"maps overlap", on_config, MAPS, MAPS MAP("m", "0x7f0000000000", "4194304") "," MAP("n", "0x7f0000200000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"maps touch", on_config, MAPS, MAPS MAP("m", "0x7f0000000000", "2097152") "," MAP("n", "0x7f0000200000", "1") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"maps a page apart", on_config, MAPS, MAPS MAP("m", "0x7f0000000000", "2093056") "," MAP("n", "0x7f0000200000", "1") ",", OK, BOTH},
+    {"map digest", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"sha256:" HEX0 "\"") ",", OK, BOTH},
+    {"map digest short", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"sha256:" HEX0_63 "\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map digest long", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"sha256:" HEX0 "0\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map digest in capitals", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"sha256:" HEX0_63 "A\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map digest of another algorithm", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "\"sha512:" HEX0 "\"") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"map digest null", on_config, MAPS, MAPS MAP_OF("\"m\"", "\"read\"", "\"host\"", "\"0x7f0000000000\"", "1", "null") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"extent in a private map", IN_MAP("1024", MAP_LIKE("private", "host", "8193")), OK, BOTH},
+    {"extent in its last page", IN_MAP("1026", MAP_LIKE("private", "optional", "8193")), OK, BOTH},
+    {"extent in a captured map", IN_MAP("1025", MAP_LIKE("read", "layers", "8193")), OK, BOTH},
+    {"extent in a captured private map", IN_MAP("1025", MAP_LIKE("private", "layers", "8193")), OK, BOTH},
+    {"extent in a map that is read", IN_MAP("1024", MAP_LIKE("read", "host", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent in a map that is optional", IN_MAP("1024", MAP_LIKE("read", "optional", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent in a map that is shared", IN_MAP("1024", MAP_LIKE("shared", "host", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent behind a map", IN_MAP("1027", MAP_LIKE("private", "host", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent before a map", IN_MAP("1023", MAP_LIKE("private", "host", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent behind the window", IN_MAP("300", MAP_LIKE("private", "host", "8193")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent over a map's end", on_config, "[100,1,0,40],[276,1,0,41]],\"maps\":[", "[1026,2,0,40]],\"maps\":[" MAP_LIKE("private", "host", "8193") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"extent over a map's start", on_config, "[100,1,0,40],[276,1,0,41]],\"maps\":[", "[1023,2,0,40]],\"maps\":[" MAP_LIKE("private", "host", "8193") ",", HLSNAP_ERR_CONFIG, BOTH},
+    {"extent in a map's last possible page", IN_MAP("16778239", MAP_LIKE("private", "host", "68719476736")), OK, BOTH},
+    {"extent behind a map's last possible page", IN_MAP("16778240", MAP_LIKE("private", "host", "68719476736")), HLSNAP_ERR_CONFIG, BOTH},
+    {"extent in no map", on_config, "[276,1,0,41]],\"maps\":[", "[1024,1,0,41]],\"maps\":[", HLSNAP_ERR_CONFIG, BOTH},
 };
 
 /* Between "digest":" after `type` in text: the digest there. */
@@ -1612,12 +1692,12 @@ static void cpu_levels(void) { /* as set, in every load; with other features tha
 /* Every member of the config: missing, or of every other type. */
 static void config_members(void) {
     static const char *const members[] = {"version", "abi", "arch", "page_size", "library", "guest", "entry", "module", "syscall", "tls_size", "window",
-        "regions", "exports", "imports", "cpu", "features", "machine", "generation", "layers", "extents"};
+        "regions", "exports", "imports", "cpu", "features", "machine", "generation", "layers", "extents", "maps"};
     static const char *const values[] = {"", "null", "true", "-1", "7", "\"\"", "\"0xg\"", "{}", "[]", "[null]"};
     static const struct { const char *member, *value; int code; } others[] = { /* than HLSNAP_ERR_CONFIG */
         {"version", "7", HLSNAP_ERR_VERSION}, {"abi", "7", HLSNAP_ERR_VERSION}, {"arch", "\"\"", HLSNAP_ERR_ARCH},
         {"arch", "\"0xg\"", HLSNAP_ERR_ARCH}, {"page_size", "7", HLSNAP_ERR_ARCH}, {"library", "\"\"", OK},
-        {"library", "\"0xg\"", OK}, {"exports", "[]", OK}, {"imports", "[]", OK}, {"features", "[]", OK}};
+        {"library", "\"0xg\"", OK}, {"exports", "[]", OK}, {"imports", "[]", OK}, {"features", "[]", OK}, {"maps", "[]", OK}};
     hlsnap_snapshot *s = snapshot_new(1);
     char *config;
     size_t i, k, o;
@@ -2710,10 +2790,10 @@ static void manifest_form(void) {
              "\"digest\":\"%s\",\"size\":%zu},\"layers\":[{\"mediaType\":\"application/vnd.hlsnap.snapshot.memory.v1\",\"digest\":\"%s\","
              "\"size\":172032,\"annotations\":{\"org.opencontainers.image.title\":\"layer0.mem\"}},{\"mediaType\":"
              "\"application/vnd.hlsnap.snapshot.chunks.v1\",\"digest\":\"%s\",\"size\":96,\"annotations\":"
-             "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"1\",\"dev.hlsnap.arch\":"
+             "{\"org.opencontainers.image.title\":\"layer0.chunks\"}}],\"annotations\":{\"dev.hlsnap.abi\":\"2\",\"dev.hlsnap.arch\":"
              "\"" HLSNAP__OCI_ARCH "\",\"dev.hlsnap.build-id\":\"0123456789abcdef0123456789abcdef01234567\","
              "\"dev.hlsnap.cpu.vendor\":\"AMDisbetter!\",\"dev.hlsnap.hypervisor\":\"some_vm-1.0+x\",\"dev.hlsnap.library\":\"0.3.0\","
-             "\"dev.hlsnap.version\":\"2\"}}",
+             "\"dev.hlsnap.version\":\"3\"}}",
              config_digest, strlen(config_text), memory_digest, chunks_digest);
     CHECK_STR(manifest_text, want);
     CHECK_STR(marker_text, "{\"imageLayoutVersion\":\"1.0.0\"}");
@@ -2725,7 +2805,7 @@ static void manifest_form(void) {
              manifest_digest, strlen(manifest_text));
     CHECK_STR(index_text, want);
     CHECK(strstr(config_text, "\"}],\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,44],[276,1,0,") == NULL);
-    CHECK(strstr(config_text, ",\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,40],[276,1,0,41]]}") == NULL ||
+    CHECK(strstr(config_text, ",\"extents\":[[0,4,0,0],[4,2,0,4],[6,3,0,6],[20,4,0,9],[25,27,0,13],[100,1,0,40],[276,1,0,41]],\"maps\":[]}") == NULL ||
           strstr(config_text, "\"layers\":[{\"pages\":42,"));
     if (getenv("SHOW")) printf("# %s\n# %s\n# %s\n", index_text, manifest_text, config_text);
     hlsnap_snapshot_release(s);
