@@ -1846,7 +1846,7 @@ static void another_layers_list(hlsnap_snapshot *s, hlsnap_snapshot *o) {
     CHECK_EQ(save(dir, "v1", s, digest), 0);
     for (i = 0; i < 2; i++) {
         hlsnap__place *place = hlsnap__layer_place_get((i ? o : s)->layers[0], 0);
-        memcpy(chunks[i], place->chunks, 72);
+        if (CHECK(place != NULL)) memcpy(chunks[i], place->chunks, 72);
         hlsnap__place_release(place);
     }
     CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);
