@@ -4927,13 +4927,14 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
    (hlsnap__shelf); only for rows that are kept the cache has one, as long as max_bytes allow. A row without a layer is one that a
    load is making just now. Nothing is allocated, freed or asked of the system under the lock. */
 
-#ifndef HLSNAP__OCI_SETTLED_S /* a test makes it smaller */
 #define HLSNAP__OCI_SETTLED_S 3
-#endif
-#define HLSNAP__OCI_STUCK_NS 1000000000u /* who makes a layer, and gets no further for so long, is not waited for */
+#define HLSNAP__OCI_STALLED_NS 1000000000u /* who makes a layer, and gets no further for so long, is not waited for */
 #define HLSNAP__OCI_BUCKETS 256u
 #define HLSNAP__OCI_ROW_FILES 4u /* more may hold the same; they are read again then */
 #define HLSNAP__OCI_MAX_PARSED 16u
+#ifndef HLSNAP__OCI_MAX_PARSED_BYTES /* a test makes it smaller */
+#define HLSNAP__OCI_MAX_PARSED_BYTES HLSNAP__OCI_INDEX_READ
+#endif
 #define HLSNAP__OCI_MAX_KEPT 16384u /* each takes a mapping and a descriptor of the process's */
 
 /* A file, as it was found. A change that keeps all of this is one within a tick of the clock. */
@@ -5006,7 +5007,6 @@ struct hlsnap_oci_cache {
     uint64_t begun;                                     /* rows: so that no beat is another's */
     hlsnap__oci_parsed *parsed[HLSNAP__OCI_MAX_PARSED]; /* the last one used first */
     uint32_t num_parsed;
-    bool closed;
 };
 
 static void hlsnap__oci_cache_release(hlsnap_oci_cache *c) {
@@ -5159,9 +5159,9 @@ typedef struct hlsnap__oci_taken {
     uint64_t beat;           /* of somebody else who makes it; 0 = nobody does */
 } hlsnap__oci_taken;
 
-/* One look. spare: the row by which this load would make it; stuck: who made it when it last looked is not waited for. */
+/* One look. spare: the row by which this load would make it; stalled: who made it when it last looked is not waited for. */
 static void hlsnap__oci_cache_look(hlsnap_oci_cache *c, const hlsnap__oci_want *want, hlsnap__oci_row **spare,
-                                   bool stuck, hlsnap__oci_taken *t) {
+                                   bool stalled, hlsnap__oci_taken *t) {
     const uint64_t was = t->beat;
     hlsnap__oci_row *row;
     memset(t, 0, sizeof(*t));
@@ -5172,11 +5172,11 @@ static void hlsnap__oci_cache_look(hlsnap_oci_cache *c, const hlsnap__oci_want *
         hlsnap__oci_row_keep(c, row);
     } else {
         t->beat = row ? __atomic_load_n(&row->beat, __ATOMIC_RELAXED) : 0;
-        if (row && stuck && t->beat == was) {
+        if (row && stalled && t->beat == was) {
             hlsnap__oci_row_unlist(c, row); /* who began it, if it lives, will find that out */
             t->beat = 0;
         }
-        if (!t->beat && *spare && !c->closed) {
+        if (!t->beat && *spare) {
             (*spare)->beat = ++c->begun << 32;
             hlsnap__oci_row_list(c, *spare);
             t->making = *spare;
@@ -5193,17 +5193,17 @@ static hlsnap_result hlsnap__oci_cache_take(hlsnap_oci_cache *c, const hlsnap__o
                                             hlsnap__oci_taken *t, hlsnap_error *err) {
     hlsnap__oci_row *spare = makes ? hlsnap__oci_row_new(c, want) : NULL;
     uint64_t beat = 0, since = 0, pause = 100000;
-    bool stuck = false;
+    bool stalled = false;
     hlsnap_result r = HLSNAP_OK;
     for (;;) {
         const uint64_t now = hlsnap__now_ns();
-        hlsnap__oci_cache_look(c, want, &spare, stuck, t);
+        hlsnap__oci_cache_look(c, want, &spare, stalled, t);
         if (!t->beat || !spare) break;
         r = hlsnap__oci_report(desc, done, total, err);
         if (r) break;
         if (t->beat != beat) since = now;
         beat = t->beat;
-        stuck = now - since > HLSNAP__OCI_STUCK_NS;
+        stalled = now - since > HLSNAP__OCI_STALLED_NS;
         hlsnap__oci_pause(pause);
         pause = pause * 2 < 10000000u ? pause * 2 : 10000000u;
     }
@@ -5224,13 +5224,11 @@ static hlsnap__layer *hlsnap__oci_cache_give(hlsnap_oci_cache *c, hlsnap__oci_ro
                                              const hlsnap__oci_state *file) {
     hlsnap__layer *other = NULL;
     hlsnap__oci_row *found;
-    bool listed;
     if (!hlsnap__brief_lock(&c->lock)) return layer; /* the row stays: others may look at it */
     hlsnap__oci_row_unlist(c, row);
     found = hlsnap__oci_row_find(c, &row->key, row->used, &other);
-    listed = !other && !c->closed;
     if (file) hlsnap__oci_row_note(other ? found : row, row->used, file);
-    if (listed) {
+    if (!other) {
         hlsnap__retain(&c->refs);
         row->layer = layer;
         layer->shelf = &row->shelf;
@@ -5238,8 +5236,10 @@ static hlsnap__layer *hlsnap__oci_cache_give(hlsnap_oci_cache *c, hlsnap__oci_ro
         hlsnap__oci_row_keep(c, row);
     }
     hlsnap__brief_unlock(&c->lock);
-    if (!listed) hlsnap__free(row);
-    if (other) hlsnap__layer_release(layer);
+    if (other) {
+        hlsnap__layer_release(layer);
+        hlsnap__free(row);
+    }
     hlsnap__oci_cache_trim(c);
     return other ? other : layer;
 }
@@ -5298,7 +5298,7 @@ static void hlsnap__oci_parsed_put(hlsnap_oci_cache *c, hlsnap__oci_parsed *p) {
     for (i = 0; i < num; i++) {
         bytes += old[i]->index.doc.size;
         if ((old[i]->dev == p->dev && old[i]->ino == p->ino) || kept == HLSNAP__OCI_MAX_PARSED ||
-            bytes > HLSNAP__OCI_INDEX_READ)
+            bytes > HLSNAP__OCI_MAX_PARSED_BYTES)
             continue;
         c->parsed[kept++] = old[i];
         old[i] = NULL;
@@ -8908,8 +8908,7 @@ HLSNAP_API void hlsnap_oci_cache_destroy(hlsnap_oci_cache *cache) {
     num = cache->num_parsed;
     memcpy(parsed, cache->parsed, num * sizeof(parsed[0]));
     cache->num_parsed = 0;
-    cache->max_bytes = 0;
-    cache->closed = true;
+    cache->max_bytes = 0; /* for loads that run, too */
     hlsnap__brief_unlock(&cache->lock);
     for (i = 0; i < num; i++) hlsnap__oci_parsed_release(parsed[i]);
     hlsnap__oci_cache_trim(cache);
