@@ -4955,6 +4955,13 @@ static hlsnap__oci_state hlsnap__oci_state_of(const struct stat *st) {
     return f;
 }
 
+static hlsnap_result hlsnap__oci_state_look(int fd, hlsnap__oci_state *f, const char *what, hlsnap_error *err) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", what);
+    *f = hlsnap__oci_state_of(&st);
+    return HLSNAP_OK;
+}
+
 static bool hlsnap__oci_state_same(const hlsnap__oci_state *a, const hlsnap__oci_state *b) {
     return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime_s == b->mtime_s &&
            a->mtime_ns == b->mtime_ns && a->ctime_s == b->ctime_s && a->ctime_ns == b->ctime_ns;
@@ -4967,12 +4974,17 @@ typedef struct hlsnap__oci_key {
     uint64_t size;
 } hlsnap__oci_key;
 
+/* Where a load found it, before it read a byte of that. */
+typedef struct hlsnap__oci_files {
+    hlsnap__oci_state memory, chunks;
+} hlsnap__oci_files;
+
 /* What a load wants of a layer. */
 typedef struct hlsnap__oci_want {
     hlsnap__oci_key key;
-    const uint16_t *used;  /* pages, one bit each; NULL = all */
-    uint64_t bytes;        /* of these pages */
-    hlsnap__oci_state file; /* the blob that the load has opened */
+    const uint16_t *used; /* pages, one bit each; NULL = all */
+    uint64_t bytes;       /* of these pages */
+    hlsnap__oci_files files;
 } hlsnap__oci_want;
 
 typedef struct hlsnap__oci_row {
@@ -4987,7 +4999,7 @@ typedef struct hlsnap__oci_row {
     bool listed, kept;
     uint64_t beat; /* atomic; goes on as long as who makes it does */
     uint32_t num_files;
-    hlsnap__oci_state files[HLSNAP__OCI_ROW_FILES]; /* that were found to hold all of it; the newest ones */
+    hlsnap__oci_files files[HLSNAP__OCI_ROW_FILES]; /* that were found to hold all of it; the newest ones */
 } hlsnap__oci_row;
 
 typedef struct hlsnap__oci_parsed { /* an index.json that had not changed for long when it was read */
@@ -5095,17 +5107,19 @@ static hlsnap__oci_row *hlsnap__oci_row_find(hlsnap_oci_cache *c, const hlsnap__
     return making;
 }
 
-static bool hlsnap__oci_row_knows(const hlsnap__oci_row *row, const hlsnap__oci_state *file) {
+static bool hlsnap__oci_row_knows(const hlsnap__oci_row *row, const hlsnap__oci_files *files) {
     uint32_t i;
     for (i = 0; i < row->num_files && i < HLSNAP__OCI_ROW_FILES; i++)
-        if (hlsnap__oci_state_same(&row->files[i], file)) return true;
+        if (hlsnap__oci_state_same(&row->files[i].memory, &files->memory) &&
+            hlsnap__oci_state_same(&row->files[i].chunks, &files->chunks))
+            return true;
     return false;
 }
 
-/* These pages of a file were found to be the layer's. */
-static void hlsnap__oci_row_note(hlsnap__oci_row *row, const uint16_t *used, const hlsnap__oci_state *file) {
-    if (!hlsnap__oci_used_covers(used, row->used, row->key.size) || hlsnap__oci_row_knows(row, file)) return;
-    row->files[row->num_files++ % HLSNAP__OCI_ROW_FILES] = *file;
+/* These pages were found in these files as the layer has them. */
+static void hlsnap__oci_row_note(hlsnap__oci_row *row, const uint16_t *used, const hlsnap__oci_files *files) {
+    if (!hlsnap__oci_used_covers(used, row->used, row->key.size) || hlsnap__oci_row_knows(row, files)) return;
+    row->files[row->num_files++ % HLSNAP__OCI_ROW_FILES] = *files;
 }
 
 /* ---- layers ---- */
@@ -5154,7 +5168,7 @@ static hlsnap__oci_row *hlsnap__oci_row_new(hlsnap_oci_cache *c, const hlsnap__o
 /* What a load finds. */
 typedef struct hlsnap__oci_taken {
     hlsnap__layer *layer;    /* another load's, retained, or NULL */
-    bool known;              /* the load's own file was found to hold the same */
+    bool known;              /* the load's own files were found to hold the same */
     hlsnap__oci_row *making; /* nobody makes it, so this load does: then hlsnap__oci_cache_give or _drop; or NULL */
     uint64_t beat;           /* of somebody else who makes it; 0 = nobody does */
 } hlsnap__oci_taken;
@@ -5168,7 +5182,7 @@ static void hlsnap__oci_cache_look(hlsnap_oci_cache *c, const hlsnap__oci_want *
     if (!hlsnap__brief_lock(&c->lock)) return;
     row = hlsnap__oci_row_find(c, &want->key, want->used, &t->layer);
     if (t->layer) {
-        t->known = hlsnap__oci_row_knows(row, &want->file);
+        t->known = hlsnap__oci_row_knows(row, &want->files);
         hlsnap__oci_row_keep(c, row);
     } else {
         t->beat = row ? __atomic_load_n(&row->beat, __ATOMIC_RELAXED) : 0;
@@ -5211,23 +5225,23 @@ static hlsnap_result hlsnap__oci_cache_take(hlsnap_oci_cache *c, const hlsnap__o
     return r;
 }
 
-/* The load's own file was found to hold these pages of a layer that was taken. */
+/* The load's own files were found to hold these pages of a layer that was taken. */
 static void hlsnap__oci_cache_note(hlsnap_oci_cache *c, const hlsnap__layer *layer, const hlsnap__oci_want *want) {
     if (!hlsnap__brief_lock(&c->lock)) return;
-    hlsnap__oci_row_note((hlsnap__oci_row *)(void *)layer->shelf, want->used, &want->file);
+    hlsnap__oci_row_note((hlsnap__oci_row *)(void *)layer->shelf, want->used, &want->files);
     hlsnap__brief_unlock(&c->lock);
 }
 
 /* Hands over a row and the layer that was made for it, all of which is verified. Returns the layer, or one that holds the same and
-   was there first: then that. file: the blob, when it stayed as it was meanwhile, or NULL. */
+   was there first: then that. */
 static hlsnap__layer *hlsnap__oci_cache_give(hlsnap_oci_cache *c, hlsnap__oci_row *row, hlsnap__layer *layer,
-                                             const hlsnap__oci_state *file) {
+                                             const hlsnap__oci_files *files) {
     hlsnap__layer *other = NULL;
     hlsnap__oci_row *found;
     if (!hlsnap__brief_lock(&c->lock)) return layer; /* the row stays: others may look at it */
     hlsnap__oci_row_unlist(c, row);
     found = hlsnap__oci_row_find(c, &row->key, row->used, &other);
-    if (file) hlsnap__oci_row_note(other ? found : row, row->used, file);
+    hlsnap__oci_row_note(other ? found : row, row->used, files);
     if (!other) {
         hlsnap__retain(&c->refs);
         row->layer = layer;
@@ -5342,6 +5356,7 @@ typedef struct hlsnap__oci_load {
     hlsnap__oci_config config;
     int fds[HLSNAP__MAX_LAYERS]; /* of the memory layers, opened before any is read; num_fds of them, -1 = passed on */
     uint32_t num_fds;
+    hlsnap__oci_state lists[HLSNAP__MAX_LAYERS]; /* the files of their chunk lists, where there is a cache */
     hlsnap_oci_guard guard; /* the one in force */
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     struct hlsnap__oci_watch *watch; /* NULL: nothing to watch */
@@ -5381,30 +5396,28 @@ static hlsnap_result hlsnap__oci_json_blob(hlsnap__oci_load *load, const hlsnap_
 
 /* How index.json is now; false: it is to be looked for as otherwise, with patience. */
 static bool hlsnap__oci_index_look(int root, hlsnap__oci_state *out) {
-    struct stat st;
     uint64_t size;
     int fd;
     bool ok;
     if (hlsnap__oci_open(root, "index.json", &fd, &size, NULL) != HLSNAP_OK) return false;
-    ok = fstat(fd, &st) == 0;
+    ok = hlsnap__oci_state_look(fd, out, "index.json", NULL) == HLSNAP_OK;
     close(fd);
-    if (ok) *out = hlsnap__oci_state_of(&st);
     return ok;
 }
 
 /* Leaves the index to others, where nobody changes it just now. Without memory it is this load's own. */
 static void hlsnap__oci_index_share(hlsnap__oci_load *load, const hlsnap__oci_state *file) {
-    struct stat dir;
-    hlsnap__oci_state now;
+    hlsnap__oci_state now, dir;
     hlsnap__oci_parsed *p;
-    if (!hlsnap__oci_index_look(load->root, &now) || !hlsnap__oci_state_same(file, &now) || fstat(load->root, &dir) != 0)
+    if (!hlsnap__oci_index_look(load->root, &now) || !hlsnap__oci_state_same(file, &now) ||
+        hlsnap__oci_state_look(load->root, &dir, "the layout", NULL) != HLSNAP_OK)
         return;
     p = (hlsnap__oci_parsed *)hlsnap__alloc(1, sizeof(*p), NULL);
     if (!p) return;
     p->refs = 1;
     p->file = now;
-    p->dev = (uint64_t)dir.st_dev;
-    p->ino = (uint64_t)dir.st_ino;
+    p->dev = dir.dev;
+    p->ino = dir.ino;
     p->index = load->index;
     load->parsed = p;
     hlsnap__oci_parsed_put(load->cache, p);
@@ -5475,10 +5488,11 @@ typedef struct hlsnap__oci_work {
     bool compare;   /* instead of writing the copy: what is there must be what was verified */
     uint32_t layer; /* for messages */
     hlsnap__oci_key key;  /* of the blob; size: its bytes */
-    uint64_t shared;      /* bytes of the pages that are used, for the cache; 0 = this load shares nothing */
+    hlsnap__oci_files files; /* for the cache: */
+    uint64_t shared;         /* bytes of the pages that are used; 0 = this load shares nothing */
     bool whole;           /* all pages are used */
     uint64_t *beat;       /* of the cache's row, or NULL */
-    bool steady, young;   /* the blob's file has not changed while it was read or cloned; had changed shortly before */
+    bool steady;          /* the blob's file is not young, and has not changed while it was read or cloned */
     struct stat file;     /* what it was before that */
     uint8_t *sums;        /* of the chunk list, what is of chunks that are used */
     uint32_t *before;     /* for each batch, how many of these are of the batches before it */
@@ -5868,8 +5882,9 @@ static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_erro
         int list;
         r = hlsnap__oci_open_blob(load->root, m->chunks[i].digest, m->chunks[i].size, &list, err);
         if (r) break;
+        if (load->cache) r = hlsnap__oci_state_look(list, &load->lists[i], m->chunks[i].digest, err);
         close(list);
-        r = hlsnap__oci_open_blob(load->root, m->memory[i].digest, m->memory[i].size, &load->fds[i], err);
+        if (!r) r = hlsnap__oci_open_blob(load->root, m->memory[i].digest, m->memory[i].size, &load->fds[i], err);
         if (!r) load->num_fds = i + 1;
     }
     return r;
@@ -5940,7 +5955,8 @@ static hlsnap_result hlsnap__oci_work_begin(hlsnap__oci_load *load, uint32_t i, 
     w->whole = w->verify && 2 * pages * HLSNAP__PAGE >= w->key.size;
     if (w->whole) memset(w->used, 0xff, chunks * sizeof(w->used[0]));
     w->shared = w->whole ? w->key.size : pages * HLSNAP__PAGE;
-    return HLSNAP_OK;
+    w->files.chunks = load->lists[i];
+    return hlsnap__oci_state_look(w->fd, &w->files.memory, m->memory[i].digest, err);
 }
 
 /* And that. */
@@ -5965,7 +5981,7 @@ static bool hlsnap__oci_all_listed(const hlsnap__oci_work *w) {
     const uint64_t num = hlsnap__oci_chunks_size(w->key.size) / 32;
     uint64_t i;
     for (i = 0; i < num && w->used[i];) i++;
-    return w->verify && w->steady && !w->young && i == num;
+    return w->verify && w->steady && i == num;
 }
 
 /* Fills *layer from an open blob: from its clone, from a sealed copy of what is used, or from the file itself. */
@@ -5974,8 +5990,7 @@ static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
     hlsnap_result r = private_guard ? hlsnap__file_room(w->key.size, "a layer", err) : HLSNAP_OK;
     int own, clone;
-    w->steady = fstat(w->fd, &w->file) == 0;
-    w->young = w->steady && hlsnap__oci_young(&w->file);
+    w->steady = fstat(w->fd, &w->file) == 0 && !hlsnap__oci_young(&w->file);
     clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->key.size) : -1;
     if (clone >= 0) {
         w->steady = hlsnap__oci_file_still(w->fd, &w->file) && w->steady; /* the clone is ours alone */
@@ -6001,21 +6016,20 @@ static hlsnap__oci_want hlsnap__oci_work_want(const hlsnap__oci_work *w) {
     want.key = w->key;
     want.used = w->whole ? NULL : w->used;
     want.bytes = w->shared;
-    want.file = hlsnap__oci_state_of(&w->file);
+    want.files = w->files;
     return want;
 }
 
 /* Leaves a layer that was verified later to loads to come: another one over the same file, which no verification stops. */
 static void hlsnap__oci_work_leave(hlsnap_oci_cache *c, const hlsnap__oci_work *w) {
     const hlsnap__oci_want want = hlsnap__oci_work_want(w);
-    const bool steady = w->steady && (w->copy < 0 || hlsnap__oci_file_still(w->fd, &w->file));
     hlsnap__oci_row *row = w->shared ? hlsnap__oci_row_new(c, &want) : NULL;
     hlsnap__layer *layer = NULL;
     const int own = row ? fcntl(w->copy >= 0 ? w->copy : w->fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (own >= 0) layer = hlsnap__layer_create(own, w->copy >= 0, w->key.size / HLSNAP__PAGE, NULL);
     if (layer) {
         hlsnap__oci_remember_loaded(layer, w->key.memory, w->key.chunks, NULL);
-        hlsnap__layer_release(hlsnap__oci_cache_give(c, row, layer, steady ? &want.file : NULL));
+        hlsnap__layer_release(hlsnap__oci_cache_give(c, row, layer, &want.files));
     } else
         hlsnap__free(row);
 }
@@ -6024,16 +6038,13 @@ static void hlsnap__oci_work_leave(hlsnap_oci_cache *c, const hlsnap__oci_work *
 static hlsnap_result hlsnap__oci_layer_take(hlsnap__oci_load *load, hlsnap__oci_work *w, hlsnap__oci_taken *t,
                                             hlsnap_error *err) {
     const bool now = w->verify && !load->desc.verify_later;
-    hlsnap__oci_want want;
-    hlsnap_result r;
-    if (fstat(w->fd, &w->file) != 0) return hlsnap__oci_os(err, errno, "stat", "a layer");
-    want = hlsnap__oci_work_want(w);
-    r = hlsnap__oci_cache_take(load->cache, &want, now, &load->desc, load->done, load->total, t, err);
+    const hlsnap__oci_want want = hlsnap__oci_work_want(w);
+    hlsnap_result r = hlsnap__oci_cache_take(load->cache, &want, now, &load->desc, load->done, load->total, t, err);
     if (!r && t->layer && !t->known && now) {
         r = hlsnap__oci_work_make(load, w, err);
         if (!r)
             r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
-        if (!r && hlsnap__oci_file_still(w->fd, &w->file)) hlsnap__oci_cache_note(load->cache, t->layer, &want);
+        if (!r) hlsnap__oci_cache_note(load->cache, t->layer, &want);
     } else if (!r && t->layer && t->known)
         r = hlsnap__oci_report(&load->desc, load->done + w->key.size, load->total, err);
     if (!r && (t->known || now)) {
@@ -6050,7 +6061,6 @@ static hlsnap_result hlsnap__oci_layer_own(hlsnap__oci_load *load, hlsnap__oci_w
                                            hlsnap_error *err) {
     const bool verify = !load->desc.disable_verify, later = verify && load->desc.verify_later;
     const hlsnap__oci_key *key = &w->key;
-    hlsnap__oci_state file;
     hlsnap_result r = hlsnap__oci_work_make(load, w, err);
     if (t->making) w->beat = &t->making->beat;
     if (!r) r = hlsnap__oci_layer_make(load, w, verify && !later, &t->layer, err);
@@ -6061,8 +6071,7 @@ static hlsnap_result hlsnap__oci_layer_own(hlsnap__oci_load *load, hlsnap__oci_w
     }
     if (verify) /* else it is not known to be that blob's content */
         hlsnap__oci_remember_loaded(t->layer, key->memory, key->chunks, hlsnap__oci_all_listed(w) ? &w->file : NULL);
-    file = hlsnap__oci_state_of(&w->file);
-    if (t->making) t->layer = hlsnap__oci_cache_give(load->cache, t->making, t->layer, w->steady ? &file : NULL);
+    if (t->making) t->layer = hlsnap__oci_cache_give(load->cache, t->making, t->layer, &w->files);
     if (load->watch) {
         hlsnap__retain(&load->watch->watch.refs);
         t->layer->watch = &load->watch->watch;

@@ -568,6 +568,57 @@ static void other_blobs_change(void) {
     CHECK_EQ(alloc_live, 0);
 }
 
+/* A byte of any file flips, or all of it goes; whatever was loaded before, a load ends as it does without a cache. */
+static void as_without_a_cache(void) {
+    tenants t = tenants_make();
+    hlsnap_oci_cache *c = cache_new(200 * P); /* not all of it */
+    char files[64][100], path[140];
+    uint64_t seed = 7;
+    int num = 0, i, failed = 0;
+    FILE *list;
+    CHECK_EQ(sh("cd %s && find . -type f ! -name .hlsnap.lock > ../files", t.dir), 0);
+    list = fopen("files", "r");
+    while (list && num < 64 && fscanf(list, "%99s", files[num]) == 1) num++;
+    if (list) fclose(list);
+    CHECK(num > TENANTS * 4);
+    later_s = 100;
+    for (i = 0; i < 400 && !test_bad; i++) {
+        const uint32_t who = (uint32_t)lcg(&seed) % TENANTS, way = (uint32_t)lcg(&seed) % 8;
+        hlsnap_oci_desc d = HLSNAP_ZERO;
+        hlsnap_snapshot *s = NULL, *u = NULL;
+        hlsnap_result r, with;
+        struct stat st;
+        off_t at;
+        char tag[8];
+        snprintf(tag, sizeof(tag), "t%u", who);
+        snprintf(path, sizeof(path), "%.20s/%.99s", t.dir, files[lcg(&seed) % (uint64_t)num]);
+        if (lcg(&seed) % 4 == 0) snprintf(path, sizeof(path), "%s", t.path);
+        CHECK_EQ(stat(path, &st), 0);
+        at = (off_t)(lcg(&seed) % (uint64_t)st.st_size);
+        if (way == 0) CHECK_EQ(sh("mv %s %s/hidden", path, t.dir), 0);
+        else if (way < 6) flip(path, at);
+        d.disable_verify = lcg(&seed) % 4 == 0;
+        d.threads = lcg(&seed) % 2 ? 3 : 0;
+        r = hlsnap_oci_load(t.dir, tag, &d, &s, NULL, &err);
+        d.cache = c;
+        with = hlsnap_oci_load(t.dir, tag, &d, &u, NULL, &err);
+        if (!CHECK(with == r || (!r && with == HLSNAP_ERR_DIGEST && strcmp(path, t.path) == 0))) /* a page that it does not show */
+            printf("# %s at %lld, way %u: %s, with a cache %s, %s\n", path, (long long)at, way, hlsnap_result_name(r), hlsnap_result_name(with),
+                   err.msg);
+        if (!r && !with) check_same(s, u);
+        failed += with != HLSNAP_OK;
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(u);
+        if (way == 0) CHECK_EQ(sh("mv %s/hidden %s", t.dir, path), 0);
+        else if (way < 6) flip(path, at);
+    }
+    printf("# %d of %d failed\n", failed, i);
+    CHECK(failed > 20);
+    hlsnap_oci_cache_destroy(c);
+    tenants_free(&t);
+    CHECK_EQ(alloc_live, 0);
+}
+
 /* Another layout with the same content shares its memory, once it was found to have that content: to know digests is not to have
    what they are digests of. */
 static void other_layouts(void) {
@@ -1531,7 +1582,7 @@ static void without_the_lock(void) {
 
 static const test_row tests[] = {
     TEST(arguments), TEST(tenants_share_a_base), TEST(guards), TEST(nothing_left_for_later), TEST(verified_later_and_wrong),
-    TEST(parts_of_a_layer), TEST(saved_again), TEST(changed_on_disk), TEST(other_blobs_change), TEST(other_layouts),
+    TEST(parts_of_a_layer), TEST(saved_again), TEST(changed_on_disk), TEST(other_blobs_change), TEST(as_without_a_cache), TEST(other_layouts),
     TEST(part_of_another_layout), TEST(same_name_other_content), TEST(resolves), TEST(indexes_are_parsed_once), TEST(clocks_that_lie), TEST(moved_within_a_tick),
     TEST(moved_by_others), TEST(keeps_nothing), TEST(keeps_the_last), TEST(keeps_few), TEST(loads_at_once),
     TEST(loads_at_once_for_later), TEST(first_one_fails), TEST(loads_inside_a_load), TEST(cancelled_while_it_waits),
