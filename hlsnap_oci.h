@@ -199,29 +199,28 @@ HLSNAP_API hlsnap_result hlsnap_oci_resolve(const char *dir, const char *ref, hl
 /* ==== >>cache: for whoever loads many snapshots that have layers in common; docs/cache.md ==== */
 
 /* hlsnap_oci_cache_create -- an empty cache, for desc.cache of any loads, of one layout or several.
-   Layers are shared where the guard in force is PRIVATE: nobody can change what they hold then. What a load verified it leaves to
-   others, what verify_later puts off once it is verified, with disable_verify nothing; all three take. It is taken only for a
-   file that was found to hold that, and did not change since; else the file is read and verified (with verify_later and
-   disable_verify: as without a cache), but not copied. So a load succeeds where it would without a cache, and fails where it would
-   fail, only that layers of which half is used are verified whole. At NONE, DETECT and LEASE the files themselves are mapped,
-   which the kernel shares: these loads use parsed indexes and no more.
-   An index is parsed again when it changed, and whenever it did less than 3 s before it was last read.
-   max_bytes in     of the layers that were loaded last so much is kept, in use or not; beyond that, those whose last load is longest
-                    ago are kept no longer than snapshots have them, and shared so long. 0 = none is kept, and no index; UINT64_MAX =
-                    no bound. Layers are at most a quarter of the descriptors that the process may open, indexes 16 and 64 MiB
+   At guard PRIVATE, where nobody can change what was loaded, loads share layers: each takes those that others verified, for files
+   that were found to hold them and have not changed since; other files it reads and verifies, but does not copy (verify_later and
+   disable_verify: as without a cache). What it verified itself it leaves to others, with verify_later once that is done. So a load
+   succeeds and fails as without a cache, except that of a layer of which half is used all is verified. NONE, DETECT and LEASE map
+   the files, which the kernel shares. Loads at any guard share parsed indexes: one is parsed again when it changed, and when it
+   had changed less than 3 s before it was read.
+   max_bytes in     so much of the layers that were loaded last is kept, in use or not. Beyond that, those whose last load is longest
+                    ago are kept no longer than snapshots have them; until then they are shared. 0 = no layer is kept, nor an
+                    index; UINT64_MAX = no bound. Kept are at most a quarter as many layers as the process may open files, and 16
+                    indexes of 64 MiB together
    out       out    the cache; NULL on failure
    err       out    may be NULL
    returns   HLSNAP_OK; HLSNAP_ERR_ARG (out is NULL); HLSNAP_ERR_MEMORY
    owns      the caller: hlsnap_oci_cache_destroy
-   threads   any, of it and of loads that have it. Of loads that want the same layer at once, one makes it, and the others wait:
-             until it has, or failed, or got no further for a second; then another one does. Without memory for it, or where its
-             lock is not to be had, a load goes on as if it had no cache. In the child of a fork it is the child's own, with all that
-             it held; where another thread was changing it just then, nothing is shared there, nor freed
+   threads   any, of it and of the loads. Of loads that want the same layer at once one makes it; the others wait until it has, or
+             failed, or got no further for a second, when another one makes it; desc.progress is called meanwhile. Without memory
+             for the cache's own, a load shares nothing. The child of a fork has a cache of its own, with all that this one held;
+             if a thread was changing it just then, loads share nothing there, and what it held is not freed
    cost      a descriptor and a mapping for each layer that is kept  */
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_cache_create(uint64_t max_bytes, hlsnap_oci_cache **out, hlsnap_error *err);
 
-/* hlsnap_oci_cache_destroy -- let go of what only the cache has. Snapshots stay as they are, loads that run go on and end. NULL is
-   fine.
+/* hlsnap_oci_cache_destroy -- let go of what only the cache has. Snapshots stay, and loads that run go on. NULL is fine.
    threads   any; nobody may begin to use the cache then  */
 HLSNAP_API void hlsnap_oci_cache_destroy(hlsnap_oci_cache *cache);
 
