@@ -1289,6 +1289,12 @@ typedef struct hlsnap__watch {
     void (*destroy)(struct hlsnap__watch *w);
 } hlsnap__watch;
 
+/* Where others find a layer who want the same pages: hlsnap_oci.h's cache. gone is called when nobody has the layer any more;
+   false: it may still be looked at, so that its struct stays. */
+typedef struct hlsnap__shelf {
+    bool (*gone)(struct hlsnap__shelf *shelf);
+} hlsnap__shelf;
+
 /* A blob of guest pages. */
 #define HLSNAP__NUM_PLACES 2 /* the last one and the one before: one snapshot saved into two layouts in turn */
 typedef struct hlsnap__layer {
@@ -1301,6 +1307,7 @@ typedef struct hlsnap__layer {
     int32_t places_lock; /* atomic: 1 = somebody looks at or changes the places; 2 = for so long that nobody waits */
     hlsnap__place *places[HLSNAP__NUM_PLACES]; /* newest first; NULL = none */
     hlsnap__watch *watch;                      /* retained; NULL = nothing to watch */
+    hlsnap__shelf *shelf;                      /* NULL = nobody else finds it */
 } hlsnap__layer;
 
 typedef struct hlsnap__extent { /* guest pages [page, page + pages) are layer pages [layer_page, ...) of a layer */
@@ -9633,15 +9640,14 @@ static void hlsnap__place_release(hlsnap__place *place) {
 }
 
 /* Held for a few instructions, but in the child of a fork for ever, when another thread had it. Who does not get it in a
-   tenth of a second, and everybody from then on until it is given back, does without: to know no place costs only bytes. */
-static bool hlsnap__places_lock(hlsnap__layer *layer) {
+   tenth of a second, and everybody from then on until it is given back, does without: that must cost bytes at most. */
+static bool hlsnap__brief_lock(int32_t *lock) {
     const struct timespec nap = {0, 1000000};
     int32_t was;
     int tries;
     for (tries = 0; tries < 200; tries++) {
         was = 0;
-        if (__atomic_compare_exchange_n(&layer->places_lock, &was, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-            return true;
+        if (__atomic_compare_exchange_n(lock, &was, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return true;
         if (was == 2) return false;
         if (tries < 100)
             sched_yield();
@@ -9649,15 +9655,15 @@ static bool hlsnap__places_lock(hlsnap__layer *layer) {
             nanosleep(&nap, NULL); /* lets a holder of lower priority run */
     }
     was = 1;
-    __atomic_compare_exchange_n(&layer->places_lock, &was, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(lock, &was, 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return false;
 }
-static void hlsnap__places_unlock(hlsnap__layer *layer) { __atomic_store_n(&layer->places_lock, 0, __ATOMIC_RELEASE); }
+static void hlsnap__brief_unlock(int32_t *lock) { __atomic_store_n(lock, 0, __ATOMIC_RELEASE); }
 
 /* Takes over place as the newest; one in the same blob makes way for it. */
 HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap__place *place) {
     hlsnap__place *old = place;
-    if (hlsnap__places_lock(layer)) {
+    if (hlsnap__brief_lock(&layer->places_lock)) {
         old = layer->places[0];
         layer->places[0] = place;
         if (old && strcmp(old->memory, place->memory) != 0) {
@@ -9665,7 +9671,7 @@ HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap_
             layer->places[1] = old;
             old = oldest;
         }
-        hlsnap__places_unlock(layer);
+        hlsnap__brief_unlock(&layer->places_lock);
     }
     hlsnap__place_release(old);
 }
@@ -9673,16 +9679,18 @@ HLSNAP__UNUSED static void hlsnap__layer_place_set(hlsnap__layer *layer, hlsnap_
 /* Place number i, retained, or NULL. */
 HLSNAP__UNUSED static hlsnap__place *hlsnap__layer_place_get(hlsnap__layer *layer, uint32_t i) {
     hlsnap__place *place;
-    if (!hlsnap__places_lock(layer)) return NULL;
+    if (!hlsnap__brief_lock(&layer->places_lock)) return NULL;
     place = layer->places[i];
     if (place) hlsnap__retain(&place->refs);
-    hlsnap__places_unlock(layer);
+    hlsnap__brief_unlock(&layer->places_lock);
     return place;
 }
 
 static void hlsnap__layer_release(hlsnap__layer *layer) {
     uint32_t i;
+    bool found;
     if (!layer || !hlsnap__release(&layer->refs)) return;
+    found = layer->shelf && !layer->shelf->gone(layer->shelf);
     /* still locked by a thread that a fork left behind, they may be half changed */
     for (i = 0; !layer->places_lock && i < HLSNAP__NUM_PLACES; i++) hlsnap__place_release(layer->places[i]);
     hlsnap__watch_release(layer->watch);
@@ -9691,7 +9699,7 @@ static void hlsnap__layer_release(hlsnap__layer *layer) {
     else if (layer->map)
         munmap(hlsnap__unconst(layer->map), (size_t)(layer->pages * HLSNAP__PAGE));
     if (layer->fd >= 0) close(layer->fd);
-    hlsnap__free(layer);
+    if (!found) hlsnap__free(layer);
 }
 
 /* A layer of that many pages over fd, which it owns from now on, also when this fails. */

@@ -109,6 +109,8 @@ typedef struct hlsnap_oci_problem {
    does. */
 typedef bool (*hlsnap_oci_on_problem)(const hlsnap_oci_problem *problem, void *user);
 
+typedef struct hlsnap_oci_cache hlsnap_oci_cache; /* what loads share: >>cache */
+
 typedef struct hlsnap_oci_desc {
     uint32_t _start_canary;
     hlsnap_oci_guard guard;    /* load: what protects the files in use; 0 = PRIVATE; save: not looked at */
@@ -128,6 +130,7 @@ typedef struct hlsnap_oci_desc {
                                   is made gets x for each r; 0 = 0600, 0660 where the directory is shared by its group: LIMITS */
     uint64_t wait_ns;          /* save and other changes: longest wait for other writers, in all; then HLSNAP_ERR_OS with EAGAIN;
                                   0 = as long as it takes */
+    hlsnap_oci_cache *cache;   /* load: share what was verified and parsed with other loads that have it; NULL = with nobody */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -183,6 +186,44 @@ HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_save(const char *dir, const char
 HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_load(const char *dir, const char *ref, const hlsnap_oci_desc *desc,
                                                      hlsnap_snapshot **out, hlsnap_oci_digest *digest,
                                                      hlsnap_error *err);
+
+/* hlsnap_oci_resolve -- what a tag means now: whether it moved is to be known without a load.
+   dir, ref  in     as for hlsnap_oci_load
+   out       out    digest of the manifest that hlsnap_oci_load would read; not NULL
+   err       out    may be NULL
+   returns   HLSNAP_OK: the index says so; nothing beyond it was looked at; HLSNAP_ERR_ARG; HLSNAP_ERR_NOT_FOUND, _AMBIGUOUS;
+             HLSNAP_ERR_LAYOUT, _INDEX, _JSON, _MEDIA_TYPE (something else than a manifest), _FILE, _LIMIT, _CHANGED, _OS, _MEMORY
+   threads   any
+   cost      reads oci-layout and index.json  */
+HLSNAP_API hlsnap_result hlsnap_oci_resolve(const char *dir, const char *ref, hlsnap_oci_digest *out, hlsnap_error *err);
+
+/* ==== >>cache: for whoever loads many snapshots that have layers in common; docs/cache.md ==== */
+
+/* hlsnap_oci_cache_create -- an empty cache, for desc.cache of any loads, of one layout or several.
+   At guard PRIVATE, where nobody can change what was loaded, loads share layers: each takes those that others verified, for files
+   that were found to hold them and have not changed since; other files it reads and verifies, but does not copy (verify_later and
+   disable_verify: as without a cache). What it verified itself it leaves to others, with verify_later once that is done. So a load
+   succeeds and fails as without a cache, except that of a layer of which half is used all is verified. NONE, DETECT and LEASE map
+   the files, which the kernel shares. Loads at any guard share parsed indexes: one is parsed again when it changed, and when it
+   had changed less than 3 s before it was read.
+   max_bytes in     so much of the layers that were loaded last is kept, in use or not. Beyond that, those whose last load is longest
+                    ago are kept no longer than snapshots have them; until then they are shared. 0 = no layer is kept, nor an
+                    index; UINT64_MAX = no bound. Kept are at most a quarter as many layers as the process may open files, and 16
+                    indexes of 64 MiB together
+   out       out    the cache; NULL on failure
+   err       out    may be NULL
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG (out is NULL); HLSNAP_ERR_MEMORY
+   owns      the caller: hlsnap_oci_cache_destroy
+   threads   any, of it and of the loads. Of loads that want the same layer at once one makes it; the others wait until it has, or
+             failed, or got no further for a second, when another one makes it; desc.progress is called meanwhile. Without memory
+             for the cache's own, a load shares nothing. The child of a fork has a cache of its own, with all that this one held;
+             if a thread was changing it just then, loads share nothing there, and what it held is not freed
+   cost      a descriptor and a mapping for each layer that is kept  */
+HLSNAP_API HLSNAP_MUST hlsnap_result hlsnap_oci_cache_create(uint64_t max_bytes, hlsnap_oci_cache **out, hlsnap_error *err);
+
+/* hlsnap_oci_cache_destroy -- let go of what only the cache has. Snapshots stay, and loads that run go on. NULL is fine.
+   threads   any; nobody may begin to use the cache then  */
+HLSNAP_API void hlsnap_oci_cache_destroy(hlsnap_oci_cache *cache);
 
 /* ==== >>store: what a layout holds, and keeping it in order ==== */
 
@@ -5057,6 +5098,407 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     return r;
 }
 
+/* ---- >>cache: what loads leave for those to come: layers that were verified, and indexes that were parsed ----
+
+   A row is a layer and what its content is known by. It has no reference to the layer, which tells it when nobody has it any more
+   (hlsnap__shelf); only for rows that are kept the cache has one, as long as max_bytes allow. A row without a layer is one that a
+   load is making just now. Nothing is allocated, freed or asked of the system under the lock. */
+
+#define HLSNAP__OCI_SETTLED_S 3
+#define HLSNAP__OCI_STALLED_NS 1000000000u /* who makes a layer, and gets no further for so long, is not waited for */
+#define HLSNAP__OCI_BUCKETS 256u
+#define HLSNAP__OCI_ROW_FILES 4u /* more may hold the same; they are read again then */
+#define HLSNAP__OCI_MAX_PARSED 16u
+#ifndef HLSNAP__OCI_MAX_PARSED_BYTES /* a test makes it smaller */
+#define HLSNAP__OCI_MAX_PARSED_BYTES HLSNAP__OCI_INDEX_READ
+#endif
+#define HLSNAP__OCI_MAX_KEPT 16384u /* each takes a mapping and a descriptor of the process's */
+
+/* A file, as it was found. A change that keeps all of this is one within a tick of the clock. */
+typedef struct hlsnap__oci_state {
+    uint64_t dev, ino, size;
+    int64_t mtime_s, mtime_ns, ctime_s, ctime_ns;
+} hlsnap__oci_state;
+
+static hlsnap__oci_state hlsnap__oci_state_of(const struct stat *st) {
+    hlsnap__oci_state f;
+    f.dev = (uint64_t)st->st_dev;
+    f.ino = (uint64_t)st->st_ino;
+    f.size = (uint64_t)st->st_size;
+    f.mtime_s = (int64_t)st->st_mtim.tv_sec;
+    f.mtime_ns = (int64_t)st->st_mtim.tv_nsec;
+    f.ctime_s = (int64_t)st->st_ctim.tv_sec;
+    f.ctime_ns = (int64_t)st->st_ctim.tv_nsec;
+    return f;
+}
+
+static hlsnap_result hlsnap__oci_state_look(int fd, hlsnap__oci_state *f, const char *what, hlsnap_error *err) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return hlsnap__oci_os(err, errno, "stat", what);
+    *f = hlsnap__oci_state_of(&st);
+    return HLSNAP_OK;
+}
+
+static bool hlsnap__oci_state_same(const hlsnap__oci_state *a, const hlsnap__oci_state *b) {
+    return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime_s == b->mtime_s &&
+           a->mtime_ns == b->mtime_ns && a->ctime_s == b->ctime_s && a->ctime_ns == b->ctime_ns;
+}
+
+/* What a layer's content is known by. The chunk list proves it; the blob's own digest is only what the layout says, and what a
+   save of the snapshot goes by. */
+typedef struct hlsnap__oci_key {
+    char memory[72], chunks[72];
+    uint64_t size;
+} hlsnap__oci_key;
+
+/* Where a load found it, before it read a byte of that. */
+typedef struct hlsnap__oci_files {
+    hlsnap__oci_state memory, chunks;
+} hlsnap__oci_files;
+
+/* What a load wants of a layer. */
+typedef struct hlsnap__oci_want {
+    hlsnap__oci_key key;
+    const uint16_t *used; /* pages, one bit each; NULL = all */
+    uint64_t bytes;       /* of these pages */
+    hlsnap__oci_files files;
+} hlsnap__oci_want;
+
+typedef struct hlsnap__oci_row {
+    hlsnap__shelf shelf; /* first */
+    hlsnap_oci_cache *cache;
+    struct hlsnap__oci_row *next;          /* in its bucket */
+    struct hlsnap__oci_row *newer, *older; /* of those that are kept */
+    hlsnap__oci_key key;
+    uint16_t *used; /* pages that the layer holds; NULL = all; in the same allocation */
+    uint64_t bytes; /* of these pages */
+    hlsnap__layer *layer;
+    bool listed, kept;
+    uint64_t beat; /* atomic; goes on as long as who makes it does */
+    uint32_t num_files;
+    hlsnap__oci_files files[HLSNAP__OCI_ROW_FILES]; /* that were found to hold all of it; the newest ones */
+} hlsnap__oci_row;
+
+typedef struct hlsnap__oci_parsed { /* an index.json that had not changed for long when it was read */
+    int32_t refs;                   /* atomic */
+    hlsnap__oci_state file;
+    uint64_t dev, ino; /* of the layout's directory */
+    hlsnap__oci_index index;
+} hlsnap__oci_parsed;
+
+struct hlsnap_oci_cache {
+    int32_t refs;              /* atomic: its owner's, and of rows with a layer, loads, verifications put off */
+    int32_t lock;              /* hlsnap__brief_lock */
+    uint64_t max_bytes, bytes; /* of the rows that are kept */
+    uint32_t max_kept, num_kept;
+    hlsnap__oci_row *newest, *oldest; /* of these, by their last use */
+    hlsnap__oci_row *rows[HLSNAP__OCI_BUCKETS];
+    uint64_t begun;                                     /* rows: so that no beat is another's */
+    hlsnap__oci_parsed *parsed[HLSNAP__OCI_MAX_PARSED]; /* the last one used first */
+    uint32_t num_parsed;
+};
+
+static void hlsnap__oci_cache_release(hlsnap_oci_cache *c) {
+    if (c && hlsnap__release(&c->refs)) hlsnap__free(c);
+}
+
+static bool hlsnap__oci_key_same(const hlsnap__oci_key *a, const hlsnap__oci_key *b) {
+    return strcmp(a->chunks, b->chunks) == 0 && strcmp(a->memory, b->memory) == 0 && a->size == b->size;
+}
+
+/* Whether the pages of a are all pages of b, and perhaps more; NULL = all. */
+static bool hlsnap__oci_used_covers(const uint16_t *a, const uint16_t *b, uint64_t size) {
+    const uint64_t num = hlsnap__oci_chunks_size(size) / 32;
+    uint64_t i;
+    for (i = 0; a && b && i < num; i++)
+        if (b[i] & ~a[i]) return false;
+    return !a || b;
+}
+
+/* ---- its lists; under the lock ---- */
+
+static hlsnap__oci_row **hlsnap__oci_row_bucket(hlsnap_oci_cache *c, const hlsnap__oci_key *key) {
+    uint32_t i, n = 0;
+    for (i = 7; i < 9; i++)
+        n = 16 * n + (uint32_t)(key->chunks[i] <= '9' ? key->chunks[i] - '0' : key->chunks[i] - 'a' + 10);
+    return &c->rows[n % HLSNAP__OCI_BUCKETS];
+}
+
+static void hlsnap__oci_row_list(hlsnap_oci_cache *c, hlsnap__oci_row *row) {
+    hlsnap__oci_row **at = hlsnap__oci_row_bucket(c, &row->key);
+    row->next = *at;
+    row->listed = true;
+    *at = row;
+}
+
+static void hlsnap__oci_row_unlist(hlsnap_oci_cache *c, hlsnap__oci_row *row) {
+    hlsnap__oci_row **at = hlsnap__oci_row_bucket(c, &row->key);
+    if (!row->listed) return;
+    while (*at != row) at = &(*at)->next;
+    *at = row->next;
+    row->listed = false;
+}
+
+/* The reference is the caller's then. */
+static void hlsnap__oci_row_unkeep(hlsnap_oci_cache *c, hlsnap__oci_row *row) {
+    *(row->newer ? &row->newer->older : &c->newest) = row->older;
+    *(row->older ? &row->older->newer : &c->oldest) = row->newer;
+    row->kept = false;
+    c->bytes -= row->bytes;
+    c->num_kept--;
+}
+
+/* Its layer is in use now. */
+static void hlsnap__oci_row_keep(hlsnap_oci_cache *c, hlsnap__oci_row *row) {
+    if (row->bytes > c->max_bytes) return;
+    if (row->kept)
+        hlsnap__oci_row_unkeep(c, row);
+    else
+        hlsnap__retain(&row->layer->refs);
+    row->newer = NULL;
+    row->older = c->newest;
+    *(c->newest ? &c->newest->newer : &c->oldest) = row;
+    c->newest = row;
+    row->kept = true;
+    c->bytes += row->bytes;
+    c->num_kept++;
+}
+
+/* A row with all pages that are wanted: of a layer, which is retained then, or else of one that is being made. */
+static hlsnap__oci_row *hlsnap__oci_row_find(hlsnap_oci_cache *c, const hlsnap__oci_key *key, const uint16_t *used,
+                                             hlsnap__layer **layer) {
+    hlsnap__oci_row *row, *making = NULL;
+    for (row = *hlsnap__oci_row_bucket(c, key); row; row = row->next) {
+        int32_t refs;
+        if (!hlsnap__oci_key_same(&row->key, key) || !hlsnap__oci_used_covers(row->used, used, key->size)) continue;
+        if (!row->layer) making = row;
+        if (!row->layer) continue;
+        refs = __atomic_load_n(&row->layer->refs, __ATOMIC_RELAXED); /* 0: it waits for the lock, to go */
+        while (refs && !__atomic_compare_exchange_n(&row->layer->refs, &refs, refs + 1, false, __ATOMIC_ACQUIRE,
+                                                    __ATOMIC_RELAXED)) {
+        }
+        if (!refs) continue;
+        *layer = row->layer;
+        return row;
+    }
+    return making;
+}
+
+static bool hlsnap__oci_row_knows(const hlsnap__oci_row *row, const hlsnap__oci_files *files) {
+    uint32_t i;
+    for (i = 0; i < row->num_files && i < HLSNAP__OCI_ROW_FILES; i++)
+        if (hlsnap__oci_state_same(&row->files[i].memory, &files->memory) &&
+            hlsnap__oci_state_same(&row->files[i].chunks, &files->chunks))
+            return true;
+    return false;
+}
+
+/* These pages were found in these files as the layer has them. */
+static void hlsnap__oci_row_note(hlsnap__oci_row *row, const uint16_t *used, const hlsnap__oci_files *files) {
+    if (!hlsnap__oci_used_covers(used, row->used, row->key.size) || hlsnap__oci_row_knows(row, files)) return;
+    row->files[row->num_files++ % HLSNAP__OCI_ROW_FILES] = *files;
+}
+
+/* ---- layers ---- */
+
+/* Lets go of what is beyond the bounds: the last one used longest ago first. */
+static void hlsnap__oci_cache_trim(hlsnap_oci_cache *c) {
+    for (;;) {
+        hlsnap__layer *layer = NULL;
+        if (!hlsnap__brief_lock(&c->lock)) return;
+        if (c->bytes > c->max_bytes || c->num_kept > c->max_kept) {
+            layer = c->oldest->layer;
+            hlsnap__oci_row_unkeep(c, c->oldest);
+        }
+        hlsnap__brief_unlock(&c->lock);
+        if (!layer) return;
+        hlsnap__layer_release(layer);
+    }
+}
+
+/* Nobody has its layer any more. Without the lock, the row stays as it is: whoever finds it sees that its layer is gone. */
+static bool hlsnap__oci_row_gone(hlsnap__shelf *shelf) {
+    hlsnap__oci_row *row = (hlsnap__oci_row *)(void *)shelf;
+    hlsnap_oci_cache *c = row->cache;
+    if (!hlsnap__brief_lock(&c->lock)) return false;
+    hlsnap__oci_row_unlist(c, row);
+    hlsnap__brief_unlock(&c->lock);
+    hlsnap__free(row);
+    hlsnap__oci_cache_release(c);
+    return true;
+}
+
+/* A row for what is wanted, not listed yet. NULL: no memory; then the layer is not shared. */
+static hlsnap__oci_row *hlsnap__oci_row_new(hlsnap_oci_cache *c, const hlsnap__oci_want *want) {
+    const size_t used = want->used ? (size_t)(hlsnap__oci_chunks_size(want->key.size) / 32 * sizeof(want->used[0])) : 0;
+    hlsnap__oci_row *row = (hlsnap__oci_row *)hlsnap__alloc(1, sizeof(*row) + used, NULL);
+    if (!row) return NULL;
+    row->shelf.gone = hlsnap__oci_row_gone;
+    row->cache = c;
+    row->key = want->key;
+    row->bytes = want->bytes;
+    if (used) row->used = (uint16_t *)(void *)(row + 1);
+    if (used) memcpy(row->used, want->used, used);
+    return row;
+}
+
+/* What a load finds. */
+typedef struct hlsnap__oci_taken {
+    hlsnap__layer *layer;    /* another load's, retained, or NULL */
+    bool known;              /* the load's own files were found to hold the same */
+    hlsnap__oci_row *making; /* nobody makes it, so this load does: then hlsnap__oci_cache_give or _drop; or NULL */
+    uint64_t beat;           /* of somebody else who makes it; 0 = nobody does */
+} hlsnap__oci_taken;
+
+/* One look. spare: the row by which this load would make it; stalled: who made it when it last looked is not waited for. */
+static void hlsnap__oci_cache_look(hlsnap_oci_cache *c, const hlsnap__oci_want *want, hlsnap__oci_row **spare,
+                                   bool stalled, hlsnap__oci_taken *t) {
+    const uint64_t was = t->beat;
+    hlsnap__oci_row *row;
+    memset(t, 0, sizeof(*t));
+    if (!hlsnap__brief_lock(&c->lock)) return;
+    row = hlsnap__oci_row_find(c, &want->key, want->used, &t->layer);
+    if (t->layer) {
+        t->known = hlsnap__oci_row_knows(row, &want->files);
+        hlsnap__oci_row_keep(c, row);
+    } else {
+        t->beat = row ? __atomic_load_n(&row->beat, __ATOMIC_RELAXED) : 0;
+        if (row && stalled && t->beat == was) {
+            hlsnap__oci_row_unlist(c, row); /* who began it, if it lives, will find that out */
+            t->beat = 0;
+        }
+        if (!t->beat && *spare) {
+            (*spare)->beat = ++c->begun << 32;
+            hlsnap__oci_row_list(c, *spare);
+            t->making = *spare;
+            *spare = NULL;
+        }
+    }
+    hlsnap__brief_unlock(&c->lock);
+    if (t->layer) hlsnap__oci_cache_trim(c);
+}
+
+/* Finds a layer, or waits for one that somebody makes, or lets this load make it. Where `makes` is not set, it does neither. */
+static hlsnap_result hlsnap__oci_cache_take(hlsnap_oci_cache *c, const hlsnap__oci_want *want, bool makes,
+                                            const hlsnap_oci_desc *desc, uint64_t done, uint64_t total,
+                                            hlsnap__oci_taken *t, hlsnap_error *err) {
+    hlsnap__oci_row *spare = makes ? hlsnap__oci_row_new(c, want) : NULL;
+    uint64_t beat = 0, since = 0, pause = 100000;
+    bool stalled = false;
+    hlsnap_result r = HLSNAP_OK;
+    for (;;) {
+        const uint64_t now = hlsnap__now_ns();
+        hlsnap__oci_cache_look(c, want, &spare, stalled, t);
+        if (!t->beat || !spare) break;
+        r = hlsnap__oci_report(desc, done, total, err);
+        if (r) break;
+        if (t->beat != beat) since = now;
+        beat = t->beat;
+        stalled = now - since > HLSNAP__OCI_STALLED_NS;
+        hlsnap__oci_pause(pause);
+        pause = pause * 2 < 10000000u ? pause * 2 : 10000000u;
+    }
+    hlsnap__free(spare);
+    return r;
+}
+
+/* The load's own files were found to hold these pages of a layer that was taken. */
+static void hlsnap__oci_cache_note(hlsnap_oci_cache *c, const hlsnap__layer *layer, const hlsnap__oci_want *want) {
+    if (!hlsnap__brief_lock(&c->lock)) return;
+    hlsnap__oci_row_note((hlsnap__oci_row *)(void *)layer->shelf, want->used, &want->files);
+    hlsnap__brief_unlock(&c->lock);
+}
+
+/* Hands over a row and the layer that was made for it, all of which is verified. Returns the layer, or one that holds the same and
+   was there first: then that. */
+static hlsnap__layer *hlsnap__oci_cache_give(hlsnap_oci_cache *c, hlsnap__oci_row *row, hlsnap__layer *layer,
+                                             const hlsnap__oci_files *files) {
+    hlsnap__layer *other = NULL;
+    hlsnap__oci_row *found;
+    if (!hlsnap__brief_lock(&c->lock)) return layer; /* the row stays: others may look at it */
+    hlsnap__oci_row_unlist(c, row);
+    found = hlsnap__oci_row_find(c, &row->key, row->used, &other);
+    hlsnap__oci_row_note(other ? found : row, row->used, files);
+    if (!other) {
+        hlsnap__retain(&c->refs);
+        row->layer = layer;
+        layer->shelf = &row->shelf;
+        hlsnap__oci_row_list(c, row);
+        hlsnap__oci_row_keep(c, row);
+    }
+    hlsnap__brief_unlock(&c->lock);
+    if (other) {
+        hlsnap__layer_release(layer);
+        hlsnap__free(row);
+    }
+    hlsnap__oci_cache_trim(c);
+    return other ? other : layer;
+}
+
+/* The layer could not be made: whoever waits for it makes it. */
+static void hlsnap__oci_cache_drop(hlsnap_oci_cache *c, hlsnap__oci_row *row) {
+    if (!row || !hlsnap__brief_lock(&c->lock)) return;
+    hlsnap__oci_row_unlist(c, row);
+    hlsnap__brief_unlock(&c->lock);
+    hlsnap__free(row);
+}
+
+/* ---- indexes ---- */
+
+static void hlsnap__oci_parsed_release(hlsnap__oci_parsed *p) {
+    if (!p || !hlsnap__release(&p->refs)) return;
+    hlsnap__oci_index_close(&p->index);
+    hlsnap__free(p);
+}
+
+/* Whether a file has not changed for so long that the next change will show, also where times are noted to two seconds. */
+static bool hlsnap__oci_settled(const hlsnap__oci_state *f) {
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec - (f->mtime_s > f->ctime_s ? f->mtime_s : f->ctime_s) >= HLSNAP__OCI_SETTLED_S;
+}
+
+/* The index of a file, retained, or NULL. */
+static hlsnap__oci_parsed *hlsnap__oci_parsed_get(hlsnap_oci_cache *c, const hlsnap__oci_state *file) {
+    hlsnap__oci_parsed *found = NULL;
+    uint32_t i;
+    if (!hlsnap__brief_lock(&c->lock)) return NULL;
+    for (i = 0; i < c->num_parsed && !hlsnap__oci_state_same(&c->parsed[i]->file, file);) i++;
+    if (i < c->num_parsed) {
+        found = c->parsed[i];
+        memmove(c->parsed + 1, c->parsed, i * sizeof(c->parsed[0]));
+        c->parsed[0] = found;
+        hlsnap__retain(&found->refs);
+    }
+    hlsnap__brief_unlock(&c->lock);
+    return found;
+}
+
+/* Keeps an index for others, in place of the layout's last one; beyond the bounds, those used longest ago go. */
+static void hlsnap__oci_parsed_put(hlsnap_oci_cache *c, hlsnap__oci_parsed *p) {
+    hlsnap__oci_parsed *old[HLSNAP__OCI_MAX_PARSED];
+    uint64_t bytes = p->index.doc.size;
+    uint32_t i, num, kept = 1;
+    if (!hlsnap__brief_lock(&c->lock)) return;
+    num = c->max_bytes ? c->num_parsed : 0;
+    memcpy(old, c->parsed, num * sizeof(old[0]));
+    if (c->max_bytes) {
+        hlsnap__retain(&p->refs);
+        c->parsed[0] = p;
+    }
+    for (i = 0; i < num; i++) {
+        bytes += old[i]->index.doc.size;
+        if ((old[i]->dev == p->dev && old[i]->ino == p->ino) || kept == HLSNAP__OCI_MAX_PARSED ||
+            bytes > HLSNAP__OCI_MAX_PARSED_BYTES)
+            continue;
+        c->parsed[kept++] = old[i];
+        old[i] = NULL;
+    }
+    if (c->max_bytes) c->num_parsed = kept;
+    hlsnap__brief_unlock(&c->lock);
+    for (i = 0; i < num; i++) hlsnap__oci_parsed_release(old[i]);
+}
+
 /* ---- >>load ---- */
 
 typedef struct hlsnap__oci_reached hlsnap__oci_reached;
@@ -5081,14 +5523,17 @@ typedef struct hlsnap__oci_load {
     const char *ref;
     hlsnap_oci_desc desc;
     const hlsnap__sha256_ways *sha;
+    hlsnap_oci_cache *cache; /* NULL: nothing is shared */
     int root;
     hlsnap__oci_index index;
+    hlsnap__oci_parsed *parsed; /* whose index it is; NULL: this load's own */
     hlsnap__json manifest_json, config_json;
     const char *digest; /* the manifest's; points into index */
     hlsnap__oci_manifest manifest;
     hlsnap__oci_config config;
     int fds[HLSNAP__MAX_LAYERS]; /* of the memory layers, opened before any is read; num_fds of them, -1 = passed on */
     uint32_t num_fds;
+    hlsnap__oci_state lists[HLSNAP__MAX_LAYERS]; /* the files of their chunk lists, where there is a cache */
     hlsnap_oci_guard guard; /* the one in force */
     hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
     struct hlsnap__oci_watch *watch; /* NULL: nothing to watch */
@@ -5126,20 +5571,71 @@ static hlsnap_result hlsnap__oci_json_blob(hlsnap__oci_load *load, const hlsnap_
     return r ? r : hlsnap__json_parse(d, err);
 }
 
+/* How index.json is now; false: it is to be looked for as otherwise, with patience. */
+static bool hlsnap__oci_index_look(int root, hlsnap__oci_state *out) {
+    uint64_t size;
+    int fd;
+    bool ok;
+    if (hlsnap__oci_open(root, "index.json", &fd, &size, NULL) != HLSNAP_OK) return false;
+    ok = hlsnap__oci_state_look(fd, out, "index.json", NULL) == HLSNAP_OK;
+    close(fd);
+    return ok;
+}
+
+/* Leaves the index to others, where nobody changes it just now. Without memory it is this load's own. */
+static void hlsnap__oci_index_share(hlsnap__oci_load *load, const hlsnap__oci_state *file) {
+    hlsnap__oci_state now, dir;
+    hlsnap__oci_parsed *p;
+    if (!hlsnap__oci_index_look(load->root, &now) || !hlsnap__oci_state_same(file, &now) ||
+        hlsnap__oci_state_look(load->root, &dir, "the layout", NULL) != HLSNAP_OK)
+        return;
+    p = (hlsnap__oci_parsed *)hlsnap__alloc(1, sizeof(*p), NULL);
+    if (!p) return;
+    p->refs = 1;
+    p->file = now;
+    p->dev = dir.dev;
+    p->ino = dir.ino;
+    p->index = load->index;
+    load->parsed = p;
+    hlsnap__oci_parsed_put(load->cache, p);
+}
+
+/* Reads the index, or takes the one that another load read of the same file. */
+static hlsnap_result hlsnap__oci_load_index(hlsnap__oci_load *load, hlsnap_error *err) {
+    hlsnap__oci_state file;
+    hlsnap_result r;
+    const bool seen = load->cache && hlsnap__oci_index_look(load->root, &file),
+               settled = seen && hlsnap__oci_settled(&file);
+    load->parsed = seen ? hlsnap__oci_parsed_get(load->cache, &file) : NULL;
+    if (load->parsed) {
+        load->index = load->parsed->index;
+        return hlsnap__oci_marker_read(load->root, err);
+    }
+    r = hlsnap__oci_index_open(load->root, &load->index, err);
+    if (!r && settled) hlsnap__oci_index_share(load, &file);
+    return r;
+}
+
+/* From a tag or digest to the entry of a manifest. path: of that entry, for messages. */
+static hlsnap_result hlsnap__oci_entry_find(hlsnap__oci_load *load, hlsnap__oci_ref *ref, char path[32],
+                                            hlsnap_error *err) {
+    uint32_t number = 0;
+    hlsnap_result r = hlsnap__oci_index_find(&load->index, load->ref, &number, err);
+    if (r) return r;
+    *ref = hlsnap__oci_entry_ref(&load->index.entries[number]);
+    hlsnap__format(path, 32, "manifests[%u].", number);
+    if (strcmp(ref->type, HLSNAP__OCI_MANIFEST_TYPE) != 0)
+        return hlsnap__oci_entry_other(&load->index, path, ref->type, err);
+    load->digest = ref->digest;
+    return hlsnap__oci_ref_usable(&load->index.doc, path, ref, 1, HLSNAP__OCI_JSON_MAX, err);
+}
+
 /* From a tag or digest to the config; everything but the bytes of guest memory is checked when this returns. */
 static hlsnap_result hlsnap__oci_resolve(hlsnap__oci_load *load, hlsnap_error *err) {
     hlsnap__oci_ref ref;
     char path[32];
-    uint32_t number = 0;
-    hlsnap_result r = hlsnap__oci_index_open(load->root, &load->index, err);
-    if (!r) r = hlsnap__oci_index_find(&load->index, load->ref, &number, err);
-    if (r) return r;
-    ref = hlsnap__oci_entry_ref(&load->index.entries[number]);
-    hlsnap__format(path, sizeof(path), "manifests[%u].", number);
-    if (strcmp(ref.type, HLSNAP__OCI_MANIFEST_TYPE) != 0)
-        return hlsnap__oci_entry_other(&load->index, path, ref.type, err);
-    load->digest = ref.digest;
-    r = hlsnap__oci_ref_usable(&load->index.doc, path, &ref, 1, HLSNAP__OCI_JSON_MAX, err);
+    hlsnap_result r = hlsnap__oci_load_index(load, err);
+    if (!r) r = hlsnap__oci_entry_find(load, &ref, path, err);
     if (!r) r = hlsnap__oci_json_blob(load, &ref, "manifest", HLSNAP_ERR_MANIFEST, &load->manifest_json, err);
     if (!r) r = hlsnap__oci_manifest_read(&load->manifest_json, &load->manifest, err);
     if (!r)
@@ -5167,11 +5663,14 @@ typedef struct hlsnap__oci_work {
     int copy;       /* a file for the pages that are used, or -1 */
     bool verify;    /* the blob's chunks */
     bool compare;   /* instead of writing the copy: what is there must be what was verified */
-    uint32_t layer; /* for messages, as is */
-    char digest[72];
+    uint32_t layer; /* for messages */
+    hlsnap__oci_key key;  /* of the blob; size: its bytes */
+    hlsnap__oci_files files; /* for the cache: */
+    uint64_t shared;         /* bytes of the pages that are used; 0 = this load shares nothing */
+    bool whole;           /* all pages are used */
+    uint64_t *beat;       /* of the cache's row, or NULL */
     bool steady;          /* the blob's file is not young, and has not changed while it was read or cloned */
     struct stat file;     /* what it was before that */
-    uint64_t size;        /* bytes of the blob */
     uint8_t *sums;        /* of the chunk list, what is of chunks that are used */
     uint32_t *before;     /* for each batch, how many of these are of the batches before it */
     uint16_t *used;       /* one bit for each page of its chunks: an extent shows the page */
@@ -5201,7 +5700,7 @@ static bool hlsnap__oci_map_own(const hlsnap__oci_config *c, uint32_t layer) {
 /* Marks the pages that extents show, and those of a captured map, which a save elsewhere writes whole. Only their chunks are read,
    and only they are copied: work and memory are bounded by the guest's own, whatever the layer's file is. */
 static void hlsnap__oci_mark_used(hlsnap__oci_work *w, const hlsnap__oci_config *c) {
-    const uint64_t all = hlsnap__oci_map_own(c, w->layer) ? w->size / HLSNAP__PAGE : 0;
+    const uint64_t all = hlsnap__oci_map_own(c, w->layer) ? w->key.size / HLSNAP__PAGE : 0;
     uint64_t page, end;
     uint32_t i;
     for (page = 0; page < all; page++) w->used[page / 16] |= (uint16_t)(1u << page % 16);
@@ -5227,7 +5726,7 @@ static hlsnap_result hlsnap__oci_verify(const hlsnap__oci_work *w, const uint8_t
             return hlsnap__fail(
                 err, HLSNAP_ERR_DIGEST, 0,
                 "blobs/sha256/%s: content of layer %u, chunk %llu (byte %llu) differs from its chunk list",
-                w->digest + 7, w->layer, (unsigned long long)(chunk + i),
+                w->key.memory + 7, w->layer, (unsigned long long)(chunk + i),
                 (unsigned long long)((chunk + i) * HLSNAP__OCI_CHUNK));
     return HLSNAP_OK;
 }
@@ -5264,7 +5763,7 @@ static hlsnap_result hlsnap__oci_compare(const hlsnap__oci_work *w, const uint8_
         r = hlsnap__pread(w->copy, page, HLSNAP__PAGE, at, err);
         if (!r && memcmp(page, p + i * HLSNAP__PAGE, HLSNAP__PAGE) != 0)
             r = hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0,
-                             "blobs/sha256/%s: layer %u changed at byte %llu while it was loaded", w->digest + 7,
+                             "blobs/sha256/%s: layer %u changed at byte %llu while it was loaded", w->key.memory + 7,
                              w->layer, (unsigned long long)at);
     }
     return r;
@@ -5272,7 +5771,7 @@ static hlsnap_result hlsnap__oci_compare(const hlsnap__oci_work *w, const uint8_
 
 /* One batch: runs of chunks that are used. */
 static hlsnap_result hlsnap__oci_batch(hlsnap__oci_work *w, uint64_t batch, uint8_t *buffer, hlsnap_error *err) {
-    const uint64_t all = hlsnap__oci_chunks_size(w->size) / 32, first = batch * HLSNAP__OCI_BATCH_CHUNKS;
+    const uint64_t all = hlsnap__oci_chunks_size(w->key.size) / 32, first = batch * HLSNAP__OCI_BATCH_CHUNKS;
     const uint64_t last = all - first < HLSNAP__OCI_BATCH_CHUNKS ? all : first + HLSNAP__OCI_BATCH_CHUNKS;
     hlsnap_result r = HLSNAP_OK;
     uint64_t chunk, end;
@@ -5284,7 +5783,7 @@ static hlsnap_result hlsnap__oci_batch(hlsnap__oci_work *w, uint64_t batch, uint
             end++;
             continue;
         }
-        n = (end * HLSNAP__OCI_CHUNK < w->size ? end * HLSNAP__OCI_CHUNK : w->size) - at;
+        n = (end * HLSNAP__OCI_CHUNK < w->key.size ? end * HLSNAP__OCI_CHUNK : w->key.size) - at;
         r = hlsnap__pread(w->fd, buffer, (size_t)n, at, err);
         if (!r && w->verify) r = hlsnap__oci_verify(w, buffer, chunk, n, err);
         if (!r && w->compare)
@@ -5298,7 +5797,7 @@ static hlsnap_result hlsnap__oci_batch(hlsnap__oci_work *w, uint64_t batch, uint
 /* Takes batches until there are none, one before has failed, or it shall stop. The caller alone reports. */
 static hlsnap_result hlsnap__oci_work_run(hlsnap__oci_work *w, uint8_t *buffer, const hlsnap_oci_desc *report,
                                           uint64_t before, uint64_t total, hlsnap_error *err) {
-    const uint64_t num = (w->size + HLSNAP__OCI_BATCH - 1) / HLSNAP__OCI_BATCH;
+    const uint64_t num = (w->key.size + HLSNAP__OCI_BATCH - 1) / HLSNAP__OCI_BATCH;
     hlsnap_result r = HLSNAP_OK;
     while (!r) {
         const uint64_t batch = __atomic_fetch_add(&w->next, 1, __ATOMIC_RELAXED);
@@ -5314,8 +5813,9 @@ static hlsnap_result hlsnap__oci_work_run(hlsnap__oci_work *w, uint8_t *buffer, 
             __atomic_store_n(&w->lock, 0, __ATOMIC_RELEASE);
             break;
         }
-        if (batch == num - 1) n = w->size - batch * HLSNAP__OCI_BATCH;
+        if (batch == num - 1) n = w->key.size - batch * HLSNAP__OCI_BATCH;
         n += __atomic_fetch_add(&w->done, n, __ATOMIC_RELAXED);
+        if (w->beat) __atomic_fetch_add(w->beat, 1, __ATOMIC_RELAXED);
         if (report) r = hlsnap__oci_report(report, before + n, total, err);
     }
     if (r) __atomic_store_n(w->stop, 1, __ATOMIC_RELAXED);
@@ -5370,7 +5870,7 @@ static hlsnap_result hlsnap__oci_work_all(hlsnap__oci_work *w, uint32_t threads,
     hlsnap_result r;
     w->next = w->done = 0;
     w->limit = UINT64_MAX;
-    while (num + 1 < threads && num + 1 < HLSNAP__OCI_MAX_THREADS && num + 1 < w->size / HLSNAP__OCI_BATCH &&
+    while (num + 1 < threads && num + 1 < HLSNAP__OCI_MAX_THREADS && num + 1 < w->key.size / HLSNAP__OCI_BATCH &&
            hlsnap__oci_helper_start(w))
         num++;
     r = hlsnap__oci_work_run(w, buffer, report, before, total, err);
@@ -5408,6 +5908,7 @@ typedef struct hlsnap__oci_watch {
     hlsnap__oci_watched files[HLSNAP__MAX_LAYERS];
     bool started;          /* the verification was put off */
     hlsnap__oci_here *own; /* a page; NULL: nothing was put off */
+    hlsnap_oci_cache *cache; /* for what was verified; retained, or NULL */
     uint8_t *buffer;       /* the thread's, HLSNAP__OCI_BATCH bytes */
     int32_t done, stop;    /* atomic */
     uint32_t threads, num_works;
@@ -5536,9 +6037,12 @@ static void hlsnap__oci_watch_destroy(hlsnap__watch *base) {
     }
     for (i = 0; i < w->num_files; i++) close(w->files[i].fd);
     if (w->own) munmap(w->own, HLSNAP__PAGE);
+    hlsnap__oci_cache_release(w->cache);
     hlsnap__free(w->buffer);
     hlsnap__free(w);
 }
+
+static void hlsnap__oci_work_leave(hlsnap_oci_cache *c, const hlsnap__oci_work *w);
 
 /* Nothing is left of a thread that a fork stopped amid this: what it had begun is begun again. */
 static void *hlsnap__oci_watch_thread(void *arg) {
@@ -5552,6 +6056,8 @@ static void *hlsnap__oci_watch_thread(void *arg) {
     }
     for (i = 0; i < w->num_works && !r; i++)
         r = hlsnap__oci_work_all(&w->works[i], w->threads, NULL, 0, 0, w->buffer, &w->err);
+    for (i = 0; i < w->num_works && !r && w->cache && !__atomic_load_n(&w->stop, __ATOMIC_RELAXED); i++)
+        hlsnap__oci_work_leave(w->cache, &w->works[i]);
     w->result = r;
     pthread_mutex_lock(&w->own->lock);
     __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
@@ -5571,8 +6077,9 @@ static hlsnap_result hlsnap__oci_layers_open(hlsnap__oci_load *load, hlsnap_erro
         int list;
         r = hlsnap__oci_open_blob(load->root, m->chunks[i].digest, m->chunks[i].size, &list, err);
         if (r) break;
+        if (load->cache) r = hlsnap__oci_state_look(list, &load->lists[i], m->chunks[i].digest, err);
         close(list);
-        r = hlsnap__oci_open_blob(load->root, m->memory[i].digest, m->memory[i].size, &load->fds[i], err);
+        if (!r) r = hlsnap__oci_open_blob(load->root, m->memory[i].digest, m->memory[i].size, &load->fds[i], err);
         if (!r) load->num_fds = i + 1;
     }
     return r;
@@ -5618,27 +6125,42 @@ static hlsnap_result hlsnap__oci_work_shrink(hlsnap__oci_work *w, uint64_t chunk
     return HLSNAP_OK;
 }
 
-/* What is to be done for layer i. The caller frees w, whatever comes of it. */
-static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, uint32_t i, hlsnap__oci_work *w, hlsnap_error *err) {
+/* What is to be done for layer i, but for its chunk list. The caller frees w, whatever comes of it. For the cache all of a layer
+   is read where half of it is used: twice what this load needs, but what those to come need, too. */
+static hlsnap_result hlsnap__oci_work_begin(hlsnap__oci_load *load, uint32_t i, hlsnap__oci_work *w,
+                                            hlsnap_error *err) {
     const hlsnap__oci_manifest *m = &load->manifest;
-    char *sums = NULL;
-    hlsnap_result r;
+    const size_t chunks = (size_t)(m->chunks[i].size / 32);
+    uint64_t k, pages = 0;
     memset(w, 0, sizeof(*w));
     w->fd = load->fds[i];
     w->copy = load->fds[i] = -1;
     w->sha = load->sha;
     w->layer = i;
-    w->size = m->memory[i].size;
     w->stop = &load->stop;
     w->verify = !load->desc.disable_verify;
-    memcpy(w->digest, m->memory[i].digest, sizeof(w->digest));
-    r = hlsnap__oci_small_blob(load, &m->chunks[i], &sums, err);
-    w->sums = (uint8_t *)sums;
-    if (r) return r;
-    w->used = (uint16_t *)hlsnap__alloc((size_t)(m->chunks[i].size / 32), sizeof(w->used[0]), err);
+    memcpy(w->key.memory, m->memory[i].digest, sizeof(w->key.memory));
+    memcpy(w->key.chunks, m->chunks[i].digest, sizeof(w->key.chunks));
+    w->key.size = m->memory[i].size;
+    w->used = (uint16_t *)hlsnap__alloc(chunks, sizeof(w->used[0]), err);
     if (!w->used) return HLSNAP_ERR_MEMORY;
     hlsnap__oci_mark_used(w, &load->config);
-    return hlsnap__oci_work_shrink(w, m->chunks[i].size / 32, err);
+    if (!load->cache || load->guard != HLSNAP_OCI_GUARD_PRIVATE) return HLSNAP_OK;
+    for (k = 0; k < chunks; k++) pages += (uint64_t)__builtin_popcount(w->used[k]);
+    w->whole = w->verify && 2 * pages * HLSNAP__PAGE >= w->key.size;
+    if (w->whole) memset(w->used, 0xff, chunks * sizeof(w->used[0]));
+    w->shared = w->whole ? w->key.size : pages * HLSNAP__PAGE;
+    w->files.chunks = load->lists[i];
+    return hlsnap__oci_state_look(w->fd, &w->files.memory, m->memory[i].digest, err);
+}
+
+/* And that. */
+static hlsnap_result hlsnap__oci_work_make(hlsnap__oci_load *load, hlsnap__oci_work *w, hlsnap_error *err) {
+    const hlsnap__oci_ref *list = &load->manifest.chunks[w->layer];
+    char *sums = NULL;
+    hlsnap_result r = hlsnap__oci_small_blob(load, list, &sums, err);
+    w->sums = (uint8_t *)sums;
+    return r ? r : hlsnap__oci_work_shrink(w, list->size / 32, err);
 }
 
 /* Whether a file is what it was. */
@@ -5651,7 +6173,7 @@ static bool hlsnap__oci_file_still(int fd, const struct stat *was) {
 /* Whether a work that is done has verified all chunks of a file: their list is then known to be that of what the file holds, as
    long as the file stays as it is. That its name is the digest of that, too, is not. */
 static bool hlsnap__oci_all_listed(const hlsnap__oci_work *w) {
-    const uint64_t num = hlsnap__oci_chunks_size(w->size) / 32;
+    const uint64_t num = hlsnap__oci_chunks_size(w->key.size) / 32;
     uint64_t i;
     for (i = 0; i < num && w->used[i];) i++;
     return w->verify && w->steady && i == num;
@@ -5661,48 +6183,112 @@ static bool hlsnap__oci_all_listed(const hlsnap__oci_work *w) {
 static hlsnap_result hlsnap__oci_layer_make(hlsnap__oci_load *load, hlsnap__oci_work *w, bool verify,
                                             hlsnap__layer **layer, hlsnap_error *err) {
     const bool private_guard = load->guard == HLSNAP_OCI_GUARD_PRIVATE;
-    hlsnap_result r = private_guard ? hlsnap__file_room(w->size, "a layer", err) : HLSNAP_OK;
+    hlsnap_result r = private_guard ? hlsnap__file_room(w->key.size, "a layer", err) : HLSNAP_OK;
     int own, clone;
     w->steady = fstat(w->fd, &w->file) == 0 && !hlsnap__oci_young(&w->file);
-    clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->size) : -1;
+    clone = private_guard && !r ? hlsnap__oci_clone(load, w->fd, w->key.size) : -1;
     if (clone >= 0) {
         w->steady = hlsnap__oci_file_still(w->fd, &w->file) && w->steady; /* the clone is ours alone */
         close(w->fd);
         w->fd = clone;
     } else if (private_guard && !r)
-        r = hlsnap__oci_memfd(w->size, &w->copy, err);
+        r = hlsnap__oci_memfd(w->key.size, &w->copy, err);
     w->verify = verify;
     if (!r && (verify || w->copy >= 0))
         r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
     if (clone < 0) w->steady = hlsnap__oci_file_still(w->fd, &w->file) && w->steady;
-    load->done += w->size;
+    load->done += w->key.size;
     if (!r && w->copy >= 0) r = hlsnap__memfd_seal(w->copy, err);
     if (r) return r;
     own = fcntl(w->copy >= 0 ? w->copy : w->fd, F_DUPFD_CLOEXEC, 3);
     if (own < 0) return hlsnap__oci_os(err, errno, "dup", "a layer");
-    *layer = hlsnap__layer_create(own, w->copy >= 0, w->size / HLSNAP__PAGE, err);
+    *layer = hlsnap__layer_create(own, w->copy >= 0, w->key.size / HLSNAP__PAGE, err);
     return *layer ? HLSNAP_OK : err->code;
+}
+
+static hlsnap__oci_want hlsnap__oci_work_want(const hlsnap__oci_work *w) {
+    hlsnap__oci_want want;
+    want.key = w->key;
+    want.used = w->whole ? NULL : w->used;
+    want.bytes = w->shared;
+    want.files = w->files;
+    return want;
+}
+
+/* Leaves a layer that was verified later to loads to come: another one over the same file, which no verification stops. */
+static void hlsnap__oci_work_leave(hlsnap_oci_cache *c, const hlsnap__oci_work *w) {
+    const hlsnap__oci_want want = hlsnap__oci_work_want(w);
+    hlsnap__oci_row *row = w->shared ? hlsnap__oci_row_new(c, &want) : NULL;
+    hlsnap__layer *layer = NULL;
+    const int own = row ? fcntl(w->copy >= 0 ? w->copy : w->fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (own >= 0) layer = hlsnap__layer_create(own, w->copy >= 0, w->key.size / HLSNAP__PAGE, NULL);
+    if (layer) {
+        hlsnap__oci_remember_loaded(layer, w->key.memory, w->key.chunks, NULL);
+        hlsnap__layer_release(hlsnap__oci_cache_give(c, row, layer, &want.files));
+    } else
+        hlsnap__free(row);
+}
+
+/* Takes a layer from the cache, where what this load's own file holds is known to be the same, or is found to be now. */
+static hlsnap_result hlsnap__oci_layer_take(hlsnap__oci_load *load, hlsnap__oci_work *w, hlsnap__oci_taken *t,
+                                            hlsnap_error *err) {
+    const bool now = w->verify && !load->desc.verify_later;
+    const hlsnap__oci_want want = hlsnap__oci_work_want(w);
+    hlsnap_result r = hlsnap__oci_cache_take(load->cache, &want, now, &load->desc, load->done, load->total, t, err);
+    if (!r && t->layer && !t->known && now) {
+        r = hlsnap__oci_work_make(load, w, err);
+        if (!r)
+            r = hlsnap__oci_work_all(w, load->desc.threads, &load->desc, load->done, load->total, load->buffer, err);
+        if (!r) hlsnap__oci_cache_note(load->cache, t->layer, &want);
+    } else if (!r && t->layer && t->known)
+        r = hlsnap__oci_report(&load->desc, load->done + w->key.size, load->total, err);
+    if (!r && (t->known || now)) {
+        load->done += t->layer ? w->key.size : 0;
+        return HLSNAP_OK;
+    }
+    hlsnap__layer_release(t->layer);
+    t->layer = NULL;
+    return r;
+}
+
+/* Makes a layer of its own, and leaves it to others: t->making. */
+static hlsnap_result hlsnap__oci_layer_own(hlsnap__oci_load *load, hlsnap__oci_work *w, hlsnap__oci_taken *t,
+                                           hlsnap_error *err) {
+    const bool verify = !load->desc.disable_verify, later = verify && load->desc.verify_later;
+    const hlsnap__oci_key *key = &w->key;
+    hlsnap_result r = hlsnap__oci_work_make(load, w, err);
+    if (t->making) w->beat = &t->making->beat;
+    if (!r) r = hlsnap__oci_layer_make(load, w, verify && !later, &t->layer, err);
+    w->beat = NULL;
+    if (r) {
+        if (t->making) hlsnap__oci_cache_drop(load->cache, t->making);
+        return r;
+    }
+    if (verify) /* else it is not known to be that blob's content */
+        hlsnap__oci_remember_loaded(t->layer, key->memory, key->chunks, hlsnap__oci_all_listed(w) ? &w->file : NULL);
+    if (t->making) t->layer = hlsnap__oci_cache_give(load->cache, t->making, t->layer, &w->files);
+    if (load->watch) {
+        hlsnap__retain(&load->watch->watch.refs);
+        t->layer->watch = &load->watch->watch;
+    }
+    if (!later) return HLSNAP_OK;
+    w->verify = true;
+    w->compare = w->copy >= 0;
+    load->watch->works[load->watch->num_works++] = *w;
+    memset(w, 0, sizeof(*w));
+    w->fd = w->copy = -1;
+    return HLSNAP_OK;
 }
 
 /* Takes in layer i. What is verified later is handed to the watch. */
 static hlsnap_result hlsnap__oci_layer_load(hlsnap__oci_load *load, uint32_t i, hlsnap_error *err) {
-    const bool verify = !load->desc.disable_verify, later = verify && load->desc.verify_later;
     hlsnap__oci_work w;
-    hlsnap_result r = hlsnap__oci_work_make(load, i, &w, err);
-    if (!r) r = hlsnap__oci_layer_make(load, &w, verify && !later, &load->layers[i], err);
-    if (!r && verify) /* else it is not known to be that blob's content */
-        hlsnap__oci_remember_loaded(load->layers[i], load->manifest.memory[i].digest, load->manifest.chunks[i].digest,
-                                    hlsnap__oci_all_listed(&w) ? &w.file : NULL);
-    if (!r && load->watch) {
-        hlsnap__retain(&load->watch->watch.refs);
-        load->layers[i]->watch = &load->watch->watch;
-    }
-    if (!r && later) {
-        w.verify = true;
-        w.compare = w.copy >= 0;
-        load->watch->works[load->watch->num_works++] = w;
-        return HLSNAP_OK;
-    }
+    hlsnap__oci_taken t;
+    hlsnap_result r = hlsnap__oci_work_begin(load, i, &w, err);
+    memset(&t, 0, sizeof(t));
+    if (!r && w.shared) r = hlsnap__oci_layer_take(load, &w, &t, err);
+    if (!r && !t.layer) r = hlsnap__oci_layer_own(load, &w, &t, err);
+    load->layers[i] = t.layer;
     hlsnap__oci_work_free(&w);
     return r;
 }
@@ -5727,7 +6313,10 @@ static void hlsnap__oci_load_clear(hlsnap__oci_load *load) {
     if (load->watch) hlsnap__watch_release(&load->watch->watch);
     load->watch = NULL;
     hlsnap__oci_config_clear(load);
+    if (load->parsed) memset(&load->index, 0, sizeof(load->index));
     hlsnap__oci_index_close(&load->index);
+    hlsnap__oci_parsed_release(load->parsed);
+    load->parsed = NULL;
     memset(load->layers, 0, sizeof(load->layers));
     load->done = load->total = 0;
 }
@@ -5756,6 +6345,7 @@ static hlsnap_result hlsnap__oci_watch_make(hlsnap__oci_load *load, hlsnap_error
     w->watch.destroy = hlsnap__oci_watch_destroy;
     w->guard = load->guard;
     w->threads = load->desc.threads;
+    if (load->cache && load->guard == HLSNAP_OCI_GUARD_PRIVATE) hlsnap__retain(&(w->cache = load->cache)->refs);
     while (files && w->num_files < load->num_fds) {
         hlsnap__oci_watched *f = &w->files[w->num_files];
         struct stat st;
@@ -8454,8 +9044,11 @@ static hlsnap_result hlsnap__oci_load_snapshot(const char *dir, const char *ref,
     if (!load) return HLSNAP_ERR_MEMORY;
     load->ref = ref;
     load->desc = *desc;
+    load->cache = desc->cache;
+    if (load->cache) hlsnap__retain(&load->cache->refs);
     r = hlsnap__oci_load_run(load, dir, out, digest, err);
     hlsnap__oci_load_free(load);
+    hlsnap__oci_cache_release(desc->cache);
     return r;
 }
 
@@ -8481,6 +9074,55 @@ static hlsnap_result hlsnap__oci_look(const char *dir, const char *const *ref, b
     if (!r && ref) r = hlsnap__oci_ref_check(*ref, err);
     if (!r && !(*load = hlsnap__oci_load_new(err))) r = HLSNAP_ERR_MEMORY;
     return r ? r : hlsnap__oci_browse(dir, *load, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_resolve(const char *dir, const char *ref, hlsnap_oci_digest *out,
+                                            hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap__oci_load *load;
+    hlsnap__oci_ref entry;
+    char path[32];
+    hlsnap_result r = hlsnap__oci_look(dir, &ref, out != NULL, "out", &load, &e);
+    if (!r) {
+        load->ref = ref;
+        r = hlsnap__oci_entry_find(load, &entry, path, &e);
+    }
+    if (!r) memcpy(out->text, load->digest, sizeof(out->text));
+    hlsnap__oci_load_free(load);
+    return hlsnap__oci_end(r, "hlsnap_oci_resolve", &e, err);
+}
+
+HLSNAP_API hlsnap_result hlsnap_oci_cache_create(uint64_t max_bytes, hlsnap_oci_cache **out, hlsnap_error *err) {
+    hlsnap_error e;
+    hlsnap_result r = hlsnap__oci_given(out, "out", &e);
+    struct rlimit files = {0, 0};
+    if (!r && !(*out = (hlsnap_oci_cache *)hlsnap__alloc(1, sizeof(**out), &e))) r = HLSNAP_ERR_MEMORY;
+    if (r) return hlsnap__oci_end(r, "hlsnap_oci_cache_create", &e, err);
+    getrlimit(RLIMIT_NOFILE, &files);
+    (*out)->refs = 1;
+    (*out)->max_bytes = max_bytes;
+    (*out)->max_kept =
+        files.rlim_cur / 4 < HLSNAP__OCI_MAX_KEPT ? (uint32_t)(files.rlim_cur / 4) : HLSNAP__OCI_MAX_KEPT;
+    return HLSNAP_OK;
+}
+
+HLSNAP_API void hlsnap_oci_cache_destroy(hlsnap_oci_cache *cache) {
+    hlsnap__oci_parsed *parsed[HLSNAP__OCI_MAX_PARSED];
+    uint32_t i, num, tries = 0;
+    bool locked = false;
+    while (cache && !locked && tries++ < 100) { /* only in the child of a fork nobody gives it back */
+        if (tries > 1) hlsnap__oci_pause(10000000);
+        locked = hlsnap__brief_lock(&cache->lock);
+    }
+    if (!locked) return;
+    num = cache->num_parsed;
+    memcpy(parsed, cache->parsed, num * sizeof(parsed[0]));
+    cache->num_parsed = 0;
+    cache->max_bytes = 0; /* for loads that run, too */
+    hlsnap__brief_unlock(&cache->lock);
+    for (i = 0; i < num; i++) hlsnap__oci_parsed_release(parsed[i]);
+    hlsnap__oci_cache_trim(cache);
+    hlsnap__oci_cache_release(cache);
 }
 
 HLSNAP_API hlsnap_result hlsnap_oci_list(const char *dir, hlsnap_oci_visit visit, void *user, hlsnap_error *err) {
@@ -8699,6 +9341,7 @@ HLSNAP_API hlsnap_result hlsnap_oci_flatten(const char *dir, const char *ref, co
     if (!r) r = hlsnap__oci_tag_check(tag, &e);
     d.guard = HLSNAP_OCI_GUARD_PRIVATE; /* what was verified is what is written */
     d.disable_verify = d.verify_later = false;
+    d.cache = NULL;
     if (!r) r = hlsnap__oci_load_snapshot(dir, ref, &d, &s, NULL, &e);
     if (!r) r = hlsnap__oci_save_snapshot(dir, tag, s, &d, true, out, &e);
     hlsnap_snapshot_release(s);

@@ -36,6 +36,10 @@
      load_mapped    64 MiB, verified, guard NONE; limit: open, read, chunk digests of the same file
      load_private   64 MiB, verified, guard PRIVATE; limit: that and a copy into a sealed memfd
      load_2_threads load_private with desc.threads = 2, beside the same limit, which has one
+     load_cached    1 MiB over a base of 100 MiB, PRIVATE, where the base is shared by a cache; limit: as of load_private, for the
+                    file of that MiB
+     tenants_memory bytes of memory that eight such snapshots take that were loaded by a cache, for each that one of them takes
+                    alone. Limit: 1
    The limits of the loads hash 16 chunks at a time where the CPU has AVX-512, twice as fast as EVP, and their digests are checked
    against the layout's. Digests of one message, as in the saves, are EVP's.
 
@@ -53,6 +57,7 @@
 
 enum { MAX_ROUNDS = 99, MAX_MORE = 6, BATCH = 64, FAKE_CALLS = 2000 };
 enum { TEXT_SIZE = 64 << 20, DELTA_PAGES = 256, BASE_PAGES = 65536, LOAD_PAGES = 16384, CHAIN = 50, CHAIN_PAGES = 8 };
+enum { TENANTS = 8, TENANTS_PAGES = 25600 };
 
 typedef enum unit { NS, MS, GBPS, PARTS } unit; /* GBPS: of TEXT_SIZE bytes; PARTS: the ns are millionths */
 
@@ -79,6 +84,8 @@ typedef struct bench {
     uint64_t seed;
     hlsnap_sandbox *chain_sb;       /* that the chain is of */
     hlsnap_sandbox *built;          /* what made its snapshots itself */
+    hlsnap_oci_cache *cache;
+    hlsnap_snapshot *base;          /* that tenants are over, by that cache */
     hlsnap_pool *pool;
     hlsnap_snapshot *others[2];     /* for pools: a second one of the guest, another guest's */
     hlsnap_export touch_of[2];      /* its touch */
@@ -783,7 +790,7 @@ static void begin_chain(bench *b) {
 }
 
 static double own_chain_bytes(bench *b, int n) { return (void)n, (double)b->chain_pages / (CHAIN * CHAIN_PAGES) * 1e6; }
-static double limit_of_chain_bytes(bench *b, int n) { return (void)b, (void)n, 1e6; }
+static double limit_of_one(bench *b, int n) { return (void)b, (void)n, 1e6; }
 static double own_chain_save(bench *b, int n) { return block(b, n, 1, op_chain_save); }
 
 static double op_chain_load(bench *b) {
@@ -871,6 +878,102 @@ static double op_big_load(bench *b) {
 static double own_big_load(bench *b, int n) { return block(b, n, 1, op_big_load); }
 static double limit_of_load_mapped(bench *b, int n) { return limit_load_mapped(&b->limit, n); }
 static double limit_of_load_private(bench *b, int n) { return limit_load_private(&b->limit, n); }
+
+/* ---- >>cache ---- */
+
+static void end_tenants(bench *b) {
+    hlsnap_snapshot_release(b->base);
+    hlsnap_oci_cache_destroy(b->cache);
+    b->base = NULL;
+    b->cache = NULL;
+}
+
+static bool last_layer(const hlsnap_oci_layer *layer, void *user) {
+    bench *b = (bench *)user;
+    b->layers[0][0] = *layer;
+    return true;
+}
+
+/* t0, t1, ..: DELTA_PAGES each over v1, which a cache shares as long as b->base is there. One layout does for the rows that come
+   one after the other. */
+static void begin_tenants(bench *b) {
+    char tag[16], path[700];
+    hlsnap_sandbox *sb;
+    if (b->cache) return;
+    make_big(b, TENANTS_PAGES);
+    if (hlsnap_oci_cache_create(0, &b->cache, &b->err)) bad(b, "cache_create");
+    b->oci.cache = b->cache;
+    b->base = b->from = load(b, b->big, "v1");
+    sb = spawn(b, &b->desc, b->base);
+    find_all(b, sb);
+    for (int i = 0; i < TENANTS; i++) {
+        hlsnap_snapshot *s = delta(b, sb);
+        snprintf(tag, sizeof tag, "t%d", i);
+        if (hlsnap_oci_save(b->big, tag, s, NULL, NULL, &b->err)) bad(b, "oci_save of a tenant");
+        hlsnap_snapshot_release(s);
+    }
+    hlsnap_sandbox_destroy(sb);
+    b->from = b->snapshot;
+    if (hlsnap_oci_layers(b->big, "t0", last_layer, b, &b->err)) bad(b, "oci_layers");
+    snprintf(path, sizeof path, "%s/blobs/sha256/%s", b->big, b->layers[0][0].memory.text + 7);
+    if (b->layers[0][0].pages > 2 * DELTA_PAGES || limit_set_load(&b->limit, path) != 0) bad(b, path);
+}
+
+static double op_load_cached(bench *b) {
+    double t = limit_now();
+    hlsnap_snapshot *s;
+    b->oci.cache = b->cache;
+    s = load(b, b->big, "t0");
+    t = limit_now() - t;
+    hlsnap_snapshot_release(s);
+    return t;
+}
+
+static double own_load_cached(bench *b, int n) { return block(b, n, 1, op_load_cached); }
+
+/* Bytes of all memory layers in memory. */
+static double layers_memory(bench *b) {
+    struct stat st, seen[256];
+    int num = 0, i;
+    double sum = 0;
+    DIR *d = opendir("/proc/self/fd");
+    struct dirent *e;
+    if (!d) bad(b, "/proc/self/fd");
+    while ((e = readdir(d)) != NULL) {
+        char path[300], to[100] = "";
+        snprintf(path, sizeof path, "/proc/self/fd/%.255s", e->d_name);
+        if (readlink(path, to, sizeof to - 1) < 0 || !strstr(to, "memfd:hlsnap") || stat(path, &st) != 0) continue;
+        for (i = 0; i < num && seen[i].st_ino != st.st_ino; i++) {}
+        if (i < num) continue;
+        if (num == 256) bad(b, "too many layers");
+        seen[num++] = st;
+        sum += (double)st.st_blocks * 512;
+    }
+    closedir(d);
+    return sum;
+}
+
+static double own_tenants_memory(bench *b, int n) {
+    hlsnap_snapshot *s[TENANTS], *alone;
+    double before, one;
+    char tag[16];
+    (void)n;
+    hlsnap_snapshot_release(b->base);
+    b->base = NULL;
+    before = layers_memory(b);
+    b->oci.cache = NULL;
+    alone = load(b, b->big, "t0");
+    one = layers_memory(b) - before;
+    hlsnap_snapshot_release(alone);
+    b->oci.cache = b->cache;
+    for (int i = 0; i < TENANTS; i++) {
+        snprintf(tag, sizeof tag, "t%d", i);
+        s[i] = load(b, b->big, tag);
+    }
+    before = layers_memory(b) - before;
+    for (int i = 0; i < TENANTS; i++) hlsnap_snapshot_release(s[i]);
+    return before / one * 1e6;
+}
 
 /* ---- >>include ---- */
 
@@ -1002,13 +1105,15 @@ static const row rows[] = {
     {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, NS, 3, NULL},
     {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, NS, 1, NULL},
     {"delta_save", limit_of_delta_save, own_delta_save, 3, 0, NS, 2, begin_delta},
-    {"chain_bytes", limit_of_chain_bytes, own_chain_bytes, 1, 0, PARTS, 1, begin_chain},
+    {"chain_bytes", limit_of_one, own_chain_bytes, 1, 0, PARTS, 1, begin_chain},
     {"chain_save", NULL, own_chain_save, 3, 0, NS, 1, begin_chain},
     {"chain_load", limit_of_load_private, own_chain_load, 3, 0, NS, 1, begin_chain},
     {"verify_gbps", limit_of_verify, own_verify, 3, 0, GBPS, 1, begin_verify},
     {"load_mapped", limit_of_load_mapped, own_big_load, 3, 0, NS, 2, begin_load_mapped},
     {"load_private", limit_of_load_private, own_big_load, 3, 0, NS, 2, begin_load},
     {"load_2_threads", limit_of_load_private, own_big_load, 3, 0, NS, 2, begin_load_threads},
+    {"load_cached", limit_of_load_private, own_load_cached, 10, 0, NS, 2, begin_tenants},
+    {"tenants_memory", limit_of_one, own_tenants_memory, 1, 0, PARTS, 1, begin_tenants},
     {"oci_load_first_call", limit_of_load, own_load, 3, 0, NS, 1, NULL},
     {"compute", limit_of_compute, own_compute, 3, 0, NS, 1, NULL},
     {"include_ms", limit_of_include, own_include, 3, 0, MS, 1, NULL},
@@ -1122,6 +1227,7 @@ int main(int argc, char **argv) {
     end_built(&b);
     end_pool(&b);
     end_map(&b);
+    end_tenants(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);
     free(b.text);

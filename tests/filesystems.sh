@@ -40,7 +40,8 @@ program() { # program NAME LIBS...
 }
 guest() { "${CC:-cc}" -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I"$top" "$top/tests/$1.c" -o "$work/bin/$1.elf"; }
 { program test_oci -lcjson && program test_layers -lcjson && program test_crash -lcjson -lcrypto && program test_clone -lcjson &&
-    program test_store -lcjson && program test_shared -lcjson && guest guest_store; } >"$work/cc.log" 2>&1 || {
+    program test_store -lcjson && program test_shared -lcjson && program test_cache -lcjson &&
+    guest guest_store; } >"$work/cc.log" 2>&1 || {
     sed 's/^/# /' "$work/cc.log" | tail -n 15
     fail compiles
     finish
@@ -123,7 +124,7 @@ need bindfs bindfs
 need mount.exfat-fuse exfat-fuse
 need mkfs.exfat exfatprogs
 [ "${INSTALL:-0}" != 1 ] || need_done >"$work/log" 2>&1 || :
-all="test_clone test_oci test_layers test_crash test_store test_shared"
+all="test_clone test_oci test_layers test_crash test_store test_shared test_cache"
 why=
 on ext4 0 "$all" image ext4 mkfs.ext4 -q -F
 on xfs 1 "$all" image xfs mkfs.xfs -q -m reflink=1

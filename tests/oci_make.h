@@ -1,5 +1,5 @@
 /* oci_make.h - snapshots for the store's tests, made without any VM. Include it after an implementing hlsnap_oci.h and after
-   test.h: a guest of 300 pages, layers of pseudo-random pages, and what two snapshots must have in common to be equal. */
+   test.h: a guest of 300 pages, layers of pseudo-random pages, deltas, and what two snapshots must have in common to be equal. */
 #ifndef OCI_MAKE_H
 #define OCI_MAKE_H
 
@@ -83,6 +83,43 @@ HLSNAP__UNUSED static hlsnap_snapshot *snapshot_small(uint64_t seed) {
     static const hlsnap__extent e[] = {{0, 4, 0, 0},   {4, 2, 0, 4},    {6, 3, 1, 0},    {20, 30, 0, 6},
                                        {50, 2, 1, 3},  {100, 1, 0, 36}, {276, 1, 1, 5}};
     return snapshot_over(guest_new(), layer_new(37, seed, 10), layer_new(6, seed + 1, 99), e, HLSNAP_COUNT(e));
+}
+
+/* What a sandbox that ran on would give: `num` pages of the heap from page `first` on in a new layer, all else as in s. */
+HLSNAP__UNUSED static hlsnap_snapshot *derive(hlsnap_snapshot *s, uint32_t first, uint32_t num, uint64_t seed) {
+    hlsnap__extent e[300];
+    hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
+    hlsnap_snapshot *out = NULL;
+    uint32_t i, n = 0;
+    bool put = false;
+    for (i = 0; i < s->num_layers; i++) layers[i] = s->layers[i];
+    layers[i] = layer_new(num, seed, num);
+    for (i = 0; i <= s->num_extents; i++) {
+        const hlsnap__extent *old = i < s->num_extents ? &s->extents[i] : NULL;
+        if (!put && (!old || old->page + old->pages > first)) {
+            if (old && old->page < first) e[n++] = hlsnap__extent_part(old, old->page, first);
+            e[n].page = first;
+            e[n].pages = num;
+            e[n].layer = s->num_layers;
+            e[n++].layer_page = 0;
+            put = true;
+        }
+        if (!old || old->page + old->pages <= first) {
+            if (old) e[n++] = *old;
+        } else if (old->page + old->pages > first + num) {
+            e[n++] = hlsnap__extent_part(old, old->page > first + num ? old->page : first + num, UINT32_MAX);
+        }
+    }
+    CHECK_EQ(hlsnap__snapshot_create(s->guest, s->generation + 1, layers, s->num_layers + 1, e, n, &out, NULL), HLSNAP_OK);
+    hlsnap__layer_release(layers[s->num_layers]);
+    return out;
+}
+
+/* A snapshot of which `pages` heap pages are stored: large enough that deltas are small beside it. */
+HLSNAP__UNUSED static hlsnap_snapshot *large(uint32_t pages, uint64_t seed) {
+    hlsnap__extent e[2] = {{0, 4, 0, 0}, {16, 0, 0, 4}};
+    e[1].pages = pages;
+    return snapshot_over(guest_new(), layer_new(pages + 4, seed, pages + 4), NULL, e, 2);
 }
 
 HLSNAP__UNUSED static void page_of(const hlsnap_snapshot *s, uint32_t page, uint8_t *to) {

@@ -105,43 +105,6 @@ static void path_of(const char *dir, const hlsnap_snapshot *loaded, uint32_t lay
     hlsnap__place_release(place);
 }
 
-/* What a sandbox that ran on would give: `num` pages of the heap from page `first` on in a new layer, all else as in s. */
-static hlsnap_snapshot *derive(hlsnap_snapshot *s, uint32_t first, uint32_t num, uint64_t seed) {
-    hlsnap__extent e[300];
-    hlsnap__layer *layers[HLSNAP__MAX_LAYERS];
-    hlsnap_snapshot *out = NULL;
-    uint32_t i, n = 0;
-    bool put = false;
-    for (i = 0; i < s->num_layers; i++) layers[i] = s->layers[i];
-    layers[i] = layer_new(num, seed, num);
-    for (i = 0; i <= s->num_extents; i++) {
-        const hlsnap__extent *old = i < s->num_extents ? &s->extents[i] : NULL;
-        if (!put && (!old || old->page + old->pages > first)) {
-            if (old && old->page < first) e[n++] = hlsnap__extent_part(old, old->page, first);
-            e[n].page = first;
-            e[n].pages = num;
-            e[n].layer = s->num_layers;
-            e[n++].layer_page = 0;
-            put = true;
-        }
-        if (!old || old->page + old->pages <= first) {
-            if (old) e[n++] = *old;
-        } else if (old->page + old->pages > first + num) {
-            e[n++] = hlsnap__extent_part(old, old->page > first + num ? old->page : first + num, UINT32_MAX);
-        }
-    }
-    CHECK_EQ(hlsnap__snapshot_create(s->guest, s->generation + 1, layers, s->num_layers + 1, e, n, &out, &err), HLSNAP_OK);
-    hlsnap__layer_release(layers[s->num_layers]);
-    return out;
-}
-
-/* A snapshot of which `pages` heap pages are stored: large enough that deltas are small beside it. */
-static hlsnap_snapshot *large(uint32_t pages, uint64_t seed) {
-    hlsnap__extent e[2] = {{0, 4, 0, 0}, {16, 0, 0, 4}};
-    e[1].pages = pages;
-    return snapshot_over(guest_new(), layer_new(pages + 4, seed, pages + 4), NULL, e, 2);
-}
-
 static uint32_t layers_of(const char *dir, const char *ref) {
     hlsnap_oci_info info;
     CHECK_EQ(hlsnap_oci_get_info(dir, ref, &info, &err), HLSNAP_OK);
@@ -1846,7 +1809,7 @@ static void another_layers_list(hlsnap_snapshot *s, hlsnap_snapshot *o) {
     CHECK_EQ(save(dir, "v1", s, digest), 0);
     for (i = 0; i < 2; i++) {
         hlsnap__place *place = hlsnap__layer_place_get((i ? o : s)->layers[0], 0);
-        memcpy(chunks[i], place->chunks, 72);
+        if (CHECK(place != NULL)) memcpy(chunks[i], place->chunks, 72);
         hlsnap__place_release(place);
     }
     CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), HLSNAP_OK);

@@ -481,6 +481,48 @@ static void refusals(void) {
     removed();
 }
 
+/* Tenants over one base, loaded by a cache: a sandbox goes from one to the other, and sees what is its tenant's. */
+static void tenants(void) {
+    enum { NUM = 3, PAGES = 1000 };
+    hlsnap_oci_desc oci = HLSNAP_ZERO;
+    hlsnap_snapshot *base, *s[NUM], *taken = NULL;
+    hlsnap_sandbox *sb;
+    char tag[8];
+    uint32_t i, round;
+    saved(PAGES, 1);
+    base = load(HLSNAP_OCI_GUARD_PRIVATE);
+    for (i = 0; i < NUM; i++) { /* of its first pages each has some of its own */
+        sb = start_from(base);
+        CHECK_EQ(touch(sb, 20 * (i + 1), 10 + i), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_snapshot(sb, &taken, &err), HLSNAP_OK);
+        snprintf(tag, sizeof(tag), "t%u", i);
+        CHECK_EQ(hlsnap_oci_save(dir, tag, taken, NULL, NULL, &err), HLSNAP_OK);
+        hlsnap_snapshot_release(taken);
+        hlsnap_sandbox_destroy(sb);
+    }
+    hlsnap_snapshot_release(base);
+    CHECK_EQ(hlsnap_oci_cache_create(0, &oci.cache, &err), HLSNAP_OK);
+    for (i = 0; i < NUM; i++) {
+        snprintf(tag, sizeof(tag), "t%u", i);
+        CHECK_EQ(hlsnap_oci_load(dir, tag, &oci, &s[i], NULL, &err), HLSNAP_OK);
+        CHECK(s[i]->num_layers == 2 && s[i]->layers[0] == s[0]->layers[0]);
+    }
+    hlsnap_oci_cache_destroy(oci.cache);
+    sb = start_from(s[0]);
+    for (round = 0; round < 40; round++) {
+        i = round * 7 % NUM;
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s[i], &err), HLSNAP_OK);
+        CHECK_EQ(sum(sb, PAGES), PAGES + 20 * (i + 1) * (9 + i));
+        CHECK_EQ(touch(sb, round * 20, round), HLSNAP_OK);
+    }
+    for (i = 1; i < NUM; i++) hlsnap_snapshot_release(s[i]);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s[0], &err), HLSNAP_OK);
+    hlsnap_snapshot_release(s[0]);
+    CHECK_EQ(sum(sb, PAGES), PAGES + 20 * 9);
+    hlsnap_sandbox_destroy(sb);
+    removed();
+}
+
 static int count_fds(void) {
     int n = 0;
     DIR *d = opendir("/proc/self/fd");
@@ -575,7 +617,7 @@ static void small_stack(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(small_stack), TEST(refusals)};
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(tenants), TEST(small_stack), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
