@@ -207,8 +207,8 @@ HLSNAP_API hlsnap_result hlsnap_oci_resolve(const char *dir, const char *ref, hl
    the files, which the kernel shares. Loads at any guard share parsed indexes: one is parsed again when it changed, and when it
    had changed less than 3 s before it was read.
    max_bytes in     so much of the layers that were loaded last is kept, in use or not. Beyond that, those whose last load is
-                    longest ago are kept no longer than snapshots have them; until then they are shared. 0 = no layer is kept,
-                    nor an index; UINT64_MAX = no bound. Kept are at most a quarter as many layers as the process may open files, and 16
+                    longest ago are kept no longer than snapshots have them; until then they are shared. 0 = no layer is kept, nor
+                    an index; UINT64_MAX = no bound. Kept are at most a quarter as many layers as the process may open files, and 16
                     indexes of 64 MiB together
    out       out    the cache; NULL on failure
    err       out    may be NULL
