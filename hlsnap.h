@@ -14268,7 +14268,7 @@ static hlsnap_result hlsnap__message_expand(hlsnap_sandbox *sb, hlsnap__buffer *
         if (!hlsnap__reference_at(b->data + start, i, &row, &where)) continue;
         r = hlsnap__large_check(sb, where.gva, where.size, err);
         more += r ? 0 : hlsnap__round8((size_t)where.size + 1);
-        if (more > most + 8 || more > UINT32_MAX - head.size)
+        if (more > most + 8 * head.num_values || more > UINT32_MAX - head.size)
             r = hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest sends more than %llu bytes in a message",
                              (unsigned long long)most);
     }

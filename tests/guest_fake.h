@@ -66,7 +66,7 @@ FN(g_scratch) {
 
 /* ---- exports that leave the VM ---- */
 
-enum { I_HOOK, I_I32, I_STR, I_BYTES, I_BEYOND, I_WRONG, I_NOTHING, I_CODE, I_FAIL, I_SUM, I_LARGE, NUM_IMPORTS };
+enum { I_HOOK, I_I32, I_STR, I_BYTES, I_BEYOND, I_WRONG, I_NOTHING, I_CODE, I_FAIL, I_SUM, I_LARGE, I_TWO, NUM_IMPORTS };
 
 static bool b_poke(fake_cpu *cpu) { /* void(u64 gva, bytes) */
     uint8_t *at = fake_at(cpu, cpu->args[0].as.u64, cpu->args[1].size, true);
@@ -182,6 +182,27 @@ static bool b_refer(fake_cpu *cpu) { /* u32(u64 gva, u64 size, u32 times): an im
     fake_leave(cpu, HLSNAP__EXIT_CALL, "");
     return false;
 }
+static bool b_refer_twice(fake_cpu *cpu) { /* u32(u64 gva, u64 size): the same bytes as both arguments of an import */
+    hlsnap_abi_reference where[2];
+    hlsnap_value v[2];
+    uint32_t i;
+    if (cpu->step) return fake_return(cpu, hlsnap_u32(cpu->step));
+    for (i = 0; i < 2; i++) {
+        where[i].gva = cpu->args[0].as.u64;
+        where[i].size = cpu->args[1].as.u64;
+        v[i] = hlsnap_bytes(&where[i], sizeof(where[i]));
+    }
+    fake_request(cpu, I_TWO, v, 2);
+    for (i = 0; i < 2; i++) {
+        hlsnap_abi_value row;
+        uint8_t *at = fake_box(cpu, cpu->out) + sizeof(hlsnap_abi_message) + i * sizeof(row);
+        memcpy(&row, at, sizeof(row));
+        row.type |= HLSNAP_ABI_REFERENCE;
+        row.size = 0;
+        memcpy(at, &row, sizeof(row));
+    }
+    return false;
+}
 static bool b_give(fake_cpu *cpu) { /* bytes(u64 gva, u64 size, u64 said): gives a result, and says of it */
     const hlsnap_value *a = cpu->args;
     if (!cpu->step && a[0].as.u64) return fake_request(cpu, HLSNAP_ABI_FN_RESULT, a, 2);
@@ -231,7 +252,8 @@ static const hlsnap_function fake_imports[] = {
     {"hook", "void()", NULL, NULL},          {"h_i32", "i32(i32)", NULL, NULL},   {"h_str", "str(str)", NULL, NULL},
     {"h_bytes", "bytes(bytes)", NULL, NULL}, {"h_beyond", "i32(i32)", NULL, NULL}, {"h_wrong", "i32()", NULL, NULL},
     {"h_nothing", "i32()", NULL, NULL},      {"h_code", "i32(i32)", NULL, NULL},  {"h_fail", "void(i32,str)", NULL, NULL},
-    {"h_sum", "i64(" X32("i64") ")", NULL, NULL}, {"h_large", "bytes(u32)", NULL, NULL}};
+    {"h_sum", "i64(" X32("i64") ")", NULL, NULL}, {"h_large", "bytes(u32)", NULL, NULL},
+    {"h_two", "void(bytes,bytes)", NULL, NULL}};
 
 static const fake_function fake_exports[] = {
     {"nop", "void()", g_nop, NULL, 0},
@@ -275,6 +297,7 @@ static const fake_function fake_exports[] = {
     {"clock", "u64(bool)", NULL, b_clock, 0},
     {"map", "u64(str,bool)", NULL, b_map, 0},
     {"refer", "u32(u64,u64,u32)", NULL, b_refer, 0},
+    {"refer_twice", "u32(u64,u64)", NULL, b_refer_twice, 0},
     {"give", "bytes(u64,u64,u64)", NULL, b_give, 0},
     {"result", "bytes(u64,u64)", NULL, b_result, HLSNAP_BYTES}, {"result_str", "str(u64,u64)", NULL, b_result, HLSNAP_STR},
     {"take", "u64(u64,u64)", NULL, b_take, 0},
@@ -304,7 +327,8 @@ static const hlsnap_function host_functions[] = {
     {"h_i32", "i32(i32)", g_twice, NULL},    {"h_str", "str(str)", g_echo, NULL},
     {"h_bytes", "bytes(bytes)", g_echo, NULL}, {"h_beyond", "i32(i32)", h_beyond, NULL},
     {"h_wrong", "i32()", g_wrong, NULL},     {"h_nothing", "i32()", g_nop, NULL},
-    {"h_code", "i32(i32)", g_code, NULL},    {"h_fail", "void(i32,str)", g_fail, NULL}, {"h_large", "bytes(u32)", g_big, NULL}};
+    {"h_code", "i32(i32)", g_code, NULL},    {"h_fail", "void(i32,str)", g_fail, NULL}, {"h_large", "bytes(u32)", g_big, NULL},
+    {"h_two", "void(bytes,bytes)", g_nop, NULL}};
 
 static const fake_function few_exports[] = {{"nop", "void()", g_nop, NULL, 0},
                                             {"poke", "void(u64,bytes)", NULL, b_poke, 0},

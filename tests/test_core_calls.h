@@ -1212,6 +1212,7 @@ static void references(void) {
         {"result", heap, 1ull << 32, P}, {"result", 0x100000, 64, P}, {"result", HLSNAP__MAPS_GVA, 8, P}, {"result_str", heap + 8192, 10, P} /* zeros */,
         {"result_str", heap, 8, HLSNAP_OK}, {"result_str", heap, 9, P},
         {"refer", heap, most, HLSNAP_ERR_LIMIT}, {"refer", heap + 1, most, P}, {"refer", end - 8, 8, HLSNAP_OK}, {"refer", 0, 5, P}, {"refer", heap, UINT64_MAX - 3, P},
+        {"refer_twice", heap, most / 2, HLSNAP_OK}, {"refer_twice", heap, most / 2 + 4096, P}, /* no more than the heap has in all */
         {"give", heap, most, HLSNAP_OK}, {"give", heap + 8, 8, HLSNAP_OK}, {"give", heap, most + 1, P}, {"give", UINT64_MAX, UINT64_MAX, P}, {"give", 1, 0, HLSNAP_OK},
         {"take", heap, 8, P}, {"take", 0, 0, P}, {"answer", heap, 0, HLSNAP_OK}, {"answer", end - 64, 0, P}, {"answer", text, 0, P}, {"answer", 1, 0, P},
         {"answer", heap, 1, P}, {"answer", UINT64_MAX - 15, 0, P}, {"answer", region_gva(sb, HLSNAP__STACK), 0, P}};
@@ -1220,7 +1221,7 @@ static void references(void) {
     CHECK_EQ(hlsnap_sandbox_write(sb, heap, "a string\0", 10, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
     for (i = 0; i < HLSNAP_COUNT(rows); i++) {
-        const hlsnap_value v[3] = {hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n), strcmp(rows[i].name, "refer") ? hlsnap_u64(rows[i].n) : hlsnap_u32(1)};
+        const hlsnap_value v[3] = {hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n), strcmp(rows[i].name, "refer") != 0 ? hlsnap_u64(rows[i].n) : hlsnap_u32(1)};
         const hlsnap_value answer[3] = {hlsnap_u32(100000), hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n)};
         const bool is_answer = strcmp(rows[i].name, "answer") == 0;
         const size_t num = is_answer || strcmp(rows[i].name, "refer") == 0 || strcmp(rows[i].name, "give") == 0 ? 3 : 2;

@@ -185,6 +185,31 @@ static void private_file(void) {
     end();
 }
 
+/* A file that does not end with a page: behind its end are zeros, which can be written and are put back. */
+static void private_end(void) {
+    const hlsnap_map map = map_of("p", HLSNAP_MAP_PRIVATE, file_of("end", 5000));
+    hlsnap_sandbox *sb, *other = NULL;
+    hlsnap_snapshot *s;
+    uint64_t at;
+    int i;
+    begin();
+    sb = with(&map, 1);
+    s = take(sb);
+    CHECK_EQ(from(s, &map, 1, &other), HLSNAP_OK);
+    at = found(other, "p");
+    for (i = 0; i < 20; i++) {
+        CHECK_EQ(poke(other, at + 4096, 1), HLSNAP_OK);
+        CHECK_EQ(poke(other, at + 8184, 2), HLSNAP_OK);
+        restore(other, s);
+        CHECK_EQ(peek(other, at + 4096), file_word(4096));
+        CHECK_EQ(peek(other, at + 8184), 0);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(other);
+    end();
+}
+
 static void shared_memory(void) {
     uint8_t *data = pages_of(2);
     const char *path = file_of("shared", 4096);
@@ -407,6 +432,11 @@ static void optional_and_missing(void) {
     }
     CHECK_EQ(from(s[0], NULL, 0, &other), HLSNAP_OK);
     CHECK_EQ(found(other, "o"), 0);
+    map.name = "another";
+    CHECK_EQ(hlsnap_sandbox_map(other, &map, &err), HLSNAP_OK);
+    CHECK(found(other, "another") > at + 600 * 4096); /* its place is kept */
+    CHECK_EQ(hlsnap_sandbox_unmap(other, "another", &err), HLSNAP_OK);
+    map.name = "o";
     for (i = 0; i < 12; i++) {
         restore(other, s[i % 3]);
         CHECK_EQ(peek(other, region_gva(sb, HLSNAP__HEAP)), i % 3 + 1);
@@ -670,11 +700,15 @@ static void in_a_pool(void) {
         CHECK_EQ(poke(b, at, 2), HLSNAP_OK);
         CHECK(peek(a, at) == 1 && peek(b, at) == 2);
         if (i == 10) CHECK_EQ(hlsnap_sandbox_unmap(a, "p", &err), HLSNAP_OK);
+        if (i == 15) {
+            const hlsnap_map more = map_of("more", HLSNAP_MAP_READ, path_of("pool"));
+            CHECK_EQ(hlsnap_sandbox_map(b, &more, &err), HLSNAP_OK);
+        }
         hlsnap_pool_release(pool, a);
         hlsnap_pool_release(pool, b);
     }
     hlsnap_pool_get_stats(pool, &stats);
-    CHECK_EQ(stats.made, 3);
+    CHECK_EQ(stats.made, 4);
     hlsnap_pool_destroy(pool);
     d.maps = map;
     for (i = 0; i < 17; i++) map[i] = map_of("m", HLSNAP_MAP_READ, path_of("pool"));
@@ -936,7 +970,7 @@ static void model(void) {
     end();
 }
 
-static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
+static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(private_end), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
                                  TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
                                  TEST(model)};
 int main(int argc, char **argv) {
