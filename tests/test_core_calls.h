@@ -1282,7 +1282,7 @@ static void room_for_calls(void) {
     size_t i;
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
     for (i = 0; i < HLSNAP_COUNT(rows); i++) {
-        hlsnap_value v[2] = {hlsnap_u64(heap + 20000), hlsnap_bytes(data, sizeof(data))};
+        hlsnap_value v[2] = {hlsnap_u64(i == 2 ? heap : heap + 150000), hlsnap_bytes(data, sizeof(data))}; /* beside that */
         memset(data, (int)i + 1, sizeof(data));
         hv.room = rows[i].at;
         if (!CHECK_EQ(hlsnap_sandbox_call(sb, "poke", v, 2, NULL, &err), rows[i].code)) printf("# row %zu: %s\n", i, err.msg);
