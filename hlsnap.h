@@ -12520,14 +12520,15 @@ static hlsnap_result hlsnap__page_put(hlsnap__memory *m, uint64_t page, const hl
 
 static hlsnap_result hlsnap__extent_copy(hlsnap__memory *m, const hlsnap_snapshot *s, const hlsnap__extent *e,
                                          hlsnap_error *err) {
-    const bool writable = hlsnap__page_writable(m, e->page), trusted = hlsnap__memory_trusts(m, e->page);
+    const hlsnap__mapped *x = hlsnap__mapped_at(m, e->page);
+    const bool writable = hlsnap__page_writable(m, e->page), below = x && !x->trusted; /* a file, which the window has not here */
     const hlsnap__layer *layer = s->layers[e->layer];
     bool same = false;
     uint32_t i;
-    hlsnap_result r = !trusted ? HLSNAP_OK
-                               : hlsnap__layer_read(layer, e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
+    hlsnap_result r = below ? HLSNAP_OK
+                            : hlsnap__layer_read(layer, e->layer_page, e->pages, hlsnap__memory_at(m, e->page), err);
     for (i = 0; i < e->pages && !r; i++) {
-        if (!trusted) r = hlsnap__page_put(m, e->page + i, layer, (uint64_t)e->layer_page + i, false, &same, err);
+        if (below) r = hlsnap__page_put(m, e->page + i, layer, (uint64_t)e->layer_page + i, false, &same, err);
         if (r) break;
         hlsnap__bit_set(m->pinned, e->page + i);
         /* the guest cannot change the others, and a host write adds them */

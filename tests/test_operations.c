@@ -64,6 +64,7 @@ static bool list_read(const char *label, bool *list) {
 static bool lists_read(void) {
     uint32_t i;
     if (!document_read()) return false;
+    memset(listed, 0, sizeof(listed));
     for (i = 0; i < NUM_LISTS; i++)
         if (!list_read(labels[i], listed[i])) return false;
     return true;
