@@ -9505,18 +9505,18 @@ static hlsnap_result hlsnap__map_check(const hlsnap__map *map, hlsnap_result cod
 /* All of a snapshot, which may be a stranger's. */
 HLSNAP__UNUSED static hlsnap_result hlsnap__maps_check(const hlsnap__map *maps, uint32_t num, hlsnap_result code,
                                                        hlsnap_error *err) {
-    uint64_t free = HLSNAP__MAPS_GVA;
+    uint64_t next = HLSNAP__MAPS_GVA;
     uint32_t i;
     for (i = 0; i < num; i++) {
         const hlsnap_result r = hlsnap__map_check(&maps[i], code, err);
         if (r) return r;
         if (hlsnap__map_find(maps, i, maps[i].name))
             return hlsnap__fail(err, code, 0, "map '%s' is listed twice", maps[i].name);
-        if (maps[i].gva < free || maps[i].gva % HLSNAP__MAPS_STEP ||
+        if (maps[i].gva < next || maps[i].gva % HLSNAP__MAPS_STEP ||
             maps[i].gva - HLSNAP__MAPS_GVA > HLSNAP__MAPS_SIZE - maps[i].size)
             return hlsnap__fail(err, code, 0, "map '%s' of %llu bytes at 0x%llx is out of place", maps[i].name,
                                 (unsigned long long)maps[i].size, (unsigned long long)maps[i].gva);
-        free = maps[i].gva + HLSNAP__PAGES(maps[i].size + 1) * HLSNAP__PAGE; /* a page between them at least */
+        next = maps[i].gva + HLSNAP__PAGES(maps[i].size + 1) * HLSNAP__PAGE; /* a page between them at least */
     }
     return HLSNAP_OK;
 }

@@ -504,21 +504,20 @@ static void places(void) {
 
 /* ---- what is refused ---- */
 
-static void refused(void) {
-    static char long_name[80];
-    uint8_t *data = pages_of(2);
-    const char *path = file_of("file", 3 * 4096 + 1);
-    hlsnap_sandbox *sb;
-    hlsnap_map m;
-    uint32_t i;
-    begin();
-    memset(long_name, 'a', 70);
-    sb = with(NULL, 0);
 #define REFUSED(code, text) do { \
         if (!CHECK_EQ(hlsnap_sandbox_map(sb, &m, &err), code) || !CHECK(strstr(err.msg, text))) printf("# %s\n", err.msg); \
         CHECK_EQ(call0(sb, "nop"), HLSNAP_OK); \
         m = map_of("m", HLSNAP_MAP_READ, path); \
     } while (0)
+static void refused_fields(void) {
+    static char long_name[80];
+    uint8_t *data = pages_of(2);
+    const char *path = file_of("file", 3 * 4096 + 1);
+    hlsnap_sandbox *sb;
+    hlsnap_map m;
+    begin();
+    memset(long_name, 'a', 70);
+    sb = with(NULL, 0);
     m = map_of(NULL, HLSNAP_MAP_READ, path);
     REFUSED(HLSNAP_ERR_ARG, "no name");
     m.name = "";
@@ -544,6 +543,17 @@ static void refused(void) {
     REFUSED(HLSNAP_ERR_ARG, "captured");
     m.capture = m.optional = true;
     REFUSED(HLSNAP_ERR_ARG, "captured");
+    hlsnap_sandbox_destroy(sb);
+    free(data);
+    end();
+}
+
+static void refused_files(void) {
+    const char *path = file_of("file", 3 * 4096 + 1);
+    hlsnap_sandbox *sb;
+    hlsnap_map m = map_of("m", HLSNAP_MAP_READ, path);
+    begin();
+    sb = with(NULL, 0);
     m.path = path_of("none");
     REFUSED(HLSNAP_ERR_OS, "no such file");
     CHECK_EQ(err.os_errno, ENOENT);
@@ -571,6 +581,18 @@ static void refused(void) {
     REFUSED(HLSNAP_ERR_ARG, "18446744073709547520");
     m.size = UINT64_MAX;
     REFUSED(HLSNAP_ERR_ARG, "18446744073709551615");
+    hlsnap_sandbox_destroy(sb);
+    end();
+}
+
+static void refused_memory(void) {
+    uint8_t *data = pages_of(2);
+    const char *path = file_of("file", 3 * 4096 + 1);
+    hlsnap_sandbox *sb;
+    hlsnap_map m;
+    uint32_t i;
+    begin();
+    sb = with(NULL, 0);
     m = memory_of("m", HLSNAP_MAP_READ, data + 1, 4096);
     REFUSED(HLSNAP_ERR_ARG, "multiples of 4096");
     m = memory_of("m", HLSNAP_MAP_READ, data, 0);
@@ -971,7 +993,7 @@ static void model(void) {
 }
 
 static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(private_end), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
-                                 TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
+                                 TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused_fields), TEST(refused_files), TEST(refused_memory), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
                                  TEST(model)};
 int main(int argc, char **argv) {
     int r;
