@@ -1123,10 +1123,13 @@ static void fuzz_host(const uint8_t *p, size_t size) {
 
 #define GUEST_IN 4096u
 #define GUEST_OUT 32768u
+#define GUEST_HEAP (1u << 20)
 static struct {
     hlsnap_abi_identity identity;
     uint8_t *box, *runtime, *heap;
     jmp_buf leave;
+    uint64_t given[8]; /* bytes of the results that were copied before they were returned */
+    uint32_t num_given;
     int32_t aborted;
     uint32_t requests;
 } native;
@@ -1174,6 +1177,51 @@ static hlsnap_abi_mailbox *native_box(void) { return (hlsnap_abi_mailbox *)(void
 
 static void fuzz_out_return(void) { longjmp(native.leave, 1); }
 
+static void heap_must_have(uint64_t gva, uint64_t size) {
+    const uint64_t heap = (uintptr_t)native.heap;
+    MUST(gva >= heap && size <= GUEST_HEAP && gva - heap <= GUEST_HEAP - size);
+}
+
+static void given_must_be(uint64_t size) {
+    uint32_t i = 0;
+    while (i < native.num_given && i < 8 && native.given[i] != size) i++;
+    MUST(i < native.num_given && i < 8);
+}
+
+/* References lead into the heap, or to what was given before; each becomes a number, which fake_decode reads. */
+static void references_check(uint8_t *message, size_t room) {
+    hlsnap_abi_message head;
+    uint32_t i;
+    memcpy(&head, message, sizeof(head));
+    MUST(head.size <= room && head.num_values <= HLSNAP_MAX_ARGS);
+    for (i = 0; i < head.num_values; i++) {
+        uint8_t *at = message + sizeof(head) + i * sizeof(hlsnap_abi_value);
+        hlsnap_abi_reference where;
+        hlsnap_abi_value row;
+        memcpy(&row, at, sizeof(row));
+        if (!(row.type & HLSNAP_ABI_REFERENCE)) continue;
+        MUST((row.type & ~HLSNAP_ABI_REFERENCE) >= HLSNAP_STR && !row.size && row.bits % 8 == 0);
+        MUST(head.size >= sizeof(where) && row.bits <= head.size - sizeof(where));
+        memcpy(&where, message + row.bits, sizeof(where));
+        if (where.gva) heap_must_have(where.gva, where.size);
+        else given_must_be(where.size);
+        row.type = HLSNAP_U64;
+        memcpy(at, &row, sizeof(row));
+    }
+}
+
+/* A response that had no room in the mailbox, where the guest has some: in the heap. */
+static void take_response(uint64_t gva, uint64_t size) {
+    const uint8_t *response;
+    size_t n = (size_t)take(&script, 1) * 8;
+    if (!gva) return;
+    heap_must_have(gva, size);
+    if (n > size) n = (size_t)size;
+    response = take_bytes(&script, &n);
+    memset((uint8_t *)(uintptr_t)gva, 0, (size_t)size);
+    memcpy((uint8_t *)(uintptr_t)gva, response, n);
+}
+
 /* The guest asks: its request is well-formed, whatever it was told; the script's next bytes are the response. */
 static void fuzz_out_call(void) {
     hlsnap_abi_mailbox *m = native_box();
@@ -1182,6 +1230,7 @@ static void fuzz_out_call(void) {
     size_t n = (size_t)take(&script, 1) * 8;
     const uint8_t *response;
     MUST(m->request >= m->out_offset && m->request % 8 == 0 && m->request < m->out_offset + m->out_size);
+    references_check(native.box + m->request, m->out_offset + m->out_size - m->request);
     MUST(fake_decode(native.box + m->request, m->out_offset + m->out_size - m->request, &head, v));
     if (head.function == HLSNAP_ABI_FN_ABORT) {
         MUST(head.num_values == 2);
@@ -1190,6 +1239,13 @@ static void fuzz_out_call(void) {
     }
     if (++native.requests > 64) longjmp(native.leave, 3);
     if (head.function == HLSNAP_ABI_FN_LOG) return;
+    if (head.function == HLSNAP_ABI_FN_TAKE || head.function == HLSNAP_ABI_FN_RESULT) {
+        MUST(head.num_values == 2 && v[0].type == HLSNAP_U64 && v[1].type == HLSNAP_U64);
+        if (head.function == HLSNAP_ABI_FN_TAKE) take_response(v[0].as.u64, v[1].as.u64);
+        else heap_must_have(v[0].as.u64, v[1].as.u64);
+        if (head.function == HLSNAP_ABI_FN_RESULT) native.given[native.num_given++ % 8] = v[1].as.u64;
+        return;
+    }
     MUST(head.function < HLSNAP_COUNT(guest_imports));
     response = take_bytes(&script, &n);
     memcpy(native.box + m->response, response, n);
@@ -1202,13 +1258,13 @@ static void native_make(void) {
     *(volatile uint64_t *)flag = 1; /* as a loader does to a guest's copy */
     native.box = (uint8_t *)malloc(size);
     native.runtime = (uint8_t *)malloc(8192);
-    native.heap = (uint8_t *)aligned_alloc(4096, 1 << 20);
+    native.heap = (uint8_t *)aligned_alloc(4096, GUEST_HEAP);
     native.identity.magic = HLSNAP_ABI_MAGIC;
     native.identity.log_level = 3;
     native.identity.mailbox = (uintptr_t)native.box;
     native.identity.mailbox_size = size;
     native.identity.heap = (uintptr_t)native.heap;
-    native.identity.heap_size = 1 << 20;
+    native.identity.heap_size = GUEST_HEAP;
     native.identity.module = (uintptr_t)&guest_module;
     native.identity.runtime = (uintptr_t)native.runtime;
     native.identity.runtime_size = 8192;
@@ -1255,7 +1311,7 @@ static void fuzz_guest(const uint8_t *p, size_t size) {
     script.p = p;
     script.left = size;
     native_begin(HLSNAP_ABI_OP_INIT, 0);
-    native.requests = 0;
+    native.requests = native.num_given = 0;
     if (!setjmp(native.leave)) hlsnap__rt_start(m);
     MUST(m->num_done == 1 && m->num_exports == HLSNAP_COUNT(guest_exports));
     calls = (uint32_t)take(&script, 1) % 5;
@@ -1275,6 +1331,7 @@ static void fuzz_guest(const uint8_t *p, size_t size) {
         for (i = 0; i < m->num_done; i++) {
             hlsnap_abi_message head;
             hlsnap_value v[HLSNAP_MAX_ARGS];
+            references_check(native.box + at, m->out_offset + m->out_size - at);
             MUST(fake_decode(native.box + at, m->out_offset + m->out_size - at, &head, v));
             at += head.size;
         }
@@ -1533,6 +1590,21 @@ static void seeds_guest(void) {
             row[3 + n] = (uint8_t)(fake_encode(row + 4 + n, i, k == 3 ? 2 : k, answer, num) / 8);
             seed_bytes(row, 4 + n + row[3 + n] * 8u);
         }
+    for (k = 0; k < 3; k++) { /* a response of its own room: of bytes that it has, of more than fit the mailbox, of more than there are */
+        n = fake_encode(row + 3, 2, 0, v, (uint32_t)sample_args(guest_exports[2].signature, v));
+        row[0] = 1, row[1] = (uint8_t)(n / 8), row[2] = 0;
+        answer[0] = hlsnap_u64(k == 0 ? 64 : k == 1 ? 80000 : 1ull << 40);
+        row[3 + n] = (uint8_t)(fake_encode(row + 4 + n, 2, HLSNAP_ABI_STATUS_LARGE, answer, 1) / 8);
+        n += 4 + row[3 + n] * 8u;
+        answer[0] = hlsnap_bytes("1234567", 7);
+        row[n] = (uint8_t)(fake_encode(row + n + 1, 2, 0, answer, 1) / 8);
+        if (k == 1) { /* zeros follow */
+            const uint32_t size = 80000, bytes = size - 48;
+            memcpy(row + n + 1, &size, 4);
+            memcpy(row + n + 1 + sizeof(hlsnap_abi_message) + 4, &bytes, 4);
+        }
+        seed_bytes(row, n + 1 + row[n] * 8u);
+    }
     for (i = 0, n = 3; i < 3; i++) { /* several */
         v[0] = hlsnap_i32((int32_t)i);
         n += fake_encode(row + n, 6, 0, v, 1);
