@@ -13,7 +13,7 @@ initramfs kvm-amd SVM=1 "$@"
 boot() {
     code=0
     run timeout --foreground -k 5 $((limit * $1 + 120)) qemu-system-x86_64 -accel tcg -cpu "${VM_CPU:-EPYC,+svm}" \
-        -m 2048 -smp 1 -nodefaults -display none -serial stdio -no-reboot -kernel "$vmlinuz" -initrd "$base.cpio.gz" \
+        -m 2048 -smp 1 -nodefaults -display none -serial stdio -no-reboot -kernel "$vmlinuz" -initrd "$base.cpio" \
         -append "console=ttyS0 quiet loglevel=1 no_timer_check oops=panic softlockup_panic=1 panic=-1" \
         </dev/null >"$log.raw" 2>&1 || code=$?
     tr -d '\r' <"$log.raw" | grep -v "warning: TCG doesn't support" >"$log" || :

@@ -1,5 +1,6 @@
 /* test.h - a test harness in one screen. TAP lines ("ok 1 - name", "not ok", "# SKIP why", "1..N"), then one line of counts;
-   exit 0 = all passed, 1 = some failed, 77 = all skipped. argv[1], when given, runs only tests whose name contains it.
+   exit 0 = all passed, 1 = some failed, 77 = all skipped. argv[1], when given, runs only tests whose name contains it. With TIMES=1 in
+   the environment each says what it took.
 
     static void adds(void) { CHECK(1 + 1 == 2); CHECK_EQ(1 + 1, 2); }
     static const test_row tests[] = {TEST(adds)};
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 typedef struct test_row { const char *name; void (*run)(void); } test_row;
 static int test_bad;           /* checks that failed in the test that runs */
@@ -55,15 +57,24 @@ __attribute__((unused, format(printf, 1, 2))) static int sh(const char *fmt, ...
     return WIFEXITED(r) ? WEXITSTATUS(r) : -1;
 }
 
+static double test_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 static int test_main(const test_row *rows, size_t num, int argc, char **argv) {
     int passed = 0, failed = 0, skipped = 0, n = 0;
+    double began;
     size_t i;
     for (i = 0; i < num; i++) {
         if (argc > 1 && !strstr(rows[i].name, argv[1])) continue;
         test_bad = 0;
         test_why = NULL;
+        began = test_clock();
         rows[i].run();
         n++;
+        if (getenv("TIMES")) printf("# %s: %.2f s\n", rows[i].name, test_clock() - began);
         if (test_bad) failed++;
         else if (test_why) skipped++;
         else passed++;

@@ -114,8 +114,8 @@ sleep 1 # for what is still on its way through the serial port
 poweroff -f
 INIT
     chmod 755 "$root/init"
-    say "cpio $base.cpio.gz"
-    (cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$base.cpio.gz"
+    say "cpio $base.cpio"
+    (cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null) >"$base.cpio" # to unpack it takes an emulator longer than to read it
 }
 
 # ---- report: of $log, and of $trouble where the emulator had some; exits ----

@@ -19,7 +19,7 @@ boot="console=ttyS0 quiet loglevel=1 mitigations=off intel_pstate=disable tsc_ea
 faster="cryptomgr.notests=1 initcall_blacklist=crypto_kdf108_init,init_kprobe_trace"
 rm -rf "$disc" && mkdir "$disc"
 cp "$vmlinuz" "$disc/vmlinuz"
-cp "$base.cpio.gz" "$disc/initrd"
+cp "$base.cpio" "$disc/initrd"
 cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$disc"
 cat >"$disc/isolinux.cfg" <<CFG
 default linux
