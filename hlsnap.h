@@ -11744,6 +11744,7 @@ enum hlsnap__sys_page {
 #define HLSNAP__PORT_FAULT 0x20u   /* + vector: stubs leave by these, which the bitmap denies to the guest */
 #define HLSNAP__GATE_ENTER 0u      /* offsets in the gate page: jump to r11 */
 #define HLSNAP__GATE_SCRUB 16u     /* the same after clearing all vector state; r10 = the XSAVE image */
+#define HLSNAP__GATE_KEYS 32u      /* the same after clearing PKRU, and, unless r10 is 0, all vector state */
 #define HLSNAP__GATE_SYSRET 0x80u  /* SYSCALL's stub returns to here, at CPL 3, with number and return address in rax */
 #define HLSNAP__GATE_SYSCALL 0xa0u /* on to the guest's system-call entry: rax = number, rcx = return address */
 #define HLSNAP__GATE_SLOT 0xb0u    /* that entry's address, or HLSNAP__SYSCALL_GVA */
@@ -11861,16 +11862,24 @@ static void hlsnap__machine_stubs(uint8_t *idt, uint8_t *stubs) {
     }
 }
 
-/* The gate is entered at CPL 3 at two addresses where no OUT stands, so no completion of a former tenant's exit can hit it. Its
-   XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. */
+/* The gate is entered at CPL 3 at addresses where no OUT stands, so no completion of a former tenant's exit can hit it. Its
+   XRSTOR is of the compacted form: all components take their initial values from a 576-byte image. That is memory, which PKRU may
+   forbid to read, though not to fetch code from: it is cleared first. */
 static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
     static const uint8_t enter[] = {0x41, 0xff, 0xe3};                  /* jmp *%r11 */
     static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0, /* xrstor64 (%r10); xor %eax, %eax */
                                     0x31, 0xd2, 0x45, 0x31, 0xd2,       /* xor %edx, %edx; xor %r10d, %r10d */
                                     0x41, 0xff, 0xe3};                  /* jmp *%r11 */
+    static const uint8_t keys[] = {0x0f, 0x01, 0xef,                    /* wrpkru, of eax, ecx and edx = 0 */
+                                   0x4d, 0x85, 0xd2, 0x74, 0x11,        /* test %r10, %r10; jz 1f */
+                                   0x83, 0xc8, 0xff, 0x83, 0xca, 0xff,  /* or $-1, %eax; or $-1, %edx */
+                                   0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0,  /* xrstor64 (%r10); xor %eax, %eax */
+                                   0x31, 0xd2, 0x45, 0x31, 0xd2,        /* xor %edx, %edx; xor %r10d, %r10d */
+                                   0x41, 0xff, 0xe3};                   /* 1: jmp *%r11 */
     memset(gate, 0xf4, HLSNAP__PAGE);
     memcpy(gate + HLSNAP__GATE_ENTER, enter, sizeof(enter));
     memcpy(gate + HLSNAP__GATE_SCRUB, scrub, sizeof(scrub));
+    memcpy(gate + HLSNAP__GATE_KEYS, keys, sizeof(keys));
     hlsnap__put64(image + 520, 1ull << 63); /* XCOMP_BV; XSTATE_BV = 0: everything initial, MXCSR 0x1f80 included */
 }
 

@@ -261,6 +261,7 @@ typedef struct hlsnap__kvm_facts {
     uint32_t phys_bits; /* of guest-physical addresses */
     bool gate_scrubs; /* the CPU's XRSTOR clears all vector state, x87 pointers included: to be tried, in the gate */
     bool fsgsbase;    /* shown by CPUID, so CR4 may hold it */
+    bool keys;        /* the host has protection keys: on software KVM guests may, too */
     uint8_t tss_type;
     hlsnap__kvm_cpuid cpuid;
 } hlsnap__kvm_facts;
@@ -275,6 +276,7 @@ typedef struct hlsnap__kvm_facts {
 enum hlsnap__kvm_syscall { HLSNAP__KVM_SYSCALL_UNTRIED, HLSNAP__KVM_SYSCALL_HARD, HLSNAP__KVM_SYSCALL_SOFT };
 enum hlsnap__kvm_level { HLSNAP__KVM_LEVEL_UNTRIED, HLSNAP__KVM_LEVEL_SHOWN, HLSNAP__KVM_LEVEL_FAILS };
 enum hlsnap__kvm_fsgsbase { HLSNAP__KVM_FSGSBASE_UNTRIED, HLSNAP__KVM_FSGSBASE_RUNS, HLSNAP__KVM_FSGSBASE_FAILS };
+enum hlsnap__kvm_keys { HLSNAP__KVM_KEYS_UNTRIED, HLSNAP__KVM_KEYS_RUN, HLSNAP__KVM_KEYS_FAULT };
 enum hlsnap__kvm_gate { HLSNAP__KVM_GATE_UNTRIED, HLSNAP__KVM_GATE_SCRUBS, HLSNAP__KVM_GATE_FAILS };
 
 static const hlsnap__kvm_cpuid_entry *hlsnap__kvm_leaf(const hlsnap__kvm_cpuid *c, uint32_t function, uint32_t index) {
@@ -320,6 +322,15 @@ static bool hlsnap__kvm_xrstor_scrubs(void) {
     return r[1] >> 2 & 1;
 }
 
+/* Has the host's kernel switched protection keys on? Software KVM runs guests with the host's CR4. */
+static bool hlsnap__kvm_has_keys(void) {
+    uint32_t r[4];
+    hlsnap__cpuid(0, 0, r);
+    if (r[0] < 7) return false;
+    hlsnap__cpuid(7, 0, r);
+    return r[2] >> 4 & 1; /* OSPKE */
+}
+
 static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsnap_error *err) {
     const hlsnap__kvm_cpuid_entry *leaf7;
     const int version = hlsnap__ioctl(kvm, HLSNAP__KVM_GET_API_VERSION, 0);
@@ -352,6 +363,7 @@ static hlsnap_result hlsnap__kvm_facts_read(int kvm, hlsnap__kvm_facts *f, hlsna
     f->phys_bits = hlsnap__kvm_leaf(&f->cpuid, 0x80000008u, 0)->eax & 0xff;
     if (f->phys_bits < 36 || f->phys_bits > 52) f->phys_bits = 36;
     f->gate_scrubs = hlsnap__kvm_xrstor_scrubs();
+    f->keys = hlsnap__kvm_has_keys();
     f->tss_type = hlsnap__kvm_is_tcg() ? 9 : 11;
     return HLSNAP_OK;
 }
@@ -361,7 +373,7 @@ static hlsnap__kvm_facts hlsnap__kvm_facts_published;
 static int32_t hlsnap__kvm_facts_state; /* 0 nobody, 1 being written, 2 ready */
 /* What was tried, atomic: 0, or an hlsnap__kvm_gate and an hlsnap__kvm_level for each CPU level, and so on. */
 static int32_t hlsnap__kvm_facts_gate[HLSNAP_CPU_V4 + 1], hlsnap__kvm_facts_levels[HLSNAP_CPU_V4 + 1];
-static int32_t hlsnap__kvm_facts_syscall, hlsnap__kvm_facts_fsgsbase;
+static int32_t hlsnap__kvm_facts_syscall, hlsnap__kvm_facts_fsgsbase, hlsnap__kvm_facts_keys;
 
 /* The facts, from the published copy or, while another thread is still writing that, from *own. */
 static hlsnap_result hlsnap__kvm_facts_get(int kvm, hlsnap__kvm_facts *own, const hlsnap__kvm_facts **out,
@@ -475,6 +487,7 @@ struct hlsnap__shell {
     uint32_t phys_bits;
     bool gate_scrubs;     /* it is to be tried, or was and does */
     bool fsgsbase;        /* see hlsnap__kvm_facts */
+    bool keys;            /* to be tried; once it was, PKRU is the guest's to write */
     uint32_t cpu;         /* hlsnap_cpu; of a level: */
     uint64_t xcr0, lacks; /* what it shows; features that this KVM offers no guest */
     uint32_t shown[5];    /* CPUID 1 ecx, edx, 7 ebx, ecx, edx */
@@ -690,6 +703,7 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
         shell->signal = cancel_signal;
         shell->fsgsbase = f->fsgsbase;
         shell->phys_bits = f->phys_bits;
+        shell->keys = f->keys;
         shell->gate_scrubs = f->gate_scrubs && !(hv->quirks & HLSNAP__KVM_NO_GATE_SCRUB);
         r = hlsnap__kvm_vm_create(shell, kvm, f, err);
     }
@@ -928,10 +942,8 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
     regs->rsi = e->rsi;
     regs->r11 = to;
     regs->rflags = 0x202;
-    if (scrub) {
-        regs->rax = regs->rdx = 0xffffffffu;
-        regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
-    }
+    if (scrub) regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
+    if (scrub && rip % HLSNAP__PAGE == HLSNAP__GATE_SCRUB) regs->rax = regs->rdx = 0xffffffffu;
     shell->run->dirty_regs |= HLSNAP__KVM_SYNC_REGS;
 }
 
@@ -1162,6 +1174,36 @@ static bool hlsnap__kvm_own_code(hlsnap__shell *shell, const uint8_t *code, size
     return !x->dead && x->kind != HLSNAP__EXIT_DEAD && x->kind != HLSNAP__EXIT_KICKED;
 }
 
+/* Whether PKRU is the guest's to write, though no CR4 and no CPUID of its says so: software KVM. Then what a tenant leaves there
+   decides what the next one may read, and the gate clears it. Where KVM switches keys off, WRPKRU is no instruction. false as
+   hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_keys_ready(hlsnap__shell *shell, const hlsnap__entry *e, hlsnap__exit *x) {
+    static const uint8_t code[] = {0x0f, 0x01, 0xef, 0xe6, HLSNAP_ABI_PORT_RETURN}; /* wrpkru; out %al, $port */
+    const uint64_t at = HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + HLSNAP__KVM_OWN_CODE;
+    int32_t keys = __atomic_load_n(&hlsnap__kvm_facts_keys, __ATOMIC_ACQUIRE);
+    if (shell->keys && keys == HLSNAP__KVM_KEYS_UNTRIED) {
+        memset(x, 0, sizeof(*x));
+        hlsnap__kvm_regs_set(shell, e, at, at, false);
+        if (!hlsnap__kvm_state_set(shell, e)) {
+            hlsnap__kvm_lost(x, errno, "KVM_SET_DEBUGREGS");
+            return false;
+        }
+        if (!hlsnap__kvm_own_code(shell, code, sizeof(code), x)) return false;
+        keys = x->kind == HLSNAP__EXIT_RETURN ? HLSNAP__KVM_KEYS_RUN : HLSNAP__KVM_KEYS_FAULT;
+        __atomic_store_n(&hlsnap__kvm_facts_keys, keys, __ATOMIC_RELEASE);
+        memset(x, 0, sizeof(*x));
+    }
+    shell->keys = shell->keys && keys == HLSNAP__KVM_KEYS_RUN;
+    return true;
+}
+
+/* Where the gate is entered, by a fresh guest or for the next call. */
+static uint64_t hlsnap__kvm_gate_at(const hlsnap__shell *shell, bool fresh, bool scrub) {
+    return HLSNAP__SYS_AT(HLSNAP__SYS_GATE) + (fresh && shell->keys ? HLSNAP__GATE_KEYS
+                                               : scrub              ? HLSNAP__GATE_SCRUB
+                                                                    : HLSNAP__GATE_ENTER);
+}
+
 /* Fills all vector state, has the gate clear it, and looks. false as hlsnap__kvm_own_code; what interrupted it has been consumed,
    so that the guest's own run ends at once, too. */
 static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, uint8_t *area, int32_t *gate,
@@ -1172,7 +1214,7 @@ static bool hlsnap__kvm_gate_try(hlsnap__shell *shell, const hlsnap__entry *e, u
     hlsnap__kvm_dirt(&hlsnap__kvm_facts_published.cpuid, shell->xcr0, area);
     *gate = HLSNAP__KVM_GATE_FAILS;
     if (hlsnap__ioctl(shell->vcpu, HLSNAP__KVM_SET_XSAVE, (uintptr_t)area) < 0) return true;
-    hlsnap__kvm_regs_set(shell, e, base + HLSNAP__GATE_SCRUB, base + HLSNAP__KVM_OWN_CODE, true);
+    hlsnap__kvm_regs_set(shell, e, hlsnap__kvm_gate_at(shell, true, true), base + HLSNAP__KVM_OWN_CODE, true);
     if (!hlsnap__kvm_state_set(shell, e)) return true;
     if (!hlsnap__kvm_own_code(shell, out, sizeof(out), x)) {
         if (x->kind == HLSNAP__EXIT_KICKED) {
@@ -1372,11 +1414,12 @@ static uint64_t hlsnap__kvm_tsc_scale(hlsnap__shell *shell) {
 /* ---- >>kvm-run ---- */
 
 static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__exit *x) {
-    const uint64_t gate = HLSNAP__SYS_AT(HLSNAP__SYS_GATE);
     bool scrub = false;
     if (!entry && shell->again) entry = &shell->entry;
     shell->again = false;
-    if (entry && entry->fresh && entry->syscall && !hlsnap__kvm_syscall_ready(shell, entry, x)) {
+    if (entry && entry->fresh &&
+        (!hlsnap__kvm_keys_ready(shell, entry, x) ||
+         (entry->syscall && !hlsnap__kvm_syscall_ready(shell, entry, x)))) {
         shell->again = x->kind == HLSNAP__EXIT_KICKED;
         shell->entry = *entry;
         return;
@@ -1385,7 +1428,7 @@ static void hlsnap__kvm_run_guest(hlsnap__shell *shell, const hlsnap__entry *ent
     if (entry && !shell->used) /* no vector state to clear and no exit to complete: no gate */
         hlsnap__kvm_regs_set(shell, entry, entry->rip, entry->rip, false);
     else if (entry)
-        hlsnap__kvm_regs_set(shell, entry, gate + (scrub ? HLSNAP__GATE_SCRUB : HLSNAP__GATE_ENTER), entry->rip, scrub);
+        hlsnap__kvm_regs_set(shell, entry, hlsnap__kvm_gate_at(shell, entry->fresh, scrub), entry->rip, scrub);
     if (entry && entry->fresh && !hlsnap__kvm_state_set(shell, entry)) {
         hlsnap__kvm_lost(x, errno, "KVM_SET_DEBUGREGS");
         return;
