@@ -298,7 +298,10 @@ static program basic_program(const char *file) {
                                {"leave", 'i', "3", "26 3 ", ""}}};
     program q = p;
     q.name = q.file = file;
-    if (is_slow) q.again[1].arg = q.again[1].want = q.again[2].arg = q.again[2].want = "4"; /* emulated, a fault takes 100 us and more */
+    if (is_slow) { /* emulated, a fault takes 100 us and more */
+        q.heap_mib = 24;
+        q.again[1].arg = q.again[1].want = q.again[2].arg = q.again[2].want = "4";
+    }
     return q;
 }
 
@@ -487,6 +490,7 @@ static bool is_stored(const program *p) {
 }
 
 static void way(const program *p) {
+    const size_t some = getenv("VMX") ? 2 : MAX_STEPS; /* all of them once, after a restore */
     hlsnap_sandbox_desc d;
     hlsnap_sandbox *sb, *clone = NULL;
     hlsnap_snapshot *s = NULL;
@@ -495,11 +499,11 @@ static void way(const program *p) {
     if (!sb) return;
     if (!walk(sb, p->warm, "warm", MAX_STEPS)) goto done;
     if (!CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK)) goto done;
-    if (!walk(sb, p->again, "first", MAX_STEPS)) goto done;
+    if (!walk(sb, p->again, "first", some)) goto done;
     if (!CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK) || !walk(sb, p->again, "restored", MAX_STEPS))
         goto done;
     if (!CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &clone, &err), HLSNAP_OK) ||
-        !walk(clone, p->again, "clone", MAX_STEPS))
+        !walk(clone, p->again, "clone", some))
         goto done;
     hlsnap_sandbox_destroy(clone);
     clone = NULL;
@@ -561,12 +565,12 @@ static void each_basic(void (*run)(const program *)) {
 
 static int by_text(const void *a, const void *b) { return strcmp((const char *)a, (const char *)b); }
 
-/* n texts of 100 bytes, all different. */
-static void all_differ(char (*list)[100], size_t n, const char *what) {
-    size_t i;
+/* n texts of 100 bytes, all different; but for so many, where there are few to choose from. */
+static void all_differ(char (*list)[100], size_t n, size_t but, const char *what) {
+    size_t i, same = 0;
     qsort(list, n, sizeof(*list), by_text);
     for (i = 1; i < n; i++)
-        if (!strcmp(list[i], list[i - 1])) {
+        if (!strcmp(list[i], list[i - 1]) && ++same > but) {
             printf("# %s twice: %s\n", what, list[i]);
             test_bad++;
             return;
@@ -603,8 +607,8 @@ static void clones(const program *p) {
         hlsnap_sandbox_destroy(other);
         other = NULL;
     }
-    all_differ(randoms, CLONES, "getrandom");
-    all_differ(pids, CLONES, "getpid");
+    all_differ(randoms, CLONES, 0, "getrandom");
+    all_differ(pids, CLONES, 1, "getpid"); /* of 4 million: two of 100 are the same once in 850 runs */
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
@@ -627,7 +631,7 @@ static void clones_differ_in_openssl(void) {
         snprintf(randoms[i], sizeof(randoms[i]), "%.99s", CALL0(sb, "random"));
         CHECK_EQ(strlen(randoms[i]), 32);
     }
-    all_differ(randoms, CLONES, "RAND_bytes");
+    all_differ(randoms, CLONES, 0, "RAND_bytes");
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
@@ -745,11 +749,11 @@ static void heaps(const program *p) {
     int i;
     desc_of(&d);
     if (bench_make(&b, p, &d)) {
-        for (i = 0; i < 3; i++) {
+        for (i = 0; i < (is_slow ? 2 : 3); i++) {
             CHECK_STR(CALL(b.sb, "exhaust", hlsnap_u32(1 << 20)), "12");
             CHECK_STR(CALL(b.sb, "exhaust", hlsnap_u32(5000)), "12");
             CHECK_STR(CALL(b.sb, "exhaust", hlsnap_u32(100)), "12");
-            CHECK_STR(CALL(b.sb, "fill", hlsnap_u32(32)), "32");
+            CHECK_STR(CALL(b.sb, "fill", hlsnap_u32(p->heap_mib / 2)), p->heap_mib == 64 ? "32" : "12");
         }
         CHECK_EQ(hlsnap_sandbox_get_state(b.sb), HLSNAP_READY);
     }
