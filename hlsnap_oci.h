@@ -2396,7 +2396,8 @@ static void hlsnap__oci_blob_stat(hlsnap__oci_blob *b, const struct stat *st) {
 static bool hlsnap__oci_young(const struct stat *st) {
     struct timespec now = {0, 0};
     clock_gettime(CLOCK_REALTIME, &now);
-    return now.tv_sec - st->st_ctim.tv_sec < 2 &&
+    if (st->st_ctim.tv_sec > now.tv_sec) return true; /* the clock was set back: how old it is, nobody knows */
+    return now.tv_sec - 2 < st->st_ctim.tv_sec &&
            (now.tv_sec - st->st_ctim.tv_sec) * 1000000000 + (now.tv_nsec - st->st_ctim.tv_nsec) < 20000000;
 }
 
@@ -5144,6 +5145,7 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
    load is making just now. Nothing is allocated, freed or asked of the system under the lock. */
 
 #define HLSNAP__OCI_SETTLED_S 3
+#define HLSNAP__OCI_AHEAD_S 86400
 #define HLSNAP__OCI_STALLED_NS 1000000000u /* who makes a layer, and gets no further for so long, is not waited for */
 #define HLSNAP__OCI_BUCKETS 256u
 #define HLSNAP__OCI_ROW_FILES 4u /* more may hold the same; they are read again then */
@@ -5490,11 +5492,14 @@ static void hlsnap__oci_parsed_release(hlsnap__oci_parsed *p) {
     hlsnap__free(p);
 }
 
-/* Whether a file has not changed for so long that the next change will show, also where times are noted to two seconds. */
+/* Whether a file has not changed for so long that the next change will show, also where times are noted to two seconds. An mtime
+   that is a day ahead was set by somebody: the next change has another. */
 static bool hlsnap__oci_settled(const hlsnap__oci_state *f) {
     struct timespec now = {0, 0};
+    int64_t then;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec - (f->mtime_s > f->ctime_s ? f->mtime_s : f->ctime_s) >= HLSNAP__OCI_SETTLED_S;
+    then = (int64_t)now.tv_sec - HLSNAP__OCI_SETTLED_S;
+    return f->ctime_s <= then && (f->mtime_s <= then || f->mtime_s > (int64_t)now.tv_sec + HLSNAP__OCI_AHEAD_S);
 }
 
 /* The index of a file, retained, or NULL. */
