@@ -9758,8 +9758,17 @@ static uint64_t hlsnap__stored_to(const hlsnap__layout *l, const hlsnap__map *ma
     return map && hlsnap__map_stored(map) ? hlsnap__gva_page(l, map->gva) + HLSNAP__PAGES(map->size) : 0;
 }
 
+/* Whether an extent shows a captured map as it was at first: pages of a layer of its size, each at its own place. */
+static bool hlsnap__extent_own(const hlsnap__layout *l, const hlsnap__map *maps, uint32_t num, const hlsnap__extent *e,
+                               uint64_t layer_pages) {
+    const hlsnap__map *map = e->page < l->pages ? NULL : hlsnap__map_at(l, maps, num, e->page);
+    return map && map->capture && HLSNAP__PAGES(map->size) == layer_pages &&
+           e->page - hlsnap__gva_page(l, map->gva) == e->layer_page;
+}
+
 /* Extents ascend, do not overlap, stay inside their layer and inside regions that are stored, or maps, and those of a layer
-   show no more pages than it has: what a sandbox copies of it is bounded by its size. For extents from a file. */
+   show no more pages than it has, but that several captured maps may have the same content: what a sandbox copies of it is bounded
+   by its size, and by theirs. For extents from a file. */
 HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *l, const hlsnap__map *maps,
                                                           uint32_t num_maps, const uint64_t *layer_pages,
                                                           uint32_t num_layers, const hlsnap__extent *e, uint32_t num,
@@ -9774,6 +9783,7 @@ HLSNAP__UNUSED static hlsnap_result hlsnap__extents_check(const hlsnap__layout *
                                 "extent %u (guest page %u, %u pages, layer %u, layer page %u) is out of place", i,
                                 e[i].page, e[i].pages, e[i].layer, e[i].layer_page);
         end = (uint64_t)e[i].page + e[i].pages;
+        if (hlsnap__extent_own(l, maps, num_maps, &e[i], layer_pages[e[i].layer])) continue;
         shown[e[i].layer] += e[i].pages;
         if (shown[e[i].layer] > layer_pages[e[i].layer])
             return hlsnap__fail(err, code, 0, "extent %u: layer %u has only %llu pages, but is shown more than once", i,
@@ -13705,18 +13715,22 @@ static void hlsnap__map_differs(const hlsnap__map *want, const hlsnap__mapped *h
 static hlsnap_result hlsnap__maps_accept(const hlsnap__memory *m, const hlsnap_snapshot *s, hlsnap_error *err) {
     char text[400], one[200];
     size_t n = 0;
-    uint32_t i, num = s->num_maps;
+    uint32_t i, num = s->num_maps, more = 0;
     for (i = 0; i < m->num_maps; i++)
         num += m->maps[i].given && !hlsnap__map_find(s->maps, s->num_maps, m->maps[i].map.name);
     if (num > HLSNAP_MAX_MAPS)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "%u maps with the snapshot's, at most %d", num, HLSNAP_MAX_MAPS);
-    for (i = 0; i < s->num_maps && n < sizeof(text) - 1; i++) {
+    for (i = 0; i < s->num_maps; i++) {
         const hlsnap__map *want = &s->maps[i];
         const hlsnap__mapped *have = hlsnap__mapped_find(m, want->name);
         if ((!have || !have->given) && (want->capture || want->optional)) continue;
         hlsnap__map_differs(want, have, one, sizeof(one));
-        if (one[0]) n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s", n ? "; " : "", one);
+        if (one[0] && !more && n + strlen(one) + sizeof("; ; and 16 more") <= sizeof(text))
+            n += (size_t)hlsnap__format(text + n, sizeof(text) - n, "%s%s", n ? "; " : "", one);
+        else
+            more += one[0] != 0;
     }
+    if (more) hlsnap__format(text + n, sizeof(text) - n, "; and %u more", more);
     return n ? hlsnap__fail(err, HLSNAP_ERR_CONTRACT, 0, "maps: %s", text) : HLSNAP_OK;
 }
 

@@ -2396,7 +2396,8 @@ static void hlsnap__oci_blob_stat(hlsnap__oci_blob *b, const struct stat *st) {
 static bool hlsnap__oci_young(const struct stat *st) {
     struct timespec now = {0, 0};
     clock_gettime(CLOCK_REALTIME, &now);
-    return now.tv_sec - st->st_ctim.tv_sec < 2 &&
+    if (st->st_ctim.tv_sec > now.tv_sec) return true; /* the clock was set back: how old it is, nobody knows */
+    return now.tv_sec - 2 < st->st_ctim.tv_sec &&
            (now.tv_sec - st->st_ctim.tv_sec) * 1000000000 + (now.tv_nsec - st->st_ctim.tv_nsec) < 20000000;
 }
 
@@ -3785,6 +3786,7 @@ typedef struct hlsnap__oci_known {
     uint64_t used;                   /* pages of the snapshot that the plan finds in it */
     bool merge;                      /* what the snapshot shows of it is written again, to the new layer */
     bool captured;                   /* a captured map's: it stays as it is */
+    bool healed;                     /* it was not sound, and was written again */
     uint32_t rank;                   /* the last of the snapshot's layers with pages there, when used */
     uint32_t number;                 /* of the layer in the manifest, when used */
 } hlsnap__oci_known;
@@ -3834,7 +3836,7 @@ typedef struct hlsnap__oci_save {
     hlsnap__oci_plan plan;
     hlsnap__oci_store store;
     hlsnap__oci_blob blobs[HLSNAP__OCI_NUM_PARTS];
-    hlsnap__oci_blob maps[HLSNAP_MAX_MAPS][2]; /* captured ones that this save made blobs of, and their chunk lists */
+    hlsnap__oci_blob maps[HLSNAP_MAX_MAPS][2]; /* captured ones that this save wrote, and their chunk lists */
     uint32_t num_maps;
 } hlsnap__oci_save;
 
@@ -3856,6 +3858,15 @@ static bool hlsnap__oci_blob_there(const hlsnap__oci_store *store, const hlsnap_
            (uint64_t)st.st_size == b->size;
 }
 
+/* Whether it is a captured map that this save has written: it gets its name at the end. */
+static bool hlsnap__oci_map_new(const hlsnap__oci_save *save, const hlsnap__place *place) {
+    uint32_t i;
+    for (i = 0; i < save->num_maps; i++)
+        if (strcmp(save->maps[i][0].digest, place->memory) == 0 && strcmp(save->maps[i][1].digest, place->chunks) == 0)
+            return true;
+    return false;
+}
+
 /* The number of the blob that a place names; plan->known has room for one more. A layout may have said of one blob that it has
    several chunk lists or sizes: at most one of these will be found to be so. */
 static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *place) {
@@ -3873,7 +3884,8 @@ static uint32_t hlsnap__oci_known_find(hlsnap__oci_save *save, hlsnap__place *pl
     k->place = place;
     hlsnap__oci_blob_name(&k->memory, place->memory, place->pages * HLSNAP__PAGE);
     hlsnap__oci_blob_name(&k->chunks, place->chunks, hlsnap__oci_chunks_size(k->memory.size));
-    k->there = hlsnap__oci_blob_there(&save->store, &k->memory) && hlsnap__oci_blob_there(&save->store, &k->chunks);
+    k->there = hlsnap__oci_map_new(save, place) ||
+               (hlsnap__oci_blob_there(&save->store, &k->memory) && hlsnap__oci_blob_there(&save->store, &k->chunks));
     return i;
 }
 
@@ -4537,6 +4549,9 @@ static hlsnap_result hlsnap__oci_files_look(hlsnap__oci_save *save, hlsnap__oci_
 
 /* ---- >>plan-check ---- */
 
+/* Of >>save-maps. Writes captured maps again whose blobs the plan was to share, and which are not sound. */
+static hlsnap_result hlsnap__oci_maps_heal(hlsnap__oci_save *save, hlsnap_error *err);
+
 /* Looks at the blobs that the plan shares: all of their content, unless that was done before. *sound is false: one of them is
    not, and will not be thought to be there again. */
 static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound, hlsnap_error *err) {
@@ -4546,13 +4561,13 @@ static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound,
     *sound = true;
     for (i = 0; i < save->plan.num_known; i++) {
         hlsnap__oci_known *k = &save->plan.known[i];
-        if (!k->used || !k->there || k->memory.shared) continue;
+        if (!k->used || !k->there || k->memory.shared || hlsnap__oci_map_new(save, k->place)) continue;
         hlsnap__oci_file_set(&files[num++], &k->memory, k->place);
     }
     r = hlsnap__oci_files_look(save, files, num, save->plan.pages * HLSNAP__PAGE, err);
     for (i = 0; !r && i < save->plan.num_known; i++) {
         hlsnap__oci_known *k = &save->plan.known[i];
-        if (!k->used || !k->there) continue;
+        if (!k->used || !k->there || hlsnap__oci_map_new(save, k->place)) continue;
         if (!k->chunks.shared) hlsnap__oci_blob_look(&save->store, &k->chunks, NULL, save->sha, save->buffer);
         if (k->memory.unsynced || k->chunks.unsynced)
             return hlsnap__fail(err, HLSNAP_ERR_OS, EIO, "blobs/sha256/%s: fsync failed", k->memory.digest + 7);
@@ -4565,10 +4580,11 @@ static hlsnap_result hlsnap__oci_plan_check(hlsnap__oci_save *save, bool *sound,
 static hlsnap_result hlsnap__oci_plan_make(hlsnap__oci_save *save, hlsnap_error *err) {
     bool fits, sound = false;
     hlsnap_result r = hlsnap__oci_sources_find(save, err);
-    while (!r) { /* each round has fewer blobs to share than the one before it */
+    while (!r) { /* each round has fewer blobs to share than the one before it, or maps' that were written again, once */
         r = hlsnap__oci_plan_try(save, &fits, err);
         if (!r && fits) r = hlsnap__oci_plan_check(save, &sound, err);
         if (r || (fits && sound)) return r;
+        if (fits) r = hlsnap__oci_maps_heal(save, err);
         if (!fits) save->mixed = save->flat;
         if (!fits) save->flat = true;
     }
@@ -4846,7 +4862,7 @@ static hlsnap_result hlsnap__oci_known_commit(hlsnap__oci_save *save, hlsnap_err
         const hlsnap__oci_blob *b[2];
         b[0] = &known->memory;
         b[1] = &known->chunks;
-        for (k = 0; k < 2 && known->used; k++) {
+        for (k = 0; k < 2 && known->used && !hlsnap__oci_map_new(save, known->place); k++) {
             struct stat st;
             if (fstatat(save->store.sha256, b[k]->digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
                 hlsnap__oci_blob_same(b[k], &st))
@@ -4914,6 +4930,10 @@ static int64_t hlsnap__oci_now(void) {
     return (int64_t)now.tv_sec;
 }
 
+/* Of >>save-maps. */
+static hlsnap_result hlsnap__oci_maps_commit(hlsnap__oci_save *save, hlsnap_error *err);
+static void hlsnap__oci_maps_close(hlsnap__oci_save *save, bool failed);
+
 /* Names the blobs and lists the manifest, under the index lock. *listed: the index names them, so they must stay. */
 static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__oci_index *index, hlsnap__oci_blob *file,
                                          bool *marking, bool *listed, hlsnap_error *err) {
@@ -4929,6 +4949,7 @@ static hlsnap_result hlsnap__oci_publish(hlsnap__oci_save *save, hlsnap__oci_ind
     edit.created = save->desc.created ? save->desc.created : hlsnap__oci_now();
     r = hlsnap__oci_index_make(&save->text, index, &edit, err);
     if (!r) r = hlsnap__oci_first_index(&save->store, index, err);
+    if (!r) r = hlsnap__oci_maps_commit(save, err);
     if (!r) r = hlsnap__oci_known_commit(save, err);
     for (i = 0; !r && i < HLSNAP__OCI_NUM_PARTS; i++)
         if (save->blobs[i].size)
@@ -4962,6 +4983,7 @@ static hlsnap_result hlsnap__oci_commit(hlsnap__oci_save *save, bool *listed, hl
     hlsnap__oci_blob_close(&save->store, &file, false);
     if (marking && !*listed) unlinkat(save->store.root, "oci-layout", 0);
     for (i = 0; i < HLSNAP__OCI_NUM_PARTS; i++) hlsnap__oci_blob_close(&save->store, &save->blobs[i], !*listed);
+    hlsnap__oci_maps_close(save, !*listed);
     hlsnap__oci_index_close(&index);
     hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
     return r;
@@ -4979,29 +5001,15 @@ static bool hlsnap__oci_map_saved(const hlsnap__oci_save *save, hlsnap__layer *l
         if (!place) break;
         hlsnap__oci_blob_name(&memory, place->memory, place->pages * HLSNAP__PAGE);
         hlsnap__oci_blob_name(&chunks, place->chunks, hlsnap__oci_chunks_size(memory.size));
-        found = place->pages == layer->pages && hlsnap__oci_blob_there(&save->store, &memory) &&
-                hlsnap__oci_blob_there(&save->store, &chunks);
+        found = hlsnap__oci_map_new(save, place) ||
+                (place->pages == layer->pages && hlsnap__oci_blob_there(&save->store, &memory) &&
+                 hlsnap__oci_blob_there(&save->store, &chunks));
         hlsnap__place_release(place);
     }
     return found;
 }
 
-/* Gives a map's two blobs their names. An index that is lost is noticed before there are any. */
-static hlsnap_result hlsnap__oci_map_publish(hlsnap__oci_save *save, hlsnap__oci_blob *b, hlsnap_error *err) {
-    hlsnap__oci_index index;
-    bool marked;
-    hlsnap_result r = hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, err);
-    if (r) return r;
-    memset(&index, 0, sizeof(index));
-    r = hlsnap__oci_index_read(save->store.root, &index, &marked, err);
-    if (!r) r = hlsnap__oci_first_index(&save->store, &index, err);
-    if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[0], save->sha, save->buffer, err);
-    if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[1], save->sha, save->buffer, err);
-    hlsnap__oci_index_close(&index);
-    hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
-    return r;
-}
-
+/* Writes a map's two blobs. They get their names with the others': before, nobody else can count on them. */
 static hlsnap_result hlsnap__oci_map_save(hlsnap__oci_save *save, hlsnap__layer *layer, hlsnap_error *err) {
     hlsnap__oci_blob *b = save->maps[save->num_maps];
     uint8_t sum[32];
@@ -5019,7 +5027,6 @@ static hlsnap_result hlsnap__oci_map_save(hlsnap__oci_save *save, hlsnap__layer 
     r = hlsnap__oci_file_write(&save->store, save->store.sha256, &b[1], save->sums, size, err);
     if (!r) r = hlsnap__oci_fsync(b[0].fd, "a map's blob", err);
     if (!r) r = hlsnap__oci_fsync(b[1].fd, "a map's chunk list", err);
-    if (!r) r = hlsnap__oci_map_publish(save, b, err);
     place = r ? NULL : hlsnap__oci_place_new(b[0].digest, b[1].digest, layer->pages, 1);
     if (!place) return r ? r : hlsnap__fail(err, HLSNAP_ERR_MEMORY, 0, "out of memory");
     place->num = 1;
@@ -5028,25 +5035,50 @@ static hlsnap_result hlsnap__oci_map_save(hlsnap__oci_save *save, hlsnap__layer 
     return HLSNAP_OK;
 }
 
-/* Makes blobs of those that the layout has not. */
+/* Makes blobs of those that the layout has not. One that is lost again and again goes into the new layer, at last. */
 static hlsnap_result hlsnap__oci_maps_save(hlsnap__oci_save *save, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    for (i = 0; i < save->s->num_maps && !r; i++) {
+    for (i = 0; i < save->s->num_maps && save->num_maps < HLSNAP_MAX_MAPS && !r; i++) {
         hlsnap__layer *layer = save->s->maps[i].layer;
         if (layer && !hlsnap__oci_map_saved(save, layer)) r = hlsnap__oci_map_save(save, layer, err);
     }
     return r;
 }
 
-/* When the save fails they go, as all that it made. Under the index lock: who counts on them looks there again. */
-static void hlsnap__oci_maps_close(hlsnap__oci_save *save, bool failed) {
-    hlsnap_error unused;
+static hlsnap_result hlsnap__oci_maps_heal(hlsnap__oci_save *save, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
     uint32_t i;
-    const bool locked = failed && save->num_maps &&
-                        hlsnap__oci_lock(&save->store, HLSNAP__OCI_LOCK_INDEX, F_WRLCK, &unused) == HLSNAP_OK;
-    for (i = 0; i < 2 * save->num_maps; i++) hlsnap__oci_blob_close(&save->store, &save->maps[i / 2][i % 2], locked);
-    if (locked) hlsnap__oci_unlock(&save->store, HLSNAP__OCI_LOCK_INDEX);
+    for (i = 0; i < save->s->num_layers && save->num_maps < HLSNAP_MAX_MAPS && !r; i++) {
+        hlsnap__layer *layer = save->s->layers[i];
+        const hlsnap__place *place = save->plan.sources[i].place;
+        hlsnap__oci_known *k = place ? &save->plan.known[save->plan.sources[i].known] : NULL;
+        if (!k || !k->captured || !k->used || k->there || k->healed || place->pages != layer->pages) continue;
+        k->healed = true;
+        r = hlsnap__oci_map_save(save, layer, err);
+        k->there = !r && strcmp(save->maps[save->num_maps - 1][0].digest, k->memory.digest) == 0;
+    }
+    return r;
+}
+
+/* Gives names to those that the manifest has. Under the index lock. */
+static hlsnap_result hlsnap__oci_maps_commit(hlsnap__oci_save *save, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    uint32_t i, k;
+    for (i = 0; i < save->num_maps; i++) {
+        hlsnap__oci_blob *b = save->maps[i];
+        for (k = 0; k < save->plan.num_layers && strcmp(save->plan.layers[k].memory, b[0].digest) != 0;) k++;
+        if (k == save->plan.num_layers) continue; /* its pages are in the new layer, after all */
+        if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[0], save->sha, save->buffer, err);
+        if (!r) r = hlsnap__oci_blob_commit(&save->store, &b[1], save->sha, save->buffer, err);
+    }
+    return r;
+}
+
+/* As hlsnap__oci_blob_close. */
+static void hlsnap__oci_maps_close(hlsnap__oci_save *save, bool failed) {
+    uint32_t i;
+    for (i = 0; i < 2 * save->num_maps; i++) hlsnap__oci_blob_close(&save->store, &save->maps[i / 2][i % 2], failed);
     save->num_maps = 0;
 }
 
@@ -5064,6 +5096,19 @@ static hlsnap_result hlsnap__oci_save_once(hlsnap__oci_save *save, bool *listed,
     if (!r) hlsnap__oci_remember_known(save);
     hlsnap__oci_plan_free(save);
     return r;
+}
+
+/* As the plan would have it, then flat, then with captured maps in the new layer, too. */
+static hlsnap_result hlsnap__oci_save_tries(hlsnap__oci_save *save, bool *listed, hlsnap_error *err) {
+    hlsnap_result r;
+    for (;;) {
+        save->whole = false;
+        r = hlsnap__oci_maps_save(save, err);
+        if (!r) r = hlsnap__oci_save_once(save, listed, err);
+        if (!r || !save->whole || save->mixed) return r;
+        save->mixed = save->flat;
+        save->flat = true;
+    }
 }
 
 /* A layout without an index that had one: a new one would make garbage of all that it listed. */
@@ -5086,13 +5131,8 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
     r = hlsnap__oci_store_open(save->dir, &save->store, &save->desc, F_RDLCK, true, err);
     if (!r) r = hlsnap__oci_lost_check(&save->store, err);
     if (!r) r = hlsnap__oci_root_probe(&save->store, "index.json", err);
-    if (!r) r = hlsnap__oci_maps_save(save, err);
-    if (!r) r = hlsnap__oci_save_once(save, &listed, err);
-    if (r && save->whole) {
-        save->flat = save->mixed = true;
-        r = hlsnap__oci_save_once(save, &listed, err);
-    }
-    hlsnap__oci_maps_close(save, r && !listed);
+    if (!r) r = hlsnap__oci_save_tries(save, &listed, err);
+    hlsnap__oci_maps_close(save, false);
     hlsnap__oci_store_close(save->dir, &save->store, r && !listed);
     if (!r && out) memcpy(out->text, save->blobs[HLSNAP__OCI_MANIFEST].digest, sizeof(out->text));
     return r;
@@ -5105,6 +5145,7 @@ static hlsnap_result hlsnap__oci_save_run(hlsnap__oci_save *save, hlsnap_oci_dig
    load is making just now. Nothing is allocated, freed or asked of the system under the lock. */
 
 #define HLSNAP__OCI_SETTLED_S 3
+#define HLSNAP__OCI_AHEAD_S 86400
 #define HLSNAP__OCI_STALLED_NS 1000000000u /* who makes a layer, and gets no further for so long, is not waited for */
 #define HLSNAP__OCI_BUCKETS 256u
 #define HLSNAP__OCI_ROW_FILES 4u /* more may hold the same; they are read again then */
@@ -5451,11 +5492,14 @@ static void hlsnap__oci_parsed_release(hlsnap__oci_parsed *p) {
     hlsnap__free(p);
 }
 
-/* Whether a file has not changed for so long that the next change will show, also where times are noted to two seconds. */
+/* Whether a file has not changed for so long that the next change will show, also where times are noted to two seconds. An mtime
+   that is a day ahead was set by somebody: the next change has another. */
 static bool hlsnap__oci_settled(const hlsnap__oci_state *f) {
     struct timespec now = {0, 0};
+    int64_t then;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec - (f->mtime_s > f->ctime_s ? f->mtime_s : f->ctime_s) >= HLSNAP__OCI_SETTLED_S;
+    then = (int64_t)now.tv_sec - HLSNAP__OCI_SETTLED_S;
+    return f->ctime_s <= then && (f->mtime_s <= then || f->mtime_s > (int64_t)now.tv_sec + HLSNAP__OCI_AHEAD_S);
 }
 
 /* The index of a file, retained, or NULL. */

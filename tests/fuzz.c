@@ -378,12 +378,62 @@ static void layout_remove(void) {
 
 /* ---- a snapshot that was loaded ---- */
 
+#define MAP_AREA 0x7f0000000000ull
+#define MAP_PAGE(s) (((s)->guest->layout.pages + 1023ull) / 512 * 512) /* number of the area's first page */
+
+/* A page that extents show. Of maps of the host's nobody else is shown any. */
+static bool page_read(const hlsnap_snapshot *s, uint64_t page, uint8_t to[P]) {
+    const uint64_t gva = page < s->guest->layout.pages ? s->guest->layout.base + page * P : MAP_AREA + (page - MAP_PAGE(s)) * P;
+    return hlsnap__page_sparse(&s->guest->layout, s->maps, s->num_maps, page) ? hlsnap_snapshot_read(s, gva, to, P, &err) == HLSNAP_OK
+                                                                              : hlsnap__oci_read_pages(s, page, 1, to, &err) == HLSNAP_OK;
+}
+
+static bool name_legal(const char *name) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_";
+    const size_t n = strnlen(name, HLSNAP_MAX_NAME + 1);
+    return n >= 1 && n <= 63 && strchr(letters, name[0]) && strspn(name + 1, letters) <= n && strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789.:$-") == n;
+}
+
+/* The map that all of an extent lies in, or NULL. */
+static const hlsnap__map *map_of_extent(const hlsnap_snapshot *s, const hlsnap__extent *e) {
+    uint32_t i;
+    for (i = 0; i < s->num_maps; i++) {
+        const hlsnap__map *m = &s->maps[i];
+        const uint64_t from = (m->gva - MAP_AREA) / P + MAP_PAGE(s), pages = (m->size + P - 1) / P;
+        if (e->page >= from && (uint64_t)e->page + e->pages <= from + pages) return m;
+    }
+    return NULL;
+}
+
+/* What docs/snapshot-format.md says of maps, and of extents in them. */
+static void maps_must_hold(const hlsnap_snapshot *s) {
+    const uint64_t window_end = s->guest->layout.base + s->guest->layout.pages * P;
+    uint64_t behind = MAP_AREA;
+    uint32_t i, k;
+    MUST(s->num_maps <= 16 && (!s->num_maps || window_end <= MAP_AREA));
+    for (i = 0; i < s->num_maps; i++) {
+        const hlsnap__map *m = &s->maps[i];
+        MUST(m->mode <= HLSNAP_MAP_SHARED && (!m->capture || (m->mode != HLSNAP_MAP_SHARED && !m->optional)));
+        MUST(m->size >= 1 && m->size <= (m->capture ? 1ull << 34 : 1ull << 36));
+        MUST(m->gva % (2u << 20) == 0 && m->gva >= behind && m->gva < 0x7f1000000000ull && m->size <= 0x7f1000000000ull - m->gva);
+        behind = m->gva + (m->size + P - 1) / P * P + P;
+        MUST(name_legal(m->name));
+        for (k = 0; k < i; k++) MUST(strcmp(m->name, s->maps[k].name) != 0);
+        MUST(!m->digest[0] || (strncmp(m->digest, "sha256:", 7) == 0 && strnlen(m->digest, 72) == 71 && strspn(m->digest + 7, "0123456789abcdef") == 64));
+        MUST(!m->layer || (m->capture && m->layer->pages == (m->size + P - 1) / P));
+    }
+    for (i = 0; i < s->num_extents; i++) {
+        const hlsnap__map *m = map_of_extent(s, &s->extents[i]);
+        MUST(s->extents[i].page < s->guest->layout.pages ? !m : m && (m->capture || m->mode == HLSNAP_MAP_PRIVATE));
+    }
+}
+
 /* Bytes that a page must have: those of its layer, or zeros. */
 static void page_must_be(const hlsnap_snapshot *s, uint64_t page, const hlsnap__extent *e) {
     static const uint8_t zeros[P];
     uint8_t got[P];
     const uint8_t *want = zeros;
-    MUST(hlsnap_snapshot_read(s, s->guest->layout.base + page * P, got, P, &err) == HLSNAP_OK);
+    MUST(page_read(s, page, got));
     if (e && docs[0].data && s->num_layers <= LAYERS && s->layers[e->layer]->pages == layer_pages[e->layer])
         want = docs[DOC_MEMORY + e->layer].data + (e->layer_page + (page - e->page)) * P;
     else if (e) return;
@@ -398,6 +448,7 @@ static void snapshot_must_hold(const hlsnap_snapshot *s) {
     uint32_t i;
     MUST(s->num_layers <= HLSNAP__MAX_LAYERS);
     for (i = 0; i < s->num_layers; i++) pages[i] = s->layers[i]->pages;
+    maps_must_hold(s);
     MUST(!hlsnap__guest_check(s->guest, HLSNAP_ERR_CONFIG, &err));
     MUST(!hlsnap__extents_check(&s->guest->layout, s->maps, s->num_maps, pages, s->num_layers, s->extents, s->num_extents, HLSNAP_ERR_CONFIG, &err));
     for (i = 0; i < s->num_extents; i++) {
@@ -434,10 +485,13 @@ static void saves_again(hlsnap_snapshot *s) {
     MUST(hlsnap_oci_load(pristine_path, "a", &desc, &t, NULL, &err) == HLSNAP_OK);
     MUST(memcmp(&s->guest->layout, &t->guest->layout, sizeof(s->guest->layout)) == 0);
     MUST(s->guest->id == t->guest->id && s->generation == t->generation && s->guest->features == t->guest->features);
+    MUST(s->num_maps == t->num_maps);
+    for (i = 0; i < s->num_maps; i++) /* all but the layer */
+        MUST(memcmp(&s->maps[i], &t->maps[i], offsetof(hlsnap__map, layer)) == 0 && !s->maps[i].layer == !t->maps[i].layer);
     for (i = 0; i < s->num_extents && i < 64; i++) {
         uint8_t a[P], b[P];
-        const uint64_t gva = s->guest->layout.base + (s->extents[i].page + (uint64_t)s->extents[i].pages / 2) * P;
-        MUST(hlsnap_snapshot_read(s, gva, a, P, &err) == HLSNAP_OK && hlsnap_snapshot_read(t, gva, b, P, &err) == HLSNAP_OK);
+        const uint64_t page = s->extents[i].page + (uint64_t)s->extents[i].pages / 2;
+        MUST(page_read(s, page, a) && page_read(t, page, b));
         MUST(memcmp(a, b, P) == 0);
     }
     MUST(hlsnap_oci_save(pristine_path, "b", t, NULL, &second, &err) == HLSNAP_OK);
@@ -447,25 +501,77 @@ static void saves_again(hlsnap_snapshot *s) {
     remove_below(top_fd, "again");
 }
 
+/* What a snapshot demands, as files of zeros; every second one of those that it can do without. Returns how many. */
+static uint32_t maps_give(const hlsnap_snapshot *s, hlsnap_map *give, int *fds) {
+    static char paths[HLSNAP_MAX_MAPS][32];
+    uint32_t i, num = 0;
+    for (i = 0; i < s->num_maps; i++) {
+        MUST(hlsnap_snapshot_map(s, i, &give[num]) && strcmp(give[num].name, s->maps[i].name) == 0);
+        if (give[num].capture || (give[num].optional && i % 2)) continue;
+        fds[num] = memfd_create("fuzz", MFD_CLOEXEC);
+        MUST(fds[num] >= 0 && ftruncate(fds[num], (off_t)give[num].size) == 0);
+        snprintf(paths[num], sizeof(paths[0]), "/proc/self/fd/%d", fds[num]);
+        give[num].path = paths[num];
+        give[num].size = give[num].gva = 0;
+        num++;
+    }
+    return num;
+}
+
+/* Makes of a map that was demanded another one; whether it will not do. */
+static bool map_alter(hlsnap_map *m, uint64_t size, uint32_t how) {
+    const char *digest = m->digest;
+    switch (how % 4) {
+    case 0: m->name = "another"; return !m->optional;
+    case 1: m->mode = m->mode == HLSNAP_MAP_READ ? HLSNAP_MAP_PRIVATE : HLSNAP_MAP_READ; return true;
+    case 2: m->size = size > P ? P : 0; return size > P;
+    default: m->digest = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"; return digest && strcmp(digest, m->digest) != 0;
+    }
+}
+
+/* It does not start with another map than the one that it demands. */
+static void starts_with_its_maps_only(hlsnap_snapshot *s, const hlsnap_sandbox_desc *desc, hlsnap_map *give, uint32_t num) {
+    hlsnap_sandbox *sb = NULL;
+    uint32_t i = s->num_extents / 4 % num;
+    const hlsnap__map *m = hlsnap__map_find(s->maps, s->num_maps, give[i].name);
+    const bool wrong = map_alter(&give[i], m->size, s->num_extents);
+    const hlsnap_result r = hlsnap_sandbox_create_from(s, desc, &sb, &err);
+    MUST(!sb == (r != HLSNAP_OK) && !(wrong && !r));
+    hlsnap_sandbox_destroy(sb);
+}
+
 /* A sandbox starts from it, on no machine, and its memory is the snapshot's. */
 static void starts(hlsnap_snapshot *s, uint64_t may) {
     static const hlsnap_function host[] = {{"clock", "u64()", g_nop, NULL}, {"twice", "str(str)", g_echo, NULL}};
     const uint64_t asks = s->guest->syscall || s->guest->cpu ? R(ERR_UNSUPPORTED) : R(OK); /* of more than the fake has */
     hlsnap_sandbox_desc d = HLSNAP_ZERO;
     hlsnap_sandbox *sb = NULL;
+    hlsnap_map give[HLSNAP_MAX_MAPS + 1];
+    int fds[HLSNAP_MAX_MAPS + 1];
+    const uint32_t num = maps_give(s, give, fds);
     hlsnap_result r;
     uint32_t i;
     d.hypervisor = &hv.ops;
     d.functions = host;
     d.num_functions = 2;
+    d.maps = num ? give : NULL;
+    d.num_maps = num;
     r = outcome(hlsnap_sandbox_create_from(s, &d, &sb, &err), asks | R(ERR_CONTRACT) | R(ERR_CPU) | R(ERR_MEMORY) | may);
     MUST(!sb == (r != HLSNAP_OK));
     for (i = 0; sb && !may && i < s->num_extents && i < 20; i++) {
         uint8_t a[P];
-        MUST(hlsnap_snapshot_read(s, s->guest->layout.base + s->extents[i].page * P, a, P, &err) == HLSNAP_OK);
+        const hlsnap__map *m = map_of_extent(s, &s->extents[i]);
+        if (m && !hlsnap__mapped_find(&sb->memory, m->name)) continue;
+        MUST(page_read(s, s->extents[i].page, a));
         MUST(memcmp(a, hlsnap__memory_at(&sb->memory, s->extents[i].page), P) == 0);
     }
+    for (i = 0; sb && i < s->num_maps; i++) {
+        const hlsnap__mapped *x = hlsnap__mapped_find(&sb->memory, s->maps[i].name);
+        MUST(x ? x->map.gva == s->maps[i].gva && x->map.size == s->maps[i].size : s->maps[i].optional);
+    }
     hlsnap_sandbox_destroy(sb);
+    if (num && !may) starts_with_its_maps_only(s, &d, give, num);
+    for (i = 0; i < num; i++) close(fds[i]);
     MUST(hv.bad == 0 && hv.shells == 0);
 }
 
@@ -926,6 +1032,9 @@ static void fuzz_elf(const uint8_t *p, size_t size) {
 static hlsnap_sandbox *box;         /* that the hostile guest runs in */
 static hlsnap_snapshot *box_before, *box_after; /* before and after its init */
 static input script;                /* what the guest does next */
+static uint8_t box_data[3][P] __attribute__((aligned(4096)));
+static const struct { const char *name; hlsnap_map_mode mode; } box_maps[] = {{"model", HLSNAP_MAP_READ}, {"own", HLSNAP_MAP_PRIVATE}, {"ring", HLSNAP_MAP_SHARED}};
+static char asked[80];              /* the map that the guest has asked for, with its last step; "" = none */
 static struct { bool armed; uint32_t num; const uint8_t *at; } race; /* changes of the mailbox, 10 bytes each, one after each look */
 
 static void *fuzz_memcpy(void *to, const void *from, size_t n) {
@@ -941,6 +1050,26 @@ static void *fuzz_memcpy(void *to, const void *from, size_t n) {
     return to;
 }
 
+/* What the host has answered, to an honest question: where the map lies, or nowhere. */
+static void box_map_check(const hlsnap_abi_mailbox *m) {
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    uint32_t i;
+    MUST(m->response < box->mailbox_size && fake_decode((const uint8_t *)m + m->response, box->mailbox_size - m->response, &head, v));
+    MUST(head.num_values == 2 && v[0].type == HLSNAP_U64 && v[1].type == HLSNAP_U64);
+    for (i = 0; i < HLSNAP_COUNT(box_maps) && strcmp(box_maps[i].name, asked) != 0;) i++;
+    MUST(v[1].as.u64 == (i < HLSNAP_COUNT(box_maps) ? P : 0));
+    MUST(v[0].as.u64 == (i < HLSNAP_COUNT(box_maps) ? MAP_AREA + i * (2ull << 20) : 0));
+}
+
+/* Notes what is asked for, where nothing else is wrong with the question. */
+static void box_map_ask(const uint8_t *request, size_t room) {
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    if (race.num || !fake_decode(request, room, &head, v) || head.function != HLSNAP_ABI_FN_MAP || head.num_values != 2) return;
+    if (v[0].type == HLSNAP_I32 && v[1].type == HLSNAP_STR && v[1].size < sizeof(asked)) snprintf(asked, sizeof(asked), "%s", v[1].str);
+}
+
 /* The script's next step: [how it leaves][num_done +][request +][bytes][where][the bytes, written to the out part] */
 static void box_step(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     static const hlsnap__exit_kind kinds[] = {HLSNAP__EXIT_RETURN, HLSNAP__EXIT_CALL, HLSNAP__EXIT_CALL, HLSNAP__EXIT_RETURN, HLSNAP__EXIT_FAULT,
@@ -949,8 +1078,11 @@ static void box_step(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     const uint32_t done = (uint32_t)take(&script, 2), request = (uint32_t)take(&script, 2);
     size_t n = (size_t)take(&script, 2), at = (size_t)take(&script, 1) * 8;
     const uint8_t *bytes = take_bytes(&script, &n);
+    if (cpu->resumed && asked[0] && m->op == HLSNAP_ABI_OP_CALL) box_map_check(m);
+    asked[0] = 0;
     if (at + n > 4096) n = 4096 - at;
     memcpy((uint8_t *)m + out + at, bytes, n);
+    if (kinds[kind % 8] == HLSNAP__EXIT_CALL && request <= 2048 && m->op == HLSNAP_ABI_OP_CALL) box_map_ask((uint8_t *)m + out + request, 2048);
     m->num_done = done & 0x8000 ? done * 0x10001u : m->num_calls + done;
     m->request = request & 0x8000 ? request * 0x10001u : out + request;
     fake_leave(cpu, script.left || kind % 8 ? kinds[kind % 8] : HLSNAP__EXIT_RETURN, "a step");
@@ -1012,6 +1144,7 @@ static void box_make(void) {
     static const fake_program programs[] = {{box_code, fake_exports, HLSNAP_COUNT(fake_exports), fake_imports, NUM_IMPORTS}};
     hlsnap_guest_desc g = fake_guest(0, 16);
     hlsnap_sandbox_desc d = host_desc();
+    hlsnap_map maps[HLSNAP_COUNT(box_maps)];
     size_t i;
     fake_init(&hv, programs, 1);
     memcpy(functions, host_functions, sizeof(functions));
@@ -1021,6 +1154,15 @@ static void box_make(void) {
     d.log = box_log;
     d.log_level = 3;
     g.mailbox_size = 64u << 10;
+    memset(maps, 0, sizeof(maps));
+    for (i = 0; i < HLSNAP_COUNT(maps); i++) {
+        maps[i].name = box_maps[i].name;
+        maps[i].mode = box_maps[i].mode;
+        maps[i].data = box_data[i];
+        maps[i].size = P;
+    }
+    d.maps = maps;
+    d.num_maps = HLSNAP_COUNT(maps);
     MUST(hlsnap_snapshot_from_guest(&g, &box_before, &err) == HLSNAP_OK);
     MUST(hlsnap_sandbox_create_from(box_before, &d, &box, &err) == HLSNAP_OK);
     MUST(hlsnap_sandbox_snapshot(box, &box_after, &err) == HLSNAP_OK);
@@ -1034,6 +1176,7 @@ static void script_set(const uint8_t *p, size_t size) {
     script.left = size ? size - 1 - race.num * 10 : 0;
     race.at = p + script.left;
     race.armed = true;
+    asked[0] = 0;
 }
 
 #define MAY_RUN (R(OK) | R(ERR_PROTOCOL) | R(ERR_ABORT) | R(ERR_EXIT) | R(ERR_FAULT) | R(ERR_HYPERVISOR))
@@ -1166,11 +1309,22 @@ FN(n_bytes) { /* keeps them for a while */
     hlsnap_rt_free(p);
     return r;
 }
+/* What the host says of a map is what the guest gets; `told` is how the harness has read it. */
+static struct { bool asked, good; uint64_t gva, size; } told;
+FN(n_map) {
+    uint64_t size = 77, gva;
+    (void)user;
+    told.asked = false;
+    gva = (uintptr_t)hlsnap_rt_map(ARG(0).str, &size);
+    MUST(told.asked && told.good && gva == told.gva && size == told.size);
+    return hlsnap_call_return(call, hlsnap_u64(gva));
+}
 static const hlsnap_function guest_exports[] = {
     {"i", "i32(i32)", n_relay, (void *)(uintptr_t)&guest_imports[0]}, {"s", "str(str)", n_relay, (void *)(uintptr_t)&guest_imports[1]},
     {"b", "bytes(bytes,u64)", n_relay, (void *)(uintptr_t)&guest_imports[2]}, {"v", "void()", n_relay, (void *)(uintptr_t)&guest_imports[3]},
     {"log", "void(str,i32)", n_log, NULL}, {"keep", "bytes(bytes)", n_bytes, NULL}, {"not", "i32(i32)", n_negate, NULL},
-    {"bool", "bool(bool)", g_echo, NULL}, {"f32", "f32(f32)", g_echo, NULL}, {"all", "i64(bool,i32,u32,i64,u64,f32,f64,str,bytes)", g_nop, NULL}};
+    {"bool", "bool(bool)", g_echo, NULL}, {"f32", "f32(f32)", g_echo, NULL}, {"all", "i64(bool,i32,u32,i64,u64,f32,f64,str,bytes)", g_nop, NULL},
+    {"map", "u64(str)", n_map, NULL}};
 static const hlsnap_module guest_module = {guest_exports, HLSNAP_COUNT(guest_exports), guest_imports, HLSNAP_COUNT(guest_imports)};
 
 static hlsnap_abi_mailbox *native_box(void) { return (hlsnap_abi_mailbox *)(void *)native.box; }
@@ -1222,6 +1376,17 @@ static void take_response(uint64_t gva, uint64_t size) {
     memcpy((uint8_t *)(uintptr_t)gva, response, n);
 }
 
+static void map_told(bool well_asked) {
+    const hlsnap_abi_mailbox *m = native_box();
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    MUST(well_asked);
+    told.asked = true;
+    told.good = fake_decode(native.box + m->response, (size_t)native.identity.mailbox_size - m->response, &head, v) && head.num_values == 2;
+    told.gva = told.good ? v[0].as.u64 : 0;
+    told.size = told.good ? v[1].as.u64 : 0;
+}
+
 /* The guest asks: its request is well-formed, whatever it was told; the script's next bytes are the response. */
 static void fuzz_out_call(void) {
     hlsnap_abi_mailbox *m = native_box();
@@ -1246,9 +1411,10 @@ static void fuzz_out_call(void) {
         if (head.function == HLSNAP_ABI_FN_RESULT) native.given[native.num_given++ % 8] = v[1].as.u64;
         return;
     }
-    MUST(head.function < HLSNAP_COUNT(guest_imports));
+    MUST(head.function < HLSNAP_COUNT(guest_imports) || head.function == HLSNAP_ABI_FN_MAP);
     response = take_bytes(&script, &n);
     memcpy(native.box + m->response, response, n);
+    if (head.function == HLSNAP_ABI_FN_MAP) map_told(head.num_values == 2 && v[0].type == HLSNAP_I32 && v[1].type == HLSNAP_STR);
 }
 
 static void native_make(void) {
@@ -1396,9 +1562,49 @@ static void seeds_manifest(void) {
     hlsnap__guest_release(g);
 }
 
+/* A config with maps, over the first `num` layers. */
+static void seed_maps(uint32_t num, const hlsnap__extent *e, uint32_t num_e, const hlsnap__map *maps, uint32_t num_maps) {
+    hlsnap__oci_layer rows[LAYERS];
+    hlsnap__text t = {NULL, 0, 0};
+    hlsnap_snapshot s;
+    uint32_t i;
+    memset(&s, 0, sizeof(s));
+    s.guest = guest_new();
+    s.generation = 9;
+    s.maps = (hlsnap__map *)(uintptr_t)maps;
+    s.num_maps = num_maps;
+    for (i = 0; i < num; i++) {
+        rows[i].memory = docs[DOC_MEMORY + i].digest;
+        rows[i].chunks = docs[DOC_CHUNKS + i].digest;
+        rows[i].pages = layer_pages[i];
+    }
+    MUST(hlsnap__text_start(&t, 1 << 20, &err) == HLSNAP_OK);
+    hlsnap__oci_config_write(&t, &s, rows, num, e, num_e);
+    seed_doc(t.at, t.size);
+    hlsnap__free(t.at);
+    hlsnap__guest_release(s.guest);
+}
+
+#define SEED_DIGEST "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+static void seeds_maps(void) {
+    static const hlsnap__map captured[] = {{"model", "", HLSNAP_MAP_READ, true, false, MAP_AREA, 17 * P - 5, NULL}},
+        kinds[] = {{"index", SEED_DIGEST, HLSNAP_MAP_PRIVATE, false, false, MAP_AREA, 5 * P, NULL},
+                   {"ring", "", HLSNAP_MAP_SHARED, false, false, MAP_AREA + (2u << 20), P, NULL},
+                   {"a.b:c$-", "", HLSNAP_MAP_PRIVATE, false, true, MAP_AREA + (6u << 20), (2u << 20) - P, NULL}},
+        equal[] = {{"one", "", HLSNAP_MAP_READ, true, false, MAP_AREA, 3 * P, NULL},
+                   {"two", SEED_DIGEST, HLSNAP_MAP_PRIVATE, true, false, MAP_AREA + (2u << 20), 3 * P - 1, NULL},
+                   {"last", "", HLSNAP_MAP_READ, false, true, 0x7f0fffe00000ull, 2u << 20, NULL}};
+    static const hlsnap__extent whole[] = {{1024, 17, 0, 0}}, some[] = {{0, 4, 0, 0}, {20, 9, 0, 4}, {1024, 2, 1, 0}, {1028, 1, 1, 2}, {2560, 1, 0, 14}},
+        twice[] = {{0, 4, 0, 0}, {1024, 3, 1, 0}, {1536, 1, 1, 0}, {1537, 1, 2, 0}, {1538, 1, 1, 2}};
+    seed_maps(1, whole, 1, captured, 1);
+    seed_maps(2, some, 5, kinds, 3);
+    seed_maps(3, twice, 5, equal, 3);
+}
+
 static void seeds_config(void) {
     uint32_t i;
     for (i = 0; i < LAYERS; i++) seed_doc(docs[DOC_CONFIG + i].data, docs[DOC_CONFIG + i].size);
+    seeds_maps();
 }
 
 static void seeds_chunks(void) {
@@ -1564,6 +1770,17 @@ static void seeds_host(void) {
         row[n] = 0;
         seed_bytes(row, n + 1);
     }
+    for (i = 0; i < 4; i++) { /* where a map is, which may not be there */
+        v[0] = hlsnap_i32(0);
+        v[1] = hlsnap_str(i < 3 ? box_maps[i].name : "models");
+        row[0] = 0, row[1] = 1;
+        n = 2 + step_put(row + 2, 1, HLSNAP_ABI_FN_MAP, 0, v, 2);
+        v[0] = hlsnap_i32(3);
+        n += step_put(row + n, 0, 1, 0, v, 1);
+        row[n] = 0;
+        seed_bytes(row, n + 1);
+    }
+    v[0] = hlsnap_i32(3);
     row[0] = 2, row[1] = 1, row[2] = 1, row[3] = 2; /* three at once */
     for (i = 0, n = 4; i < 3; i++) n += fake_encode(row + n + 8 * !i, 1, 0, v, 1) + 8u * !i;
     memset(row + 4, 0, 8);
@@ -1590,6 +1807,12 @@ static void seeds_guest(void) {
             row[3 + n] = (uint8_t)(fake_encode(row + 4 + n, i, k == 3 ? 2 : k, answer, num) / 8);
             seed_bytes(row, 4 + n + row[3 + n] * 8u);
         }
+    n = fake_encode(row + 3, HLSNAP_COUNT(guest_exports) - 1, 0, v, (uint32_t)sample_args("u64(str)", v)); /* where a map is */
+    row[0] = 1, row[1] = (uint8_t)(n / 8), row[2] = 0;
+    answer[0] = hlsnap_u64(MAP_AREA);
+    answer[1] = hlsnap_u64(12345);
+    row[3 + n] = (uint8_t)(fake_encode(row + 4 + n, HLSNAP_ABI_FN_MAP, 0, answer, 2) / 8);
+    seed_bytes(row, 4 + n + row[3 + n] * 8u);
     for (k = 0; k < 3; k++) { /* a response of its own room: of bytes that it has, of more than fit the mailbox, of more than there are */
         n = fake_encode(row + 3, 2, 0, v, (uint32_t)sample_args(guest_exports[2].signature, v));
         row[0] = 1, row[1] = (uint8_t)(n / 8), row[2] = 0;

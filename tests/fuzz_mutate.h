@@ -119,7 +119,8 @@ static const char *const json_words[] = {"null", "true", "false", "{}", "[]", "\
     "\"$k0\"", "\"$k1\"", "\"$k2\"", "\"$n0\"", "\"$f0\"", "$A0", "$B0", "$C0", "$M0", "$M1", "$K0", "$K1", "\"sha512:00\"", "\"sha256:00\"",
     "\"0x0\"", "\"0x1f\"", "\"0x01\"", "\"0xFF\"", "\"0x\"", "\"x86_64\"", "\"aarch64\"", "\"text\"", "\"rodata\"", "\"data\"", "\"tls\"",
     "\"heap\"", "\"stack\"", "\"mailbox\"", "\"identity\"", "\"void()\"", "\"i32(i32,str)\"", "\"bytes(bool,f32,f64)\"", "\"sse3\"",
-    "\"zzz\"", "\"v1\"", "\"v2\"", "{\"org.opencontainers.image.ref.name\":\"v1\"}", "{\"a\":\"b\"}", "{\"a\":1}", "[0,1,0,0]", "[1,1,1,1]",
+    "\"zzz\"", "\"v1\"", "\"v2\"", "\"read\"", "\"private\"", "\"shared\"", "\"host\"", "\"optional\"", "\"layers\"", "\"0x7f0000000000\"",
+    "\"0x7f0000200000\"", "\"0x7f0fffe00000\"", "17179869184", "68719476736", "{\"org.opencontainers.image.ref.name\":\"v1\"}", "{\"a\":\"b\"}", "{\"a\":1}", "[0,1,0,0]", "[1,1,1,1]",
     "\"application/vnd.oci.image.manifest.v1+json\"", "\"application/vnd.oci.image.index.v1+json\"",
     "\"application/vnd.hlsnap.snapshot.v1\"", "\"application/vnd.hlsnap.snapshot.memory.v1\"",
     "\"application/vnd.hlsnap.snapshot.chunks.v1\"", "\"application/vnd.hlsnap.snapshot.config.v1+json\"", "\"a/b\"", "\"a/\"", "\"1.0.0\""};

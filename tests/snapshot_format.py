@@ -579,6 +579,11 @@ class Config:
                 found += [(e[0], e[0] + e[1]) for e in extents if room.start <= e[0] < room.end]
         return found
 
+    def own_extent(self, page: int, layer: int, layer_page: int) -> bool:
+        """Shows a captured map's pages, each at its place in a layer of its size."""
+        return any(m.source == "layers" and self.page_of(m.gva) <= page < self.page_of(m.gva) + m.pages == self.page_of(m.gva)
+                   + self.layers[layer][0] and page - self.page_of(m.gva) == layer_page for m in self.maps)
+
     def own_layers(self) -> Set[int]:
         """Those of captured maps: what they showed when they were captured."""
         found: Set[int] = set()
@@ -778,9 +783,9 @@ def check_extents(c: Config) -> None:
             r += 1
         need(r < len(rooms) and rooms[r].start <= page and behind <= rooms[r].end, "CONFIG", f"{where}: in one stored region or map")
         need(layer < len(c.layers) and layer_page + pages <= c.layers[layer][0], "CONFIG", f"{where}: in its layer")
-        used[layer] += pages
+        used[layer] += 0 if c.own_extent(page, layer, layer_page) else pages
     for layer, pages in enumerate(used):
-        need(pages, "CONFIG", f"config.layers[{layer}]: no extent uses it")
+        need(any(e[2] == layer for e in c.extents), "CONFIG", f"config.layers[{layer}]: no extent uses it")
         need(pages <= c.layers[layer][0], "CONFIG", f"config.layers[{layer}]: extents of {pages} pages, more than it has")
 
 

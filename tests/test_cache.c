@@ -71,6 +71,13 @@ static int t_clock_gettime(clockid_t clock, struct timespec *t) {
     return r;
 }
 
+static int no_lease, leases_before; /* errno of F_SETLEASE; how many are given before */
+static int t_fcntl(int fd, int command, long arg) {
+    if (no_lease && command == 1024 /* F_SETLEASE */ && arg != F_UNLCK && leases_before-- <= 0) return errno = no_lease, -1;
+    return fcntl(fd, command, arg);
+}
+
+#define fcntl(fd, command, arg) t_fcntl(fd, command, (long)(arg))
 #define pread(...) t_pread(__VA_ARGS__)
 #define clock_gettime(c, t) t_clock_gettime(c, t)
 #define syscall(...) t_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L)
@@ -80,6 +87,7 @@ static int t_clock_gettime(clockid_t clock, struct timespec *t) {
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_oci.h"
+#undef fcntl
 #undef pread
 #undef clock_gettime
 #undef syscall
@@ -871,10 +879,6 @@ static void clocks_that_lie(void) {
         hlsnap_snapshot_release(load_tenant(&t, 0, c));
         CHECK_EQ(c->num_parsed, 0);
     }
-    CHECK_EQ(sh("touch -d 2100-01-01 %s/index.json", t.dir), 0);
-    later_s = 1000;
-    hlsnap_snapshot_release(load_tenant(&t, 0, c));
-    CHECK_EQ(c->num_parsed, 0);
     CHECK_EQ(sh("touch -d 1990-01-01 %s/index.json", t.dir), 0); /* its ctime is of now all the same */
     later_s = 0;
     hlsnap_snapshot_release(load_tenant(&t, 0, c));
@@ -882,6 +886,115 @@ static void clocks_that_lie(void) {
     later_s = 1000;
     hlsnap_snapshot_release(load_tenant(&t, 0, c));
     CHECK_EQ(c->num_parsed, 1);
+    hlsnap_oci_cache_destroy(c);
+    tenants_free(&t);
+    CHECK_EQ(alloc_live, 0);
+}
+
+/* What mtime says is anybody's: ctime decides, and then a change shows whatever it said. */
+static void any_mtime(void) {
+    static const char *const dates[] = {"1970-01-01 00:00:00 UTC", "1901-12-14 UTC", "1960-05-05 UTC", "2100-01-01 UTC", "2400-01-01 UTC"};
+    tenants t = tenants_make();
+    hlsnap_oci_cache *c = cache_new(UINT64_MAX);
+    hlsnap_snapshot *s;
+    size_t i;
+    count("index.json");
+    for (i = 0; i < HLSNAP_COUNT(dates); i++) {
+        CHECK_EQ(sh("touch -d '%s' %s/index.json", dates[i], t.dir), 0);
+        later_s = 0;
+        s = load_tenant(&t, 0, c);
+        CHECK_EQ(c->num_parsed, i != 0); /* just changed; the one of before stays until another one comes */
+        hlsnap_snapshot_release(s);
+        later_s = 1000;
+        hlsnap_snapshot_release(load_tenant(&t, 0, c));
+        CHECK_EQ(c->num_parsed, 1);
+        count("index.json");
+        hlsnap_snapshot_release(load_tenant(&t, 0, c));
+        CHECK_EQ(bytes_read, 0);
+        save(t.dir, "t0", t.of[1 + i], NULL);
+        s = load_tenant(&t, 0, c);
+        check_same(t.of[1 + i], s);
+        hlsnap_snapshot_release(s);
+        if (test_bad) printf("# %s\n", dates[i]);
+    }
+    hlsnap_oci_cache_destroy(c);
+    tenants_free(&t);
+    CHECK_EQ(alloc_live, 0);
+}
+
+static void any_times(void) { /* of a file system that may say anything */
+    static const struct { int64_t mtime, ctime; bool settled; } rows[] = {
+        {0, 0, true}, {-1, -1, true}, {INT64_MIN, INT64_MIN, true}, {INT64_MAX, 0, true}, {INT64_MAX, INT64_MAX, false}, {0, INT64_MAX, false},
+        {INT64_MIN, INT64_MAX, false}, {1000000, 0, true}};
+    const int64_t now = (int64_t)time(NULL);
+    hlsnap__oci_state f;
+    struct stat st;
+    size_t i;
+    memset(&f, 0, sizeof(f));
+    memset(&st, 0, sizeof(st));
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        f.mtime_s = rows[i].mtime;
+        f.ctime_s = rows[i].ctime;
+        CHECK_EQ(hlsnap__oci_settled(&f), rows[i].settled);
+        st.st_ctim.tv_sec = (time_t)rows[i].ctime;
+        CHECK_EQ(hlsnap__oci_young(&st), rows[i].ctime == INT64_MAX);
+    }
+    f.ctime_s = 0;
+    for (f.mtime_s = now - 2; f.mtime_s < now + 5000; f.mtime_s += 100) CHECK(!hlsnap__oci_settled(&f)); /* clocks that differ */
+    f.mtime_s = 0;
+    for (f.ctime_s = now - 2; f.ctime_s < now + 1000000; f.ctime_s += 10000) CHECK(!hlsnap__oci_settled(&f));
+    f.ctime_s = now - 4;
+    CHECK(hlsnap__oci_settled(&f));
+}
+
+/* The system gives no lease, or gives one and not the other: PRIVATE, which shares, and no lease is left. */
+static void leases_refused(void) {
+    static const int errnos[] = {EACCES, EAGAIN, EINVAL, ENOLCK, ENOMEM};
+    tenants t = tenants_make();
+    size_t i;
+    for (i = 0; i < 2 * HLSNAP_COUNT(errnos); i++) {
+        hlsnap_oci_cache *c = cache_new(UINT64_MAX);
+        hlsnap_oci_desc d = desc_of(c);
+        hlsnap_snapshot *first, *second;
+        hlsnap_snapshot_info info;
+        d.guard = HLSNAP_OCI_GUARD_LEASE;
+        no_lease = errnos[i / 2];
+        leases_before = (int)(i % 2);
+        first = load_with(t.dir, "t0", &d, HLSNAP_OK);
+        leases_before = (int)(i % 2);
+        second = load_with(t.dir, "t1", &d, HLSNAP_OK);
+        no_lease = 0;
+        hlsnap_snapshot_get_info(first, &info);
+        CHECK_EQ(info.guard, HLSNAP_OCI_GUARD_PRIVATE);
+        CHECK(first->layers[0] == second->layers[0] && first->layers[0]->sealed);
+        check_same(t.of[0], first);
+        check_same(t.of[1], second);
+        CHECK_EQ(sh("chmod u+w %s && dd if=/dev/null of=%s oflag=nonblock conv=notrunc status=none", t.path, t.path), 0); /* nobody holds it */
+        hlsnap_snapshot_release(first);
+        hlsnap_snapshot_release(second);
+        hlsnap_oci_cache_destroy(c);
+    }
+    tenants_free(&t);
+    CHECK_EQ(alloc_live, 0);
+}
+
+/* Functions that have no use for a cache. */
+static void no_use_for_it(void) {
+    tenants t = tenants_make();
+    hlsnap_oci_cache *c = cache_new(UINT64_MAX);
+    hlsnap_oci_desc d = desc_of(c);
+    const char *other = fresh();
+    d.created = -1;
+    CHECK_EQ(hlsnap_oci_save(t.dir, "new", t.of[2], &d, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_tag_with(t.dir, "new", "newer", &d, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_untag_with(t.dir, "new", &d, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_copy(t.dir, "t3", other, "t3", &d, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_flatten(t.dir, "t4", "flat", &d, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_gc_with(t.dir, 0, &d, NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_fsck_with(t.dir, true, &d, &err), HLSNAP_OK);
+    CHECK(c->num_kept == 0 && c->num_parsed == 0 && c->bytes == 0 && c->refs == 1);
+    hlsnap_snapshot_release(load_tenant(&t, 0, c));
+    CHECK_EQ(c->num_kept, 2);
     hlsnap_oci_cache_destroy(c);
     tenants_free(&t);
     CHECK_EQ(alloc_live, 0);
@@ -1627,7 +1740,8 @@ static void without_the_lock(void) {
 static const test_row tests[] = {
     TEST(arguments), TEST(tenants_share_a_base), TEST(guards), TEST(nothing_left_for_later), TEST(verified_later_and_wrong),
     TEST(parts_of_a_layer), TEST(saved_again), TEST(clones_are_shared), TEST(changed_on_disk), TEST(other_blobs_change), TEST(as_without_a_cache), TEST(other_layouts),
-    TEST(part_of_another_layout), TEST(same_name_other_content), TEST(resolves), TEST(indexes_are_parsed_once), TEST(clocks_that_lie), TEST(moved_within_a_tick),
+    TEST(part_of_another_layout), TEST(same_name_other_content), TEST(resolves), TEST(indexes_are_parsed_once), TEST(clocks_that_lie), TEST(any_mtime), TEST(any_times),
+    TEST(leases_refused), TEST(no_use_for_it), TEST(moved_within_a_tick),
     TEST(moved_by_others), TEST(keeps_nothing), TEST(keeps_the_last), TEST(keeps_few), TEST(loads_at_once),
     TEST(loads_at_once_for_later), TEST(first_one_fails), TEST(loads_inside_a_load), TEST(cancelled_while_it_waits),
     TEST(destroyed_meanwhile), TEST(many_threads), TEST(forked), TEST(forked_amid_a_load), TEST(forked_before_it_is_verified),

@@ -905,6 +905,27 @@ static void layered(const op *o, const char *dir) {
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 }
 
+/* One with maps: a captured one of five pages, two of which were changed, one of those behind another, and one of the host's. */
+static hlsnap_snapshot *mapped_new(uint64_t seed, uint64_t map_seed) {
+    static const hlsnap__extent e[] = {{0, 4, 0, 0}, {20, 6, 0, 4}, {1024, 1, 1, 0}, {1025, 1, 0, 10}, {1026, 2, 1, 2}, {1536, 1, 0, 11}};
+    static const hlsnap__map of[] = {{"captured", "", HLSNAP_MAP_PRIVATE, true, false, 0x7f0000000000ull, 5 * P - 9, NULL},
+                                     {"host", "", HLSNAP_MAP_PRIVATE, false, true, 0x7f0000200000ull, 3 * P, NULL}};
+    hlsnap_snapshot *s = snapshot_over(guest_new(), layer_new(12, seed, 99), layer_new(5, map_seed, 99), e, HLSNAP_COUNT(e));
+    CHECK_EQ(hlsnap__snapshot_maps(s, of, HLSNAP_COUNT(of), &err), HLSNAP_OK);
+    CHECK(s->maps[0].layer == s->layers[1]);
+    return s;
+}
+static void enter_mapped(void) { /* C and D: the same captured map */
+    hlsnap_snapshot_release(contents[2]);
+    hlsnap_snapshot_release(contents[3]);
+    contents[2] = mapped_new(11, 12);
+    contents[3] = mapped_new(13, 12);
+}
+static void mapped(const op *o, const char *dir) {
+    enter_mapped();
+    save_tags(dir, o->before);
+}
+
 static hlsnap_result run_gc(const op *o) {
     uint64_t freed = 0;
     const hlsnap_result r = hlsnap_oci_gc(DIR_NAME, 0, &freed, &err);
@@ -979,6 +1000,10 @@ static const op ops[] = {
     {"load without openat2", "v1=A", "v1=A", run_load, "v1", 'A', NULL, NULL, SAME | NO_OPENAT2, 50, 186},
     {"load of two layers", "v1=A v2=D", "v1=A v2=D", run_load, "v2", 'D', layered, enter_loaded, SAME, 45, 161},
     {"load twice by a cache", "v1=A v2=D", "v1=A v2=D", run_load_cached, "v2", 'D', layered, enter_loaded, SAME, 73, 263},
+    {"save of a captured map", "v1=A", "v1=A v2=C", run_save, "v2", 'C', mapped, enter_mapped, OTHER, 160, 580},
+    {"save of a captured map that is there", "v1=C", "v1=C v2=D", run_save, "v2", 'D', mapped, enter_mapped, OTHER, 170, 640},
+    {"save of a captured map without O_TMPFILE", "v1=A", "v1=C", run_save, "v1", 'C', mapped, enter_mapped, NO_TMPFILE | OTHER, 170, 650},
+    {"load of maps", "v1=C keep=D", "v1=C keep=D", run_load, "v1", 'C', mapped, enter_mapped, SAME, 100, 370},
     {"resolve", "v1=A", "v1=A", run_resolve, "v1", 0, NULL, NULL, SAME, 8, 25},
     {"list", "v1=A v2=D", "v1=A v2=D", run_list, NULL, 0, layered, enter_loaded, SAME, 18, 64},
     {"info", "v1=A v2=D", "v1=A v2=D", run_info, "v2", 0, layered, enter_loaded, SAME, 26, 93},

@@ -1,6 +1,6 @@
 /* test_maps.c - maps, on the fake hypervisor: what the guest and the host see, what snapshots say of them, where they lie, what
-   a restore puts back, and what is refused. On KVM they are in test_kvm.c, in layouts in test_store.c, with failing allocations and
-   system calls in test_oom.c.
+   a restore puts back, and what is refused. On KVM they are in test_kvm.c, in layouts in test_map_store.c, with failing allocations
+   and system calls in test_oom.c.
    cc:  cc -std=gnu11 -I.. test_maps.c -o test_maps
    run: ./test_maps [name]      SEED=n: the same random run again; OPS=n: so many operations */
 #define HLSNAP_IMPLEMENTATION

@@ -1044,6 +1044,7 @@ static void pretty(const char *a, const char *b) {
     "{\"name\":" name ",\"mode\":" mode ",\"source\":" source ",\"gva\":" gva ",\"size\":" size ",\"digest\":" digest "}"
 #define MAP(name, gva, size) MAP_OF("\"" name "\"", "\"private\"", "\"host\"", "\"" gva "\"", size, "\"\"")
 #define MAP_LIKE(mode, source, size) MAP_OF("\"m\"", "\"" mode "\"", "\"" source "\"", "\"0x7f0000000000\"", size, "\"\"")
+#define TWO_MAPS(mode, source, size) MAP_LIKE(mode, source, size) "," MAP_OF("\"n\"", "\"" mode "\"", "\"" source "\"", "\"0x7f0000200000\"", size, "\"\"")
 #define IN_MAP(page, map) on_config, "[276,1,0,41]],\"maps\":[", "[" page ",1,0,41]],\"maps\":[" map "," /* the last extent moves there */
 #define MAPS_16 MAP("a0", "0x7f0000000000", "1") "," MAP("a1", "0x7f0000200000", "1") "," MAP("a2", "0x7f0000400000", "1") ","           \
     MAP("a3", "0x7f0000600000", "1") "," MAP("a4", "0x7f0000800000", "1") "," MAP("a5", "0x7f0000a00000", "1") ","                       \
@@ -1583,6 +1584,10 @@ static const hostile table[] = {
     {"extent over a map's start", on_config, "[100,1,0,40],[276,1,0,41]],\"maps\":[", "[1023,2,0,40]],\"maps\":[" MAP_LIKE("private", "host", "8193") ",", HLSNAP_ERR_CONFIG, BOTH},
     {"extent in a map's last possible page", IN_MAP("16778239", MAP_LIKE("private", "host", "68719476736")), OK, BOTH},
     {"extent behind a map's last possible page", IN_MAP("16778240", MAP_LIKE("private", "host", "68719476736")), HLSNAP_ERR_CONFIG, BOTH},
+    {"one layer of two captured maps", on_config, "[276,1,0,41]],\"maps\":[", "[276,1,0,41],[1024,42,0,0],[1536,41,0,0]],\"maps\":[" TWO_MAPS("read", "layers", "172000"), OK, BOTH},
+    {"one layer of two maps, a page elsewhere", on_config, "[276,1,0,41]],\"maps\":[", "[276,1,0,41],[1024,42,0,0],[1537,1,0,0]],\"maps\":[" TWO_MAPS("read", "layers", "172000"), HLSNAP_ERR_CONFIG, BOTH},
+    {"one layer of two maps of another size", on_config, "[276,1,0,41]],\"maps\":[", "[276,1,0,41],[1024,42,0,0]],\"maps\":[" TWO_MAPS("private", "layers", "172033"), HLSNAP_ERR_CONFIG, BOTH},
+    {"one layer of two maps of the host's", on_config, "[276,1,0,41]],\"maps\":[", "[276,1,0,41],[1024,42,0,0]],\"maps\":[" TWO_MAPS("private", "host", "172000"), HLSNAP_ERR_CONFIG, BOTH},
     {"extent in no map", on_config, "[276,1,0,41]],\"maps\":[", "[1024,1,0,41]],\"maps\":[", HLSNAP_ERR_CONFIG, BOTH},
 };
 
@@ -1624,6 +1629,9 @@ static void check_copy(const char *name, int want) {
     if (test_bad != before) printf("#   copy of %s: %s\n", name, err.msg);
 }
 
+/* What stands in a document, however it is opened: with another way of opening once is enough. */
+static bool is_about_text(const hostile *h) { return h->mutate == on_config || h->mutate == on_index || h->mutate == on_manifest; }
+
 static void hostile_layouts(void) {
     hlsnap_snapshot *s = snapshot_new(1), *t;
     const char *origin = fresh();
@@ -1633,6 +1641,7 @@ static void hostile_layouts(void) {
     close(fds = dup(0));
     for (i = 0; i < HLSNAP_COUNT(table); i++) {
         const hostile *h = &table[i];
+        if (no_openat2 && is_about_text(h)) continue;
         for (k = 0; k < 4; k++) { /* verify or not, PRIVATE or NONE */
             int want = k % 2 && h->unverified != BOTH ? h->unverified : h->code, before = test_bad;
             long live = alloc_live;

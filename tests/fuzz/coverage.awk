@@ -10,13 +10,15 @@ BEGIN {
     parser("index, written again", "hlsnap__oci_(entry_fate|entries_write|index_write|index_make)|hlsnap__text_(without|raw|add|start)")
     parser("manifest", "hlsnap__oci_(layers_read|manifest_read|chunks_size|json_blob|small_blob|open_blob|resolve)")
     parser("config", "hlsnap__oci_(config_gate|name_read|machine_name|machine_read|guest_read|region_read|layout_read|refuse|decls_read|features_read|extents_read|layers_match|config_read)|hlsnap__(layout_check|guest_check|extents_check|decls_unique|decl_parse|decl_find|name_ok|signature_parse|type_parse)")
+    parser("config: maps", "hlsnap__oci_(choice_read|map_read|maps_read)|hlsnap__(map_check|maps_check|map_find|map_at|stored_to|extent_own|map_layer|snapshot_maps|sha256_ok)")
+    parser("maps at a start", "hlsnap__(maps_accept|map_differs|maps_clash|maps_plan_make|maps_placed|maps_place|mapped_place|mapped_fill)")
     parser("chunk lists", "hlsnap__oci_(layers_open|work_make|mark_used|verify|copy|compare|batch|work_run|work_all|layer_make|layer_load|load_once|load_run)")
     parser("whole directory", "hlsnap__oci_(reach_.*|entry_manifest|entry_look|manifest_bytes|kind_of|browse|list_run|find_manifest|info_run|info_fill|list_info_run|shares_.*|annotations_run|layers_run|gc_.*|old|remove_old|leftovers|blob_file|temp_file|retag.*|fsck.*|problem|dir_next|dir_open|store_check|open_dirs)")
     parser("ELF", "hlsnap__elf_.*|hlsnap__region_add|hlsnap__image_(map|store)|hlsnap__load_image")
     parser("guest boot table", "hlsnap__(contract_read|guest_init|guest_copy|bind_imports)")
-    parser("guest's messages", "hlsnap__(mailbox_copy|host_call|import_call|guest_log|guest_abort|results_read|results_decode|export_failed|args_check|message_read|value_read|enter|buffer_room)")
+    parser("guest's messages", "hlsnap__(mailbox_copy|host_call|import_call|guest_log|guest_abort|results_read|results_decode|export_failed|args_check|message_read|value_read|enter|buffer_room|guest_map)")
     parser("Linux personality", "hlsnap__lx_.*")
-    parser("host's messages", "hlsnap__rt_(calls|response|request|start)|hlsnap_rt_(call|abort)")
+    parser("host's messages", "hlsnap__rt_(calls|response|request|start)|hlsnap_rt_(call|abort|map)")
     # what only a self guest's loading reaches: its file is the program's own
     self = "^hlsnap__elf_(behind|libc_copy|irelative|host_to_guest|unresolved|relocate_static)$"
 }
