@@ -382,6 +382,14 @@ typedef enum hlsnap_cpu {
     HLSNAP_CPU_FORCE32 = 0x7fffffff
 } hlsnap_cpu;
 
+/* Whether a sandbox that starts from a snapshot has pages ready that the first calls of another one wrote: docs/performance.md
+   "First calls" has what it gains, docs/security.md "Residency" what it shows */
+typedef enum hlsnap_prefault {
+    HLSNAP_PREFAULT_OFF,
+    HLSNAP_PREFAULT_LEARN, /* the first sandbox that is restored, or destroyed, after calls that ended well says which pages */
+    HLSNAP_PREFAULT_FORCE32 = 0x7fffffff
+} hlsnap_prefault;
+
 typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     uint32_t _start_canary;
     const hlsnap_module *self; /* the program or .so that this address lies in is the guest: a fresh copy of its file, in which
@@ -398,6 +406,7 @@ typedef struct hlsnap_guest_desc { /* set exactly one of self, path, data */
     const char *const *env; size_t num_env;   /* "NAME=value"; none of this process's own is ever passed on */
     const void *files; size_t files_size;     /* a ustar archive, the program's read-only files; bytes; read during the call only */
     hlsnap_cpu cpu;            /* HLSNAP_CPU_HOST: snapshots start where all features of this machine are; a level: where it is */
+    hlsnap_prefault prefault;  /* of all snapshots of the guest: at most 4 MiB of private memory for each sandbox */
     uint32_t _end_canary;
 } hlsnap_guest_desc;
 
@@ -435,6 +444,8 @@ typedef struct hlsnap_sandbox_desc {
     uint64_t cpu_timeout_ns;   /* per call, CPU time of the thread it is made on, host functions included, noticed some ms late;
                                   0 = none. Waiting for a processor, or in a host function, costs nothing here */
     const hlsnap_map *maps; size_t num_maps; /* memory that the guest finds by name, from its init on; copied; see >>maps */
+    bool huge_pages;           /* the heap's pages of zeros come 2 MiB at a time, where the kernel has them: for guests that fill
+                                  what they allocate. All 2 MiB are private then: docs/performance.md "First calls" */
     uint32_t _end_canary;
 } hlsnap_sandbox_desc;
 
@@ -460,6 +471,7 @@ typedef struct hlsnap_stats {  /* since creation */
     uint64_t stack_peak;       /* from the deepest page of the stack that is not zero now to its end; looked for when asked */
     uint64_t snapshots;        /* taken */
     uint64_t ended[HLSNAP_MAX_RESULTS]; /* calls that ran, a batch as one, and the init, by their hlsnap_result */
+    uint64_t prefaulted_pages; /* that were made ready when its memory was last given to the VM: guest_desc.prefault */
 } hlsnap_stats;
 
 /* hlsnap_sandbox_create -- load a guest, start a VM, run the guest's init.
@@ -656,6 +668,8 @@ typedef struct hlsnap_snapshot_info {
     uint64_t generation;       /* grows with each snapshot of a line */
     hlsnap_cpu cpu;            /* as in the guest desc */
     hlsnap_cpu baseline;       /* the lowest level with all features that it needs; HLSNAP_CPU_HOST: none has them */
+    hlsnap_prefault prefault;  /* as in the guest desc */
+    uint64_t learned_pages;    /* that are made ready at a start; 0 = none are known yet */
 } hlsnap_snapshot_info;
 
 typedef struct hlsnap_region { /* of guest memory; regions ascend and do not overlap */
@@ -1254,6 +1268,7 @@ typedef struct hlsnap__guest {
     uint64_t elf_entry, load_address; /* for debuggers: e_entry as in the file, and what was added to its addresses */
     uint64_t features;                /* HLSNAP__CPU_x bits the guest may have come to rely on */
     uint32_t cpu;                     /* hlsnap_cpu: what it is shown, at every start */
+    bool learn;                       /* hlsnap_prefault */
     char cpu_vendor[13], hypervisor[32]; /* where init ran, for people: hlsnap__machine_name_ok */
     uint64_t id;                         /* upper 48 bits of every handle; derived from the identity and the contract */
     char name[64], build_id[48];
@@ -1321,6 +1336,16 @@ typedef struct hlsnap__flat {
     struct hlsnap__extent *runs; /* ascending; of `layer` */
 } hlsnap__flat;
 
+/* Pages that the first calls of some sandbox wrote: ascending runs of pages of the window that the guest can write. A hint: what
+   it names is made private earlier than it would be, and nothing else. */
+typedef struct hlsnap__learned_run {
+    uint32_t page, pages;
+} hlsnap__learned_run;
+typedef struct hlsnap__learned {
+    uint32_t num, pages;
+    hlsnap__learned_run *runs; /* in the same allocation */
+} hlsnap__learned;
+
 /* A map, as a snapshot says of it: memory that has a name and no region. */
 typedef struct hlsnap__map {
     char name[HLSNAP_MAX_NAME + 1];
@@ -1344,6 +1369,7 @@ struct hlsnap_snapshot {
     hlsnap__flat *flat;      /* atomic: made when the snapshot is first mapped; NULL before */
     hlsnap__flat
         *settled; /* atomic: of what the first mapping copies, when a sandbox stays for many restores; NULL before */
+    hlsnap__learned *learned; /* atomic: set once, by the first sandbox that knows; NULL before */
     hlsnap__extent *extents; /* ascending, disjoint, inside regions that are stored, and maps */
     uint32_t num_maps;
     hlsnap__map *maps; /* ascending by address; their layers are among those above */
@@ -9852,6 +9878,7 @@ HLSNAP_API void hlsnap_snapshot_release(hlsnap_snapshot *s) {
     for (i = 0; i < s->num_layers; i++) hlsnap__layer_release(s->layers[i]);
     hlsnap__flat_free(s->flat);
     hlsnap__flat_free(s->settled);
+    hlsnap__free(s->learned);
     hlsnap__guest_release(s->guest);
     hlsnap__free(s->layers);
     hlsnap__free(s->extents);
@@ -9951,8 +9978,14 @@ static uint32_t hlsnap__extents_in_window(const hlsnap_snapshot *s) {
     return n;
 }
 
+/* What was learned by now, or NULL. */
+static const hlsnap__learned *hlsnap__learned_get(const hlsnap_snapshot *s) {
+    return __atomic_load_n(&s->learned, __ATOMIC_ACQUIRE);
+}
+
 HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapshot_info *out) {
     static const hlsnap_snapshot_info none = HLSNAP_ZERO;
+    const hlsnap__learned *learned = s ? hlsnap__learned_get(s) : NULL;
     uint32_t i;
     if (out) *out = none;
     if (!out || !s) return;
@@ -9963,6 +9996,8 @@ HLSNAP_API void hlsnap_snapshot_get_info(const hlsnap_snapshot *s, hlsnap_snapsh
     memcpy(out->guest_name, s->guest->name, sizeof(out->guest_name));
     memcpy(out->build_id, s->guest->build_id, sizeof(out->build_id));
     out->cpu = (hlsnap_cpu)s->guest->cpu;
+    out->prefault = s->guest->learn ? HLSNAP_PREFAULT_LEARN : HLSNAP_PREFAULT_OFF;
+    out->learned_pages = learned ? learned->pages : 0;
     out->baseline = (hlsnap_cpu)(s->guest->cpu ? s->guest->cpu : hlsnap__cpu_level_for(s->guest->features));
     memcpy(out->cpu_vendor, s->guest->cpu_vendor, sizeof(s->guest->cpu_vendor));
     memcpy(out->hypervisor, s->guest->hypervisor, sizeof(out->hypervisor));
@@ -11572,6 +11607,8 @@ static hlsnap_result hlsnap__guest_desc_check(const hlsnap_guest_desc *d, hlsnap
     if (!r) r = hlsnap__size_check("mailbox_size", d->mailbox_size, 2 * HLSNAP__PAGE, 256u << 20, err);
     if (!r && (uint32_t)d->cpu > HLSNAP_CPU_V4)
         r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: cpu=%d is no hlsnap_cpu", (int)d->cpu);
+    if (!r && (uint32_t)d->prefault > HLSNAP_PREFAULT_LEARN)
+        r = hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "guest desc: prefault=%d is no hlsnap_prefault", (int)d->prefault);
     return r;
 }
 
@@ -11605,6 +11642,7 @@ HLSNAP_API hlsnap_result hlsnap_snapshot_from_guest(const hlsnap_guest_desc *des
     if (!r) r = hlsnap__load_image(e, desc, g, err);
     if (!r) {
         g->cpu = (uint32_t)desc->cpu;
+        g->learn = desc->prefault == HLSNAP_PREFAULT_LEARN;
         g->features = hlsnap__cpu_level_features(g->cpu);
     }
     if (!r) r = hlsnap__image_store(e, g, &b, err);
@@ -11984,6 +12022,11 @@ typedef struct hlsnap__slot {
     void *hva;
 } hlsnap__slot;
 
+typedef struct hlsnap__span { /* GVAs of pages, all of which code at CPL 3 may read */
+    uint64_t from, to;
+    bool write; /* and write */
+} hlsnap__span;
+
 typedef struct hlsnap__shell hlsnap__shell; /* one VM with one vCPU; each hypervisor has its own */
 
 struct hlsnap_hypervisor {
@@ -12013,6 +12056,10 @@ struct hlsnap_hypervisor {
     /* Whether the VM, with its memory mapped, shows the level that it was created with, of which the machine has all;
        NULL = it shows but HLSNAP_CPU_HOST */
     hlsnap_result (*cpu_check)(hlsnap__shell *shell, hlsnap_error *err);
+    /* Has the VM, with its memory mapped, know these pages before the guest touches them, whose content stays; outside calls. The
+       next call will enter with `entry`. What cannot be done for now is left: only a shell that is of no use any more is a
+       failure, as *out says. NULL = it cannot */
+    void (*touch)(hlsnap__shell *shell, const hlsnap__entry *entry, const hlsnap__span *spans, uint32_t num, hlsnap__exit *out);
 };
 
 /* ---- >>guest-memory: a window mapped from a snapshot, and the pages of it that became private ---- */
@@ -12068,6 +12115,10 @@ typedef struct hlsnap__memory {
     uint32_t sys_window; /* of sys_used: all but the tables of maps */
     uint64_t copied_bytes;
     uint32_t resets; /* in place, so that every eighth looks at pages that kept changing */
+    bool learns;     /* mapped from a snapshot that wants to know which pages first calls write, */
+    bool ran;        /* and the guest has run since */
+    bool huge;       /* sandbox_desc.huge_pages */
+    uint32_t prefaulted; /* pages, when it was last given to the VM */
     bool sorted;     /* hot, by page */
 } hlsnap__memory;
 
@@ -12597,6 +12648,14 @@ static hlsnap_result hlsnap__memory_open(uint8_t *at, size_t size, hlsnap_error 
     return r;
 }
 
+/* Where it is asked for, the heap may have huge pages after all. */
+static void hlsnap__heap_huge(const hlsnap__memory *m) {
+    const hlsnap__region *heap = hlsnap__layout_find(&m->layout, HLSNAP__HEAP);
+    if (m->huge)
+        madvise(hlsnap__memory_at(m, hlsnap__region_page(&m->layout, heap)), (size_t)(heap->pages * HLSNAP__PAGE),
+                MADV_HUGEPAGE);
+}
+
 /* Maps a stored map from s, where s has it (NULL has none), and from what the host gave. */
 static hlsnap_result hlsnap__mapped_fill(hlsnap__memory *m, hlsnap__mapped *x, const hlsnap_snapshot *s,
                                          hlsnap_error *err) {
@@ -12655,6 +12714,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     }
     for (i = 0; !r && i < flat->num; i++) r = hlsnap__run_map(m, flat->layer, &flat->runs[i], err);
     if (!r) r = hlsnap__memory_open(m->mem, size, err); /* behind all that is mapped, before anything is copied */
+    if (!r) hlsnap__heap_huge(m);
     if (!r) hlsnap__memory_prefault(m);
     for (i = 0; i < num && !r; i++) {
         const hlsnap__extent *e = &s->extents[i];
@@ -12670,6 +12730,7 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     m->settled = false;
     m->valid = true;
     m->forget = false;
+    m->learns = s->guest->learn && s->guest->initialized && !hlsnap__learned_get(s);
     return HLSNAP_OK;
 }
 
@@ -12839,6 +12900,94 @@ static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, hlsnap_error *err
             r = hlsnap__compare_span(m, m->maps[i].first, m->maps[i].pages, two, err);
     hlsnap__free(two);
     return r;
+}
+
+/* ---- >>prefault: what first calls wrote is kept, and made private at the next starts ---- */
+
+#define HLSNAP__LEARN_PAGES 1024u /* of a snapshot, at most */
+
+/* Room for a list of so many runs, or NULL. */
+static hlsnap__learned *hlsnap__learned_alloc(uint32_t runs) {
+    hlsnap__learned *w = (hlsnap__learned *)hlsnap__alloc(1, sizeof(*w) + runs * sizeof(*w->runs), NULL);
+    if (w) w->runs = (hlsnap__learned_run *)(void *)(w + 1);
+    return w;
+}
+
+static void hlsnap__learned_add(hlsnap__learned *w, uint32_t page, uint32_t pages) {
+    hlsnap__learned_run *last = w->num ? &w->runs[w->num - 1] : NULL;
+    w->pages += pages;
+    if (last && last->page + last->pages == page) {
+        last->pages += pages;
+        return;
+    }
+    w->runs[w->num].page = page;
+    w->runs[w->num++].pages = pages;
+}
+
+/* Takes the list over: the first one stays. */
+static void hlsnap__learned_set(hlsnap_snapshot *s, hlsnap__learned *w) {
+    hlsnap__learned *none = NULL;
+    if (w && !__atomic_compare_exchange_n(&s->learned, &none, w, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        hlsnap__free(w);
+}
+
+/* Keeps what became private since the window was mapped, as far as that was found and fits. */
+static void hlsnap__memory_learn(hlsnap__memory *m) {
+    hlsnap__learned *w = hlsnap__learned_alloc(m->num_hot < HLSNAP__LEARN_PAGES ? m->num_hot : HLSNAP__LEARN_PAGES);
+    uint32_t i;
+    m->learns = false;
+    hlsnap__hot_sort(m);
+    for (i = 0; w && i < m->num_hot && w->pages < HLSNAP__LEARN_PAGES && m->hot[i].page < m->layout.pages; i++)
+        hlsnap__learned_add(w, m->hot[i].page, 1);
+    hlsnap__learned_set(m->base, w);
+}
+
+/* Makes them private, by a system call for each run; before Linux 5.14, which has it, the VM does so page by page. They are among
+   the hot ones then: no news to the next scan, for which it could map all afresh. */
+static void hlsnap__memory_populate_learned(hlsnap__memory *m, const hlsnap__learned *w) {
+    uint32_t i;
+    for (i = 0; i < w->num; i++) {
+        const hlsnap__learned_run *run = &w->runs[i];
+        if (hlsnap__hot_add_range(m, run->page, (uint64_t)run->page + run->pages, NULL)) return;
+        madvise(hlsnap__memory_at(m, run->page), (size_t)run->pages * HLSNAP__PAGE, HLSNAP__MADV_POPULATE_WRITE);
+        m->prefaulted += run->pages;
+    }
+}
+
+/* Marks what the VM is to know: these pages, what was copied that the guest only reads (text, mostly), and the identity page. */
+static void hlsnap__prefault_mark(const hlsnap__memory *m, const hlsnap__learned *w, uint64_t *marks) {
+    const uint64_t identity = hlsnap__region_page(&m->layout, hlsnap__layout_find(&m->layout, HLSNAP__IDENTITY));
+    uint32_t i, k, copied = 0;
+    uint64_t page;
+    for (i = 0; i < w->num; i++)
+        for (k = 0; k < w->runs[i].pages; k++) hlsnap__bit_set(marks, w->runs[i].page + k);
+    hlsnap__bit_set(marks, identity);
+    for (page = 0; page < m->layout.pages && copied < HLSNAP__LEARN_PAGES; page++) {
+        if (!m->pinned[page / 64]) page |= 63;
+        if (page >= m->layout.pages || !hlsnap__bit(m->pinned, page) || hlsnap__page_writable(m, page)) continue;
+        hlsnap__bit_set(marks, page);
+        copied++;
+    }
+}
+
+/* Spans of marked pages; returns their number, of which no more than cap are written. */
+static uint32_t hlsnap__prefault_spans(const hlsnap__memory *m, const uint64_t *marks, hlsnap__span *spans,
+                                       uint32_t cap) {
+    hlsnap__span span;
+    uint32_t num = 0;
+    uint64_t page, end;
+    for (page = 0; page < m->layout.pages; page = end) {
+        end = page + 1;
+        if (!marks[page / 64]) end = (page | 63) + 1;
+        if (!hlsnap__bit(marks, page)) continue;
+        span.write = hlsnap__page_writable(m, page);
+        while (end < m->layout.pages && hlsnap__bit(marks, end) && hlsnap__page_writable(m, end) == span.write) end++;
+        span.from = m->layout.base + page * HLSNAP__PAGE;
+        span.to = m->layout.base + end * HLSNAP__PAGE;
+        if (num < cap) spans[num] = span;
+        num++;
+    }
+    return num;
 }
 
 /* ---- >>reset: back to a snapshot, in place ---- */
@@ -13248,6 +13397,10 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
     bool in_place;
     hlsnap_result r = hlsnap__reset_plan(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
+    if (!r && m->learns && m->ran) {
+        if (s == m->base) hlsnap__memory_learn(m);
+        m->learns = false; /* what is private now is more than what calls wrote */
+    }
     if (!r) r = hlsnap__hot_reset_all(m, err);
     if (r) {
         m->valid = false;
@@ -13506,6 +13659,7 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     for (i = 0; i < m->num_maps; i++) m->maps[i].in_target = true;
     for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(m, &m->hot[i], *out);
     m->resets = 0;               /* the next reset looks at every page */
+    m->learns = false;
     if (!kept) return HLSNAP_OK; /* which pages rest was not looked at */
     rests = hlsnap__rests_count(m, 2, HLSNAP__HOT_IDLE);
     if (rests.pages <= HLSNAP__HOT_IDLE || rests.runs > HLSNAP__REST_RUNS ||
@@ -14698,20 +14852,25 @@ static void hlsnap__run(hlsnap_sandbox *sb, const hlsnap__entry *entry, hlsnap__
     sb->stats.exits++;
 }
 
-/* Runs the guest from its entry until it returns, serving its host calls. */
-static hlsnap_result hlsnap__enter_run(hlsnap_sandbox *sb, hlsnap_error *err) {
+/* Where and with what the next call enters. */
+static hlsnap__entry hlsnap__entry_next(const hlsnap_sandbox *sb) {
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *stack = hlsnap__layout_find(l, HLSNAP__STACK);
     hlsnap__entry entry;
-    const hlsnap__entry *next = &entry;
-    hlsnap__exit x;
-    hlsnap_result r = HLSNAP_OK;
     entry.rip = sb->guest->entry;
     entry.rsp = stack->gva + stack->pages * HLSNAP__PAGE - 8; /* as after a call: 16-byte aligned plus 8 */
     entry.rdi = hlsnap__layout_find(l, HLSNAP__MAILBOX)->gva;
     entry.fs_base = entry.rsi = hlsnap__layout_find(l, HLSNAP__IDENTITY)->gva;
     entry.syscall = sb->guest->syscall != 0;
     entry.fresh = sb->fresh;
+    return entry;
+}
+
+/* Runs the guest from its entry until it returns, serving its host calls. */
+static hlsnap_result hlsnap__enter_run(hlsnap_sandbox *sb, hlsnap_error *err) {
+    const hlsnap__entry entry = hlsnap__entry_next(sb), *next = &entry;
+    hlsnap__exit x;
+    hlsnap_result r = HLSNAP_OK;
     while (!r) {
         hlsnap__run(sb, next, &x);
         sb->fresh = false;
@@ -15266,6 +15425,41 @@ static hlsnap_result hlsnap__shell_for(hlsnap_sandbox *sb, const hlsnap__guest *
     return sb->hv->shell_create(sb->hv, sb->cancel_signal, g->cpu, &sb->shell, err);
 }
 
+/* Has the VM know the pages that were prefaulted, and what every call reads. */
+static hlsnap_result hlsnap__prefault_touch(hlsnap_sandbox *sb, const hlsnap__learned *w, hlsnap_error *err) {
+    const hlsnap__memory *m = &sb->memory;
+    const hlsnap__entry entry = hlsnap__entry_next(sb);
+    uint64_t *marks = (uint64_t *)hlsnap__alloc(m->words, sizeof(*marks), NULL);
+    hlsnap__span *spans = NULL;
+    hlsnap__exit x;
+    uint32_t num = 0;
+    memset(&x, 0, sizeof(x));
+    if (marks) hlsnap__prefault_mark(m, w, marks);
+    if (marks) num = hlsnap__prefault_spans(m, marks, NULL, 0);
+    if (marks) spans = (hlsnap__span *)hlsnap__alloc(num + 1, sizeof(*spans), NULL);
+    if (spans) {
+        hlsnap__prefault_spans(m, marks, spans, num);
+        spans[num].from = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
+        spans[num].to = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE + 1);
+        spans[num].write = false;
+        sb->hv->touch(sb->shell, &entry, spans, num + 1, &x);
+        sb->shell_dead = sb->shell_dead || x.dead;
+    }
+    hlsnap__free(spans);
+    hlsnap__free(marks);
+    if (!x.dead && x.kind != HLSNAP__EXIT_DEAD) return HLSNAP_OK;
+    return hlsnap__fail(err, x.code ? x.code : HLSNAP_ERR_HYPERVISOR, x.os_errno, "the VM stopped: %s", x.what);
+}
+
+/* What first calls from the snapshot were found to write is made ready; not where a file below could be truncated. */
+static hlsnap_result hlsnap__prefault(hlsnap_sandbox *sb, const hlsnap_snapshot *s, hlsnap_error *err) {
+    const hlsnap__learned *w = s->guest->learn ? hlsnap__learned_get(s) : NULL;
+    sb->memory.prefaulted = 0;
+    if (!w || !w->num || !hlsnap__memory_trusted(&sb->memory)) return HLSNAP_OK;
+    hlsnap__memory_populate_learned(&sb->memory, w);
+    return sb->hv->touch ? hlsnap__prefault_touch(sb, w, err) : HLSNAP_OK;
+}
+
 /* Memory, machine, identity and binding as the snapshot wants them; takes the new binding's rows, if there are any. On failure
    the shell is gone and the next try builds a new one. */
 static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *s, hlsnap__binding *binding,
@@ -15273,6 +15467,7 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     const bool same = sb->memory.mem && !sb->memory.forget &&
                       memcmp(&s->guest->layout, &sb->memory.layout, sizeof(s->guest->layout)) == 0;
     const bool placed = hlsnap__maps_placed(&sb->memory, s);
+    bool attach;
     hlsnap_result r;
     hlsnap__buffer_clear(&sb->request);
     hlsnap__buffer_clear(&sb->results);
@@ -15282,7 +15477,8 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     if (!r && !placed) r = hlsnap__maps_place(&sb->memory, s, err);
     if (!r) r = hlsnap__memory_reset(&sb->memory, s, err);
     if (!r) r = hlsnap__memory_check(&sb->memory, false, err);
-    if (!r && !sb->shell_mapped) r = hlsnap__attach(sb, err);
+    attach = !sb->shell_mapped;
+    if (!r && attach) r = hlsnap__attach(sb, err);
     if (!r && s->guest->syscall) r = hlsnap__syscall_check(sb, err);
     if (!r && s->guest->cpu) r = hlsnap__cpu_check(sb, err);
     if (r) {
@@ -15304,7 +15500,8 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     sb->in_used = 0;
     sb->generation = s->generation + 1; /* not of the sandbox: it would tell how many others were served */
     sb->fresh = true;
-    return hlsnap__identity_write(sb, err);
+    r = hlsnap__identity_write(sb, err);
+    return !r && attach ? hlsnap__prefault(sb, s, err) : r;
 }
 
 /* The exports and imports that init listed, as a new guest. */
@@ -15432,6 +15629,8 @@ static hlsnap_result hlsnap__sandbox_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap__binding binding = {NULL};
     hlsnap_result r = hlsnap__snapshot_accept(sb, s, &binding, err);
     if (r) return r;
+    if (!sb->fresh && hlsnap__state(sb) != HLSNAP_READY) sb->memory.learns = false; /* a call that ended badly teaches nothing */
+    sb->memory.ran = !sb->fresh;
     hlsnap__state_set(sb, HLSNAP_POISONED);
     r = hlsnap__machine_reset(sb, s, &binding, err);
     hlsnap__free(binding.rows);
@@ -15481,6 +15680,9 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap_pool *pool = forked ? NULL : sb->pooled.pool;
     const uint64_t bytes = sb->pooled.bytes;
     const bool was = sb->pooled.was;
+    if (!forked && sb->memory.learns && !sb->fresh && hlsnap__state(sb) == HLSNAP_READY &&
+        !hlsnap__memory_scan(&sb->memory, NULL))
+        hlsnap__memory_learn(&sb->memory);
     hlsnap__shell_drop(sb, forked);
     hlsnap__free(sb->lines);
     hlsnap__memory_free(&sb->memory, forked);
@@ -15508,6 +15710,7 @@ static hlsnap_result hlsnap__sandbox_make(hlsnap_snapshot *snapshot, const hlsna
     sb->hv = desc->hypervisor;
     sb->pooled.pool = pool;
     sb->memory.pagemap = -1;
+    sb->memory.huge = desc->huge_pages;
     hlsnap__log_set(sb, desc->log_level, desc->log, desc->log_user);
     sb->output = desc->output;
     sb->output_user = desc->output_user;
@@ -15807,6 +16010,7 @@ HLSNAP_API void hlsnap_sandbox_get_stats(const hlsnap_sandbox *sb, hlsnap_stats 
     out->hot_pages = sb->memory.num_hot;
     out->copied_bytes = sb->memory.copied_bytes;
     out->stack_peak = hlsnap__stack_peak(sb);
+    out->prefaulted_pages = sb->memory.prefaulted;
 }
 
 HLSNAP_API void *hlsnap_sandbox_get_user(const hlsnap_sandbox *sb) { return sb ? sb->user : NULL; }

@@ -271,6 +271,8 @@ typedef struct hlsnap__kvm_facts {
 #define HLSNAP__KVM_SFMASK 0xc0000084u
 #define HLSNAP__KVM_SYNC 7 /* general registers, segments and control registers, events: KVM_RUN takes them along */
 #define HLSNAP__KVM_OWN_CODE 64u     /* in the gate page: for hlsnap__kvm_own_code */
+#define HLSNAP__KVM_OWN_SPANS 0x600u /* likewise: what it is to touch, two words each, */
+#define HLSNAP__KVM_MAX_SPANS 128u   /* so many at once, and an end */
 #define HLSNAP__KVM_NO_GATE_SCRUB 1u /* quirk: take the slower way, as another CPU would make us */
 
 enum hlsnap__kvm_syscall { HLSNAP__KVM_SYSCALL_UNTRIED, HLSNAP__KVM_SYSCALL_HARD, HLSNAP__KVM_SYSCALL_SOFT };
@@ -1281,6 +1283,55 @@ static hlsnap_result hlsnap__kvm_tried(hlsnap__shell *shell, int32_t *fact,
     return HLSNAP_OK;
 }
 
+/* ---- >>kvm-touch: KVM learns of pages before the guest's first call: each is read, and written where the guest may, by code of
+   ours at CPL 3; its bytes stay ---- */
+
+/* As many spans as there is room for; false as hlsnap__kvm_own_code. */
+static bool hlsnap__kvm_touch_some(hlsnap__shell *shell, const hlsnap__entry *entry, const hlsnap__span *spans,
+                                   uint32_t num, hlsnap__exit *x) {
+    // clang-format off
+    static const uint8_t code[] = {
+        0x48, 0x8b, 0x07,                          /* 1: mov (%rdi), %rax */
+        0x48, 0x85, 0xc0, 0x74, 0x1b,              /*    test %rax, %rax; jz 4f */
+        0x0f, 0xb6, 0x10,                          /* 2: movzbl (%rax), %edx */
+        0xa8, 0x01, 0x74, 0x02, 0x88, 0x10,        /*    test $1, %al; jz 3f; mov %dl, (%rax) */
+        0x48, 0x05, 0x00, 0x10, 0x00, 0x00,        /* 3: add $4096, %rax */
+        0x48, 0x3b, 0x47, 0x08, 0x72, 0xeb,        /*    cmp 8(%rdi), %rax; jb 2b */
+        0x48, 0x83, 0xc7, 0x10, 0xeb, 0xdd,        /*    add $16, %rdi; jmp 1b */
+        0xe6, HLSNAP_ABI_PORT_RETURN, 0xf4, 0xf4}; /* 4: out %al, $port */
+    // clang-format on
+    const uint64_t gate = HLSNAP__SYS_AT(HLSNAP__SYS_GATE), at = gate + HLSNAP__KVM_OWN_CODE;
+    uint8_t *list =
+        (uint8_t *)hlsnap__unconst(shell->sys) + HLSNAP__SYS_GATE * HLSNAP__PAGE + HLSNAP__KVM_OWN_SPANS;
+    hlsnap__entry own = *entry; /* whose segments need not be set again */
+    uint32_t i;
+    bool ran;
+    own.rdi = gate + HLSNAP__KVM_OWN_SPANS;
+    hlsnap__kvm_regs_set(shell, &own, at, at, false);
+    if (!hlsnap__kvm_state_set(shell, &own)) {
+        hlsnap__kvm_lost(x, errno, "KVM_SET_DEBUGREGS");
+        return false;
+    }
+    memset(list, 0, (num + 1) * 16);
+    for (i = 0; i < num; i++) {
+        hlsnap__put64(list + i * 16, spans[i].from | spans[i].write);
+        hlsnap__put64(list + i * 16 + 8, spans[i].to);
+    }
+    ran = hlsnap__kvm_own_code(shell, code, sizeof(code), x);
+    memset(list, 0xf4, (num + 1) * 16);
+    return ran && x->kind == HLSNAP__EXIT_RETURN;
+}
+
+static void hlsnap__kvm_touch(hlsnap__shell *shell, const hlsnap__entry *entry, const hlsnap__span *spans, uint32_t num,
+                              hlsnap__exit *x) {
+    uint32_t n;
+    for (; num; num -= n, spans += n) {
+        n = num < HLSNAP__KVM_MAX_SPANS ? num : HLSNAP__KVM_MAX_SPANS;
+        memset(x, 0, sizeof(*x));
+        if (!hlsnap__kvm_touch_some(shell, entry, spans, n, x)) return;
+    }
+}
+
 /* ---- >>kvm-syscall: where this KVM takes SYSCALL. Tried once per process, by code of ours, never learnt from a guest: on
    hardware, LSTAR in a page of CPL 3 would run a guest's code at CPL 0 ---- */
 
@@ -1450,7 +1501,8 @@ static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {"kvm",
                                                          hlsnap__kvm_cancel,
                                                          hlsnap__kvm_tsc_scale,
                                                          hlsnap__kvm_syscall_check,
-                                                         hlsnap__kvm_cpu_check};
+                                                         hlsnap__kvm_cpu_check,
+                                                         hlsnap__kvm_touch};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 
@@ -1486,7 +1538,7 @@ static hlsnap_result hlsnap__kvm_create(const hlsnap_hypervisor *hv, int cancel_
 }
 
 static const hlsnap_hypervisor hlsnap__kvm_hypervisor = {
-    "kvm", 0, hlsnap__kvm_create, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    "kvm", 0, hlsnap__kvm_create, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
 
 HLSNAP_API const hlsnap_hypervisor *hlsnap_kvm(void) { return &hlsnap__kvm_hypervisor; }
 

@@ -131,6 +131,7 @@ typedef struct hlsnap_oci_desc {
     uint64_t wait_ns;          /* save and other changes: longest wait for other writers, in all; then HLSNAP_ERR_OS with EAGAIN;
                                   0 = as long as it takes */
     hlsnap_oci_cache *cache;   /* load: share what was verified and parsed with other loads that have it; NULL = with nobody */
+    hlsnap_prefault prefault;  /* load: as in the guest desc, which is not in a layout; of snapshots of its sandboxes, too */
     uint32_t _end_canary;
 } hlsnap_oci_desc;
 
@@ -6424,6 +6425,7 @@ static hlsnap_result hlsnap__oci_load_once(hlsnap__oci_load *load, hlsnap_snapsh
     bool pending = false;
     uint32_t i;
     hlsnap_result r = hlsnap__oci_resolve(load, err);
+    if (!r) c->guest->learn = load->desc.prefault == HLSNAP_PREFAULT_LEARN;
     load->guard = load->desc.guard;
     load->total = 0;
     for (i = 0; !r && i < c->num_layers; i++) load->total += load->manifest.memory[i].size;
@@ -9008,6 +9010,8 @@ static hlsnap_result hlsnap__oci_desc_read(const hlsnap_oci_desc *desc, hlsnap_o
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: a canary is not 0: was it initialized with HLSNAP_ZERO?");
     if ((uint32_t)out->guard > HLSNAP_OCI_GUARD_PRIVATE)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: guard=%u is none", (uint32_t)out->guard);
+    if ((uint32_t)out->prefault > HLSNAP_PREFAULT_LEARN)
+        return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: prefault=%u is none", (uint32_t)out->prefault);
     if (out->created < -1 || out->created > HLSNAP__OCI_LAST_TIME)
         return hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "desc: created=%lld is no time before the year 10000",
                             (long long)out->created);

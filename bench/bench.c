@@ -17,6 +17,10 @@
    restore_call_N. pool_guest is pool_16 of a sandbox that stood at another snapshot of the guest, pool_other, at another guest's,
    pool_cold, of a new one, whose end is in it; limit of these: restore_call_16 of one's own sandbox.
 
+   first_call is the first call behind a start, which changes 256 pages, where another sandbox was the first and said which
+   (guest_desc.prefault), first_call_off where none did; limit of both: the same call behind a restore. first_start is the start
+   with its first call; limit: where nothing was learned.
+
    map_16 gives a READ map of 2 MiB of a file in the page cache, calls a function that reads a word in each of 16 pages of it,
    and takes it away; map_shared is the same with SHARED memory. map_restore_16 is restore_call_16 in a sandbox that has such a
    READ map; limit: without. map_private_16 restores and calls a function that writes in 16 pages of a PRIVATE map of a file of
@@ -84,6 +88,8 @@ typedef struct bench {
     uint64_t seed;
     hlsnap_sandbox *chain_sb;       /* that the chain is of */
     hlsnap_sandbox *built;          /* what made its snapshots itself */
+    hlsnap_prefault prefault;       /* of guests that are loaded */
+    hlsnap_snapshot *unlearned;     /* as from, where nobody has learned */
     hlsnap_oci_cache *cache;
     hlsnap_snapshot *base;          /* that tenants are over, by that cache */
     hlsnap_pool *pool;
@@ -160,6 +166,7 @@ static hlsnap_sandbox *create(bench *b, const hlsnap_sandbox_desc *desc, uint64_
     hlsnap_sandbox *sb;
     guest.path = b->guest;
     guest.heap_size = heap_size;
+    guest.prefault = b->prefault;
     if (hlsnap_sandbox_create(&guest, desc, &sb, &b->err)) bad(b, "create");
     return sb;
 }
@@ -317,6 +324,58 @@ static double own_destroy(bench *b, int n) { return block(b, n, 1, op_destroy); 
 static double own_cold_elf(bench *b, int n) { return block(b, n, 1, op_cold_elf); }
 static double limit_of_spawn(bench *b, int n) { return limit_spawn(&b->limit, n); }
 static double limit_of_destroy(bench *b, int n) { return limit_destroy(&b->limit, n); }
+
+/* ---- >>first: first calls of many pages ---- */
+
+static double call_pages(bench *b, hlsnap_sandbox *sb) {
+    const double t = limit_now();
+    invoke(b, sb, b->touch, hlsnap_u32(b->pages), 1);
+    return limit_now() - t;
+}
+
+static double op_first_call(bench *b) {
+    hlsnap_sandbox *sb = spawn(b, &b->desc, b->from);
+    const double ns = call_pages(b, sb);
+    hlsnap_sandbox_destroy(sb);
+    return ns;
+}
+
+static double op_later_call(bench *b) {
+    if (hlsnap_sandbox_restore(b->sb, b->from, &b->err)) bad(b, "restore");
+    return call_pages(b, b->sb);
+}
+
+static double start_of(bench *b, hlsnap_snapshot *s) {
+    const double t = limit_now();
+    hlsnap_sandbox *sb = spawn(b, &b->desc, s);
+    double ns;
+    call_pages(b, sb);
+    ns = limit_now() - t;
+    hlsnap_sandbox_destroy(sb);
+    return ns;
+}
+
+static double op_first_start(bench *b) { return start_of(b, b->from); }
+static double op_unlearned_start(bench *b) { return start_of(b, b->unlearned); }
+
+static double own_first_call(bench *b, int n) { return block(b, n, 1, op_first_call); }
+static double own_first_start(bench *b, int n) { return block(b, n, 1, op_first_start); }
+static double limit_of_first_call(bench *b, int n) { return block(b, n, 3, op_later_call); }
+static double limit_of_first_start(bench *b, int n) { return block(b, n, 1, op_unlearned_start); }
+
+/* One sandbox has made its first calls. */
+static void begin_first(bench *b) {
+    hlsnap_sandbox *sb;
+    b->unlearned = b->snapshot;
+    b->prefault = HLSNAP_PREFAULT_LEARN;
+    sb = create(b, &b->desc, LIMIT_MEM_SIZE);
+    b->prefault = HLSNAP_PREFAULT_OFF;
+    find_all(b, sb);
+    invoke(b, sb, find(b, sb, "setup", "void()"), hlsnap_u32(0), 0);
+    b->from = take(b, sb);
+    hlsnap_sandbox_destroy(sb);
+    op_first_call(b);
+}
 
 /* ---- >>oci ---- */
 
@@ -1045,7 +1104,7 @@ static void fake_run(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__e
 }
 
 static const hlsnap_hypervisor fake = {"fake",   0,            fake_create, fake_destroy, fake_map, fake_begin, fake_nothing,
-                                       fake_run, fake_nothing, NULL,        NULL,         NULL};
+                                       fake_run, fake_nothing, NULL,        NULL,         NULL,     NULL};
 
 static double cpu_now(void) {
     struct timespec t;
@@ -1101,6 +1160,9 @@ static const row rows[] = {
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
     {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
+    {"first_call", limit_of_first_call, own_first_call, 4, 256, NS, 6, begin_first},
+    {"first_call_off", limit_of_first_call, own_first_call, 4, 256, NS, 3, NULL},
+    {"first_start", limit_of_first_start, own_first_start, 4, 256, NS, 3, begin_first},
     {"destroy", limit_of_destroy, own_destroy, 4, 0, NS, 5, NULL},
     {"cold_elf", limit_of_spawn, own_cold_elf, 3, 0, NS, 3, NULL},
     {"oci_save", limit_of_oci_save, own_oci_save, 3, 0, NS, 1, NULL},

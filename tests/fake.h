@@ -194,7 +194,7 @@ static long inject_syscall(long number, ...) {
 
 /* ---- the hypervisor ---- */
 
-enum { FAKE_CREATE, FAKE_MAP, FAKE_BEGIN, FAKE_RUN, FAKE_NUM_OPS };
+enum { FAKE_CREATE, FAKE_MAP, FAKE_BEGIN, FAKE_RUN, FAKE_TOUCH, FAKE_NUM_OPS };
 
 typedef struct hlsnap__shell fake_cpu;
 typedef void (*fake_code)(fake_cpu *cpu);
@@ -219,6 +219,7 @@ typedef struct fake {
     long kicks;                /* cancels seen */
     int32_t spinning;          /* atomic: a guest loops until it is kicked */
     uint32_t level;            /* hlsnap_cpu of the shell that ran last */
+    uint64_t touched;          /* pages, the last time */
     long bad;                  /* broken promises of the host: must stay 0 */
     uint64_t room;             /* GVA of memory that the guest has for large messages; 0 = none */
     int32_t locked;            /* atomic: the guest runs; a test's thread takes it to play a guest that runs on */
@@ -349,6 +350,26 @@ static uint8_t *fake_page(const fake_cpu *cpu, uint64_t gva, uint64_t need, bool
     return NULL;
 }
 
+/* Pages that are to be known: they can be read, by user code, between calls. */
+static void fake_touch(fake_cpu *cpu, const hlsnap__entry *entry, const hlsnap__span *spans, uint32_t num, hlsnap__exit *out) {
+    uint64_t at;
+    uint32_t i;
+    memset(out, 0, sizeof(*out));
+    TALLY(cpu->hv->bad, cpu->begun || !cpu->mem || !num || !entry->fresh || !fake_page(cpu, entry->rip & ~0xfffull, 0, true));
+    cpu->hv->touched = 0;
+    for (i = 0; i < num; i++) {
+        TALLY(cpu->hv->bad, spans[i].from % 4096 || spans[i].to % 4096 || spans[i].from >= spans[i].to);
+        for (at = spans[i].from; at < spans[i].to; at += 4096, cpu->hv->touched++)
+            TALLY(cpu->hv->bad, at != HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE) && !fake_page(cpu, at, spans[i].write ? HLSNAP__PTE_W : 0, false));
+    }
+    out->kind = HLSNAP__EXIT_RETURN;
+    if (!fake_fails(cpu->hv, FAKE_TOUCH)) return;
+    out->kind = HLSNAP__EXIT_DEAD;
+    out->dead = true;
+    out->os_errno = EFAULT;
+    snprintf(out->what, sizeof(out->what), "told to die");
+}
+
 /* n bytes of guest memory that the guest may read (and write), or NULL. */
 static uint8_t *fake_at(const fake_cpu *cpu, uint64_t gva, size_t n, bool write) {
     uint8_t *first = fake_page(cpu, gva, write ? HLSNAP__PTE_W : 0, false);
@@ -418,6 +439,7 @@ HLSNAP__UNUSED static void fake_init(fake *hv, const fake_program *programs, uin
     hv->ops.begin = fake_begin;
     hv->ops.end = fake_end;
     hv->ops.run = fake_run;
+    hv->ops.touch = fake_touch;
     hv->ops.cancel = fake_cancel;
     hv->ops.cpu_check = fake_cpu_check;
     hv->programs = programs;
@@ -644,11 +666,13 @@ static const uint8_t *fake_elf(uint32_t program) {
     return image;
 }
 
+HLSNAP__UNUSED static hlsnap_prefault fake_prefault; /* of the guests to come */
 HLSNAP__UNUSED static hlsnap_guest_desc fake_guest(uint32_t program, uint64_t heap_pages) {
     hlsnap_guest_desc d = HLSNAP_ZERO;
     d.data = fake_elf(program);
     d.data_size = FAKE_IMAGE_SIZE;
     d.heap_size = heap_pages * 4096;
+    d.prefault = fake_prefault;
     return d;
 }
 #endif

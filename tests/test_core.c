@@ -722,12 +722,13 @@ static void nulls(void) {
 
 #include "test_core_calls.h"
 #include "test_core_snapshots.h"
+#include "test_core_prefault.h"
 
 #define RUN(f) static void run_##f(void) { enter(); f(); leave(); }
 #define TESTS(X) \
     X(values_both_ways) X(arguments) X(message_limits) X(reserved_results) X(signatures) X(names) X(results) X(guest_descs) X(sandbox_descs) \
     X(host_function_lists) X(contracts) X(contract_listing) X(handles) X(states) X(nulls) X(destroy_inside) X(calls_nest) \
-    TESTS_CALLS(X) TESTS_SNAPSHOTS(X)
+    TESTS_CALLS(X) TESTS_SNAPSHOTS(X) TESTS_PREFAULT(X)
 TESTS(RUN)
 #define ROW(f) {#f, run_##f},
 static const test_row tests[] = {TESTS(ROW)};

@@ -559,12 +559,14 @@ static sandbox *box_from(snapshot *s) {
     return sb;
 }
 static sandbox *box_new(uint64_t heap) {
+    static int made;
     hlsnap_guest_desc g = HLSNAP_ZERO;
     hlsnap_sandbox_desc d;
     sandbox *sb = NULL;
     desc_fill(&d);
     d.timeout_ns = 10000000000;
     g.heap_size = heap, g.stack_size = 32 << 10, g.mailbox_size = 16 << 10, g.path = guest_file;
+    g.prefault = made++ % 2 ? HLSNAP_PREFAULT_LEARN : HLSNAP_PREFAULT_OFF;
     if (hlsnap_sandbox_create(&g, &d, &sb, &last)) printf("# create: %s: %s\n", hlsnap_result_name(last.code), last.msg);
     return sb;
 }

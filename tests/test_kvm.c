@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -83,7 +84,7 @@ static const hlsnap_function host_functions[NUM_FUNCTIONS] = {
     {"host_bytes", "bytes(bytes)", host_echo, NULL}, {"host_args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", host_args32, NULL},
     {"host_fails", "void()", host_fails, NULL}};
 
-typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; const hlsnap_map *maps; size_t num_maps; } options;
+typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; const hlsnap_map *maps; size_t num_maps; hlsnap_prefault prefault; bool huge; } options;
 
 static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox_desc *d) {
     static const hlsnap_sandbox_desc zero = HLSNAP_ZERO;
@@ -100,10 +101,11 @@ static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox
     d->cancel_signal = o->cancel_signal;
     d->maps = o->maps;
     d->num_maps = o->num_maps;
+    d->huge_pages = o->huge;
 }
 
 static const options plain;
-static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
+static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false};
 
 static hlsnap_result load(const options *o, snapshot **out) {
     hlsnap_guest_desc g = HLSNAP_ZERO;
@@ -112,6 +114,7 @@ static hlsnap_result load(const options *o, snapshot **out) {
     g.heap_size = o->heap;
     g.stack_size = o->stack;
     g.mailbox_size = o->mailbox;
+    g.prefault = o->prefault;
     g.path = o->cpp ? cpp_file : o->system_calls ? syscall_file : guest_file;
     r = hlsnap_snapshot_from_guest(&g, out, &err);
     if (r) printf("# %s\n", err.msg);
@@ -386,7 +389,7 @@ static void large_messages(void) {
     static const char *const names[] = {"echo_bytes", "pass_bytes", "echo_str", "pass_str"};
     static const size_t sizes[] = {30000, 31300, 31330, 31360, 31368, 31400, 31663, 31664, 31672, 32640, 32700, 33000, 65535, 65536, 100000, 3u << 20};
     const size_t most = is_slow ? 4u << 20 : 20u << 20;
-    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
+    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false};
     uint8_t *big = (uint8_t *)malloc(most + 1);
     hlsnap_stats before, after;
     hlsnap_value v, out = VOID_VALUE;
@@ -2141,6 +2144,88 @@ static void reset_proof(void) {
     world_run(&small, env_number("OPS", env_number("LONG", 0) ? 100000 : is_slow ? 300 : 5000));
 }
 
+/* The same with pages made ready at each start, on a vCPU that code of the host's ran on. */
+static void reset_proof_learned(void) {
+    options o = small;
+    NEED_KVM;
+    o.prefault = HLSNAP_PREFAULT_LEARN;
+    world_run(&o, env_number("OPS", env_number("LONG", 0) ? 50000 : is_slow ? 200 : 3000));
+}
+
+/* And where the heap has huge pages, of which parts are given back. */
+static void reset_proof_huge(void) {
+    options o = small;
+    NEED_KVM;
+    o.heap = 4 << 20;
+    o.huge = true;
+    world_run(&o, env_number("OPS", env_number("LONG", 0) ? 10000 : is_slow ? 50 : 500));
+}
+
+/* What a vCPU counts under a name; -1: this kernel does not say (before Linux 5.14). */
+static int64_t vcpu_count(const sandbox *sb, const char *name) {
+    struct { uint32_t flags, name_size, num, id_at, descs_at, data_at; } head;
+    const int fd = ioctl(sb->shell->vcpu, _IO(0xae, 0xce) /* KVM_GET_STATS_FD */);
+    uint8_t desc[256];
+    int64_t value = -1;
+    uint32_t i, at;
+    if (fd < 0 || pread(fd, &head, sizeof(head), 0) != sizeof(head) || head.name_size > 200) head.num = 0;
+    for (i = 0; fd >= 0 && i < head.num; i++) {
+        const size_t size = 16 + head.name_size;
+        if (pread(fd, desc, size, (off_t)(head.descs_at + i * size)) != (ssize_t)size || strcmp((char *)desc + 16, name) != 0) continue;
+        memcpy(&at, desc + 8, 4);
+        if (pread(fd, &value, 8, head.data_at + at) != 8) value = -1;
+    }
+    if (fd >= 0) close(fd);
+    return value;
+}
+
+/* The first call of one that starts from what another one learned finds all pages there: no fault of the thread's, and, where KVM
+   counts them, none of the vCPU's. */
+static void prefaulted(void) {
+    static const char *const names[] = {"off", "learn"};
+    int64_t faults[2], counted[2];
+    int i;
+    NEED_KVM;
+    for (i = 0; i < 2; i++) {
+        options o = small;
+        struct rusage before, after;
+        hlsnap_stats stats;
+        hlsnap_value v[4];
+        sandbox *sb;
+        snapshot *s;
+        o.heap = 4 << 20;
+        o.prefault = i ? HLSNAP_PREFAULT_LEARN : HLSNAP_PREFAULT_OFF;
+        sb = start(&o);
+        NEED(sb);
+        s = take(sb);
+        hlsnap_sandbox_destroy(sb);
+        sb = from(s, &o);
+        NEED(sb);
+        v[0] = hlsnap_u64(gva_of(sb, HLSNAP__HEAP) + (1 << 20)), v[1] = hlsnap_u64(1 << 20), v[2] = hlsnap_u64(7), v[3] = hlsnap_u32(4096);
+        CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        sb = from(s, &o);
+        NEED(sb);
+        hlsnap_sandbox_get_stats(sb, &stats);
+        CHECK(i ? stats.prefaulted_pages >= 256 && stats.prefaulted_pages < 290 : stats.prefaulted_pages == 0);
+        counted[i] = vcpu_count(sb, "pf_taken");
+        getrusage(1 /* RUSAGE_THREAD */, &before);
+        CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+        getrusage(1 /* RUSAGE_THREAD */, &after);
+        faults[i] = after.ru_minflt - before.ru_minflt;
+        if (counted[i] >= 0) counted[i] = vcpu_count(sb, "pf_taken") - counted[i];
+        printf("# %s: first call: %lld faults of the thread, %lld of the vCPU (-1: not counted)\n", names[i], (long long)faults[i], (long long)counted[i]);
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK(hlsnap__all_zero(hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, v[0].as.u64)), 256 * 4096));
+        CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
+        hlsnap_sandbox_destroy(sb);
+        hlsnap_snapshot_release(s);
+    }
+    CHECK(faults[0] >= 250 && faults[1] < 10);
+    CHECK(counted[0] < 30 || counted[1] < 5);
+}
+
 /* The same with maps: pages of files and copies of them that the guest changes. */
 static void reset_proof_maps(void) {
     hlsnap_map maps[4];
@@ -2248,6 +2333,47 @@ static void no_huge_pages(void) {
     CHECK(smaps_kib(sb, "AnonHugePages:") <= 0);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call_u64(sb, "count"), 7);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* But where they are asked for: one touch makes 512 pages private, and a restore puts all of them back. */
+static void huge_pages(void) {
+    const uint64_t huge = 2 << 20;
+    options o = plain;
+    hlsnap_stats stats;
+    hlsnap_value v[4];
+    snapshot *s;
+    sandbox *sb;
+    char enabled[64] = "";
+    FILE *f;
+    int i;
+    NEED_KVM;
+    f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (!f || !fgets(enabled, sizeof(enabled), f) || strstr(enabled, "[never]")) SKIP("a kernel without transparent huge pages");
+    fclose(f);
+    o.heap = 8 << 20;
+    o.huge = true;
+    sb = start(&o);
+    NEED(sb);
+    s = take(sb);
+    hlsnap_sandbox_destroy(sb);
+    sb = from(s, &o);
+    NEED(sb);
+    v[0] = hlsnap_u64((gva_of(sb, HLSNAP__HEAP) + 2 * huge) & ~(huge - 1)), v[1] = hlsnap_u64(4096), v[2] = hlsnap_u64(1), v[3] = hlsnap_u32(0);
+    CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+    printf("# %ld KiB in huge pages\n", smaps_kib(sb, "AnonHugePages:"));
+    if (smaps_kib(sb, "AnonHugePages:") < 2048) note("huge pages", "none free");
+    for (i = 0; i < 6; i++) {
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        hlsnap_sandbox_get_stats(sb, &stats);
+        if (!i) CHECK(stats.hot_pages >= 512 || smaps_kib(sb, "AnonHugePages:") < 2048);
+        CHECK(hlsnap__all_zero(hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, v[0].as.u64)), huge));
+        v[1] = hlsnap_u64(i < 3 ? huge : 4096);
+        CHECK_EQ(call(sb, "fill", v, 4, NULL), HLSNAP_OK);
+    }
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK(hlsnap__all_zero(hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, v[0].as.u64)), huge));
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
 }
@@ -2551,7 +2677,7 @@ static void *one_tenant(void *user) {
 
 /* Threads that share three sandboxes among three snapshots of two layouts, and leave them in all states. */
 static void pool_of_threads(void) {
-    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0};
+    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false};
     hlsnap_function functions[NUM_FUNCTIONS];
     hlsnap_sandbox_desc d;
     hlsnap_pool_desc pool = HLSNAP_ZERO;
@@ -2712,8 +2838,8 @@ static void fork_child(void) {
 
 static void other_layouts(void) {
     static const options shapes[] = {
-        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0},
-        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0}};
+        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false},
+        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false}};
     enum { N = 5 };
     const uint64_t all = is_slow ? 40 : 300;
     snapshot *s[N];
@@ -3051,7 +3177,7 @@ static const test_row tests[] = {
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
-    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_maps), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(behind_our_back),
+    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_learned), TEST(reset_proof_huge), TEST(prefaulted), TEST(reset_proof_maps), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(unstoppable_is_refused), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),

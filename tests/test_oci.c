@@ -735,6 +735,10 @@ static void arguments(void) {
     d._end_canary = 1;
     CHECK_EQ(hlsnap_oci_load(dir, "x", &d, &t, NULL, &err), HLSNAP_ERR_ARG);
     d._end_canary = 0;
+    d.prefault = (hlsnap_prefault)2;
+    CHECK_EQ(hlsnap_oci_load(dir, "x", &d, &t, NULL, &err), HLSNAP_ERR_ARG);
+    CHECK(strstr(err.msg, "prefault=2") != NULL);
+    d.prefault = HLSNAP_PREFAULT_OFF;
     d.guard = (hlsnap_oci_guard)5;
     CHECK_EQ(hlsnap_oci_load(dir, "x", &d, &t, NULL, &err), HLSNAP_ERR_ARG);
     s->guest->initialized = false;

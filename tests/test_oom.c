@@ -45,6 +45,20 @@ static hlsnap_result s_create_from(world *w) {
     const hlsnap_sandbox_desc d = host_desc();
     return hlsnap_sandbox_create_from(w->far, &d, &w->made, &err);
 }
+static hlsnap_result s_create_learned(world *w) { /* one that learns, one that has what it learned */
+    const hlsnap_sandbox_desc d = host_desc();
+    const long hits = inject.hits;
+    hlsnap_sandbox *sb = NULL;
+    hlsnap_result r;
+    w->own->guest->learn = true; /* of the sibling and of far, too */
+    r = hlsnap_sandbox_create_from(w->sibling, &d, &sb, &err);
+    if (!r) r = dirty(sb, 100, 20, 5);
+    if (!r) r = hlsnap_sandbox_restore(sb, w->sibling, &err);
+    if (!r) r = hlsnap_sandbox_create_from(w->sibling, &d, &w->made, &err);
+    if (w->made) CHECK(inject.hits != hits || (w->made->memory.prefaulted >= 20 && w->made->memory.num_hot >= 20));
+    hlsnap_sandbox_destroy(sb);
+    return r;
+}
 static hlsnap_result s_create_pre(world *w) {
     const hlsnap_sandbox_desc d = host_desc();
     return hlsnap_sandbox_create_from(w->pre, &d, &w->made, &err);
@@ -277,7 +291,7 @@ static hlsnap_result s_map_pool(world *w) {
 
 /* X(name, allocations, system calls): how many points of failure there are at least */
 #define SCENARIOS(X) \
-    X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_pre, 12, 8) X(call, 1, 0) \
+    X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_learned, 16, 20) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
     X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_settles, 2, 100) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
     X(bind, 2, 0) X(pool, 15, 20) X(write, 1, 0) X(find, 0, 0) \

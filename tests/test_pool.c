@@ -813,6 +813,30 @@ static void before_init(void) {
     end(&f);
 }
 
+/* A release teaches what the next new one has ready, which counts. */
+static void learned(void) {
+    hlsnap_sandbox *a, *b;
+    hlsnap_stats stats;
+    fixture f;
+    begin(&f);
+    f.one->guest->learn = true;
+    make(&f);
+    a = acquire(&f, f.one);
+    CHECK_EQ(call0(a, "nop"), HLSNAP_OK);
+    CHECK(!f.one->learned && a->memory.learns);
+    release(&f, a);
+    CHECK(f.one->learned && f.one->learned->pages == a->memory.num_hot);
+    a = acquire(&f, f.one);
+    b = acquire(&f, f.one);
+    hlsnap_sandbox_get_stats(b, &stats);
+    CHECK(stats.prefaulted_pages == f.one->learned->pages && stats.hot_pages >= stats.prefaulted_pages);
+    CHECK_EQ(call0(b, "nop"), HLSNAP_OK);
+    release(&f, b);
+    CHECK(b->pooled.bytes >= stats.prefaulted_pages * 4096);
+    release(&f, a);
+    end(&f);
+}
+
 /* The thread is woken for what it would oversleep, not at each release. */
 static void sleeps(void) {
     fixture f;
@@ -840,5 +864,5 @@ static void sleeps(void) {
 static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(comes_back_clean), TEST(tenants_own), TEST(moves),
                                  TEST(turns), TEST(own_first), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
                                  TEST(slow_ones), TEST(thread_signals), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
-                                 TEST(made_too_late), TEST(before_init), TEST(sleeps)};
+                                 TEST(made_too_late), TEST(before_init), TEST(learned), TEST(sleeps)};
 int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }

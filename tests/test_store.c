@@ -344,6 +344,41 @@ static void on_log(int level, const char *text, size_t n, void *user) {
     lines++;
 }
 
+/* Whoever loads says whether pages are learned; not where a file could be cut. */
+static void learned_of_loaded(void) {
+    int guard, on;
+    saved(300, 5);
+    for (guard = HLSNAP_OCI_GUARD_NONE; guard <= HLSNAP_OCI_GUARD_PRIVATE; guard++)
+        for (on = 0; on < 2; on++) {
+            const bool safe = guard == HLSNAP_OCI_GUARD_PRIVATE;
+            hlsnap_oci_desc oci = HLSNAP_ZERO;
+            hlsnap_snapshot *s = NULL;
+            hlsnap_snapshot_info info;
+            hlsnap_stats stats;
+            hlsnap_sandbox *sb;
+            oci.guard = (hlsnap_oci_guard)guard;
+            oci.prefault = on ? HLSNAP_PREFAULT_LEARN : HLSNAP_PREFAULT_OFF;
+            CHECK_EQ(hlsnap_oci_load(dir, "v1", &oci, &s, NULL, &err), HLSNAP_OK);
+            hlsnap_snapshot_get_info(s, &info);
+            CHECK(info.prefault == oci.prefault && info.learned_pages == 0);
+            sb = start_from(s);
+            CHECK_EQ(touch(sb, 200, 9), HLSNAP_OK);
+            hlsnap_sandbox_destroy(sb);
+            hlsnap_snapshot_get_info(s, &info);
+            CHECK(on ? info.learned_pages >= 200 : info.learned_pages == 0);
+            sb = start_from(s);
+            hlsnap_sandbox_get_stats(sb, &stats);
+            CHECK_EQ(stats.prefaulted_pages, safe ? info.learned_pages : 0);
+            CHECK_EQ(sum(sb, 300), 1500);
+            CHECK_EQ(touch(sb, 100, 8), HLSNAP_OK);
+            CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+            CHECK_EQ(sum(sb, 300), 1500);
+            hlsnap_sandbox_destroy(sb);
+            hlsnap_snapshot_release(s);
+        }
+    removed();
+}
+
 /* Verified while the guest runs already: nothing that it does is seen before, and nothing at all when a byte is wrong. */
 static void verified_later(void) {
     hlsnap_sandbox_desc desc = HLSNAP_ZERO;
@@ -617,7 +652,7 @@ static void small_stack(void) {
     removed();
 }
 
-static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(tenants), TEST(small_stack), TEST(refusals)};
+static const test_row tests[] = {TEST(allocation_failures), TEST(full_circle), TEST(size_on_disk), TEST(delta_on_disk), TEST(files_change), TEST(learned_of_loaded), TEST(verified_later), TEST(limits_hold_while_verified), TEST(started_in_a_child), TEST(tenants), TEST(small_stack), TEST(refusals)};
 
 int main(int argc, char **argv) {
     if (hlsnap_kvm_probe(&err)) {
