@@ -715,6 +715,7 @@ static void buffers_are_cleared(void) {
         CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
         CHECK(sb->response.data == kept);
         CHECK_EQ(left_in(&sb->response) > 0, i == 1);
+        CHECK_EQ(sb->response.most > sizes[i], i == 1); /* to be zeroed */
         CHECK_EQ(restore(sb, s), HLSNAP_OK);
         CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
         CHECK_EQ(left_in(&sb->results) + left_in(&sb->request) + left_in(&sb->response), 0);
