@@ -1206,6 +1206,7 @@ struct hlsnap_call {
     size_t wanted;        /* bytes of the last result that did not fit; 0 = all did */
     size_t reserved;      /* bytes of out up to the end of what was reserved; 0 = nothing */
     void *user;           /* the invocation's, in a host function */
+    void *large;          /* in a host function: the sandbox's buffer for what the mailbox has no room for */
     bool no_room;         /* it failed for want of room for what was to be reserved, and for nothing else */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
@@ -1786,7 +1787,7 @@ static size_t hlsnap__message_refer(uint8_t *to, size_t cap, uint32_t function, 
     return size;
 }
 
-static void *hlsnap__call_alloc(size_t size);
+static void *hlsnap__call_alloc(const hlsnap_call *call, size_t size);
 static void hlsnap__call_free(void *p);
 static bool hlsnap__rt_give(const hlsnap_value *v);
 
@@ -1804,7 +1805,7 @@ static void hlsnap__call_shrink(hlsnap_call *call) {
 static bool hlsnap__call_room(hlsnap_call *call, size_t n) {
     uint8_t *p;
     if (n <= call->out_size) return true;
-    p = n <= call->most ? (uint8_t *)hlsnap__call_alloc(n) : NULL;
+    p = n <= call->most ? (uint8_t *)hlsnap__call_alloc(call, n) : NULL;
     if (!p) return false;
     if (call->out == call->box) {
         hlsnap__rt_memset(call->box, 0, call->reached); /* nothing of what was taken back stays */
@@ -3344,7 +3345,7 @@ HLSNAP_API void hlsnap_rt_free(void *p) {
 #endif
 
 #ifdef HLSNAP_GUEST
-static void *hlsnap__call_alloc(size_t size) { return hlsnap_rt_malloc(size); }
+static void *hlsnap__call_alloc(const hlsnap_call *call, size_t size) { return (void)call, hlsnap_rt_malloc(size); }
 static void hlsnap__call_free(void *p) { hlsnap_rt_free(p); }
 #endif
 
@@ -8859,15 +8860,52 @@ static void hlsnap__free(void *p) {
     if (p) HLSNAP_FREE(p);
 }
 
-/* For a result that has no room in the mailbox, on whichever side. */
-static void *hlsnap__call_alloc(size_t size) {
-    return hlsnap__rt_in_guest ? hlsnap_rt_malloc(size) : hlsnap__alloc_raw(size, NULL);
+typedef struct hlsnap__buffer {
+    uint8_t *data;
+    size_t size, cap;
+    size_t most; /* bytes it held since the last restore */
+} hlsnap__buffer;
+
+#define HLSNAP__BUFFER_EXACT (1u << 20) /* beyond that nothing is allocated in advance */
+
+static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
+    const size_t need = b->size + more, cap = need < 4096 ? 4096 : need > HLSNAP__BUFFER_EXACT ? need : need + need / 2;
+    uint8_t *bigger;
+    if (need <= b->cap) return HLSNAP_OK;
+    bigger = (uint8_t *)hlsnap__alloc(1, cap, err);
+    if (!bigger) return HLSNAP_ERR_MEMORY;
+    if (b->size) memcpy(bigger, b->data, b->size);
+    if (b->most) memset(b->data, 0, b->most);
+    hlsnap__free(b->data);
+    b->data = bigger;
+    b->cap = cap;
+    return HLSNAP_OK;
+}
+
+#define HLSNAP__BUFFER_KEPT 65536u
+
+/* At a restore: nothing that the last tenant sent stays, nor memory that only one before that needed. */
+static void hlsnap__buffer_clear(hlsnap__buffer *b) {
+    if (b->most) memset(b->data, 0, b->most);
+    if (b->cap > HLSNAP__BUFFER_KEPT && b->most < b->cap / 4) {
+        hlsnap__free(b->data);
+        b->data = NULL;
+        b->cap = 0;
+    }
+    b->size = b->most = 0;
+}
+
+/* For a result that has no room in the mailbox, on whichever side. The host's is kept: to touch new memory costs more than to
+   copy. */
+static void *hlsnap__call_alloc(const hlsnap_call *call, size_t size) {
+    hlsnap__buffer *b = (hlsnap__buffer *)call->large;
+    if (hlsnap__rt_in_guest) return hlsnap_rt_malloc(size);
+    if (hlsnap__buffer_room(b, size, NULL)) return NULL;
+    if (size > b->most) b->most = size;
+    return b->data;
 }
 static void hlsnap__call_free(void *p) {
-    if (hlsnap__rt_in_guest)
-        hlsnap_rt_free(p);
-    else
-        hlsnap__free(p);
+    if (hlsnap__rt_in_guest) hlsnap_rt_free(p);
 }
 
 static void hlsnap__retain(int32_t *refs) { __atomic_add_fetch(refs, 1, __ATOMIC_RELAXED); }
@@ -14170,12 +14208,6 @@ HLSNAP_API void hlsnap_interrupt_release(hlsnap_interrupt *h) {
 
 /* ---- >>sandbox ---- */
 
-typedef struct hlsnap__buffer {
-    uint8_t *data;
-    size_t size, cap;
-    size_t most; /* bytes it held since the last restore */
-} hlsnap__buffer;
-
 #define HLSNAP__LINE 1000u
 typedef struct hlsnap__line { /* the beginning of one, within one call */
     size_t size;
@@ -14235,8 +14267,7 @@ struct hlsnap_sandbox {
     hlsnap__buffer request, results; /* private copies of what the guest sent */
     uint64_t given;                  /* bytes of a result behind those results, which its message will refer to */
     uint64_t large;                  /* GVA of the message of the call that comes next, or 0 */
-    uint8_t *response;               /* one that the guest is to take; NULL = none */
-    size_t response_size;
+    hlsnap__buffer response;         /* one that the guest is to take; size 0 = none */
     hlsnap_stats stats;
     hlsnap__pooled pooled;
 };
@@ -14282,35 +14313,6 @@ static hlsnap_result hlsnap__need(const hlsnap_sandbox *sb, uint32_t states, con
                                   hlsnap_error *err) {
     if (sb && states & HLSNAP__IN(hlsnap__state(sb)) && !hlsnap__forked(sb)) return HLSNAP_OK;
     return hlsnap__need_not_met(sb, what, name, err);
-}
-
-#define HLSNAP__BUFFER_EXACT (1u << 20) /* beyond that nothing is allocated in advance */
-
-static hlsnap_result hlsnap__buffer_room(hlsnap__buffer *b, size_t more, hlsnap_error *err) {
-    const size_t need = b->size + more, cap = need < 4096 ? 4096 : need > HLSNAP__BUFFER_EXACT ? need : need + need / 2;
-    uint8_t *bigger;
-    if (need <= b->cap) return HLSNAP_OK;
-    bigger = (uint8_t *)hlsnap__alloc(1, cap, err);
-    if (!bigger) return HLSNAP_ERR_MEMORY;
-    if (b->size) memcpy(bigger, b->data, b->size);
-    if (b->most) memset(b->data, 0, b->most);
-    hlsnap__free(b->data);
-    b->data = bigger;
-    b->cap = cap;
-    return HLSNAP_OK;
-}
-
-#define HLSNAP__BUFFER_KEPT 65536u
-
-/* At a restore: nothing that the last tenant sent stays, nor memory that only one before that needed. */
-static void hlsnap__buffer_clear(hlsnap__buffer *b) {
-    if (b->most) memset(b->data, 0, b->most);
-    if (b->cap > HLSNAP__BUFFER_KEPT && b->most < b->cap / 4) {
-        hlsnap__free(b->data);
-        b->data = NULL;
-        b->cap = 0;
-    }
-    b->size = b->most = 0;
 }
 
 /* ---- >>mailbox: the host's side of it ---- */
@@ -14506,11 +14508,6 @@ static hlsnap_result hlsnap__large_result(hlsnap_sandbox *sb, uint32_t offset, b
     return HLSNAP_OK;
 }
 
-static void hlsnap__response_drop(hlsnap_sandbox *sb) {
-    hlsnap__free(sb->response);
-    sb->response = NULL;
-}
-
 /* Whether n bytes that the guest offers lie in its heap, where the host may write. */
 static bool hlsnap__large_in_heap(const hlsnap_sandbox *sb, uint64_t gva, uint64_t n) {
     const hlsnap__region *heap = hlsnap__layout_find(&sb->memory.layout, HLSNAP__HEAP);
@@ -14520,13 +14517,13 @@ static bool hlsnap__large_in_heap(const hlsnap_sandbox *sb, uint64_t gva, uint64
 /* FN_TAKE. */
 static hlsnap_result hlsnap__large_take(hlsnap_sandbox *sb, uint64_t gva, uint64_t n, hlsnap_error *err) {
     hlsnap_result r = HLSNAP_OK;
-    if (!sb->response || n != sb->response_size || (gva && !hlsnap__large_in_heap(sb, gva, n)))
+    if (!n || n != sb->response.size || (gva && !hlsnap__large_in_heap(sb, gva, n)))
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest takes a response of %llu bytes to 0x%llx",
                             (unsigned long long)n, (unsigned long long)gva);
     if (gva)
-        r = hlsnap__memory_move(&sb->memory, sb->response, hlsnap__gva_page(&sb->memory.layout, gva),
+        r = hlsnap__memory_move(&sb->memory, sb->response.data, hlsnap__gva_page(&sb->memory.layout, gva),
                                 gva % HLSNAP__PAGE, (size_t)n, true, err);
-    hlsnap__response_drop(sb);
+    sb->response.size = 0;
     return r;
 }
 
@@ -14739,8 +14736,7 @@ static hlsnap_result hlsnap__import_large(hlsnap_sandbox *sb, hlsnap_call *call,
     const uint32_t response = hlsnap__response_offset(sb);
     const hlsnap_value v = hlsnap_u64(call->used);
     size_t n;
-    sb->response = call->out;
-    sb->response_size = call->used;
+    sb->response.size = call->used;
     n = hlsnap__message_write(call->box, call->box_size, call->function, HLSNAP_ABI_STATUS_LARGE, &v, 1);
     return hlsnap__mailbox_touch(sb, response, response + (n > call->box_reached ? n : call->box_reached), err);
 }
@@ -14763,6 +14759,7 @@ static hlsnap_result hlsnap__import_call(hlsnap_sandbox *sb, const hlsnap_abi_me
     call.signature = &f->decl.signature;
     call.function = head->function;
     call.user = sb->user;
+    call.large = &sb->response;
     call.out = sb->mailbox + response;
     call.out_size = (size_t)sb->mailbox_size - response;
     call.most = (size_t)hlsnap__large_most(sb);
@@ -14787,7 +14784,7 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
     if (!hlsnap__message_read(sb->request.data, sb->request.size, &head, args, HLSNAP_MAX_ARGS) ||
         head.size != sb->request.size)
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
-    if (head.function != HLSNAP_ABI_FN_TAKE) hlsnap__response_drop(sb);
+    if (head.function != HLSNAP_ABI_FN_TAKE) sb->response.size = 0;
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
     if ((head.function == HLSNAP_ABI_FN_TAKE || head.function == HLSNAP_ABI_FN_RESULT) && head.num_values == 2 &&
         args[0].type == HLSNAP_U64 && args[1].type == HLSNAP_U64)
@@ -15471,7 +15468,7 @@ static hlsnap_result hlsnap__machine_reset(hlsnap_sandbox *sb, hlsnap_snapshot *
     hlsnap_result r;
     hlsnap__buffer_clear(&sb->request);
     hlsnap__buffer_clear(&sb->results);
-    hlsnap__response_drop(sb);
+    hlsnap__buffer_clear(&sb->response);
     r = hlsnap__shell_for(sb, s->guest, err);
     if (!r && !(same && placed)) r = hlsnap__detach(sb, err);
     if (!r && !placed) r = hlsnap__maps_place(&sb->memory, s, err);
@@ -15691,7 +15688,7 @@ static void hlsnap__sandbox_free(hlsnap_sandbox *sb) {
     hlsnap__free(sb->binding.rows);
     hlsnap__free(sb->request.data);
     hlsnap__free(sb->results.data);
-    hlsnap__response_drop(sb);
+    hlsnap__free(sb->response.data);
     hlsnap_interrupt_release(sb->interrupt);
     hlsnap_snapshot_release(sb->pooled.snapshot);
     hlsnap__free(sb);

@@ -27,6 +27,11 @@
    64 MiB, map_sealed_16 of a sealed memfd; limit: as of restore_call_16. map_start is spawn of a snapshot that demands a READ map
    of 2 MiB, through a call that reads in 16 pages of it; limit: spawn's own.
 
+   message_N gives N MiB to a call and gets as many back, message_host_N gives and gets them in a host function; limit: two memcpys
+   of N MiB. Processor time, since so much memory is sensitive to neighbours; the guest looks at a word or two. That the process's
+   memory stays as it was after the first block is checked, and said in a comment. A row for which there is not memory enough is
+   left out, as a comment says.
+
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
      delta_save     256 pages more, under a new tag, where a base of 256 MiB lies that this process loaded. Limit: what the format
@@ -101,6 +106,11 @@ typedef struct bench {
     uint8_t *map_data;              /* what they begin with: LIMIT_MAP_SIZE bytes */
     uint64_t map_at, map_sum;       /* the map's address in the guest; of the words that are read */
     hlsnap_snapshot *mapped;        /* that demands the map */
+    uint8_t *message[2];            /* the rows of messages have these bytes twice, */
+    size_t message_size;            /* so many, */
+    uint64_t message_at;            /* and in the guest; */
+    uint64_t resident[2];           /* bytes of this process after the first block, and after the last one */
+    bool left_out;                  /* the row in progress cannot be measured here */
     double *samples;                /* of the block in progress, when the row takes them itself */
     int num_samples, max_samples;
     double last;                    /* time of the last host call */
@@ -680,6 +690,114 @@ static double own_pool_guest(bench *b, int n) { return block(b, n, 3, op_pool_gu
 static double own_pool_other(bench *b, int n) { return block(b, n, 3, op_pool_other); }
 static double own_pool_cold(bench *b, int n) { return block(b, n, 1, op_pool_cold); }
 
+/* ---- >>message ---- */
+
+static double cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* Bytes of memory that a line of a file of /proc says; 0: it does not. */
+static uint64_t proc_bytes(const char *path, const char *name) {
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0) sscanf(line + strlen(name), " %llu", &kib);
+    if (f) fclose(f);
+    return (uint64_t)kib << 10;
+}
+
+static void end_message(bench *b) {
+    if (b->resident[0])
+        printf("# messages of %zu MiB: %llu MiB resident after the first block, %llu after the last\n", b->message_size >> 20,
+               (unsigned long long)b->resident[0] >> 20, (unsigned long long)b->resident[1] >> 20);
+    for (int i = 0; i < 2; i++) {
+        free(b->message[i]);
+        b->message[i] = NULL;
+        b->resident[i] = 0;
+    }
+}
+
+/* A sandbox with a heap that has room for so many of them. */
+static void begin_messages(bench *b, uint64_t in_heap) {
+    const uint64_t size = (uint64_t)b->pages << 20, need = (in_heap + 4) * size, have = proc_bytes("/proc/meminfo", "MemAvailable:");
+    end_built(b);
+    end_message(b);
+    b->left_out = have < need;
+    if (b->left_out) {
+        printf("# messages of %u MiB are left out: they need %llu MiB, of which %llu are free\n", b->pages,
+               (unsigned long long)need >> 20, (unsigned long long)have >> 20);
+        return;
+    }
+    b->message_size = size;
+    for (int i = 0; i < 2; i++)
+        if (!(b->message[i] = (uint8_t *)malloc(size))) bad(b, "malloc");
+    limit_pattern(b->message[0], size);
+    memcpy(b->message[1], b->message[0], size);
+    b->built = create(b, &b->desc, in_heap * size + (2 << 20));
+}
+
+static void begin_message(bench *b) { begin_messages(b, 1); }
+
+static void begin_message_host(bench *b) {
+    begin_messages(b, 2);
+    if (b->left_out) return;
+    b->message_at = invoke(b, b->built, find(b, b->built, "room", "u64(u64)"), hlsnap_u64(b->message_size), 1).as.u64;
+    if (hlsnap_sandbox_write(b->built, b->message_at, b->message[0], b->message_size, &b->err)) bad(b, "write");
+}
+
+static double op_message(bench *b) {
+    const double t = cpu_now();
+    const hlsnap_value arg = hlsnap_bytes(b->message[0], b->message_size);
+    hlsnap_value out;
+    if (hlsnap_sandbox_call(b->built, "echo", &arg, 1, &out, &b->err) || out.size != b->message_size) bad(b, "echo");
+    if (memcmp(out.bytes, b->message[0], 4096) != 0 || out.bytes[out.size - 1] != b->message[0][out.size - 1]) bad(b, "other bytes");
+    return cpu_now() - t;
+}
+
+/* What the guest gives, it gets. */
+static hlsnap_result on_swap(hlsnap_call *call, void *user) {
+    const bench *b = (const bench *)user;
+    const hlsnap_value v = hlsnap_call_arg(call, 0);
+    if (v.size != b->message_size || memcmp(v.bytes, b->message[0], 4096) != 0) return HLSNAP_ERR_ARG;
+    return hlsnap_call_return(call, hlsnap_bytes(b->message[1], b->message_size));
+}
+
+static double op_message_host(bench *b) {
+    const double t = cpu_now();
+    uint64_t first, last;
+    hlsnap_value out;
+    memcpy(&first, b->message[0], 8);
+    memcpy(&last, b->message[0] + b->message_size - 8, 8);
+    if (hlsnap_sandbox_call(b->built, "swap", HLSNAP_ARGS(hlsnap_u64(b->message_at), hlsnap_u64(b->message_size)), &out, &b->err) ||
+        out.as.u64 != first + last) bad(b, "swap");
+    return cpu_now() - t;
+}
+
+static double message_block(bench *b, int n, double (*op)(bench *)) {
+    const double ns = block(b, n, 1, op);
+    b->resident[1] = proc_bytes("/proc/self/status", "VmRSS:");
+    if (!b->resident[0]) b->resident[0] = b->resident[1];
+    if (b->resident[1] > b->resident[0] + b->message_size / 8 + (1 << 20)) bad(b, "messages: memory is not flat");
+    return ns;
+}
+
+static double own_message(bench *b, int n) { return message_block(b, n, op_message); }
+static double own_message_host(bench *b, int n) { return message_block(b, n, op_message_host); }
+
+static double op_two_copies(bench *b) {
+    const double t = cpu_now();
+    for (int i = 0; i < 2; i++) {
+        memcpy(b->message[!i], b->message[i], b->message_size);
+        __asm__ volatile("" ::: "memory");
+    }
+    return cpu_now() - t;
+}
+
+static double limit_of_message(bench *b, int n) { return block(b, n, 1, op_two_copies); }
+
 /* ---- >>map ---- */
 
 static void make_map_files(bench *b) {
@@ -1106,12 +1224,6 @@ static void fake_run(hlsnap__shell *shell, const hlsnap__entry *entry, hlsnap__e
 static const hlsnap_hypervisor fake = {"fake",   0,            fake_create, fake_destroy, fake_map, fake_begin, fake_nothing,
                                        fake_run, fake_nothing, NULL,        NULL,         NULL,     NULL};
 
-static double cpu_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
 static double op_cpu_per_call(bench *b) {
     const double t = cpu_now();
     for (int i = 0; i < FAKE_CALLS; i++) {
@@ -1157,6 +1269,11 @@ static const row rows[] = {
     {"map_private_16", limit_of_restore_call, own_map_private, 200, 16, NS, 1, begin_map_private},
     {"map_sealed_16", limit_of_restore_call, own_map_private, 200, 16, NS, 1, begin_map_sealed},
     {"map_start", own_spawn, own_map_start, 4, 16, NS, 6, begin_map_start},
+    {"message_1", limit_of_message, own_message, 50, 1, NS, 1, begin_message},
+    {"message_64", limit_of_message, own_message, 3, 64, NS, 1, begin_message},
+    {"message_512", limit_of_message, own_message, 1, 512, NS, 1, begin_message},
+    {"message_host_1", limit_of_message, own_message_host, 50, 1, NS, 1, begin_message_host},
+    {"message_host_64", limit_of_message, own_message_host, 3, 64, NS, 1, begin_message_host},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
     {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},
@@ -1207,7 +1324,9 @@ static void run_row(bench *b, const row *r, int rounds) {
     b->pages = r->arg;
     b->from = b->snapshot;
     memset(&b->oci, 0, sizeof b->oci);
+    b->left_out = false;
     if (r->begin) r->begin(b);
+    if (b->left_out) return;
     b->sb = spawn(b, &b->desc, b->from);
     find_all(b, b->sb);
     rounds *= r->more;
@@ -1261,7 +1380,7 @@ static int child(bench *b, const char *what, const char *bytes) {
 int main(int argc, char **argv) {
     static bench b;
     static const char *only;
-    const hlsnap_function functions[] = {{"tick", "u32(u32)", on_tick, &b}};
+    const hlsnap_function functions[] = {{"tick", "u32(u32)", on_tick, &b}, {"swap", "bytes(bytes)", on_swap, &b}};
     const int is_child = argc > 3 && argv[1][0] == '-';
     int rounds = argc > 4 ? atoi(argv[4]) : 21;
     b.desc.hypervisor = hlsnap_kvm();
@@ -1289,6 +1408,7 @@ int main(int argc, char **argv) {
     end_built(&b);
     end_pool(&b);
     end_map(&b);
+    end_message(&b);
     end_tenants(&b);
     hlsnap_sandbox_destroy(b.fake);
     hlsnap_snapshot_release(b.snapshot);

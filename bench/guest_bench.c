@@ -6,6 +6,8 @@
 
 #include "compute.h"
 
+#include <string.h>
+
 enum { PAGE_WORDS = 4096 / 8, WINDOW_PAGES = 1024 };
 
 static uint64_t *window;     /* WINDOW_PAGES pages of the heap, page-aligned */
@@ -94,6 +96,26 @@ static hlsnap_result on_write_map(hlsnap_call *call, void *user) {
     return HLSNAP_OK;
 }
 
+static hlsnap_result on_echo(hlsnap_call *call, void *user) {
+    (void)user;
+    return hlsnap_call_return(call, hlsnap_call_arg(call, 0));
+}
+
+/* Gives bytes of the heap to the host, and takes as many of it: their first and last words, added. */
+static hlsnap_result on_swap(hlsnap_call *call, void *user) {
+    const uint64_t n = hlsnap_call_arg(call, 1).as.u64;
+    const hlsnap_value v = hlsnap_bytes((const void *)(uintptr_t)hlsnap_call_arg(call, 0).as.u64, n);
+    hlsnap_value out;
+    uint64_t first, last;
+    const hlsnap_result r = hlsnap_rt_call("swap", &v, 1, &out, NULL);
+    (void)user;
+    if (r) return r;
+    if (out.size != n) return hlsnap_call_fail(call, 1, "size");
+    memcpy(&first, out.bytes, 8);
+    memcpy(&last, out.bytes + n - 8, 8);
+    return hlsnap_call_return(call, hlsnap_u64(first + last));
+}
+
 /* What a first call does at least: a page of data and a page of stack. */
 static hlsnap_result on_first(hlsnap_call *call, void *user) {
     volatile uint64_t local = hlsnap_call_arg(call, 0).as.u64;
@@ -108,8 +130,9 @@ static const hlsnap_function exports[] = {
     {"compute", "u64()", on_compute, NULL},    {"first", "u64(u64)", on_first, NULL},
     {"setup", "void()", on_setup, NULL},       {"room", "u64(u64)", on_room, NULL},
     {"find_map", "u64()", on_find_map, NULL},  {"read_map", "u64(u64,u32)", on_read_map, NULL},
-    {"write_map", "void(u64,u32)", on_write_map, NULL},
+    {"write_map", "void(u64,u32)", on_write_map, NULL}, {"echo", "bytes(bytes)", on_echo, NULL},
+    {"swap", "u64(u64,u64)", on_swap, NULL},
 };
-static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}};
+static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}, {"swap", "bytes(bytes)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};
 HLSNAP_GUEST_MAIN(module);

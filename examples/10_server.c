@@ -6,7 +6,7 @@
    run: ./10_server
    prints: 2000 requests: 1600 answered, 200 crashed, 200 out of time; bob moved to version 2; no state crossed
    Without arguments it serves itself, some requests crash or run for ever, and ends; ./10_server store 8080 serves a layout
-   until ^C: curl localhost:8080/alice/hello, /alice/crash, /metrics */
+   until ^C: curl localhost:8080/alice/hello, /alice/crash, /metrics. bench/server.c measures it. */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "hlsnap_kvm.h"
@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-enum { WORKERS = 4, CLIENTS = 4, EACH = 500, MAX_TENANTS = 16 };
+enum { WORKERS = 4, CLIENTS = 4, EACH = 500, MAX_TENANTS = 64 };
 
 /* ---- a tenant: anything that takes a path and gives a page ---- */
 
@@ -34,6 +34,7 @@ static hlsnap_result handle(hlsnap_call *call, void *user) {
     const char *path = hlsnap_call_arg(call, 0).str;
     if (strcmp(path, "/crash") == 0) *(volatile int *)user = 1;
     while (strcmp(path, "/spin") == 0) __asm__ volatile("" ::: "memory");
+    while (strcmp(path, "/flood") == 0) memset(hlsnap_rt_malloc(4096), 1, 4096); /* until there is no more */
     return hlsnap_call_return_fmt(call, "%s, request %u: %s\n", name, ++served, path); /* always its first */
 }
 
@@ -50,6 +51,7 @@ typedef struct tenant {
 } tenant;
 
 static const char *layout;
+static hlsnap_oci_desc loading; /* with a cache: what tenants have in common is in memory once */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tenant tenants[MAX_TENANTS];
 static size_t num_tenants;
@@ -81,7 +83,7 @@ static hlsnap_result tenant_snapshot(const char *tag, hlsnap_snapshot **out, hls
     for (i = 0; i < num_tenants && strcmp(tenants[i].tag, tag) != 0; i++) { }
     if (!r && i < num_tenants && strcmp(tenants[i].digest.text, tenants[i].loaded.text) != 0) {
         hlsnap_snapshot *s;
-        r = hlsnap_oci_load(layout, tenants[i].digest.text, NULL, &s, NULL, err);
+        r = hlsnap_oci_load(layout, tenants[i].digest.text, &loading, &s, NULL, err);
         if (!r) {
             hlsnap_snapshot_release(tenants[i].snapshot); /* requests in progress have their own reference */
             tenants[i].snapshot = s;
@@ -101,7 +103,7 @@ static uint64_t by_status[600];
 
 static void answer(int fd, int status, const char *text, size_t size) {
     char head[128];
-    const int n = snprintf(head, sizeof(head), "HTTP/1.0 %d\r\nContent-Length: %zu\r\n\r\n", status, size);
+    const int n = snprintf(head, sizeof(head), "HTTP/1.1 %d\r\nContent-Length: %zu\r\n\r\n", status, size);
     __atomic_fetch_add(&by_status[status], 1, __ATOMIC_RELAXED);
     if (send(fd, head, (size_t)n, MSG_NOSIGNAL | MSG_MORE) < 0 || send(fd, text, size, MSG_NOSIGNAL) < 0) return;
 }
@@ -145,23 +147,32 @@ static void serve(int fd, const char *tag, const char *path) {
     hlsnap_pool_release(pool, sb);
 }
 
+static void (*serves)(int fd, const char *tag, const char *path) = serve; /* bench/server.c has others */
+
+/* One request; false: there was none, or it is the connection's last one. A worker is a connection's for as long as it is open. */
+static bool serve_next(int fd) {
+    char request[2048], tag[64], path[1024];
+    ssize_t n = 0, k;
+    while (n < (ssize_t)sizeof(request) - 1 && (k = recv(fd, request + n, sizeof(request) - 1 - (size_t)n, 0)) > 0) {
+        n += k;
+        request[n] = 0;
+        if (strstr(request, "\r\n\r\n")) break;
+    }
+    if (n == 0) return false;
+    request[n] = 0;
+    if (strncmp(request, "GET /metrics ", 13) == 0) metrics(fd);
+    else if (sscanf(request, "GET /%63[A-Za-z0-9_.-]%1023[^ \r\n] HTTP/", tag, path) == 2) serves(fd, tag, path);
+    else answer(fd, 400, "GET /TENANT/PATH\n", 17);
+    return strstr(request, " HTTP/1.1\r\n") && !strstr(request, "\r\nConnection: close");
+}
+
 static void *worker(void *user) {
+    static const struct timeval patience = {5, 0};
     int fd;
     (void)user;
     while ((fd = accept(listener, NULL, NULL)) >= 0) {
-        static const struct timeval patience = {5, 0};
-        char request[2048], tag[64], path[1024];
-        ssize_t n = 0, k;
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-        while (n < (ssize_t)sizeof(request) - 1 && (k = recv(fd, request + n, sizeof(request) - 1 - (size_t)n, 0)) > 0) {
-            n += k;
-            request[n] = 0;
-            if (strstr(request, "\r\n\r\n")) break;
-        }
-        request[n] = 0;
-        if (strncmp(request, "GET /metrics ", 13) == 0) metrics(fd);
-        else if (sscanf(request, "GET /%63[A-Za-z0-9_.-]%1023[^ \r\n] HTTP/", tag, path) == 2) serve(fd, tag, path);
-        else answer(fd, 400, "GET /TENANT/PATH\n", 17);
+        while (serve_next(fd)) { }
         close(fd);
     }
     return NULL;
@@ -203,35 +214,47 @@ static hlsnap_result publish(const char *tag, const char *title, hlsnap_error *e
 static int port;
 static uint32_t strange;
 
-static int get(const char *path, char *body, size_t cap) {
+/* The answer's status, or 0. The connection stays in *fd, -1 at first. */
+static int get(int *fd, const char *path, char *body, size_t cap) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    char text[2048];
-    const char *end;
-    size_t n = 0;
+    char text[2048] = "";
+    const char *end = NULL;
+    size_t n, size = 0;
     ssize_t k;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 0;
-    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0) {
-        n = (size_t)snprintf(text, sizeof(text), "GET %s HTTP/1.0\r\n\r\n", path);
-        n = send(fd, text, n, MSG_NOSIGNAL) == (ssize_t)n ? 0 : sizeof(text);
-        while (n < sizeof(text) - 1 && (k = recv(fd, text + n, sizeof(text) - 1 - n, 0)) > 0) n += (size_t)k;
-        text[n < sizeof(text) ? n : 0] = 0;
-        end = strstr(text, "\r\n\r\n");
-        if (end && sscanf(text, "HTTP/1.0 %d", &status) == 1) snprintf(body, cap, "%s", end + 4);
+    int status = 0;
+    if (*fd < 0) {
+        *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(*fd, (struct sockaddr *)&at, sizeof(at))) goto failed;
     }
-    close(fd);
+    n = (size_t)snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
+    if (send(*fd, text, n, MSG_NOSIGNAL) != (ssize_t)n) goto failed;
+    for (n = 0; !end || n < (size_t)(end - text) + size; n += (size_t)k) {
+        k = recv(*fd, text + n, sizeof(text) - 1 - n, 0);
+        if (k <= 0) goto failed;
+        text[n + (size_t)k] = 0;
+        if (end || !(end = strstr(text, "\r\n\r\n"))) continue;
+        end += 4;
+        if (sscanf(text, "HTTP/1.1 %d\r\nContent-Length: %zu", &status, &size) != 2 || size >= cap) goto failed;
+    }
+    memcpy(body, end, size);
+    body[size] = 0;
     return status;
+failed:
+    close(*fd);
+    *fd = -1;
+    return 0;
 }
 
 static void *client(void *user) {
     static const char *const names[] = {"alice", "bob", "carol"};
     const int id = *(const int *)user;
-    int i;
+    int i, fd = -1;
     for (i = 0; i < EACH; i++) {
         const char *who = names[(i + id) % 3], *what = i % 10 == 3 ? "/crash" : i % 10 == 7 ? "/spin" : "/hello";
         char path[64], body[1024] = "", want[2][128];
         int status;
         snprintf(path, sizeof(path), "/%s%s", who, what);
-        status = get(path, body, sizeof(body));
+        status = get(&fd, path, body, sizeof(body));
         if (what[1] != 'h') {
             if (status != (what[1] == 'c' ? 502 : 504)) __atomic_fetch_add(&strange, 1, __ATOMIC_RELAXED);
             continue;
@@ -241,11 +264,12 @@ static void *client(void *user) {
         if (status != 200 || (strcmp(body, want[0]) != 0 && strcmp(body, want[1]) != 0))
             __atomic_fetch_add(&strange, 1, __ATOMIC_RELAXED);
     }
+    close(fd);
     return NULL;
 }
 
 static hlsnap_result serves_itself(hlsnap_error *err) {
-    int ids[CLIENTS], i;
+    int ids[CLIENTS], i, fd = -1;
     pthread_t clients[CLIENTS];
     char body[1024] = "";
     hlsnap_result r;
@@ -259,7 +283,8 @@ static hlsnap_result serves_itself(hlsnap_error *err) {
     if (r) return r;
     printf("%d requests: %llu answered, %llu crashed, %llu out of time; ", CLIENTS * EACH, (unsigned long long)by_status[200],
            (unsigned long long)by_status[502], (unsigned long long)by_status[504]);
-    if (get("/bob/hello", body, sizeof(body)) == 200 && strncmp(body, "bob 2,", 6) == 0) strcpy(body, "version 2");
+    if (get(&fd, "/bob/hello", body, sizeof(body)) == 200 && strncmp(body, "bob 2,", 6) == 0) strcpy(body, "version 2");
+    close(fd);
     printf("bob moved to %s; ", body);
     printf("%s\n", strange ? "some answers are strange" : "no state crossed");
     return HLSNAP_OK;
@@ -290,6 +315,7 @@ int main(int argc, char **argv) {
     desc.max_sandboxes = 2 * WORKERS;
     desc.wait_ns = 1000000000;
     if (!r) r = hlsnap_pool_create(&desc, &pool, &err);
+    if (!r) r = hlsnap_oci_cache_create(1u << 30, &loading.cache, &err);
     if (r) return fail(r, &err);
     port = listen_at((uint16_t)(argc > 2 ? atoi(argv[2]) : 0));
     if (port < 0) return perror("listen"), 1;
@@ -300,6 +326,7 @@ int main(int argc, char **argv) {
     close(listener);
     hlsnap_pool_destroy(pool);
     for (i = 0; i < num_tenants; i++) hlsnap_snapshot_release(tenants[i].snapshot);
+    hlsnap_oci_cache_destroy(loading.cache);
     if (argc < 3) {
         char command[64];
         snprintf(command, sizeof(command), "rm -rf '%s'", own_layout);

@@ -1232,7 +1232,7 @@ static void references(void) {
         if (!r && strncmp(rows[i].name, "re", 2) == 0 && rows[i].name[2] == 's') CHECK_EQ(out.size, rows[i].n);
         if (!r && rows[i].gva == heap && rows[i].name[0] == 'r' && rows[i].name[2] == 's') CHECK(memcmp(rows[i].name[6] ? (const void *)out.str : (const void *)out.bytes, "a string", 7) == 0);
         if (!r && is_answer) CHECK(out.size == 100000 && out.bytes[99999] == (uint8_t)(99999 * 31));
-        CHECK(sb->response == NULL || r);
+        CHECK(sb->response.size == 0 || r);
         CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
         CHECK_EQ(call0(sb, "nop"), HLSNAP_OK);
     }

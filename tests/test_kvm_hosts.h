@@ -683,40 +683,53 @@ static void residency(void) {
     hlsnap_snapshot_release(s);
 }
 
-/* What the guest sent lies in buffers of the host's until the next restore, and their size does not stay. */
+/* What the guest sent, and what it was given, lies in buffers of the host's until the next restore, and their size does not stay. */
+static size_t left_in(const hlsnap__buffer *b) {
+    size_t i, left = 0;
+    for (i = 0; i < b->cap; i++) left += b->data[i] == 'x';
+    return left;
+}
 static void buffers_are_cleared(void) {
     options o = small;
-    const size_t n = 3 << 19; /* call, request and response fit the mailbox */
+    static const size_t sizes[] = {3u << 19, 5u << 20}; /* call, request and response fit the mailbox; they do not */
     hlsnap_value v, out;
+    const uint8_t *kept;
     const void *rows;
     snapshot *s;
     sandbox *sb;
-    size_t i, left = 0;
-    char *big;
+    size_t i;
     NEED_KVM;
-    big = (char *)malloc(n + 1);
-    memset(big, 'x', n);
-    big[n] = 0;
     o.mailbox = 8 << 20;
+    o.heap = 32 << 20;
     sb = start(&o);
     NEED(sb);
     s = take(sb);
     rows = sb->binding.rows;
-    v = hlsnap_str(big);
-    CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
-    CHECK_EQ(out.size, n);
-    CHECK_EQ(restore(sb, s), HLSNAP_OK);
-    CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
-    for (i = 0; i < sb->results.cap; i++) left += sb->results.data[i] == 'x';
-    for (i = 0; i < sb->request.cap; i++) left += sb->request.data[i] == 'x';
-    CHECK_EQ(left, 0);
+    for (i = 0; i < HLSNAP_COUNT(sizes); i++) {
+        char *big = (char *)malloc(sizes[i] + 1);
+        memset(big, 'x', sizes[i]);
+        big[sizes[i]] = 0;
+        v = hlsnap_str(big);
+        CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
+        CHECK_EQ(out.size, sizes[i]);
+        CHECK_EQ(sb->response.cap > 0, i == 1);
+        CHECK_EQ(sb->response.size, 0);
+        kept = sb->response.data; /* for the next one, which need not touch new memory */
+        CHECK_EQ(call(sb, "pass_str", &v, 1, &out), HLSNAP_OK);
+        CHECK(sb->response.data == kept);
+        CHECK_EQ(left_in(&sb->response) > 0, i == 1);
+        CHECK_EQ(sb->response.most > sizes[i], i == 1); /* to be zeroed */
+        CHECK_EQ(restore(sb, s), HLSNAP_OK);
+        CHECK(sb->binding.rows == rows); /* nor is anything bound anew for the same guest */
+        CHECK_EQ(left_in(&sb->results) + left_in(&sb->request) + left_in(&sb->response), 0);
+        free(big);
+    }
     CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(call(sb, "nop", HLSNAP_NO_ARGS, NULL), HLSNAP_OK);
-    CHECK(sb->results.cap <= HLSNAP__BUFFER_KEPT && sb->request.cap <= HLSNAP__BUFFER_KEPT);
+    CHECK(sb->results.cap <= HLSNAP__BUFFER_KEPT && sb->request.cap <= HLSNAP__BUFFER_KEPT && sb->response.cap <= HLSNAP__BUFFER_KEPT);
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(s);
-    free(big);
 }
 
 /* What a host function returned and then took back, or what did not fit, is nowhere in what the guest can read. */
