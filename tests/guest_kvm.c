@@ -306,6 +306,76 @@ FN(touch) { /* the sum of one byte in each stride */
     return hlsnap_call_return(call, hlsnap_u64(s));
 }
 
+/* ---- images ---- */
+
+FN(image) { /* the request as it is */
+    UNUSED;
+    return hlsnap_call_return(call, hlsnap_i32((int32_t)hlsnap__rt_image_ask((const void *)(uintptr_t)ARG(0).u64, (void *)(uintptr_t)ARG(1).u64, (size_t)ARG(2).u64, ARG(3).u32)));
+}
+FN(pages) { /* so many of the heap; 0: there are none */
+    UNUSED;
+    return hlsnap_call_return(call, hlsnap_u64((uint64_t)(uintptr_t)hlsnap__rt_aligned_alloc(4096, (size_t)ARG(0).u64 * 4096)));
+}
+FN(image_new) {
+    UNUSED;
+    return hlsnap_call_return(call, hlsnap_u64((uint64_t)(uintptr_t)hlsnap_rt_image_new((const void *)(uintptr_t)ARG(0).u64, (size_t)ARG(1).u64)));
+}
+FN(image_map) {
+    UNUSED;
+    return hlsnap_call_return(call, hlsnap_i32((int32_t)hlsnap_rt_image_map((hlsnap_rt_image *)(uintptr_t)ARG(0).u64, (void *)(uintptr_t)ARG(1).u64, (size_t)ARG(2).u64, (size_t)ARG(3).u64)));
+}
+FN(image_free) {
+    UNUSED;
+    hlsnap_rt_image_free((hlsnap_rt_image *)(uintptr_t)ARG(0).u64);
+    return HLSNAP_OK;
+}
+/* Two images in turn where the last one was just read and written; -> what was not as the image has it, or lost. */
+FN(image_turns) {
+    const size_t n = ARG(0).u32, size = n * 4096;
+    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    hlsnap_rt_image *images[2];
+    uint32_t bad = 0, round;
+    size_t i, k;
+    UNUSED;
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < n; i++) a[i * 512] = (k + 1) * 1000000 + i;
+        images[k] = hlsnap_rt_image_new((const void *)a, size);
+        if (!images[k]) return hlsnap_call_return(call, hlsnap_u32(1u << 31));
+    }
+    for (round = 0; round < ARG(1).u32; round++) {
+        k = round % 2;
+        bad += hlsnap_rt_image_map(images[k], (void *)to, 0, size) != HLSNAP_OK;
+        for (i = 0; i < n; i++) bad += to[i * 512] != (k + 1) * 1000000 + i;
+        for (i = round % 3; i < n; i += 3) to[i * 512] = 7;
+        for (i = round % 3; i < n; i += 3) bad += to[i * 512] != 7;
+    }
+    for (k = 0; k < 2; k++) {
+        hlsnap_rt_image_free(images[k]);
+        for (i = 0; i < n; i++) bad += k && a[i * 512] != 2000000 + i;
+    }
+    hlsnap_rt_free((void *)a);
+    hlsnap_rt_free((void *)to);
+    return hlsnap_call_return(call, hlsnap_u32(bad));
+}
+FN(image_cycles) { /* so often: made, mapped, freed while it is mapped; -> what was not as it ought to be */
+    const size_t size = 32 * 4096;
+    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    uint32_t i, bad = 0;
+    UNUSED;
+    for (i = 1; i <= ARG(0).u32; i++) {
+        hlsnap_rt_image *image;
+        a[i % 32 * 512] = i;
+        image = hlsnap_rt_image_new((const void *)a, size);
+        if (!image) return hlsnap_call_return(call, hlsnap_u32(1u << 31));
+        bad += hlsnap_rt_image_map(image, (void *)to, 0, size) != HLSNAP_OK;
+        hlsnap_rt_image_free(image);
+        bad += to[i % 32 * 512] != i;
+    }
+    hlsnap_rt_free((void *)a);
+    hlsnap_rt_free((void *)to);
+    return hlsnap_call_return(call, hlsnap_u32(bad));
+}
+
 /* ---- faults ---- */
 
 __attribute__((noinline)) static uint64_t overflow(uint64_t depth) {
@@ -534,7 +604,10 @@ static const hlsnap_function exports[] = {
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
     {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL},
-    {"map", "u64(str,bool)", map, NULL}, {"touch", "u64(u64,u64,u64)", touch, NULL}
+    {"map", "u64(str,bool)", map, NULL}, {"touch", "u64(u64,u64,u64)", touch, NULL},
+    {"image", "i32(u64,u64,u64,u32)", image, NULL}, {"pages", "u64(u64)", pages, NULL}, {"image_new", "u64(u64,u64)", image_new, NULL},
+    {"image_map", "i32(u64,u64,u64,u64)", image_map, NULL}, {"image_free", "void(u64)", image_free, NULL},
+    {"image_turns", "u32(u32,u32)", image_turns, NULL}, {"image_cycles", "u32(u32)", image_cycles, NULL}
 #ifdef GUEST_SYSCALL
     , {"system", "u64(u32)", system_call, NULL}
 #endif
