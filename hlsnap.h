@@ -967,8 +967,8 @@ HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user);
 HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size);
 
 /* hlsnap_rt_image_new, _map, _free -- memory that is shown at other places, copy on write: what an instance begins with. An image
-   is what `from` held when it was made, in a block of the heap that nobody writes to; it is the guest's own memory, so snapshots and
-   restores know it as they know the rest.
+   is what `from` held when it was made, in a block of the heap that nobody writes to; it is the guest's own memory, so snapshots
+   and restores know it as they know the rest.
    from      in     size bytes that the guest can read; address and size are multiples of 4,096
    to        out    size bytes of heap or data, likewise, that hold the image's from `offset` on when it returns; what one place is
                     written to, neither the image nor another place sees
@@ -13544,8 +13544,8 @@ static hlsnap_result hlsnap__image_lay(hlsnap__memory *m, uint64_t page, uint64_
     return HLSNAP_OK;
 }
 
-/* Pages that will be laid are not private any more. But those where a reset puts back something else than was mapped stay hot: where
-   an image has what was mapped before it, nothing else knows of them. */
+/* Pages that will be laid are not private any more. But those where a reset puts back something else than was mapped stay hot:
+   where an image has what was mapped before it, nothing else knows of them. */
 static void hlsnap__image_forget(hlsnap__memory *m, uint64_t first, uint64_t pages) {
     const hlsnap_snapshot *under = m->under ? m->under : m->base;
     uint32_t i, kept = 0;
@@ -15042,6 +15042,8 @@ static hlsnap_result hlsnap__guest_image(hlsnap_sandbox *sb, const hlsnap_value 
     hlsnap_error why = HLSNAP_ZERO;
     hlsnap_result r = hlsnap__image_check(sb, from, to, size, &why);
     bool once;
+    if (v[3].as.u32 & ~HLSNAP_ABI_IMAGE_ONCE)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest asks for an image with options 0x%x", v[3].as.u32);
     if (!r) {
         x.nothing = !from;
         x.from = from ? hlsnap__gva_page(&sb->memory.layout, from) : 0;

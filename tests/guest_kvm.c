@@ -298,51 +298,28 @@ FN(map) { /* where a map lies; 0: there is none */
     UNUSED;
     return hlsnap_call_return(call, hlsnap_u64(ARG(1).b ? size : (uint64_t)(uintptr_t)at));
 }
-FN(touch) { /* the sum of one byte in each stride */
-    const volatile uint8_t *p = (const volatile uint8_t *)(uintptr_t)ARG(0).u64;
+/* The sum of one byte in each stride. */
+static uint64_t touch(const volatile uint8_t *p, uint64_t n, uint64_t stride) {
     uint64_t i, s = 0;
-    UNUSED;
-    for (i = 0; i < ARG(1).u64; i += ARG(2).u64) s += p[i];
-    return hlsnap_call_return(call, hlsnap_u64(s));
+    for (i = 0; i < n; i += stride) s += p[i];
+    return s;
 }
 
 /* ---- images ---- */
 
-FN(image) { /* the request as it is */
-    UNUSED;
-    return hlsnap_call_return(call, hlsnap_i32((int32_t)hlsnap__rt_image_ask((const void *)(uintptr_t)ARG(0).u64, (void *)(uintptr_t)ARG(1).u64, (size_t)ARG(2).u64, ARG(3).u32)));
-}
-FN(pages) { /* so many of the heap; 0: there are none */
-    UNUSED;
-    return hlsnap_call_return(call, hlsnap_u64((uint64_t)(uintptr_t)hlsnap__rt_aligned_alloc(4096, (size_t)ARG(0).u64 * 4096)));
-}
-FN(image_new) {
-    UNUSED;
-    return hlsnap_call_return(call, hlsnap_u64((uint64_t)(uintptr_t)hlsnap_rt_image_new((const void *)(uintptr_t)ARG(0).u64, (size_t)ARG(1).u64)));
-}
-FN(image_map) {
-    UNUSED;
-    return hlsnap_call_return(call, hlsnap_i32((int32_t)hlsnap_rt_image_map((hlsnap_rt_image *)(uintptr_t)ARG(0).u64, (void *)(uintptr_t)ARG(1).u64, (size_t)ARG(2).u64, (size_t)ARG(3).u64)));
-}
-FN(image_free) {
-    UNUSED;
-    hlsnap_rt_image_free((hlsnap_rt_image *)(uintptr_t)ARG(0).u64);
-    return HLSNAP_OK;
-}
 /* Two images in turn where the last one was just read and written; -> what was not as the image has it, or lost. */
-FN(image_turns) {
-    const size_t n = ARG(0).u32, size = n * 4096;
+static uint32_t image_turns(size_t n, uint64_t rounds) {
+    const size_t size = n * 4096;
     volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
     hlsnap_rt_image *images[2];
     uint32_t bad = 0, round;
     size_t i, k;
-    UNUSED;
     for (k = 0; k < 2; k++) {
         for (i = 0; i < n; i++) a[i * 512] = (k + 1) * 1000000 + i;
         images[k] = hlsnap_rt_image_new((const void *)a, size);
-        if (!images[k]) return hlsnap_call_return(call, hlsnap_u32(1u << 31));
+        if (!images[k]) return 1u << 31;
     }
-    for (round = 0; round < ARG(1).u32; round++) {
+    for (round = 0; round < rounds; round++) {
         k = round % 2;
         bad += hlsnap_rt_image_map(images[k], (void *)to, 0, size) != HLSNAP_OK;
         for (i = 0; i < n; i++) bad += to[i * 512] != (k + 1) * 1000000 + i;
@@ -355,25 +332,42 @@ FN(image_turns) {
     }
     hlsnap_rt_free((void *)a);
     hlsnap_rt_free((void *)to);
-    return hlsnap_call_return(call, hlsnap_u32(bad));
+    return bad;
 }
-FN(image_cycles) { /* so often: made, mapped, freed while it is mapped; -> what was not as it ought to be */
+/* So often: made, mapped, freed while it is mapped; -> what was not as it ought to be. */
+static uint32_t image_cycles(uint64_t n) {
     const size_t size = 32 * 4096;
     volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
     uint32_t i, bad = 0;
-    UNUSED;
-    for (i = 1; i <= ARG(0).u32; i++) {
+    for (i = 1; i <= n; i++) {
         hlsnap_rt_image *image;
         a[i % 32 * 512] = i;
         image = hlsnap_rt_image_new((const void *)a, size);
-        if (!image) return hlsnap_call_return(call, hlsnap_u32(1u << 31));
+        if (!image) return 1u << 31;
         bad += hlsnap_rt_image_map(image, (void *)to, 0, size) != HLSNAP_OK;
         hlsnap_rt_image_free(image);
         bad += to[i % 32 * 512] != i;
     }
     hlsnap_rt_free((void *)a);
     hlsnap_rt_free((void *)to);
-    return hlsnap_call_return(call, hlsnap_u32(bad));
+    return bad;
+}
+
+FN(pages) { /* PAGES_x, IMAGE_x, and what it takes */
+    const uint64_t a = ARG(1).u64, b = ARG(2).u64, c = ARG(3).u64, d = ARG(4).u64;
+    uint64_t out = 0;
+    UNUSED;
+    switch (ARG(0).u32) {
+    case PAGES_NEW: out = (uint64_t)(uintptr_t)hlsnap__rt_aligned_alloc(4096, (size_t)a * 4096); break;
+    case IMAGE_NEW: out = (uint64_t)(uintptr_t)hlsnap_rt_image_new((const void *)(uintptr_t)a, (size_t)b); break;
+    case IMAGE_MAP: out = (uint64_t)hlsnap_rt_image_map((hlsnap_rt_image *)(uintptr_t)a, (void *)(uintptr_t)b, (size_t)c, (size_t)d); break;
+    case IMAGE_FREE: hlsnap_rt_image_free((hlsnap_rt_image *)(uintptr_t)a); break;
+    case IMAGE_TURNS: out = image_turns((size_t)a, b); break;
+    case PAGES_TOUCH: out = touch((const volatile uint8_t *)(uintptr_t)a, b, c); break;
+    case IMAGE_CYCLES: out = image_cycles(a); break;
+    default: out = (uint64_t)hlsnap__rt_image_ask((const void *)(uintptr_t)a, (void *)(uintptr_t)b, (size_t)c, (uint32_t)d);
+    }
+    return hlsnap_call_return(call, hlsnap_u64(out));
 }
 
 /* ---- faults ---- */
@@ -604,10 +598,7 @@ static const hlsnap_function exports[] = {
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
     {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL},
-    {"map", "u64(str,bool)", map, NULL}, {"touch", "u64(u64,u64,u64)", touch, NULL},
-    {"image", "i32(u64,u64,u64,u32)", image, NULL}, {"pages", "u64(u64)", pages, NULL}, {"image_new", "u64(u64,u64)", image_new, NULL},
-    {"image_map", "i32(u64,u64,u64,u64)", image_map, NULL}, {"image_free", "void(u64)", image_free, NULL},
-    {"image_turns", "u32(u32,u32)", image_turns, NULL}, {"image_cycles", "u32(u32)", image_cycles, NULL}
+    {"map", "u64(str,bool)", map, NULL}, {"pages", "u64(u32,u64,u64,u64,u64)", pages, NULL}
 #ifdef GUEST_SYSCALL
     , {"system", "u64(u32)", system_call, NULL}
 #endif

@@ -277,6 +277,10 @@ static void refused(void) {
     CHECK(holds(sb, 0, 32, 100) && empty(sb, 32, 32)); /* nothing was changed */
     CHECK_STR(image_at(sb, heap, heap + 8192, 8192, 0), "");
     CHECK_STR(image_at(sb, data, heap, 4096, 0), ""); /* from where it can only read */
+    CHECK_EQ(hlsnap_sandbox_call(sb, "image", HLSNAP_ARGS(hlsnap_u64(heap), hlsnap_u64(heap + 8192), hlsnap_u64(4096), hlsnap_u32(2)), NULL, &err), HLSNAP_ERR_PROTOCOL);
+    CHECK_STR(err.msg, "the guest asks for an image with options 0x2");
+    hlsnap_sandbox_destroy(sb);
+    sb = start(GUEST_ALL, HEAP);
     CHECK_EQ(hlsnap_sandbox_call(sb, "image_odd", HLSNAP_NO_ARGS, NULL, &err), HLSNAP_ERR_PROTOCOL);
     CHECK_STR(err.msg, "the guest's request 0xfffffff8 of 4 values is malformed");
     hlsnap_sandbox_destroy(sb);

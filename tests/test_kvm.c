@@ -2022,13 +2022,14 @@ static void op_image(world *w, sandbox *sb) {
     const hlsnap__layout *l = &sb->memory.layout;
     const hlsnap__region *heap = hlsnap__layout_find(l, HLSNAP__HEAP), *r = below(2) ? heap : &l->regions[below(l->num_regions)];
     const uint64_t pages = 1 + below(below(2) ? 20 : 4), first = 8 + below(heap->pages - 8);
-    hlsnap_value v[4], out;
-    v[0] = hlsnap_u64(below(8) ? r->gva + below(r->pages) * 4096 : 0), v[1] = hlsnap_u64(heap->gva + first * 4096);
-    v[2] = hlsnap_u64(pages * 4096), v[3] = hlsnap_u32((uint32_t)below(2));
-    history_add(w, v[3].as.u32 ? "image, once" : "image", v[0].as.u64, v[1].as.u64 | pages);
-    if (call(sb, "image", v, 4, &out)) return;
-    CHECK(out.as.i32 == HLSNAP_OK || out.as.i32 == HLSNAP_ERR_ARG || out.as.i32 == HLSNAP_ERR_LIMIT);
-    w->images += out.as.i32 == HLSNAP_OK;
+    hlsnap_value v[5], out;
+    v[4] = hlsnap_u64(below(2));
+    v[1] = hlsnap_u64(below(8) ? r->gva + below(r->pages) * 4096 : 0), v[2] = hlsnap_u64(heap->gva + first * 4096);
+    v[3] = hlsnap_u64(pages * 4096), v[0] = hlsnap_u32(IMAGE_ASK);
+    history_add(w, v[4].as.u64 ? "image, once" : "image", v[1].as.u64, v[2].as.u64 | pages);
+    if (call(sb, "pages", v, 5, &out)) return;
+    CHECK(out.as.u64 == HLSNAP_OK || out.as.u64 == HLSNAP_ERR_ARG || out.as.u64 == HLSNAP_ERR_LIMIT);
+    w->images += out.as.u64 == HLSNAP_OK;
 }
 
 static void op_call(world *w, sandbox *sb) {
@@ -2874,7 +2875,7 @@ static uint64_t map_at(sandbox *sb, const char *name) {
 }
 static uint64_t see(sandbox *sb, uint64_t at, uint64_t size, uint64_t stride) {
     hlsnap_value v = VOID_VALUE;
-    if (!CHECK_EQ(call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(size), hlsnap_u64(stride)), &v), HLSNAP_OK)) printf("# %s\n", last.msg);
+    if (!CHECK_EQ(call(sb, "pages", HLSNAP_ARGS(hlsnap_u32(PAGES_TOUCH), hlsnap_u64(at), hlsnap_u64(size), hlsnap_u64(stride), hlsnap_u64(0)), &v), HLSNAP_OK)) printf("# %s\n", last.msg);
     return v.as.u64;
 }
 static hlsnap_result set(sandbox *sb, uint64_t at, uint64_t v) {
@@ -2909,7 +2910,7 @@ static void maps_come_and_go(void) {
         CHECK_EQ(see(sb, at, 1, 1), mode == HLSNAP_MAP_READ || (mode == HLSNAP_MAP_PRIVATE && i % 2) ? (uint8_t)(i * 3) : 200);
         CHECK_EQ(hlsnap_sandbox_unmap(sb, "m", &last), HLSNAP_OK);
         if (i % 4 == 0) {
-            CHECK_EQ(call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1)), NULL), HLSNAP_ERR_FAULT);
+            CHECK_EQ(call(sb, "pages", HLSNAP_ARGS(hlsnap_u32(PAGES_TOUCH), hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1), hlsnap_u64(0)), NULL), HLSNAP_ERR_FAULT);
             CHECK_EQ(restore(sb, s), HLSNAP_OK);
         }
         if (i % 5 == 0) { /* memory of the host in its place */
@@ -2997,7 +2998,7 @@ static void map_truncated(void) {
     CHECK_EQ(truncate(path, 8 * 4096), 0);
     for (i = 0; i < 4; i++) {
         const uint64_t at = map_at(sb, i % 2 ? "p" : "r") + 40 * 4096;
-        const hlsnap_result r = i < 2 ? call(sb, "touch", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1)), NULL) : i == 3 ? set(sb, at, 1) : HLSNAP_ERR_CHANGED;
+        const hlsnap_result r = i < 2 ? call(sb, "pages", HLSNAP_ARGS(hlsnap_u32(PAGES_TOUCH), hlsnap_u64(at), hlsnap_u64(1), hlsnap_u64(1), hlsnap_u64(0)), NULL) : i == 3 ? set(sb, at, 1) : HLSNAP_ERR_CHANGED;
         if (!CHECK_EQ(r, HLSNAP_ERR_CHANGED)) printf("# %s\n", last.msg);
         CHECK_EQ(restore(sb, s), HLSNAP_OK);
         CHECK_EQ(see(sb, map_at(sb, "r") + 4096, 1, 1), 2);
@@ -3071,21 +3072,28 @@ static void maps_are_page_cache(void) {
 
 /* ---- >>images: memory that a guest has shown at other places ---- */
 
-static uint64_t guest_u64(sandbox *sb, const char *name, uint64_t a, uint64_t b) {
-    const bool two = b != UINT64_MAX;
-    const hlsnap_value v[2] = {hlsnap_u64(a), hlsnap_u64(b)};
-    hlsnap_value out;
-    if (CHECK_EQ(call(sb, name, v, two ? 2 : 1, &out), HLSNAP_OK)) return out.as.u64;
-    printf("# %s: %s\n", name, last.msg);
-    return 0;
+static hlsnap_result image_call(sandbox *sb, uint32_t what, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t *out) {
+    const hlsnap_value v[5] = {hlsnap_u32(what), hlsnap_u64(a), hlsnap_u64(b), hlsnap_u64(c), hlsnap_u64(d)};
+    hlsnap_value result;
+    const hlsnap_result r = call(sb, "pages", v, 5, &result);
+    *out = r ? UINT64_MAX : result.as.u64;
+    return r;
 }
-static uint64_t pages_at(sandbox *sb, uint64_t n) { return guest_u64(sb, "pages", n, UINT64_MAX); }
-static uint64_t image_at(sandbox *sb, uint64_t at, uint64_t pages) { return guest_u64(sb, "image_new", at, pages * 4096); }
-static int32_t image_map(sandbox *sb, uint64_t image, uint64_t to, uint64_t at, uint64_t pages) {
+static uint64_t image_do(sandbox *sb, uint32_t what, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    uint64_t out;
+    if (!CHECK_EQ(image_call(sb, what, a, b, c, d, &out), HLSNAP_OK)) printf("# %s\n", last.msg);
+    return out;
+}
+static uint64_t pages_at(sandbox *sb, uint64_t n) { return image_do(sb, PAGES_NEW, n, 0, 0, 0); }
+static uint64_t image_bytes(sandbox *sb, uint64_t at, uint64_t n) { return image_do(sb, IMAGE_NEW, at, n, 0, 0); }
+static uint64_t image_at(sandbox *sb, uint64_t at, uint64_t pages) { return image_bytes(sb, at, pages * 4096); }
+static uint64_t image_map(sandbox *sb, uint64_t image, uint64_t to, uint64_t at, uint64_t pages) {
+    return image_do(sb, IMAGE_MAP, image, to, at * 4096, pages * 4096);
+}
+static uint64_t image_sum(sandbox *sb, uint64_t at, uint64_t pages) {
     hlsnap_value out;
-    const hlsnap_value v[4] = {hlsnap_u64(image), hlsnap_u64(to), hlsnap_u64(at * 4096), hlsnap_u64(pages * 4096)};
-    if (!CHECK_EQ(call(sb, "image_map", v, 4, &out), HLSNAP_OK)) return printf("# %s\n", last.msg), -1;
-    return out.as.i32;
+    CHECK_EQ(call(sb, "sum", HLSNAP_ARGS(hlsnap_u64(at), hlsnap_u64(pages * 4096)), &out), HLSNAP_OK);
+    return out.as.u64;
 }
 
 /* Translations of pages that were just read and written; where one was stale, the guest would see the image before, or its own. */
@@ -3100,12 +3108,8 @@ static void images_in_turns(void) {
     for (cpp = 0; cpp < 2; cpp++) {
         o.cpp = cpp != 0;
         sb = start(&o);
-        for (i = 0; i < HLSNAP_COUNT(sizes); i++) {
-            hlsnap_value out, v[2];
-            v[0] = hlsnap_u32(sizes[i]), v[1] = hlsnap_u32(is_slow ? 4 : 60);
-            if (!CHECK_EQ(call(sb, "image_turns", v, 2, &out), HLSNAP_OK)) printf("# %s\n", last.msg);
-            else if (!CHECK_EQ(out.as.u32, 0)) printf("# of %u pages\n", sizes[i]);
-        }
+        for (i = 0; i < HLSNAP_COUNT(sizes); i++)
+            if (!CHECK_EQ(image_do(sb, IMAGE_TURNS, sizes[i], is_slow ? 4 : 60, 0, 0), 0)) printf("# of %u pages\n", sizes[i]);
         hlsnap_sandbox_destroy(sb);
     }
 }
@@ -3121,27 +3125,27 @@ static void images_of_a_line(void) {
     sb = start(&o);
     from_at = pages_at(sb, 100), to = pages_at(sb, 100);
     CHECK_EQ(call(sb, "fill", HLSNAP_ARGS(hlsnap_u64(from_at), hlsnap_u64(100 * 4096), hlsnap_u64(3), hlsnap_u32(1)), NULL), HLSNAP_OK);
-    sum = guest_u64(sb, "sum", from_at, 100 * 4096), zero = guest_u64(sb, "sum", to, 100 * 4096);
+    sum = image_sum(sb, from_at, 100), zero = image_sum(sb, to, 100);
     before = take(sb);
     image = image_at(sb, from_at, 100);
     made = take(sb);
     for (i = 0; i < 6; i++) {
         CHECK_EQ(image_map(sb, image, to, 0, 100), HLSNAP_OK);
-        CHECK_EQ(guest_u64(sb, "sum", to, 100 * 4096), sum);
+        CHECK_EQ(image_sum(sb, to, 100), sum);
         CHECK_EQ(call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(to + 4096), hlsnap_u64(i), hlsnap_u32(8)), NULL), HLSNAP_OK);
-        CHECK(guest_u64(sb, "sum", to, 100 * 4096) != sum && guest_u64(sb, "sum", from_at, 100 * 4096) == sum);
+        CHECK(image_sum(sb, to, 100) != sum && image_sum(sb, from_at, 100) == sum);
         CHECK_EQ(restore(sb, made), HLSNAP_OK);
-        CHECK_EQ(guest_u64(sb, "sum", to, 100 * 4096), zero);
+        CHECK_EQ(image_sum(sb, to, 100), zero);
     }
     other = from(made, &o);
     CHECK_EQ(image_map(other, image, to, 50, 50), HLSNAP_OK);
-    CHECK_EQ(guest_u64(other, "sum", to, 50 * 4096), guest_u64(sb, "sum", from_at + 50 * 4096, 50 * 4096));
+    CHECK_EQ(image_sum(other, to, 50), image_sum(sb, from_at + 50 * 4096, 50));
     hlsnap_sandbox_destroy(other);
     CHECK_EQ(image_map(sb, image, to, 0, 100), HLSNAP_OK);
     CHECK_EQ(restore(sb, before), HLSNAP_OK);
-    CHECK_EQ(guest_u64(sb, "sum", to, 100 * 4096), zero);
+    CHECK_EQ(image_sum(sb, to, 100), zero);
     CHECK_EQ(image_map(sb, image, to, 0, 100), HLSNAP_ERR_ARG); /* its head was in the heap, which is as it was */
-    CHECK_EQ(guest_u64(sb, "sum", to, 100 * 4096), zero);
+    CHECK_EQ(image_sum(sb, to, 100), zero);
     hlsnap_snapshot_release(before);
     hlsnap_snapshot_release(made);
     hlsnap_sandbox_destroy(sb);
@@ -3158,12 +3162,12 @@ static void images_refused(void) {
     heap = gva_of(sb, HLSNAP__HEAP), end_of = heap + (4 << 20);
     at = pages_at(sb, 40), to = pages_at(sb, 40);
     CHECK_EQ(call(sb, "fill", HLSNAP_ARGS(hlsnap_u64(to), hlsnap_u64(40 * 4096), hlsnap_u64(3), hlsnap_u32(1)), NULL), HLSNAP_OK);
-    sum = guest_u64(sb, "sum", to, 40 * 4096);
+    sum = image_sum(sb, to, 40);
     CHECK_EQ(image_at(sb, 0, 1), 0);
     CHECK_EQ(image_at(sb, at, 0), 0);
-    CHECK_EQ(guest_u64(sb, "image_new", at, 4095), 0);
-    CHECK_EQ(guest_u64(sb, "image_new", at + 8, 4096), 0);
-    CHECK_EQ(guest_u64(sb, "image_new", at, UINT64_MAX - 4095), 0);
+    CHECK_EQ(image_bytes(sb, at, 4095), 0);
+    CHECK_EQ(image_bytes(sb, at + 8, 4096), 0);
+    CHECK_EQ(image_bytes(sb, at, UINT64_MAX - 4095), 0);
     CHECK_EQ(image_at(sb, 4096, 1), 0);
     CHECK_EQ(image_at(sb, end_of - 4096, 2), 0);
     CHECK_EQ(image_at(sb, 0xffff800000000000ull, 1), 0);
@@ -3178,11 +3182,11 @@ static void images_refused(void) {
     CHECK_EQ(image_map(sb, image, gva_of(sb, HLSNAP__TEXT), 0, 1), HLSNAP_ERR_ARG);
     CHECK_EQ(image_map(sb, image, end_of - 39 * 4096, 0, 40), HLSNAP_ERR_ARG);
     CHECK_EQ(image_map(sb, image, 0xffff800000000000ull, 0, 40), HLSNAP_ERR_ARG);
-    CHECK_EQ(guest_u64(sb, "sum", to, 40 * 4096), sum);
+    CHECK_EQ(image_sum(sb, to, 40), sum);
     s = take(sb);
-    CHECK_EQ(call(sb, "image_free", HLSNAP_ARGS(hlsnap_u64(image)), NULL), HLSNAP_OK);
+    CHECK_EQ(image_do(sb, IMAGE_FREE, image, 0, 0, 0), 0);
     CHECK_EQ(image_map(sb, image, to, 0, 40), HLSNAP_ERR_ARG);
-    CHECK_EQ(call(sb, "image_free", HLSNAP_ARGS(hlsnap_u64(image)), NULL), HLSNAP_ERR_ABORT);
+    CHECK_EQ(image_call(sb, IMAGE_FREE, image, 0, 0, 0, &sum), HLSNAP_ERR_ABORT);
     CHECK_STR(last.msg, "guest abort -2: free of what is no image");
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
     CHECK_EQ(image_map(sb, image, to, 0, 40), HLSNAP_OK);
@@ -3196,7 +3200,6 @@ static void images_leave_nothing(void) {
     options o = plain;
     sandbox *sb;
     hlsnap_stats was, is;
-    hlsnap_value out;
     long shmem = 0;
     int fds = 0, lines = 0, i;
     NEED_KVM;
@@ -3204,8 +3207,7 @@ static void images_leave_nothing(void) {
     sb = start(&o);
     memset(&was, 0, sizeof(was));
     for (i = 0; i <= 5; i++) {
-        CHECK_EQ(call(sb, "image_cycles", HLSNAP_ARGS(hlsnap_u32(n)), &out), HLSNAP_OK);
-        CHECK_EQ(out.as.u32, 0);
+        CHECK_EQ(image_do(sb, IMAGE_CYCLES, n, 0, 0, 0), 0);
         if (i) continue;
         hlsnap_sandbox_get_stats(sb, &was);
         fds = count_fds(), lines = count_maps(""), shmem = smaps_kib(sb, "Rss:");
