@@ -980,6 +980,22 @@ HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user);
    cost      one exit  */
 HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size);
 
+/* hlsnap_rt_image_new, _map, _free -- memory that is shown at other places, copy on write: what an instance begins with. An image
+   is what `from` held when it was made, in a block of the heap that nobody writes to; it is the guest's own memory, so snapshots
+   and restores know it as they know the rest.
+   from      in     size bytes that the guest can read; address and size are multiples of 4,096
+   to        out    size bytes of heap or data, likewise, that hold the image's from `offset` on when it returns; what one place is
+                    written to, neither the image nor another place sees
+   returns   new: NULL where one of these is not so, the heap has no room, or not in a guest. map: HLSNAP_OK; HLSNAP_ERR_ARG, and
+             nothing was changed; HLSNAP_ERR_STATE (not in a guest). What an hlsnap_rt_call before returned is not valid any more
+   owns      new: the caller, hlsnap_rt_image_free. What was mapped stays until it is overwritten, by a map or otherwise
+   cost      an exit each; map: up to 256 KiB are copied, without one; of more, nothing, but each page that is touched costs a
+             fault. docs/memory.md says when that pays  */
+typedef struct hlsnap_rt_image hlsnap_rt_image;
+HLSNAP_API hlsnap_rt_image *hlsnap_rt_image_new(const void *from, size_t size);
+HLSNAP_API hlsnap_result hlsnap_rt_image_map(hlsnap_rt_image *image, void *to, size_t offset, size_t size);
+HLSNAP_API void hlsnap_rt_image_free(hlsnap_rt_image *image);
+
 #ifdef HLSNAP_GUEST_LIBC
 /* hlsnap_rt_serve -- the main of a guest that is a Linux program calls it when it is ready: init ends, and all calls are served
    from inside it, on main's stack.
@@ -1019,6 +1035,8 @@ HLSNAP_API uint64_t hlsnap_rt_generation(void);
 #define HLSNAP_ABI_FN_MAP 0xfffffff5u   /* request: i32 0, str name; response: u64 GVA, u64 bytes, both 0 where there is none */
 #define HLSNAP_ABI_FN_RESULT 0xfffffff6u /* request: u64 GVA, u64 bytes of a str or bytes result, copied now; no response */
 #define HLSNAP_ABI_FN_TAKE 0xfffffff7u  /* request: u64 GVA, u64 bytes: where the large response goes; GVA 0 = it is dropped */
+#define HLSNAP_ABI_FN_IMAGE 0xfffffff8u /* request: u64 from, u64 to, u64 bytes, u32 options; response: void, or refused */
+#define HLSNAP_ABI_IMAGE_ONCE 1u          /* in its options: `from` is left alone */
 #define HLSNAP_ABI_OPTION_OUTPUT 1u       /* somebody listens to HLSNAP_ABI_FN_OUTPUT */
 #define HLSNAP_ABI_OPTION_STRICT 2u       /* a system call that is not there ends the call */
 #define HLSNAP_ABI_OPTION_CLOCK 4u        /* there is a wall clock */
@@ -1317,6 +1335,7 @@ typedef struct hlsnap__layer {
     int32_t refs; /* atomic */
     int fd;       /* sealed memfd, or a file of a layout; owned; -1 = a small layer in this process's own memory */
     bool sealed;  /* nobody can change it, so map may be dereferenced */
+    bool image;   /* made for a guest's image: a sandbox has so many pages of these at most */
     uint64_t pages;
     uint32_t missing;    /* bytes of the last page that the file does not have: they are zero */
     const uint8_t *map;  /* all pages, read-only, when sealed; else NULL: read with pread */
@@ -3985,6 +4004,93 @@ static const hlsnap__rt_binding hlsnap__rt_bindings[] = {
 #undef HLSNAP__RT_BIND_NOTHING
 #undef HLSNAP__RT_BIND_VARIADIC
 #endif
+
+/* ---- >>rt_image: a block of the heap that the host shows at other places ---- */
+
+struct hlsnap_rt_image {
+    uint64_t live; /* tells one that was freed, as far as its memory was not used again */
+    uint8_t *at;
+    size_t size;
+};
+#define HLSNAP__RT_IMAGE_LIVE 0x6567616d69706e73ull
+
+#if defined(HLSNAP_GUEST_LIBC) && !defined(HLSNAP_GUEST_RUNTIME)
+extern void *hlsnap__libc_aligned_alloc(size_t align, size_t size) __asm__("aligned_alloc");
+static void *hlsnap__rt_pages(size_t size) { return hlsnap__libc_aligned_alloc(4096, size); }
+#else
+static void *hlsnap__rt_pages(size_t size) {
+    return hlsnap__rt_heap_aligned(&hlsnap__rt_state_get()->heap, 4096, size);
+}
+#endif
+
+/* Shows at `to` what is at `from`; NULL: zeros. */
+static hlsnap_result hlsnap__rt_image_ask(const void *from, void *to, size_t size, uint32_t options) {
+    const hlsnap_abi_mailbox *m = hlsnap__rt_mailbox();
+    hlsnap_abi_message head;
+    hlsnap_value v[4];
+    v[0] = hlsnap_u64((uint64_t)(uintptr_t)from);
+    v[1] = hlsnap_u64((uint64_t)(uintptr_t)to);
+    v[2] = hlsnap_u64(size);
+    v[3] = hlsnap_u32(options);
+    if (!hlsnap__rt_request(HLSNAP_ABI_FN_IMAGE, v, 4)) return HLSNAP_ERR_LIMIT;
+    if (!hlsnap__message_read((const uint8_t *)m + m->response, m->in_offset + m->in_size - m->response, &head, v, 2) ||
+        (head.status != HLSNAP_ABI_STATUS_OK && head.num_values != 2))
+        hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed response");
+    return head.status == HLSNAP_ABI_STATUS_OK ? HLSNAP_OK : (hlsnap_result)v[0].as.i32;
+}
+
+/* The same where the host has no more room for it: a copy is as good. */
+static hlsnap_result hlsnap__rt_image_show(const uint8_t *from, void *to, size_t size, uint32_t options) {
+    const hlsnap_result r = hlsnap__rt_image_ask(from, to, size, options);
+    if (r == HLSNAP_ERR_LIMIT) hlsnap__rt_memcpy(to, from, size);
+    return r == HLSNAP_ERR_LIMIT ? HLSNAP_OK : r;
+}
+
+#define HLSNAP__RT_IMAGE_COPIED (256u << 10) /* bytes up to which a copy costs no more than the exit, whatever is touched */
+
+/* A little, to where in the heap it does not overlap the image: the runtime can see that for itself. */
+static bool hlsnap__rt_image_little(const uint8_t *from, const void *to, size_t size) {
+    const hlsnap_abi_identity *id = hlsnap__rt_identity();
+    const uint64_t a = (uint64_t)(uintptr_t)from, b = (uint64_t)(uintptr_t)to;
+    return size && size <= HLSNAP__RT_IMAGE_COPIED && !(size % 4096) && !(b % 4096) && b >= id->heap &&
+           b - id->heap <= id->heap_size - size && (b >= a + size || a >= b + size);
+}
+
+HLSNAP_API hlsnap_rt_image *hlsnap_rt_image_new(const void *from, size_t size) {
+    hlsnap_rt_image *image;
+    if (!hlsnap__rt_in_guest || !from || !size || size % 4096) return NULL;
+    image = (hlsnap_rt_image *)hlsnap_rt_malloc(sizeof(*image));
+    if (!image) return NULL;
+    image->at = (uint8_t *)hlsnap__rt_pages(size);
+    image->size = size;
+    image->live = HLSNAP__RT_IMAGE_LIVE;
+    if (image->at && hlsnap__rt_image_show((const uint8_t *)from, image->at, size, HLSNAP_ABI_IMAGE_ONCE) == HLSNAP_OK)
+        return image;
+    image->live = 0;
+    hlsnap_rt_free(image->at);
+    hlsnap_rt_free(image);
+    return NULL;
+}
+
+HLSNAP_API hlsnap_result hlsnap_rt_image_map(hlsnap_rt_image *image, void *to, size_t offset, size_t size) {
+    if (!hlsnap__rt_in_guest) return HLSNAP_ERR_STATE;
+    if (!image || image->live != HLSNAP__RT_IMAGE_LIVE || !to || offset > image->size || size > image->size - offset ||
+        offset % 4096)
+        return HLSNAP_ERR_ARG;
+    if (!hlsnap__rt_image_little(image->at + offset, to, size))
+        return hlsnap__rt_image_show(image->at + offset, to, size, 0);
+    hlsnap__rt_memcpy(to, image->at + offset, size);
+    return HLSNAP_OK;
+}
+
+HLSNAP_API void hlsnap_rt_image_free(hlsnap_rt_image *image) {
+    if (!image || !hlsnap__rt_in_guest) return;
+    if (image->live != HLSNAP__RT_IMAGE_LIVE) hlsnap_rt_abort(HLSNAP__ABORT_HEAP, "free of what is no image");
+    image->live = 0;
+    hlsnap__rt_image_ask(NULL, image->at, image->size, 0); /* its pages go back to the host; the block is zero or as it was */
+    hlsnap_rt_free(image->at);
+    hlsnap_rt_free(image);
+}
 
 /* ---- >>linux: what a program asks its kernel for, answered in the guest at CPL 3 (docs/programs.md) ---- */
 /* For guests that are Linux programs with the libc of their toolchain. SYSCALL leads to hlsnap__lx_syscall without leaving the VM,
@@ -9898,6 +10004,16 @@ static const hlsnap__extent *hlsnap__extent_at(const hlsnap_snapshot *s, uint64_
     return NULL;
 }
 
+/* The part of extent e from page `at` on, not beyond `end`. */
+static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, uint64_t end) {
+    hlsnap__extent part = *e;
+    const uint64_t stop = (uint64_t)e->page + e->pages < end ? (uint64_t)e->page + e->pages : end;
+    part.page = (uint32_t)at;
+    part.layer_page = e->layer_page + (uint32_t)(at - e->page);
+    part.pages = (uint32_t)(stop - at);
+    return part;
+}
+
 HLSNAP_API hlsnap_snapshot *hlsnap_snapshot_retain(hlsnap_snapshot *s) {
     if (s) hlsnap__retain(&s->refs);
     return s;
@@ -12131,6 +12247,7 @@ typedef struct hlsnap__memory {
     size_t reserved;             /* bytes */
     hlsnap__layout layout;       /* of what is mapped */
     hlsnap_snapshot *base;       /* what the window is mapped from */
+    hlsnap_snapshot *under;      /* what it was mapped from before the guest mapped images; NULL = it did not */
     hlsnap_snapshot *target;     /* what a reset puts back; its content and base's differ in hot pages only */
     bool trusted;                /* no layer under the mapping can be truncated by a stranger */
     bool watched;                /* a layer under it, or one that a reset reads, has a watch */
@@ -12333,6 +12450,20 @@ static hlsnap_result hlsnap__hot_add(hlsnap__memory *m, uint64_t page, hlsnap_er
     return HLSNAP_OK;
 }
 
+/* Pages whose content goes, those of a map for instance, are not put back any more. */
+static void hlsnap__hot_forget(hlsnap__memory *m, uint64_t first, uint64_t pages) {
+    uint32_t i, kept = 0;
+    uint64_t page;
+    for (i = 0; i < m->num_hot; i++)
+        if (m->hot[i].page - first >= pages) m->hot[kept++] = m->hot[i];
+    m->num_hot = kept;
+    if (m->num_copied > kept) m->num_copied = kept;
+    for (page = first; page < first + pages && page < m->words * 64; page++) {
+        hlsnap__bit_clear(m->is_hot, page);
+        hlsnap__bit_clear(m->pinned, page);
+    }
+}
+
 static void hlsnap__memory_unmap(hlsnap__memory *m) {
     if (m->reservation) munmap(m->reservation, m->reserved);
     m->reservation = NULL;
@@ -12351,6 +12482,7 @@ static void hlsnap__memory_free(hlsnap__memory *m, bool forked) {
     hlsnap__free(m->maps);
     if (m->pagemap >= 0) close(m->pagemap);
     hlsnap_snapshot_release(m->base);
+    hlsnap_snapshot_release(m->under);
     hlsnap_snapshot_release(m->target);
     hlsnap__free(m->hot);
     hlsnap__free(m->is_hot);
@@ -12739,8 +12871,10 @@ static hlsnap_result hlsnap__memory_map(hlsnap__memory *m, hlsnap_snapshot *s, h
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_retain(s);
     hlsnap_snapshot_release(m->base);
+    hlsnap_snapshot_release(m->under);
     hlsnap_snapshot_release(m->target);
     m->base = m->target = s;
+    m->under = NULL;
     m->watched = hlsnap__snapshot_watched(s);
     if (again && !hlsnap__pages_map(m->mem, l->pages, NULL, 0)) return hlsnap__fail_map(err, size, "guest memory");
     flat = hlsnap__flat_get(s);
@@ -12910,32 +13044,32 @@ static hlsnap_result hlsnap__memory_scan(hlsnap__memory *m, hlsnap_error *err) {
     return r || seen ? r : HLSNAP_ERR_UNSUPPORTED;
 }
 
-static hlsnap_result hlsnap__compare_span(hlsnap__memory *m, uint64_t page, uint64_t pages, uint8_t *two,
-                                          hlsnap_error *err) {
+static hlsnap_result hlsnap__compare_span(hlsnap__memory *m, uint64_t page, uint64_t pages, const hlsnap_snapshot *s,
+                                          uint8_t *two, hlsnap_error *err) {
     const uint64_t end = page + pages;
     hlsnap_result r = HLSNAP_OK;
     for (; page < end && !r; page++) {
         const uint8_t *now;
         bool differs = false;
         if (hlsnap__bit(m->is_hot, page)) continue;
-        r = hlsnap__memory_differs(m, page, m->target, two, &now, &differs, err);
+        r = hlsnap__memory_differs(m, page, s, two, &now, &differs, err);
         if (!r && differs) r = hlsnap__hot_add(m, page, err);
     }
     return r;
 }
 
-/* The same without help: every page that the guest can write is looked at, and is hot when it differs from the target. */
-static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, hlsnap_error *err) {
+/* The same without help: every page that the guest can write is looked at, and is hot when it differs from s. */
+static hlsnap_result hlsnap__memory_compare(hlsnap__memory *m, const hlsnap_snapshot *s, hlsnap_error *err) {
     const hlsnap__layout *l = &m->layout;
     uint8_t *two = (uint8_t *)hlsnap__alloc(2, HLSNAP__PAGE, err);
     hlsnap_result r = two ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
     uint32_t i;
     for (i = 0; i < l->num_regions && !r; i++)
         if (hlsnap__kind_writable(l->regions[i].kind))
-            r = hlsnap__compare_span(m, hlsnap__region_page(l, &l->regions[i]), l->regions[i].pages, two, err);
+            r = hlsnap__compare_span(m, hlsnap__region_page(l, &l->regions[i]), l->regions[i].pages, s, two, err);
     for (i = 0; i < m->num_maps && !r; i++)
         if (m->maps[i].map.mode == HLSNAP_MAP_PRIVATE)
-            r = hlsnap__compare_span(m, m->maps[i].first, m->maps[i].pages, two, err);
+            r = hlsnap__compare_span(m, m->maps[i].first, m->maps[i].pages, s, two, err);
     hlsnap__free(two);
     return r;
 }
@@ -13132,6 +13266,8 @@ static void hlsnap__hot_drop_idle(hlsnap__memory *m) {
 }
 
 /* ---- >>rest: pages that rest are given back in runs, and what they are put back to is laid below them where it is not ---- */
+
+static hlsnap_result hlsnap__images_undo(hlsnap__memory *m, hlsnap_error *err); /* of >>images */
 
 /* A run of hot pages. */
 typedef struct hlsnap__rest {
@@ -13366,6 +13502,7 @@ static hlsnap_result hlsnap__memory_await(const hlsnap__memory *m, uint64_t wait
     hlsnap_result r = HLSNAP_OK;
     if (!m->watched) return r;
     r = hlsnap__snapshot_await(m->base, wait_ns, pending, err);
+    if (!r && m->under) r = hlsnap__snapshot_await(m->under, wait_ns, pending, err);
     return r || m->target == m->base ? r : hlsnap__snapshot_await(m->target, wait_ns, pending, err);
 }
 
@@ -13433,7 +13570,9 @@ static hlsnap_result hlsnap__reset_tidy(hlsnap__memory *m, hlsnap_snapshot *s, h
 /* Brings every page back to s. */
 static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s, hlsnap_error *err) {
     bool in_place;
-    hlsnap_result r = hlsnap__reset_plan(m, s, &in_place, err);
+    hlsnap_result r;
+    if (m->under && m->valid && !m->forget && hlsnap__images_undo(m, NULL)) m->valid = false;
+    r = hlsnap__reset_plan(m, s, &in_place, err);
     if (!r && !in_place) return hlsnap__memory_map(m, s, err);
     if (!r && m->learns && m->ran) {
         if (s == m->base) hlsnap__memory_learn(m);
@@ -13447,18 +13586,350 @@ static hlsnap_result hlsnap__memory_reset(hlsnap__memory *m, hlsnap_snapshot *s,
     return hlsnap__reset_tidy(m, s, err);
 }
 
-/* ---- >>take: a snapshot of guest memory ---- */
+/* ---- >>images: ranges of the window that show what others held, each its own from then on ---- */
 
-/* The part of extent e from page `at` on, not beyond `end`. */
-static hlsnap__extent hlsnap__extent_part(const hlsnap__extent *e, uint64_t at, uint64_t end) {
-    hlsnap__extent part = *e;
-    const uint64_t stop = (uint64_t)e->page + e->pages < end ? (uint64_t)e->page + e->pages : end;
-    part.page = (uint32_t)at;
-    part.layer_page = e->layer_page + (uint32_t)(at - e->page);
-    part.pages = (uint32_t)(stop - at);
+#define HLSNAP__IMAGE_LAYERS (HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS + 32) /* of what is mapped, with images' own */
+#define HLSNAP__IMAGE_NEW UINT32_MAX                                      /* an extent's layer: the one just made */
+
+/* What `base` is where images are mapped: a snapshot that nobody took, so that all that compares what is mapped with what is
+   wanted goes on as ever. `under` is what was there before, and is put back, by mappings, before anything else is. */
+
+/* A part of a range: of one extent, zeros, or pages that are private. */
+typedef struct hlsnap__part {
+    uint64_t pages;
+    const hlsnap__extent *extent; /* NULL = none */
+    bool hot;
+} hlsnap__part;
+
+/* The part from a page on; *k, 0 at first, goes along. */
+static hlsnap__part hlsnap__part_at(const hlsnap__memory *m, const hlsnap_snapshot *s, uint64_t page, uint64_t end,
+                                    uint32_t *k) {
+    hlsnap__part part = {1, NULL, hlsnap__bit(m->is_hot, page)};
+    const hlsnap__extent *e;
+    while (*k < s->num_extents && (uint64_t)s->extents[*k].page + s->extents[*k].pages <= page) ++*k;
+    e = *k < s->num_extents ? &s->extents[*k] : NULL;
+    if (e && e->page <= page) {
+        part.extent = e;
+        if ((uint64_t)e->page + e->pages < end) end = (uint64_t)e->page + e->pages;
+    } else if (e && e->page < end) {
+        end = e->page;
+    }
+    while (part.pages < end - page && hlsnap__bit(m->is_hot, page + part.pages) == part.hot) part.pages++;
     return part;
 }
 
+/* What a range holds, for another place: extents there of what can be mapped; the rest is zero, or copied. */
+typedef struct hlsnap__image {
+    uint64_t from, to, pages; /* page numbers; from may be that of a map */
+    bool nothing;             /* zeros instead of what is at `from` */
+    uint64_t hot, copied;     /* pages that are private; that would have to be copied */
+    hlsnap__layer *layer;     /* of all of it; NULL = none was made */
+    hlsnap__builder at;       /* extents at `to` */
+} hlsnap__image;
+
+static hlsnap_result hlsnap__image_look(hlsnap__memory *m, hlsnap__image *x, hlsnap_error *err) {
+    const uint64_t end = x->from + x->pages;
+    const uint32_t least = m->base->map_run;
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap__part part;
+    uint64_t page;
+    uint32_t k = 0;
+    bool seen;
+    if (x->nothing) return r;
+    if (m->pagemap < 0) m->pagemap = hlsnap__pagemap_open();
+    if (x->from < m->layout.pages)
+        r = m->pagemap < 0 ? HLSNAP_ERR_UNSUPPORTED : hlsnap__scan_range(m, x->from, end, &seen, err);
+    if (x->from >= m->layout.pages || r == HLSNAP_ERR_UNSUPPORTED) { /* which are private, is not known */
+        x->hot = x->copied = x->pages;
+        return HLSNAP_OK;
+    }
+    for (page = x->from; page < end && !r; page += part.pages) {
+        const hlsnap__layer *layer;
+        part = hlsnap__part_at(m, m->base, page, end, &k);
+        layer = part.extent && !part.hot ? m->base->layers[part.extent->layer] : NULL;
+        if (layer && layer->fd >= 0 && part.pages >= least) {
+            hlsnap__extent e = hlsnap__extent_part(part.extent, page, page + part.pages);
+            e.page = (uint32_t)(x->to + (page - x->from));
+            r = hlsnap__builder_extent(&x->at, &e, false, err);
+        } else if (part.hot || layer) {
+            x->copied += part.pages;
+        }
+        x->hot += part.hot ? part.pages : 0;
+    }
+    return r;
+}
+
+/* Makes one layer of all of it. */
+static hlsnap_result hlsnap__image_seal(const hlsnap__memory *m, hlsnap__image *x, hlsnap_error *err) {
+    const hlsnap__extent whole = {(uint32_t)x->to, (uint32_t)x->pages, HLSNAP__IMAGE_NEW, 0};
+    uint8_t *buffer = (uint8_t *)hlsnap__alloc_raw(HLSNAP__MAP_RUN * HLSNAP__PAGE, err);
+    const int fd = buffer ? hlsnap__memfd(err) : -1;
+    hlsnap_result r = !buffer ? HLSNAP_ERR_MEMORY : fd < 0 ? HLSNAP_ERR_OS : HLSNAP_OK;
+    hlsnap_error why;
+    uint64_t page, n;
+    if (!r) r = hlsnap__file_resize(fd, x->pages * HLSNAP__PAGE, err);
+    for (page = 0; page < x->pages && !r; page += n) {
+        const size_t size = HLSNAP__PAGE * (size_t)(n = x->pages - page < HLSNAP__MAP_RUN ? x->pages - page : HLSNAP__MAP_RUN);
+        r = hlsnap__memory_move(m, buffer, x->from + page, 0, size, false, err);
+        if (!r && !hlsnap__all_zero(buffer, size)) r = hlsnap__pwrite(fd, buffer, size, page * HLSNAP__PAGE, err);
+    }
+    hlsnap__free(buffer);
+    if (!r) r = hlsnap__memfd_seal(fd, err);
+    if (r && fd >= 0) close(fd);
+    if (r) return r;
+    x->layer = hlsnap__layer_create(fd, true, x->pages, &why);
+    if (!x->layer && err) *err = why;
+    if (!x->layer) return why.code;
+    x->layer->image = true;
+    x->at.num = 0;
+    x->copied = 0;
+    return hlsnap__builder_extent(&x->at, &whole, false, err);
+}
+
+/* What is mapped, with these extents in the range from a page on; *out is the caller's. */
+static hlsnap_result hlsnap__image_over(const hlsnap_snapshot *s, const hlsnap__image *x, uint64_t page,
+                                        hlsnap_snapshot **out, hlsnap_error *err) {
+    const uint64_t end = page + x->pages;
+    hlsnap__layer **layers = (hlsnap__layer **)hlsnap__alloc((size_t)s->num_layers + 1, sizeof(*layers), err);
+    hlsnap__builder b = hlsnap__builder_none;
+    hlsnap_result r = layers ? HLSNAP_OK : HLSNAP_ERR_MEMORY;
+    uint32_t i, number = 0;
+    for (i = 0; i < s->num_layers && !r; i++) layers[i] = s->layers[i];
+    while (x->layer && number < s->num_layers && s->layers[number] != x->layer) number++;
+    if (!r) layers[s->num_layers] = x->layer; /* dropped where no extent has it */
+    for (i = 0; i < s->num_extents && !r && s->extents[i].page < page; i++) {
+        const hlsnap__extent part = hlsnap__extent_part(&s->extents[i], s->extents[i].page, page);
+        r = hlsnap__builder_extent(&b, &part, false, err);
+    }
+    for (i = 0; i < x->at.num && !r; i++) {
+        hlsnap__extent e = x->at.extents[i];
+        e.page = (uint32_t)(page + (e.page - x->to));
+        if (e.layer == HLSNAP__IMAGE_NEW) e.layer = number;
+        r = hlsnap__builder_extent(&b, &e, false, err);
+    }
+    for (i = 0; i < s->num_extents && !r; i++) {
+        const hlsnap__extent *e = &s->extents[i];
+        hlsnap__extent part;
+        if ((uint64_t)e->page + e->pages <= end) continue;
+        part = hlsnap__extent_part(e, e->page > end ? e->page : end, UINT64_MAX);
+        r = hlsnap__builder_extent(&b, &part, false, err);
+    }
+    *out = NULL;
+    if (!r) r = hlsnap__snapshot_create(s->guest, s->generation, layers, s->num_layers + (number == s->num_layers), b.extents,
+                                        b.num, out, err);
+    if (!r) r = hlsnap__snapshot_maps(*out, s->maps, s->num_maps, err);
+    if (r) hlsnap_snapshot_release(*out);
+    hlsnap__builder_free(&b);
+    hlsnap__free(layers);
+    return r;
+}
+
+/* Whether it may be mapped so: mappings, descriptors and pages are bounded, whatever a guest does. */
+static hlsnap_result hlsnap__image_room(const hlsnap__memory *m, const hlsnap_snapshot *over, hlsnap_error *err) {
+    const uint64_t most = hlsnap__layout_find(&m->layout, HLSNAP__HEAP)->pages;
+    uint64_t pages = 0;
+    uint32_t i;
+    for (i = 0; i < over->num_layers; i++) pages += over->layers[i]->image ? over->layers[i]->pages : 0;
+    if (pages > most)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "images: %llu pages are held for them, at most %llu",
+                            (unsigned long long)pages, (unsigned long long)most);
+    if (over->num_layers > HLSNAP__IMAGE_LAYERS)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "images: %u layers with the snapshot's, at most %u",
+                            over->num_layers, HLSNAP__IMAGE_LAYERS);
+    if (over->map_run > m->base->map_run)
+        return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "images: more than %u mappings", HLSNAP__MAX_MAPPED);
+    return HLSNAP_OK;
+}
+
+/* Lays layer pages, or zeros, in the place of pages that are not private any more then. */
+static hlsnap_result hlsnap__image_lay(hlsnap__memory *m, uint64_t page, uint64_t pages, const hlsnap__layer *layer,
+                                       uint32_t from, hlsnap_error *err) {
+    const uint32_t mapped = m->num_mapped;
+    bool lost = false;
+    if (!pages) return HLSNAP_OK;
+    if (!hlsnap__pages_lay(m, page, (uint32_t)pages, layer, from, &lost))
+        return hlsnap__fail_map(err, pages * HLSNAP__PAGE, "guest memory, for an image");
+    m->num_mapped = mapped; /* what is not the snapshot's is bounded by itself */
+    if (layer) hlsnap__memory_rely(m, page, layer);
+    return HLSNAP_OK;
+}
+
+/* Pages that will be laid are not private any more. But those where a reset puts back something else than was mapped stay hot:
+   where an image has what was mapped before it, nothing else knows of them. */
+static void hlsnap__image_forget(hlsnap__memory *m, uint64_t first, uint64_t pages) {
+    const hlsnap_snapshot *under = m->under ? m->under : m->base;
+    uint32_t i, kept = 0;
+    for (i = 0; i < m->num_hot; i++) {
+        const hlsnap__hot *h = &m->hot[i];
+        hlsnap__hot below = *h;
+        if (h->page - first < pages) {
+            hlsnap__bit_clear(m->pinned, h->page);
+            hlsnap__hot_source(m, &below, under);
+            if (below.layer == h->layer && below.layer_page == h->layer_page) {
+                hlsnap__bit_clear(m->is_hot, h->page);
+                continue;
+            }
+        }
+        m->hot[kept++] = *h;
+    }
+    m->num_hot = kept;
+    if (m->num_copied > kept) m->num_copied = kept;
+}
+
+/* Lays it in the range from a page on. */
+static hlsnap_result hlsnap__image_place(hlsnap__memory *m, const hlsnap__image *x, uint64_t page, hlsnap_error *err) {
+    const uint64_t end = page + x->pages;
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t at = page;
+    uint32_t i;
+    hlsnap__image_forget(m, page, x->pages);
+    for (i = 0; i < x->at.num && !r; i++) {
+        const hlsnap__extent *e = &x->at.extents[i];
+        const uint64_t first = page + (e->page - x->to);
+        r = hlsnap__image_lay(m, at, first - at, NULL, 0, err);
+        if (!r)
+            r = hlsnap__image_lay(m, first, e->pages, x->layer ? x->layer : m->base->layers[e->layer], e->layer_page, err);
+        at = first + e->pages;
+    }
+    return r ? r : hlsnap__image_lay(m, at, end - at, NULL, 0, err);
+}
+
+/* Copies what no extent at `to` has. */
+static hlsnap_result hlsnap__image_copy(hlsnap__memory *m, const hlsnap__image *x, hlsnap_error *err) {
+    uint8_t bounce[HLSNAP__PAGE];
+    hlsnap_result r = HLSNAP_OK;
+    uint64_t i;
+    uint32_t k = 0;
+    for (i = 0; i < x->pages && x->copied && !r; i++) {
+        const uint8_t *now;
+        while (k < x->at.num && (uint64_t)x->at.extents[k].page + x->at.extents[k].pages <= x->to + i) k++;
+        if (k < x->at.num && x->at.extents[k].page <= x->to + i) continue;
+        r = hlsnap__memory_peek(m, x->from + i, bounce, &now, err);
+        if (r || hlsnap__all_zero(now, HLSNAP__PAGE)) continue;
+        if (now != bounce) memcpy(bounce, now, HLSNAP__PAGE);
+        r = hlsnap__memory_move(m, bounce, x->to + i, 0, HLSNAP__PAGE, true, err);
+        if (!r) r = hlsnap__hot_add(m, x->to + i, err);
+    }
+    return r;
+}
+
+/* Shows at `to` what is at `from`. Where this fails with HLSNAP_ERR_LIMIT nothing was changed. With `once` nothing is laid at
+   `from`, which goes on being written to; else many private pages of it become a layer below it, too, so that the next time
+   costs less. */
+static hlsnap_result hlsnap__image_show(hlsnap__memory *m, hlsnap__image *x, bool once, hlsnap_error *err) {
+    hlsnap_snapshot *over = NULL, *both = NULL;
+    hlsnap_result r = hlsnap__image_look(m, x, err);
+    if (!r && (once ? x->copied : x->hot) >= HLSNAP__MAP_RUN) r = hlsnap__image_seal(m, x, err);
+    if (!r) r = hlsnap__image_over(m->base, x, x->to, &over, err);
+    if (!r && x->layer && !once) {
+        r = hlsnap__image_over(over, x, x->from, &both, err);
+        hlsnap_snapshot_release(over);
+        over = r ? NULL : both;
+    }
+    if (!r) r = hlsnap__image_room(m, over, err);
+    if (r) {
+        hlsnap_snapshot_release(over);
+        return r;
+    }
+    m->valid = false; /* until it is done */
+    r = hlsnap__image_place(m, x, x->to, err);
+    if (!r) r = hlsnap__image_copy(m, x, err);
+    if (!r && both) r = hlsnap__image_place(m, x, x->from, err);
+    if (!m->under) {
+        m->under = m->base;
+        hlsnap_snapshot_retain(m->under);
+    }
+    hlsnap_snapshot_release(m->base);
+    m->base = over;
+    m->valid = !r;
+    return r;
+}
+
+/* Lays what was there before images in a run where they are; user: a uint32_t as in hlsnap__part_at. */
+static hlsnap_result hlsnap__image_undo_run(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user,
+                                            hlsnap_error *err) {
+    const hlsnap_snapshot *s = m->under;
+    const uint64_t end = page + pages;
+    hlsnap_result r = HLSNAP_OK;
+    hlsnap__part part;
+    hlsnap__hot_forget(m, page, pages);
+    for (; page < end && !r; page += part.pages) {
+        hlsnap__extent e = {0, 0, 0, 0};
+        part = hlsnap__part_at(m, s, page, end, (uint32_t *)user);
+        if (part.extent) e = hlsnap__extent_part(part.extent, page, page + part.pages);
+        if (part.extent && hlsnap__extent_mapped(s, part.extent)) {
+            r = hlsnap__image_lay(m, page, part.pages, s->layers[e.layer], e.layer_page, err);
+            continue;
+        }
+        r = hlsnap__image_lay(m, page, part.pages, NULL, 0, err);
+        if (!r && part.extent) r = hlsnap__extent_copy(m, s, &e, err);
+    }
+    return r;
+}
+
+/* Takes all that images changed back. When this fails the memory is in no state to run. */
+static hlsnap_result hlsnap__images_undo(hlsnap__memory *m, hlsnap_error *err) {
+    uint32_t k = 0;
+    hlsnap_result r = hlsnap__snapshot_diff(m, m->base, m->under, hlsnap__image_undo_run, &k, err);
+    hlsnap_snapshot_release(m->base);
+    m->base = m->under;
+    m->under = NULL;
+    /* what the target has there need not be what is mapped again */
+    if (!r && m->target != m->base) r = hlsnap__snapshot_diff(m, m->target, m->base, hlsnap__diff_add, NULL, err);
+    return r;
+}
+
+/* A snapshot has them: from now on they are what is mapped. */
+static void hlsnap__images_keep(hlsnap__memory *m) {
+    uint32_t i;
+    if (!m->under) return;
+    for (i = 0; i < m->base->num_extents; i++) m->num_mapped += hlsnap__extent_mapped(m->base, &m->base->extents[i]);
+    for (i = 0; i < m->under->num_extents; i++)
+        if (m->num_mapped) m->num_mapped -= hlsnap__extent_mapped(m->under, &m->under->extents[i]);
+    hlsnap_snapshot_release(m->under);
+    m->under = NULL;
+}
+
+/* Where images are mapped: the window's extents of the last snapshot, and in their place theirs. */
+typedef struct hlsnap__blend {
+    hlsnap__builder *b;
+    uint32_t next, over; /* extents of the target, and of base */
+    uint64_t at;
+} hlsnap__blend;
+
+/* The parts of extents of s that lie in [from, to); *k goes along; layers are numbered from `number` on. */
+static hlsnap_result hlsnap__blend_parts(hlsnap__builder *b, const hlsnap_snapshot *s, uint32_t *k, uint64_t from,
+                                       uint64_t to, uint32_t number, hlsnap_error *err) {
+    hlsnap_result r = HLSNAP_OK;
+    while (*k < s->num_extents && (uint64_t)s->extents[*k].page + s->extents[*k].pages <= from) ++*k;
+    for (; *k < s->num_extents && s->extents[*k].page < to && !r; ++*k) {
+        const hlsnap__extent *e = &s->extents[*k];
+        hlsnap__extent part = hlsnap__extent_part(e, e->page > from ? e->page : from, to);
+        part.layer += number;
+        r = hlsnap__builder_extent(b, &part, false, err);
+        if ((uint64_t)e->page + e->pages > to) break; /* goes on */
+    }
+    return r;
+}
+
+static hlsnap_result hlsnap__blend_run(hlsnap__memory *m, uint64_t page, uint64_t pages, void *user, hlsnap_error *err) {
+    hlsnap__blend *x = (hlsnap__blend *)user;
+    hlsnap_result r = hlsnap__blend_parts(x->b, m->target, &x->next, x->at, page, 0, err);
+    if (!r) r = hlsnap__blend_parts(x->b, m->base, &x->over, page, page + pages, m->target->num_layers, err);
+    x->at = page + pages;
+    return r;
+}
+
+/* Adds them to b; layers: the target's, then base's. */
+static hlsnap_result hlsnap__blend_window(hlsnap__memory *m, hlsnap__builder *b, hlsnap_error *err) {
+    hlsnap__blend x = {b, 0, 0, 0};
+    hlsnap_result r = m->under ? hlsnap__snapshot_diff(m, m->base, m->under, hlsnap__blend_run, &x, err) : HLSNAP_OK;
+    return r ? r : hlsnap__blend_parts(b, m->target, &x.next, x.at, m->layout.pages, 0, err);
+}
+
+/* ---- >>take: a snapshot of guest memory ---- */
+
+#define HLSNAP__VIEW_LAYERS (2 * HLSNAP__IMAGE_LAYERS) /* of what a snapshot is made from: the last one's, and images' */
 #define HLSNAP__LAYERS 32u      /* of a snapshot as this code makes it: then small layers are merged */
 #define HLSNAP__MERGE 8u        /* so many at least, since the next new layer would have to do it again */
 #define HLSNAP__MERGE_SLACK 64u /* pages in layers that nothing shows, which are not worth a merge */
@@ -13475,7 +13946,7 @@ typedef struct hlsnap__share {
    is less than what goes. Then, when there would be too many, the smallest; as soon as these are not of one size any more,
    also those that are no larger than these together. So a page is copied about as often as its number of layers doubles. */
 static void hlsnap__shares_choose(hlsnap__share *share, uint32_t num) {
-    uint32_t order[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS], n = 0, i, k, least;
+    uint32_t order[HLSNAP__VIEW_LAYERS + HLSNAP_MAX_MAPS], n = 0, i, k, least;
     uint64_t pages = 0, shown = 0, sum = 0;
     for (i = 1; i < num; i++) pages += share[i].pages;
     for (i = 1; i < num; i++) shown += share[i].shown;
@@ -13498,7 +13969,7 @@ static void hlsnap__shares_choose(hlsnap__share *share, uint32_t num) {
 }
 
 /* What a snapshot shows of each of its layers. Those that are watched stay: a copy would have nobody who looks at it. So do
-   captured ones, which other snapshots have, too. */
+   captured ones, which other snapshots have, too, and images that are shown at several places. */
 static void hlsnap__snapshot_shares(const hlsnap_snapshot *s, hlsnap__share *share) {
     uint32_t i;
     memset(share, 0, s->num_layers * sizeof(*share));
@@ -13506,6 +13977,7 @@ static void hlsnap__snapshot_shares(const hlsnap_snapshot *s, hlsnap__share *sha
     for (i = 0; i < s->num_layers; i++)
         share[i].fixed = s->layers[i]->watch != NULL || hlsnap__snapshot_captured(s, s->layers[i]);
     for (i = 0; i < s->num_extents; i++) share[s->extents[i].layer].shown += s->extents[i].pages;
+    for (i = 0; i < s->num_layers; i++) share[i].fixed = share[i].fixed || share[i].shown > share[i].pages;
 }
 
 /* Whether a page and the one before it are in one region or map of the snapshot. */
@@ -13619,22 +14091,22 @@ static hlsnap_result hlsnap__take_all(hlsnap__memory *m, const hlsnap_snapshot *
 
 /* What is added to: the last snapshot as the maps are now. Pages of maps that are not those of that one are left out; those of
    maps that were captured since are there. Retained. */
-static hlsnap_result hlsnap__take_view(const hlsnap__memory *m, hlsnap__guest *guest, hlsnap_snapshot **out,
+static hlsnap_result hlsnap__take_view(hlsnap__memory *m, hlsnap__guest *guest, hlsnap_snapshot **out,
                                        hlsnap_error *err) {
     hlsnap_snapshot *target = m->target;
-    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS];
+    hlsnap__layer *layers[HLSNAP__VIEW_LAYERS + HLSNAP_MAX_MAPS];
     hlsnap__map maps[HLSNAP_MAX_MAPS];
     hlsnap__builder b = hlsnap__builder_none;
     hlsnap_result r = HLSNAP_OK;
-    uint32_t i, k, num = target->num_layers;
+    uint32_t i, k = hlsnap__extents_in_window(target), num = target->num_layers;
     *out = target;
     hlsnap_snapshot_retain(target);
-    if (!m->num_maps && !target->num_maps) return HLSNAP_OK;
+    if (!m->num_maps && !target->num_maps && !m->under) return HLSNAP_OK;
     hlsnap_snapshot_release(target);
     *out = NULL;
     memcpy(layers, target->layers, num * sizeof(*layers));
-    for (k = 0; k < hlsnap__extents_in_window(target) && !r; k++)
-        r = hlsnap__builder_extent(&b, &target->extents[k], false, err);
+    for (i = 0; m->under && i < m->base->num_layers; i++) layers[num++] = m->base->layers[i];
+    r = hlsnap__blend_window(m, &b, err);
     for (i = 0; i < m->num_maps && !r; i++) {
         const hlsnap__mapped *x = &m->maps[i];
         const hlsnap__extent whole = {(uint32_t)x->first, (uint32_t)x->pages, num, (uint32_t)x->at};
@@ -13663,14 +14135,14 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
                                          hlsnap_snapshot **out, hlsnap_error *err) {
     hlsnap_snapshot *parent;
     hlsnap__builder b = hlsnap__builder_none;
-    hlsnap__layer *layers[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS + 1], *layer = NULL;
-    hlsnap__share share[HLSNAP__MAX_LAYERS + HLSNAP_MAX_MAPS];
+    hlsnap__layer *layers[HLSNAP__VIEW_LAYERS + HLSNAP_MAX_MAPS + 1], *layer = NULL;
+    hlsnap__share share[HLSNAP__VIEW_LAYERS + HLSNAP_MAX_MAPS];
     uint32_t i, kept, stay = 0;
     hlsnap__rests rests;
     hlsnap_result r = hlsnap__take_view(m, guest, &parent, err);
     if (r) return r;
     r = hlsnap__memory_scan(m, err);
-    if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, err);
+    if (r == HLSNAP_ERR_UNSUPPORTED) r = hlsnap__memory_compare(m, parent, err);
     kept = parent->num_layers;
     hlsnap__snapshot_shares(parent, share);
     hlsnap__shares_choose(share, kept);
@@ -13694,6 +14166,7 @@ static hlsnap_result hlsnap__memory_take(hlsnap__memory *m, hlsnap__guest *guest
     hlsnap_snapshot_retain(*out);
     hlsnap_snapshot_release(m->target);
     m->target = *out;
+    hlsnap__images_keep(m);
     for (i = 0; i < m->num_maps; i++) m->maps[i].in_target = true;
     for (i = 0; i < m->num_hot; i++) hlsnap__hot_source(m, &m->hot[i], *out);
     m->resets = 0;               /* the next reset looks at every page */
@@ -14037,20 +14510,6 @@ static hlsnap_result hlsnap__maps_place(hlsnap__memory *m, const hlsnap_snapshot
     m->valid = false;
     hlsnap__maps_number(m);
     return HLSNAP_OK;
-}
-
-/* Pages of a map that goes are not put back any more. */
-static void hlsnap__hot_forget(hlsnap__memory *m, uint64_t first, uint64_t pages) {
-    uint32_t i, kept = 0;
-    uint64_t page;
-    for (i = 0; i < m->num_hot; i++)
-        if (m->hot[i].page - first >= pages) m->hot[kept++] = m->hot[i];
-    m->num_hot = kept;
-    if (m->num_copied > kept) m->num_copied = kept;
-    for (page = first; page < first + pages && page < m->words * 64; page++) {
-        hlsnap__bit_clear(m->is_hot, page);
-        hlsnap__bit_clear(m->pinned, page);
-    }
 }
 
 /* ---- >>host-functions ---- */
@@ -14705,17 +15164,76 @@ static hlsnap_result hlsnap__guest_clock(hlsnap_sandbox *sb) {
     return HLSNAP_OK;
 }
 
+/* The response to a request of the runtime's. */
+static hlsnap_result hlsnap__respond(hlsnap_sandbox *sb, uint32_t function, uint32_t status, const hlsnap_value *v,
+                                     size_t num, hlsnap_error *err) {
+    const uint32_t at = hlsnap__response_offset(sb);
+    const size_t n = hlsnap__message_write(sb->mailbox + at, (size_t)sb->mailbox_size - at, function, status, v, num);
+    return hlsnap__mailbox_touch(sb, at, at + n, err);
+}
+
 /* Where a map lies. */
 static hlsnap_result hlsnap__guest_map(hlsnap_sandbox *sb, const hlsnap_value *name, hlsnap_error *err) {
     const hlsnap__mapped *x = name->size <= HLSNAP_MAX_NAME ? hlsnap__mapped_find(&sb->memory, name->str) : NULL;
-    const uint32_t response = hlsnap__response_offset(sb);
     hlsnap_value v[2];
-    size_t n;
     v[0] = hlsnap_u64(x ? x->map.gva : 0);
     v[1] = hlsnap_u64(x ? x->map.size : 0);
-    n = hlsnap__message_write(sb->mailbox + response, (size_t)sb->mailbox_size - response, HLSNAP_ABI_FN_MAP,
-                              HLSNAP_ABI_STATUS_OK, v, 2);
-    return hlsnap__mailbox_touch(sb, response, response + n, err);
+    return hlsnap__respond(sb, HLSNAP_ABI_FN_MAP, HLSNAP_ABI_STATUS_OK, v, 2, err);
+}
+
+/* Whether mappings may be laid there: all of it is in one region, whose pages are stored and the guest's to write. */
+static bool hlsnap__image_fits(const hlsnap__layout *l, uint64_t gva, uint64_t size) {
+    const hlsnap__region *at = hlsnap__layout_at(l, gva);
+    return at && (at->kind == HLSNAP__HEAP || at->kind == HLSNAP__DATA) &&
+           size <= at->gva + at->pages * HLSNAP__PAGE - gva;
+}
+
+/* Whether a guest's range can be shown at another place. */
+static hlsnap_result hlsnap__image_check(const hlsnap_sandbox *sb, uint64_t from, uint64_t to, uint64_t size,
+                                         hlsnap_error *err) {
+    const hlsnap__layout *l = &sb->memory.layout;
+    const hlsnap__mapped *x = from < HLSNAP__MAPS_GVA ? NULL : hlsnap__mapped_at(&sb->memory, hlsnap__gva_page(l, from));
+    const char *what = NULL;
+    if (from % HLSNAP__PAGE || to % HLSNAP__PAGE || size % HLSNAP__PAGE || !size)
+        what = "these are no multiples of 4096";
+    else if (!hlsnap__image_fits(l, to, size))
+        what = "it is not to heap or data";
+    else if (from && (x ? size > x->map.gva + x->pages * HLSNAP__PAGE - from
+                        : hlsnap__layout_holds(l, from, (size_t)size, false, NULL) != 0))
+        what = "the guest has not what it is from";
+    else if (from && from < to + size && to < from + size)
+        what = "they overlap";
+    return !what ? HLSNAP_OK
+                 : hlsnap__fail(err, HLSNAP_ERR_ARG, 0, "image of 0x%llx bytes from 0x%llx to 0x%llx: %s",
+                                (unsigned long long)size, (unsigned long long)from, (unsigned long long)to, what);
+}
+
+/* FN_IMAGE: a range of the guest's memory shows what another one, or nothing, holds. */
+static hlsnap_result hlsnap__guest_image(hlsnap_sandbox *sb, const hlsnap_value *v, hlsnap_error *err) {
+    const uint64_t from = v[0].as.u64, to = v[1].as.u64, size = v[2].as.u64;
+    hlsnap__image x = {0, 0, 0, false, 0, 0, NULL, {false, -1, 0, 0, NULL, 0, 0, NULL, 0, 0}};
+    hlsnap_value answer[2];
+    hlsnap_error why = HLSNAP_ZERO;
+    hlsnap_result r = hlsnap__image_check(sb, from, to, size, &why);
+    bool once;
+    if (v[3].as.u32 & ~HLSNAP_ABI_IMAGE_ONCE)
+        return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest asks for an image with options 0x%x", v[3].as.u32);
+    if (!r) {
+        x.nothing = !from;
+        x.from = from ? hlsnap__gva_page(&sb->memory.layout, from) : 0;
+        x.to = hlsnap__gva_page(&sb->memory.layout, to);
+        x.pages = size / HLSNAP__PAGE;
+        once = v[3].as.u32 & HLSNAP_ABI_IMAGE_ONCE || !hlsnap__image_fits(&sb->memory.layout, from, size);
+        r = hlsnap__image_show(&sb->memory, &x, once, &why);
+        hlsnap__layer_release(x.layer);
+        hlsnap__builder_free(&x.at);
+    }
+    if (r && err) *err = why;
+    if (r && r != HLSNAP_ERR_ARG && r != HLSNAP_ERR_LIMIT) return r;
+    answer[0] = hlsnap_i32((int32_t)r);
+    answer[1] = hlsnap_str(why.msg);
+    return hlsnap__respond(sb, HLSNAP_ABI_FN_IMAGE, r ? HLSNAP_ABI_STATUS_REFUSED : HLSNAP_ABI_STATUS_OK, answer, r ? 2 : 0,
+                           err);
 }
 
 /* The guest ends itself: an abort, or the exit of its program. */
@@ -14790,6 +15308,9 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
         args[0].type == HLSNAP_U64 && args[1].type == HLSNAP_U64)
         return (head.function == HLSNAP_ABI_FN_TAKE ? hlsnap__large_take : hlsnap__large_given)(
             sb, args[0].as.u64, args[1].as.u64, err);
+    if (head.function == HLSNAP_ABI_FN_IMAGE && head.num_values == 4 && args[0].type == HLSNAP_U64 &&
+        args[1].type == HLSNAP_U64 && args[2].type == HLSNAP_U64 && args[3].type == HLSNAP_U32)
+        return hlsnap__guest_image(sb, args, err);
     if (head.num_values != 2 || args[0].type != HLSNAP_I32 || head.function > HLSNAP_ABI_FN_MAP ||
         args[1].type != (head.function == HLSNAP_ABI_FN_OUTPUT ? HLSNAP_BYTES : HLSNAP_STR))
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request 0x%x of %u values is malformed",

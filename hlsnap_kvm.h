@@ -1306,8 +1306,9 @@ static bool hlsnap__kvm_touch_some(hlsnap__shell *shell, const hlsnap__entry *en
     hlsnap__entry own = *entry; /* whose segments need not be set again */
     uint32_t i;
     bool ran;
+    if (!hlsnap__kvm_keys_ready(shell, entry, x)) return false;
     own.rdi = gate + HLSNAP__KVM_OWN_SPANS;
-    hlsnap__kvm_regs_set(shell, &own, at, at, false);
+    hlsnap__kvm_regs_set(shell, &own, hlsnap__kvm_gate_at(shell, true, false), at, false); /* a tenant's PKRU may forbid to read */
     if (!hlsnap__kvm_state_set(shell, &own)) {
         hlsnap__kvm_lost(x, errno, "KVM_SET_DEBUGREGS");
         return false;

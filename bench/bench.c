@@ -32,6 +32,9 @@
    memory stays as it was after the first block is checked, and said in a comment. A row for which there is not memory enough is
    left out, as a comment says.
 
+   image_N is a restore and a call that maps an image of N pages and writes to 16 pages all over it; limit: the same guest from the
+   same snapshot copies the N pages by memcpy instead. A comment has both without the restore, which puts back what was copied.
+
    Rows of files, all of them in the page cache:
      oci_save       into an empty directory; limit: one sha256, one write, one fsync
      delta_save     256 pages more, under a new tag, where a base of 256 MiB lies that this process loaded. Limit: what the format
@@ -82,7 +85,7 @@ typedef struct bench {
     hlsnap_snapshot *from;          /* that, or the row's own */
     hlsnap_sandbox *sb;             /* from it; of the row in progress */
     hlsnap_sandbox *fake;           /* on the fake hypervisor */
-    hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop, find_map, read_map, write_map;
+    hlsnap_export nop, touch, scatter, hostcalls, compute, first, fake_nop, find_map, read_map, write_map, image_use;
     uint32_t pages;                 /* restore_call: N */
     hlsnap_oci_desc oci;            /* of the loads */
     int num_saves;
@@ -192,6 +195,7 @@ static void find_all(bench *b, const hlsnap_sandbox *sb) {
     b->find_map = find(b, sb, "find_map", "u64()");
     b->read_map = find(b, sb, "read_map", "u64(u64,u32)");
     b->write_map = find(b, sb, "write_map", "void(u64,u32)");
+    b->image_use = find(b, sb, "image_use", "u64(u32,bool)");
 }
 
 /* ---- >>calls ---- */
@@ -904,6 +908,49 @@ static double op_map_start(bench *b) {
 
 static double own_map_start(bench *b, int n) { return block(b, n, 1, op_map_start); }
 
+/* ---- >>image ---- */
+
+static double image_call_ns; /* of the last block, without the restores */
+
+static double image_op(bench *b, bool copied) {
+    const hlsnap_value args[] = {hlsnap_u32(b->pages), hlsnap_bool(copied)};
+    const hlsnap_invocation one = {b->image_use, args, HLSNAP_COUNT(args), 0, 0, NULL};
+    hlsnap_sandbox *sb = copied ? b->sb : b->built;
+    hlsnap_value out = HLSNAP_ZERO;
+    const double t = limit_now();
+    double called;
+    if (hlsnap_sandbox_restore(sb, b->from, &b->err)) bad(b, "restore");
+    called = limit_now();
+    if (hlsnap_sandbox_invoke(sb, &one, 1, &out, NULL, &b->err) || !out.as.u64) bad(b, "image_use");
+    image_call_ns += limit_now() - called;
+    return limit_now() - t;
+}
+static double op_image_copied(bench *b) { return image_op(b, true); }
+static double op_image_mapped(bench *b) { return image_op(b, false); }
+
+static void begin_image(bench *b) {
+    hlsnap_sandbox *sb = create(b, &b->desc, b->pages * 4 * 4096ull + (4u << 20));
+    end_built(b);
+    invoke(b, sb, find(b, sb, "image_setup", "void(u32)"), hlsnap_u32(b->pages), 1);
+    b->from = take(b, sb);
+    hlsnap_sandbox_destroy(sb);
+    b->built = spawn(b, &b->desc, b->from);
+    find_all(b, b->built);
+    for (int i = 0; i < 20; i++) (void)op_image_mapped(b);
+    image_call_ns = 0;
+    for (int i = 0; i < 10; i++) (void)op_image_mapped(b);
+    printf("# image_%u: the call alone, mapped, takes %.0f us", b->pages, image_call_ns / 10e3);
+    b->sb = spawn(b, &b->desc, b->from);
+    for (int i = 0; i < 20; i++) (void)op_image_copied(b);
+    image_call_ns = 0;
+    for (int i = 0; i < 10; i++) (void)op_image_copied(b);
+    printf(", copied %.0f\n", image_call_ns / 10e3);
+    hlsnap_sandbox_destroy(b->sb);
+}
+
+static double own_image(bench *b, int n) { return block(b, n, 2, op_image_mapped); }
+static double limit_of_image(bench *b, int n) { return block(b, n, 2, op_image_copied); }
+
 /* ---- >>chain ---- */
 
 static bool chain_layer(const hlsnap_oci_layer *layer, void *user) {
@@ -1274,6 +1321,9 @@ static const row rows[] = {
     {"message_512", limit_of_message, own_message, 1, 512, NS, 1, begin_message},
     {"message_host_1", limit_of_message, own_message_host, 50, 1, NS, 1, begin_message_host},
     {"message_host_64", limit_of_message, own_message_host, 3, 64, NS, 1, begin_message_host},
+    {"image_16", limit_of_image, own_image, 50, 16, NS, 1, begin_image},
+    {"image_256", limit_of_image, own_image, 20, 256, NS, 1, begin_image},
+    {"image_4096", limit_of_image, own_image, 5, 4096, NS, 1, begin_image},
     {"snapshot_16", limit_of_snapshot, own_snapshot, 100, 16, NS, 1, NULL},
     {"snapshot_large", limit_of_snapshot, own_snapshot_large, 10, 1664, NS, 1, begin_snapshot_large},
     {"spawn", limit_of_spawn, own_spawn, 4, 0, NS, 6, NULL},

@@ -116,6 +116,32 @@ static hlsnap_result on_swap(hlsnap_call *call, void *user) {
     return hlsnap_call_return(call, hlsnap_u64(first + last));
 }
 
+/* An instance's memory: n pages, none of them zero, as an image, and where instances of it are made. */
+static hlsnap_rt_image *image;
+static uint8_t *pristine, *instance;
+static hlsnap_result on_image_setup(hlsnap_call *call, void *user) {
+    const uint32_t n = hlsnap_call_arg(call, 0).as.u32;
+    const uintptr_t p = (uintptr_t)hlsnap_rt_malloc((2ull * n + 1) * 4096);
+    (void)user;
+    if (!p) return hlsnap_call_fail(call, 1, "heap");
+    pristine = (uint8_t *)((p + 4095) & ~(uintptr_t)4095);
+    instance = pristine + n * 4096ull;
+    for (uint64_t i = 0; i < n * 4096ull; i++) pristine[i] = (uint8_t)(1 + i % 251);
+    image = hlsnap_rt_image_new(pristine, n * 4096ull);
+    return image ? HLSNAP_OK : hlsnap_call_fail(call, 2, "image");
+}
+
+/* Makes an instance of n pages, by a map or by a copy, and uses 16 pages all over it. */
+static hlsnap_result on_image_use(hlsnap_call *call, void *user) {
+    const uint64_t size = hlsnap_call_arg(call, 0).as.u32 * 4096ull;
+    uint64_t sum = 0;
+    (void)user;
+    if (hlsnap_call_arg(call, 1).as.b) memcpy(instance, pristine, size);
+    else if (hlsnap_rt_image_map(image, instance, 0, size)) return hlsnap_call_fail(call, 1, "map");
+    for (uint64_t at = 8; at < size; at += size / 16) sum += instance[at]++;
+    return hlsnap_call_return(call, hlsnap_u64(sum));
+}
+
 /* What a first call does at least: a page of data and a page of stack. */
 static hlsnap_result on_first(hlsnap_call *call, void *user) {
     volatile uint64_t local = hlsnap_call_arg(call, 0).as.u64;
@@ -132,6 +158,7 @@ static const hlsnap_function exports[] = {
     {"find_map", "u64()", on_find_map, NULL},  {"read_map", "u64(u64,u32)", on_read_map, NULL},
     {"write_map", "void(u64,u32)", on_write_map, NULL}, {"echo", "bytes(bytes)", on_echo, NULL},
     {"swap", "u64(u64,u64)", on_swap, NULL},
+    {"image_setup", "void(u32)", on_image_setup, NULL}, {"image_use", "u64(u32,bool)", on_image_use, NULL},
 };
 static const hlsnap_function imports[] = {{"tick", "u32(u32)", NULL, NULL}, {"swap", "bytes(bytes)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};

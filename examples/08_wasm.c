@@ -1,5 +1,6 @@
 /* 08_wasm.c - Wasm modules from somebody else, a fresh instance for each request. You learn: guests that are Linux programs; a
-   snapshot behind what is slow (load), a restore per request; a trap, an endless loop or a corrupt module is a typed error.
+   snapshot behind what is slow (load), a restore per request; a trap, an endless loop or a corrupt module is a typed error; and
+   an instance by image (hlsnap_rt_image_map), for who wants many in one request.
 
    Two guests: the module made C by wasm2c and compiled, and an interpreter that loads any module while it runs. Needs wabt of
    Debian 12.
@@ -18,9 +19,12 @@
    prints: deep 1000000: HLSNAP_ERR_FUNCTION, call: Call stack exhausted
    prints: spin 0: HLSNAP_ERR_TIMEOUT, the sandbox is poisoned
    prints: crc 5 = 907060870
+   prints: crc 5 again: HLSNAP_ERR_FUNCTION, call: Unreachable instruction executed
+   prints: instance 1 by image: crc 5 = 907060870
+   prints: instance 2 by image: crc 5 = 907060870
    prints: crc 5 = 907060870
    prints: crc 21: HLSNAP_ERR_FUNCTION, call: unreachable executed
-   prints: peek 4294967280: HLSNAP_ERR_FUNCTION, call: out of bounds memory access: access at 4294967280+4 >= max value 65536
+   prints: peek 4294967280: HLSNAP_ERR_FUNCTION, call: out of bounds memory access: access at 4294967280+4 >= max value 1048576
    prints: deep 1000000: HLSNAP_ERR_FUNCTION, call: call stack exhausted
    prints: spin 0: HLSNAP_ERR_TIMEOUT, the sandbox is poisoned
    prints: crc 5 = 907060870
@@ -88,6 +92,26 @@ static hlsnap_result serve(hlsnap_sandbox *sb, hlsnap_snapshot *loaded, hlsnap_e
     return r;
 }
 
+/* Instances one after the other in one request's time: each has its request left, which the module counts. */
+static hlsnap_result instances(hlsnap_sandbox *sb, hlsnap_error *err) {
+    hlsnap_value out;
+    hlsnap_result r = request(sb, "crc 5", "hello", &out, err);
+    double t0;
+    int i;
+    if (r) return r;
+    r = request(sb, "crc 5", "hello", &out, err);
+    printf("crc 5 again: %s, %s\n", hlsnap_result_name(r), err->msg);
+    for (i = 1, r = HLSNAP_OK; i <= 2 && !r; i++) {
+        r = hlsnap_sandbox_call(sb, "renew", HLSNAP_NO_ARGS, NULL, err);
+        if (!r) r = request(sb, "crc 5", "hello", &out, err);
+        if (!r) printf("instance %d by image: crc 5 = %s\n", i, out.str);
+    }
+    t0 = now_us();
+    for (i = 0; i < REQUESTS && !r; i++) r = hlsnap_sandbox_call(sb, "renew", HLSNAP_NO_ARGS, NULL, err);
+    if (!r) fprintf(stderr, "%.1f us an instance by image\n", (now_us() - t0) / REQUESTS);
+    return r;
+}
+
 /* The interpreter goes on to another module; what is none is refused. */
 static hlsnap_result another(hlsnap_sandbox *sb, hlsnap_error *err) {
     hlsnap_value out;
@@ -122,7 +146,7 @@ static hlsnap_result tour(const char *elf, const void *module, size_t size, hlsn
     if (!r) fprintf(stderr, "%s: %.1f us to load\n", elf, now_us() - t0);
     if (!r) r = hlsnap_sandbox_snapshot(sb, &loaded, err);
     if (!r) r = serve(sb, loaded, err);
-    if (!r && module) r = another(sb, err);
+    if (!r) r = module ? another(sb, err) : instances(sb, err);
     hlsnap_snapshot_release(loaded);
     hlsnap_sandbox_destroy(sb);
     return r;

@@ -39,7 +39,7 @@ row() { # name, unit, then positive numbers: value, limit, ratio
 }
 for name in call host_call restore_call_0 restore_call_1 restore_call_16 restore_call_64 restore_call_256 restore_call_1024 \
     restore_delta restore_small_delta restore_scattered restore_built pool_16 pool_64 pool_256 pool_1024 pool_guest pool_other pool_cold \
-    map_16 map_shared map_restore_16 map_private_16 map_sealed_16 map_start \
+    map_16 map_shared map_restore_16 map_private_16 map_sealed_16 map_start image_16 image_256 image_4096 \
     message_1 message_64 message_host_1 message_host_64 snapshot_16 snapshot_large spawn oci_save delta_save \
     chain_bytes chain_load verify_gbps load_mapped load_private load_2_threads load_cached tenants_memory oci_load_first_call compute \
     include_ms; do

@@ -163,6 +163,21 @@ static bool b_map(fake_cpu *cpu) { /* u64(str name, bool): where the map lies, o
     return fake_return(cpu, v[cpu->args[1].as.b ? 1 : 0]);
 }
 
+static bool b_image(fake_cpu *cpu) { /* str(u64 from, u64 to, u64 size, u32 options): "", or why it was refused, its code first */
+    static char text[600];
+    hlsnap_abi_message head;
+    hlsnap_value v[HLSNAP_MAX_ARGS];
+    if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_IMAGE, cpu->args, 4);
+    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.function != HLSNAP_ABI_FN_IMAGE;
+    if (head.status == HLSNAP_ABI_STATUS_OK) return cpu->hv->bad += head.num_values != 0, fake_return(cpu, hlsnap_str(""));
+    snprintf(text, sizeof(text), "%d %s", v[0].as.i32, v[1].str);
+    return fake_return(cpu, hlsnap_str(text));
+}
+static bool b_image_odd(fake_cpu *cpu) { /* void(): a request of too few values */
+    const hlsnap_value v[4] = {hlsnap_u64(0), hlsnap_u64(0), hlsnap_u64(0), hlsnap_u64(0)};
+    return fake_request(cpu, HLSNAP_ABI_FN_IMAGE, v, 4);
+}
+
 /* A message with one value that refers to memory. */
 static void refer(fake_cpu *cpu, uint32_t function, uint32_t type, uint64_t gva, uint64_t size) {
     hlsnap_call call;
@@ -296,6 +311,7 @@ static const fake_function fake_exports[] = {
     {"output", "void(i32,bytes)", NULL, b_say, HLSNAP_ABI_FN_OUTPUT},
     {"clock", "u64(bool)", NULL, b_clock, 0},
     {"map", "u64(str,bool)", NULL, b_map, 0},
+    {"image", "str(u64,u64,u64,u32)", NULL, b_image, 0}, {"image_odd", "void()", NULL, b_image_odd, 0},
     {"refer", "u32(u64,u64,u32)", NULL, b_refer, 0},
     {"refer_twice", "u32(u64,u64)", NULL, b_refer_twice, 0},
     {"give", "bytes(u64,u64,u64)", NULL, b_give, 0},

@@ -298,12 +298,76 @@ FN(map) { /* where a map lies; 0: there is none */
     UNUSED;
     return hlsnap_call_return(call, hlsnap_u64(ARG(1).b ? size : (uint64_t)(uintptr_t)at));
 }
-FN(touch) { /* the sum of one byte in each stride */
-    const volatile uint8_t *p = (const volatile uint8_t *)(uintptr_t)ARG(0).u64;
+/* The sum of one byte in each stride. */
+static uint64_t touch(const volatile uint8_t *p, uint64_t n, uint64_t stride) {
     uint64_t i, s = 0;
+    for (i = 0; i < n; i += stride) s += p[i];
+    return s;
+}
+
+/* ---- images ---- */
+
+/* Two images in turn where the last one was just read and written; -> what was not as the image has it, or lost. */
+static uint32_t image_turns(size_t n, uint64_t rounds) {
+    const size_t size = n * 4096;
+    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    hlsnap_rt_image *images[2];
+    uint32_t bad = 0, round;
+    size_t i, k;
+    for (k = 0; k < 2; k++) {
+        for (i = 0; i < n; i++) a[i * 512] = (k + 1) * 1000000 + i;
+        images[k] = hlsnap_rt_image_new((const void *)a, size);
+        if (!images[k]) return 1u << 31;
+    }
+    for (round = 0; round < rounds; round++) {
+        k = round % 2;
+        bad += hlsnap_rt_image_map(images[k], (void *)to, 0, size) != HLSNAP_OK;
+        for (i = 0; i < n; i++) bad += to[i * 512] != (k + 1) * 1000000 + i;
+        for (i = round % 3; i < n; i += 3) to[i * 512] = 7;
+        for (i = round % 3; i < n; i += 3) bad += to[i * 512] != 7;
+    }
+    for (k = 0; k < 2; k++) {
+        hlsnap_rt_image_free(images[k]);
+        for (i = 0; i < n; i++) bad += k && a[i * 512] != 2000000 + i;
+    }
+    hlsnap_rt_free((void *)a);
+    hlsnap_rt_free((void *)to);
+    return bad;
+}
+/* So often: made, mapped, freed while it is mapped; -> what was not as it ought to be. */
+static uint32_t image_cycles(uint64_t n) {
+    const size_t size = 32 * 4096;
+    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    uint32_t i, bad = 0;
+    for (i = 1; i <= n; i++) {
+        hlsnap_rt_image *image;
+        a[i % 32 * 512] = i;
+        image = hlsnap_rt_image_new((const void *)a, size);
+        if (!image) return 1u << 31;
+        bad += hlsnap_rt_image_map(image, (void *)to, 0, size) != HLSNAP_OK;
+        hlsnap_rt_image_free(image);
+        bad += to[i % 32 * 512] != i;
+    }
+    hlsnap_rt_free((void *)a);
+    hlsnap_rt_free((void *)to);
+    return bad;
+}
+
+FN(pages) { /* PAGES_x, IMAGE_x, and what it takes */
+    const uint64_t a = ARG(1).u64, b = ARG(2).u64, c = ARG(3).u64, d = ARG(4).u64;
+    uint64_t out = 0;
     UNUSED;
-    for (i = 0; i < ARG(1).u64; i += ARG(2).u64) s += p[i];
-    return hlsnap_call_return(call, hlsnap_u64(s));
+    switch (ARG(0).u32) {
+    case PAGES_NEW: out = (uint64_t)(uintptr_t)hlsnap__rt_aligned_alloc(4096, (size_t)a * 4096); break;
+    case IMAGE_NEW: out = (uint64_t)(uintptr_t)hlsnap_rt_image_new((const void *)(uintptr_t)a, (size_t)b); break;
+    case IMAGE_MAP: out = (uint64_t)hlsnap_rt_image_map((hlsnap_rt_image *)(uintptr_t)a, (void *)(uintptr_t)b, (size_t)c, (size_t)d); break;
+    case IMAGE_FREE: hlsnap_rt_image_free((hlsnap_rt_image *)(uintptr_t)a); break;
+    case IMAGE_TURNS: out = image_turns((size_t)a, b); break;
+    case PAGES_TOUCH: out = touch((const volatile uint8_t *)(uintptr_t)a, b, c); break;
+    case IMAGE_CYCLES: out = image_cycles(a); break;
+    default: out = (uint64_t)hlsnap__rt_image_ask((const void *)(uintptr_t)a, (void *)(uintptr_t)b, (size_t)c, (uint32_t)d);
+    }
+    return hlsnap_call_return(call, hlsnap_u64(out));
 }
 
 /* ---- faults ---- */
@@ -534,7 +598,7 @@ static const hlsnap_function exports[] = {
     {"spin", "u64(u64)", spin, NULL}, {"addresses", "bytes()", addresses, NULL}, {"poke", "u64(u64,u64,u32)", poke, NULL},
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
     {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL},
-    {"map", "u64(str,bool)", map, NULL}, {"touch", "u64(u64,u64,u64)", touch, NULL}
+    {"map", "u64(str,bool)", map, NULL}, {"pages", "u64(u32,u64,u64,u64,u64)", pages, NULL}
 #ifdef GUEST_SYSCALL
     , {"system", "u64(u32)", system_call, NULL}
 #endif

@@ -30,6 +30,11 @@ enum system_bits { /* argument of "system": how it makes its system call, and wh
     SYSTEM_FS = 1, SYSTEM_GS = 2, SYSTEM_TF = 4, SYSTEM_SHADOW = 8, SYSTEM_LEAVE = 16, SYSTEM_LOOP = 32, SYSTEM_FAULT = 64, SYSTEM_FLAGS = 128
 };
 
+enum pages_kind { /* first argument of the export "pages" */
+    PAGES_TOUCH /* address, bytes, stride */, PAGES_NEW /* number */, IMAGE_NEW /* from, bytes */, IMAGE_MAP /* image, to, offset, bytes */, IMAGE_FREE /* image */,
+    IMAGE_TURNS /* pages, rounds */, IMAGE_CYCLES /* number */, IMAGE_ASK /* from, to, bytes, options: the request as it is */
+};
+
 /* What the probe stores at the guest's first instruction, before any compiled code ran. */
 typedef struct probe_dump {
     uint64_t gpr[16];          /* rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */

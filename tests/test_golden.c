@@ -56,6 +56,8 @@ PIN(fn_clock, HLSNAP_ABI_FN_CLOCK, 0xfffffff4u);
 PIN(fn_map, HLSNAP_ABI_FN_MAP, 0xfffffff5u);
 PIN(fn_result, HLSNAP_ABI_FN_RESULT, 0xfffffff6u);
 PIN(fn_take, HLSNAP_ABI_FN_TAKE, 0xfffffff7u);
+PIN(fn_image, HLSNAP_ABI_FN_IMAGE, 0xfffffff8u);
+PIN(image_once, HLSNAP_ABI_IMAGE_ONCE, 1);
 PIN(option_output, HLSNAP_ABI_OPTION_OUTPUT, 1);
 PIN(option_strict, HLSNAP_ABI_OPTION_STRICT, 2);
 PIN(option_clock, HLSNAP_ABI_OPTION_CLOCK, 4);

@@ -289,13 +289,45 @@ static hlsnap_result s_map_pool(world *w) {
     return r;
 }
 
+/* From heap page to heap page; the codes that a refusal would have are none that a failure gives. */
+static hlsnap_result image(hlsnap_sandbox *sb, uint32_t from, uint32_t to, uint32_t pages, uint32_t options) {
+    const uint64_t heap = region_gva(sb, HLSNAP__HEAP);
+    hlsnap_value out;
+    const hlsnap_result r = hlsnap_sandbox_call(sb, "image", HLSNAP_ARGS(hlsnap_u64(heap + from * 4096ull), hlsnap_u64(heap + to * 4096ull), hlsnap_u64(pages * 4096ull), hlsnap_u32(options)), &out, &err);
+    CHECK(r || !strcmp(out.str, ""));
+    return r;
+}
+static hlsnap_result images(world *w) {
+    hlsnap_result r = dirty(w->sb, 1800, 100, 6);
+    if (!r) r = image(w->sb, 1800, 1000, 100, HLSNAP_ABI_IMAGE_ONCE);
+    if (!r) r = image(w->sb, 1000, 1200, 90, 0);
+    if (!r) r = image(w->sb, 1810, 1400, 80, 0); /* laid at both */
+    if (!r) r = dirty(w->sb, 1203, 2, 5);
+    if (!r) r = image(w->sb, 1180, 1600, 60, 0); /* of pieces */
+    if (r) return r;
+    CHECK(word_at(w->sb, 1623) == 5 && word_at(w->sb, 1625) == 6 + 5 * 0x100000001ull);
+    return r;
+}
+static hlsnap_result s_image(world *w) { return images(w); }
+static hlsnap_result s_image_restore(world *w) {
+    hlsnap_result r = images(w);
+    if (!r) r = restore(w, w->sibling);
+    if (!r) r = images(w);
+    return r ? r : restore(w, w->own);
+}
+static hlsnap_result s_image_take(world *w) {
+    const hlsnap_result r = images(w);
+    return r ? r : hlsnap_sandbox_snapshot(w->sb, &w->taken, &err);
+}
+
 /* X(name, allocations, system calls): how many points of failure there are at least */
 #define SCENARIOS(X) \
     X(from_guest, 8, 1) X(from_path, 3, 1) X(create, 20, 8) X(create_from, 7, 8) X(create_learned, 16, 20) X(create_pre, 12, 8) X(call, 1, 0) \
     X(call_host, 2, 0) X(invoke, 2, 0) X(snapshot, 4, 1) X(snapshot_little, 6, 1) X(snapshot_much, 6, 4) X(snapshot_rests, 12, 8) \
     X(restore, 1, 2) X(restore_sibling, 1, 2) X(restore_rests, 1, 8) X(restore_settles, 2, 100) X(restore_far, 1, 4) X(restore_foreign, 3, 6) X(restore_pre, 6, 2) \
     X(bind, 2, 0) X(pool, 15, 20) X(write, 1, 0) X(find, 0, 0) \
-    X(map, 8, 30) X(map_restore, 2, 12) X(map_take, 12, 2) X(map_start, 14, 40) X(map_pool, 6, 10)
+    X(map, 8, 30) X(map_restore, 2, 12) X(map_take, 12, 2) X(map_start, 14, 40) X(map_pool, 6, 10) \
+    X(image, 20, 60) X(image_restore, 40, 150) X(image_take, 25, 60)
 
 /* ---- the loop ---- */
 

@@ -9,9 +9,11 @@
 #include "wasm_mod.h"
 #include "wasm-rt-impl.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static Z_mod_instance_t instance;
+static Z_mod_instance_t instance, first; /* first: as it was when it was made, but for its memory, of which there is an image */
+static hlsnap_rt_image *image;
 static const struct { const char *name; u32 (*run)(Z_mod_instance_t *, u32); } functions[] = {
     {"crc", Z_modZ_crc}, {"peek", Z_modZ_peek}, {"deep", Z_modZ_deep}, {"spin", Z_modZ_spin}};
 
@@ -55,12 +57,35 @@ static hlsnap_result call(hlsnap_call *c, void *user) { /* str(str "NAME NUMBER"
 static hlsnap_result load(hlsnap_call *c, void *user) { /* an instance; its start function runs */
     const wasm_rt_trap_t trap = (wasm_rt_trap_t)wasm_rt_impl_try();
     (void)user;
+    uint8_t *pages;
     if (trap) return hlsnap_call_fail(c, trap, wasm_rt_strerror(trap));
     Z_mod_instantiate(&instance, NULL);
+    pages = (uint8_t *)aligned_alloc(4096, instance.w2c_memory.size); /* calloc's begins somewhere in a page */
+    if (!pages) return hlsnap_call_fail(c, 101, "no memory");
+    memcpy(pages, instance.w2c_memory.data, instance.w2c_memory.size);
+    free(instance.w2c_memory.data);
+    instance.w2c_memory.data = pages;
+    first = instance;
+    image = hlsnap_rt_image_new(pages, first.w2c_memory.size);
+    return image ? HLSNAP_OK : hlsnap_call_fail(c, 101, "no memory for an image");
+}
+
+/* Another instance in the place of this one: nothing is instantiated again, and of its memory nothing is copied but what it writes. */
+static hlsnap_result renew(hlsnap_call *c, void *user) { /* void() */
+    uint8_t *pages = instance.w2c_memory.data;
+    (void)user;
+    if (pages != first.w2c_memory.data) { /* it had grown, and was moved */
+        free(pages);
+        pages = (uint8_t *)aligned_alloc(4096, first.w2c_memory.size);
+        first.w2c_memory.data = pages;
+    }
+    if (hlsnap_rt_image_map(image, pages, 0, first.w2c_memory.size)) return hlsnap_call_fail(c, 101, "no memory");
+    instance = first;
     return HLSNAP_OK;
 }
 
-static const hlsnap_function exports[] = {{"load", "void()", load, NULL}, {"call", "str(str,bytes)", call, NULL}};
+static const hlsnap_function exports[] = {{"load", "void()", load, NULL}, {"renew", "void()", renew, NULL},
+                                          {"call", "str(str,bytes)", call, NULL}};
 static const hlsnap_function imports[] = {{"allow", "u32(u32,u32)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};
 HLSNAP_GUEST_MAIN(module);
