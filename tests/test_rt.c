@@ -1,5 +1,5 @@
 /* test_rt.c - the guest runtime's leaf code, run natively against the C library of this machine: memory and strings,
-   formatting, heap, random source. RT_CASES is the number of random formats. */
+   formatting, heap, random source. RT_CASES is the number of random formats; QUICK=1: a tenth of what is random or exhaustive. */
 #define _GNU_SOURCE
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
@@ -22,6 +22,11 @@ static uint64_t rnd(void)
 static size_t below(size_t n)
 {
     return (size_t)((rnd() >> 20) % n);
+}
+
+static unsigned rounds(unsigned n)
+{
+    return getenv("QUICK") ? n / 10 : n;
 }
 
 /* n usable bytes with a guard page before and behind */
@@ -49,7 +54,7 @@ static void copy(void)
 {
     unsigned char *a = t_pages(AREA), *b = t_pages(AREA), *src = t_pages(AREA);
     unsigned round;
-    for (round = 0; round < 60000; round++) {
+    for (round = 0; round < rounds(60000); round++) {
         size_t n = below(4) ? below(200) : below(3500), from, to;
         size_t i;
         bool same = true;
@@ -113,7 +118,7 @@ static void compare(void)
 {
     unsigned char *a = t_pages(AREA), *b = t_pages(AREA);
     unsigned round;
-    for (round = 0; round < 200000; round++) {
+    for (round = 0; round < rounds(200000); round++) {
         size_t n = below(4) ? below(40) : below(600);
         unsigned char *x = a + (below(2) ? AREA - n : below(AREA - n)),
                       *y = b + (below(2) ? AREA - n : below(AREA - n));
@@ -157,7 +162,7 @@ static void strings(void)
 {
     char *a = (char *)t_pages(AREA), *b = (char *)t_pages(AREA), to1[2048], to2[2048];
     unsigned round;
-    for (round = 0; round < 200000; round++) {
+    for (round = 0; round < rounds(200000); round++) {
         size_t n = below(4) ? below(40) : below(600), m = below(2) ? n : below(8), k = below(700);
         char *x = a + (below(2) ? AREA - n - 1 : below(AREA - n - 1)),
              *y = b + (below(2) ? AREA - m - 1 : below(1000));
@@ -409,7 +414,7 @@ static void format_floats(void)
     int p, e;
     size_t c;
     /* every power of two at every kind of precision */
-    for (e = -1074; e <= 1023; e++)
+    for (e = -1074; e <= 1023; e += getenv("QUICK") ? 7 : 1)
         for (c = 0; c < 3; c++)
             for (p = 0; p < 1200; p = p < 20 ? p + 1 : p * 3 / 2) {
                 sprintf(fmt, "%%.%d%c", p, convs[c]);
@@ -661,7 +666,7 @@ static void heap_aligned(void)
     CHECK(hlsnap__rt_heap_aligned(h, (size_t)1 << 63, 1) == NULL && hlsnap__rt_heap_aligned(h, 64, SIZE_MAX - 100) == NULL);
     CHECK(hlsnap__rt_heap_aligned(h, (size_t)1 << 39, (size_t)1 << 39) == NULL && h->top == h->base);
     CHECK(hlsnap__rt_heap_usable(h, NULL) == 0 && hlsnap__rt_heap_usable(h, p) == 0);
-    for (round = 0; round < 60000; round++) {
+    for (round = 0; round < rounds(60000); round++) {
         const size_t i = below(HELD), align = (size_t)1 << below(14), size = below(8) ? below(600) : below(30000);
         size_t k;
         if (held[i].p) {
