@@ -688,7 +688,7 @@ static void heap_aligned(void)
         if (round % 256 == 0) CHECK(hlsnap__rt_heap_check(h) == 0);
         if (round % 4096 == 0) hlsnap__rt_heap_trim(h);
     }
-    CHECK(made > 20000 && hlsnap__rt_heap_check(h) == 0);
+    CHECK(made > rounds(20000) && hlsnap__rt_heap_check(h) == 0);
     for (round = 0; round < 14; round++) {
         void *q = hlsnap__rt_heap_aligned(h, (size_t)1 << round, 10);
         CHECK(q && (uintptr_t)q % ((size_t)1 << round) == 0 && hlsnap__rt_heap_free(h, q) == 0);
