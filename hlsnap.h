@@ -980,6 +980,8 @@ HLSNAP_API void hlsnap_rt_on_start(void (*fn)(void *user), void *user);
    cost      one exit  */
 HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size);
 
+typedef struct hlsnap_rt_image hlsnap_rt_image;
+
 /* hlsnap_rt_image_new, _map, _free -- memory that is shown at other places, copy on write: what an instance begins with. An image
    is what `from` held when it was made, in a block of the heap that nobody writes to; it is the guest's own memory, so snapshots
    and restores know it as they know the rest.
@@ -991,7 +993,6 @@ HLSNAP_API void *hlsnap_rt_map(const char *name, uint64_t *size);
    owns      new: the caller, hlsnap_rt_image_free. What was mapped stays until it is overwritten, by a map or otherwise
    cost      an exit each; map: up to 256 KiB are copied, without one; of more, nothing, but each page that is touched costs a
              fault. docs/memory.md says when that pays  */
-typedef struct hlsnap_rt_image hlsnap_rt_image;
 HLSNAP_API hlsnap_rt_image *hlsnap_rt_image_new(const void *from, size_t size);
 HLSNAP_API hlsnap_result hlsnap_rt_image_map(hlsnap_rt_image *image, void *to, size_t offset, size_t size);
 HLSNAP_API void hlsnap_rt_image_free(hlsnap_rt_image *image);
