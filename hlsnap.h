@@ -323,7 +323,7 @@ typedef struct hlsnap_function {
    threads   the one the function runs on; host and guest  */
 HLSNAP_API hlsnap_value hlsnap_call_arg(const hlsnap_call *call, size_t i);
 
-/* hlsnap_call_return -- give the result of the call in progress; the last one given counts.
+/* hlsnap_call_return -- give the result of the call in progress; the last one given counts, also where one before had no room.
    call      in
    v         in     copied
    returns   HLSNAP_OK; HLSNAP_ERR_SIGNATURE (not the signature's type; a str with a NUL inside); HLSNAP_ERR_LIMIT (neither
@@ -351,7 +351,8 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
    size      in     bytes of them that are the result
    returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or neither mailbox
              nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT
-             (more than was reserved); return it from the function. Where it was NULL, the call fails with these, too
+             (more than was reserved); return it from the function. Where it was NULL and nothing smaller is given, the call fails
+             with these
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
 HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t size);
@@ -1226,7 +1227,6 @@ struct hlsnap_call {
     size_t reserved;      /* bytes of out up to the end of what was reserved; 0 = nothing */
     void *user;           /* the invocation's, in a host function */
     void *large;          /* in a host function: the sandbox's buffer for what the mailbox has no room for */
-    bool no_room;         /* it failed for want of room for what was to be reserved, and for nothing else */
     uint32_t function;    /* number, for the message */
     hlsnap_result failed; /* set by hlsnap_call_fail and misuse */
 };
@@ -1858,8 +1858,14 @@ static size_t hlsnap__call_refer(uint8_t *to, const hlsnap_call *call, uint64_t 
     return head.size;
 }
 
+/* Another result than the last one: where that was too large, less may do. */
+static void hlsnap__call_again(hlsnap_call *call) {
+    if (call->failed == HLSNAP_ERR_LIMIT) call->failed = HLSNAP_OK;
+}
+
 HLSNAP__EACH_CALL HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call, hlsnap_value v) {
     size_t num = v.type != HLSNAP_VOID, need;
+    hlsnap__call_again(call);
     if ((uint32_t)v.type != call->signature->result ||
         (v.type == HLSNAP_STR && (!v.str || hlsnap__rt_memchr(v.str, 0, v.size))) ||
         (v.type == HLSNAP_BYTES && !v.bytes && v.size))
@@ -1874,7 +1880,7 @@ HLSNAP__EACH_CALL HLSNAP_API hlsnap_result hlsnap_call_return(hlsnap_call *call,
     } else if (hlsnap__call_room(call, need))
         hlsnap__call_used(call, hlsnap__message_write(call->out, call->out_size, call->function, HLSNAP_ABI_STATUS_OK,
                                                       &v, num));
-    if (call->used) return HLSNAP_OK;
+    if (call->used) return call->failed;
     call->wanted = need;
     return call->failed = HLSNAP_ERR_LIMIT;
 }
@@ -1930,13 +1936,14 @@ static hlsnap_result hlsnap__call_finish(hlsnap_call *call, size_t n) {
     hlsnap__rt_memcpy(call->out + sizeof(message), &row, sizeof(row));
     hlsnap__call_used(call, message.size);
     call->wanted = 0;
-    return HLSNAP_OK;
+    return call->failed;
 }
 
 HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *fmt, ...) {
     va_list ap;
     int n;
     const uint8_t *at = call->out;
+    hlsnap__call_again(call);
     if (call->signature->result != HLSNAP_STR) return call->failed = HLSNAP_ERR_SIGNATURE;
     if (call->out_size <= HLSNAP__RESULT_AT) return call->failed = HLSNAP_ERR_LIMIT;
     va_start(ap, fmt);
@@ -1961,8 +1968,7 @@ HLSNAP_API hlsnap_result hlsnap_call_return_fmt(hlsnap_call *call, const char *f
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n) {
     const uint8_t type = call->signature->result;
     call->used = call->reserved = 0;
-    if (call->no_room) call->failed = HLSNAP_OK; /* less may do */
-    call->no_room = false;
+    hlsnap__call_again(call);
     if (call->failed) return NULL;
     if (type != HLSNAP_STR && type != HLSNAP_BYTES) {
         call->failed = HLSNAP_ERR_SIGNATURE;
@@ -1970,7 +1976,6 @@ HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n) {
     }
     if (!hlsnap__call_fits(call, n)) {
         call->failed = HLSNAP_ERR_LIMIT;
-        call->no_room = true;
         return NULL;
     }
     call->wanted = 0;
@@ -1998,7 +2003,7 @@ static HLSNAP__EACH_CALL void hlsnap__call_run(hlsnap_call *call, hlsnap_fn fn, 
     int n;
     call->used = call->wanted = call->reached = call->reserved = 0;
     call->failed = HLSNAP_OK;
-    call->no_room = call->given = false;
+    call->given = false;
     call->box = call->out;
     call->box_size = call->out_size;
     call->box_reached = 0;

@@ -34,7 +34,8 @@ FN(g_fmt_nul) { return (void)user, hlsnap_call_return_fmt(call, "a%cb", 0); }
 FN(g_fmt_i32) { return (void)user, hlsnap_call_return_fmt(call, "no i32"); }
 FN(g_fmt_big) { return (void)user, hlsnap_call_return_fmt(call, "%*d", ARG(0).as.i32, 1); }
 /* Reserves, writes all of it, and returns a part: 0 = n bytes of 'a'..; 1 = a NUL among them; 2 = returns another result behind it;
-   3 = gives nothing; 4 = reserves twice; 5 = more than there is, first; 6 = the same after it has failed. */
+   3 = gives nothing; 4 = reserves twice; 5 = more than there is, first; 6 = the same after it has failed; 7, 8 = too much, then a short
+   result, by return and by return_fmt; 9 = a result that is too large, then a short one. */
 FN(g_reserve) {
     const uint32_t n = ARG(0).as.u32, used = ARG(1).as.u32, how = ARG(2).as.u32;
     uint8_t *p = (uint8_t *)hlsnap_call_reserve(call, how == 4 ? 0 : how == 5 ? 1u << 30 : n);
@@ -42,6 +43,9 @@ FN(g_reserve) {
     (void)user;
     if (how >= 4) p = (uint8_t *)hlsnap_call_reserve(call, n);
     for (i = 0; p && i < n; i++) p[i] = (uint8_t)('a' + i % 26);
+    if (how == 7) return hlsnap_call_reserve(call, 1u << 30) ? HLSNAP_ERR_ARG : hlsnap_call_return(call, hlsnap_bytes("abc", 3));
+    if (how == 8) return hlsnap_call_reserve(call, 1u << 30) ? HLSNAP_ERR_ARG : hlsnap_call_return_fmt(call, "%s", "abc");
+    if (how == 9) return hlsnap_call_return(call, hlsnap_bytes(p, (size_t)1 << 40)) != HLSNAP_ERR_LIMIT ? HLSNAP_ERR_ARG : hlsnap_call_return(call, hlsnap_bytes("abc", 3));
     if (how == 6) return hlsnap_call_fail(call, 9, "no"), hlsnap_call_reserve(call, 1u << 30), hlsnap_call_reserve(call, n) ? HLSNAP_OK : HLSNAP_ERR_ARG;
     if (how == 1 && p) p[n / 2] = 0;
     if (how == 2) return hlsnap_call_return(call, hlsnap_str("another"));

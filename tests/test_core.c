@@ -181,6 +181,10 @@ static void reserved_results(void) {
     CHECK_EQ(RESERVE("reserve", 10, 10, 5), HLSNAP_OK); /* too much, then less */
     CHECK(out.size == 10 && out.bytes[9] == 'j');
     CHECK_EQ(RESERVE("reserve", most + 1, 1, 5), L);
+    for (i = 7; i < 10; i++) { /* the last result counts, in its own way, too */
+        CHECK_EQ(RESERVE(i == 8 ? "reserve_str" : "reserve", 10, 10, (uint32_t)i), HLSNAP_OK);
+        CHECK(out.size == 3 && !memcmp(i == 8 ? (const void *)out.str : (const void *)out.bytes, "abc", 3));
+    }
     CHECK_EQ(RESERVE("reserve", 10, 10, 6), HLSNAP_ERR_FUNCTION); /* a failure stays one */
     CHECK_EQ(err.user_code, 9);
 #undef RESERVE
