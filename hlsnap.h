@@ -15231,6 +15231,8 @@ static hlsnap_result hlsnap__guest_image(hlsnap_sandbox *sb, const hlsnap_value 
         x.pages = size / HLSNAP__PAGE;
         once = v[3].as.u32 & HLSNAP_ABI_IMAGE_ONCE || !hlsnap__image_fits(&sb->memory.layout, from, size);
         r = hlsnap__image_show(&sb->memory, &x, once, &why);
+        /* descriptors, memory, the limit of a file's size: nothing was changed, and a copy needs none of them */
+        if (r && sb->memory.valid && (hlsnap_result_transient(&why) || why.os_errno == EFBIG)) r = HLSNAP_ERR_LIMIT;
         hlsnap__layer_release(x.layer);
         hlsnap__builder_free(&x.at);
     }

@@ -289,13 +289,16 @@ static hlsnap_result s_map_pool(world *w) {
     return r;
 }
 
-/* From heap page to heap page; the codes that a refusal would have are none that a failure gives. */
+/* From heap page to heap page. Where memory is missing, the guest is refused, and would copy; nothing has changed then. */
 static hlsnap_result image(hlsnap_sandbox *sb, uint32_t from, uint32_t to, uint32_t pages, uint32_t options) {
     const uint64_t heap = region_gva(sb, HLSNAP__HEAP);
     hlsnap_value out;
     const hlsnap_result r = hlsnap_sandbox_call(sb, "image", HLSNAP_ARGS(hlsnap_u64(heap + from * 4096ull), hlsnap_u64(heap + to * 4096ull), hlsnap_u64(pages * 4096ull), hlsnap_u32(options)), &out, &err);
-    CHECK(r || !strcmp(out.str, ""));
-    return r;
+    if (r || !out.str[0]) return r;
+    CHECK_EQ(atoi(out.str), HLSNAP_ERR_LIMIT);
+    CHECK(inject.hits && (inject.alloc_fail >= 0 || inject.sys_errno != EINVAL));
+    CHECK_EQ(hlsnap_sandbox_get_state(sb), HLSNAP_READY);
+    return err.code = HLSNAP_ERR_MEMORY;
 }
 static hlsnap_result images(world *w) {
     hlsnap_result r = dirty(w->sb, 1800, 100, 6);
