@@ -16299,7 +16299,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
     if (out) *out = NULL;
     if (r) return r;
     r = hlsnap__memory_take(&sb->memory, sb->guest, sb->generation, out, err);
-    if (!sb->memory.valid) hlsnap__state_set(sb, HLSNAP_POISONED);
+    if (!sb->memory.valid || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_DIGEST) hlsnap__state_set(sb, HLSNAP_POISONED);
     if (r) return r;
     r = hlsnap__memory_check(&sb->memory, true, err);
     sb->stats.snapshots += !r;

@@ -656,7 +656,7 @@ static void shrinking_file(void) {
     const char *path = file_of("shrinks", 8 * 4096);
     hlsnap_map map[2];
     hlsnap_sandbox *sb, *other = NULL;
-    hlsnap_snapshot *s, *changed;
+    hlsnap_snapshot *s, *changed, *again;
     uint64_t at, p, v;
     begin();
     map[0] = map_of("r", HLSNAP_MAP_READ, path);
@@ -670,7 +670,12 @@ static void shrinking_file(void) {
     CHECK_EQ(from(changed, map, 2, &other), HLSNAP_OK);
     restore(sb, s);
     CHECK_EQ(poke(sb, p + 7 * 4096, 1), HLSNAP_OK);
+    CHECK_EQ(poke(other, p + 7 * 4096, 2), HLSNAP_OK);
     CHECK_EQ(truncate(path, 4096), 0);
+    again = NULL;
+    CHECK_EQ(hlsnap_sandbox_snapshot(other, &again, &err), HLSNAP_ERR_CHANGED); /* what it wrote is gone, too */
+    CHECK(!again);
+    CHECK_EQ(hlsnap_sandbox_get_state(other), HLSNAP_POISONED);
     CHECK_EQ(hlsnap_sandbox_read(sb, at + 4096, &v, 8, &err), HLSNAP_ERR_CHANGED);
     CHECK_EQ(hlsnap_sandbox_read(sb, at, &v, 8, &err), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_write(sb, p + 6 * 4096, &v, 8, &err), HLSNAP_ERR_CHANGED);
