@@ -608,8 +608,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_write(hlsnap_sandbox *sb, uint64_t gva, 
    out       out    n bytes, until the sandbox is called, snapshotted, restored, released or destroyed, or the map they are in
                     is removed; NULL on failure. They are the guest's: whoever looks twice after it ran may see something else
    err       out    may be NULL
-   returns   as hlsnap_sandbox_read; HLSNAP_ERR_UNSUPPORTED (a loaded snapshot, or a map of a file, that was not in sealed memory when
-             it was mapped: a file that is cut would be a SIGBUS; hlsnap_sandbox_read copies)
+   returns   as hlsnap_sandbox_read; HLSNAP_ERR_UNSUPPORTED (a loaded snapshot, or a map of a file, not in sealed memory when it was
+             mapped: a file that is cut would be a SIGBUS; hlsnap_sandbox_read copies)
    threads   the sandbox's  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_view(hlsnap_sandbox *sb, uint64_t gva, size_t n, const void **out, hlsnap_error *err);
 
