@@ -961,19 +961,19 @@ for name, size in ("model", 12388), ("patch", 1228900), ("shared", 4096), ("extr
 with() { tool run --map model=given/model --map patch=given/patch --map shared=given/shared "$@"; }
 gives_maps() { # those that are demanded, optional, captured, and one that nobody asked for; and what becomes of the files
     says $((model)) with maps one map model false && says 12388 with maps:one map model true &&
-        says "$(sum given/model)" with maps one touch $model 12388 1 && says "$(sum given/extra)" with --map x=given/extra maps one touch 0x7f0000c00000 5000 1 &&
-        says "$(sum given/table)" with maps one touch $table 24576 1 && says 0 with maps one map extra false &&
+        says "$(sum given/model)" with maps one pages 0 $model 12388 1 0 && says "$(sum given/extra)" with --map x=given/extra maps one pages 0 0x7f0000c00000 5000 1 0 &&
+        says "$(sum given/table)" with maps one pages 0 $table 24576 1 0 && says 0 with maps one map extra false &&
         says $((extra)) with --map extra=given/extra maps one map extra false && says 24576 with --map x=given/table maps one map x true || return 1
-    tail -c +4097 given/work >rest && says $((97 * 4096 + $(sum rest))) with maps one touch $work 20480 1 || return 1
+    tail -c +4097 given/work >rest && says $((97 * 4096 + $(sum rest))) with maps one pages 0 $work 20480 1 0 || return 1
     says 7 with maps one poke $patch 7 1 && cmp given/patch kept/patch && exits 21 HLSNAP_ERR_FAULT with maps one poke $model 7 1 && cmp given/model kept/model &&
         exits 21 HLSNAP_ERR_FAULT with --map x=given/extra maps one poke 0x7f0000c00000 7 1 &&
         cmp given/extra kept/extra && cmp given/shared kept/shared && same_json 0 '{"type":"u64","result":"65"}' with --json maps one poke $shared 65 1 &&
-        [ "$(head -c 1 given/shared)" = A ] && tail -c +2 given/shared >rest && tail -c +2 kept/shared | cmp - rest && says 65 with maps one touch $shared 1 1
+        [ "$(head -c 1 given/shared)" = A ] && tail -c +2 given/shared >rest && tail -c +2 kept/shared | cmp - rest && says 65 with maps one pages 0 $shared 1 1 0
 }
 patched() { # pages of the file, and those that the snapshot has instead: 1, 2 and 6
     for page in 0 3 4 5 7; do tail -c +$((page * 4096 + 1)) given/patch | head -c 4096; done >rest
-    says $(($(sum rest) + 3 * 97 * 4096)) with maps one touch $patch 32768 1 && tail -c +1228801 given/patch >rest &&
-        says "$(sum rest)" with maps one touch 0x7f000032c000 4096 1
+    says $(($(sum rest) + 3 * 97 * 4096)) with maps one pages 0 $patch 32768 1 0 && tail -c +1228801 given/patch >rest &&
+        says "$(sum rest)" with maps one pages 0 0x7f000032c000 4096 1 0
 }
 lacks_maps() { # every one that is missing or wrong is named; a file is what it is, whatever is asked for
     exits 5 "maps: model (read, 12388 bytes) is missing; patch (private, 1228900 bytes) is missing; shared (shared, 4096 bytes) is missing; --map NAME=PATH" tool run maps one nop &&
@@ -984,7 +984,7 @@ lacks_maps() { # every one that is missing or wrong is named; a file is what it 
         cat given/shared given/shared >odd.file && exits 5 "shared is shared of 8192 bytes, not shared of 4096" with_odd shared || return 1
     { printf x && tail -c +2 given/model; } >odd.file && ! cmp -s odd.file given/model && with_odd model 2>err
     [ $? = 5 ] && cat err && grep -qF "maps: model has the digest sha256:$(digest_of odd.file | cut -c1-12), not sha256:$(digest_of given/model | cut -c1-12)" err &&
-        says "$(sum odd.file)" tool run --map more=given/extra --map model=odd.file maps other touch $model 12388 1
+        says "$(sum odd.file)" tool run --map more=given/extra --map model=odd.file maps other pages 0 $model 12388 1 0
 }
 with_odd() { # with_odd NAME: given/NAME's place is odd.file's
     set -- "$1" --map "$1=odd.file"
@@ -1035,7 +1035,7 @@ keeps_maps() { # what else there is takes them as they are; what is captured is 
     lists maps && usage maps && says ok tool verify maps two && says ok tool fsck maps && [ -e "maps/blobs/sha256/$(digest_of given/table)" ] &&
         [ -e "maps/blobs/sha256/$(digest_of given/work)" ] && rm -rf two && cp -r maps two && tool flatten two two flat && inspects two flat && differs 0 two two two flat &&
         says ok tool verify two flat && tool rm two one two three && tool gc --grace 0 two && says ok tool fsck two &&
-        says "$(sum given/table)" tool run --map model=given/model --map patch=given/patch --map shared=given/shared two flat touch $table 24576 1 || return 1
+        says "$(sum given/table)" tool run --map model=given/model --map patch=given/patch --map shared=given/shared two flat pages 0 $table 24576 1 0 || return 1
     rm -rf new && d=$(tool copy maps:two new) && whole_copy new two "$d" && differs 0 maps two new two && inspects new two
 }
 exports_maps() { tool export maps two maps.tar && rm -rf there && d=$(tool import maps.tar there) && whole_copy there two "$d" && differs 0 there two maps two; }
