@@ -12078,12 +12078,11 @@ static void hlsnap__machine_gate(uint8_t *gate, uint8_t *image) {
     static const uint8_t scrub[] = {0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0, /* xrstor64 (%r10); xor %eax, %eax */
                                     0x31, 0xd2, 0x45, 0x31, 0xd2,       /* xor %edx, %edx; xor %r10d, %r10d */
                                     0x41, 0xff, 0xe3};                  /* jmp *%r11 */
-    static const uint8_t keys[] = {0x0f, 0x01, 0xef,                    /* wrpkru, of eax, ecx and edx = 0 */
-                                   0x4d, 0x85, 0xd2, 0x74, 0x11,        /* test %r10, %r10; jz 1f */
-                                   0x83, 0xc8, 0xff, 0x83, 0xca, 0xff,  /* or $-1, %eax; or $-1, %edx */
-                                   0x49, 0x0f, 0xae, 0x2a, 0x31, 0xc0,  /* xrstor64 (%r10); xor %eax, %eax */
-                                   0x31, 0xd2, 0x45, 0x31, 0xd2,        /* xor %edx, %edx; xor %r10d, %r10d */
-                                   0x41, 0xff, 0xe3};                   /* 1: jmp *%r11 */
+    static const uint8_t keys[] = {0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x01, 0xef, /* xor %eax, %eax; xor %edx, %edx; wrpkru: ecx is 0 */
+                                   0x4d, 0x85, 0xd2,                         /* test %r10, %r10 */
+                                   0x74, 0xff & (HLSNAP__GATE_ENTER - HLSNAP__GATE_KEYS - 12), /* jz enter */
+                                   0x83, 0xc8, 0xff, 0x83, 0xca, 0xff,       /* or $-1, %eax; or $-1, %edx */
+                                   0xeb, 0xff & (HLSNAP__GATE_SCRUB - HLSNAP__GATE_KEYS - 20)}; /* jmp scrub */
     memset(gate, 0xf4, HLSNAP__PAGE);
     memcpy(gate + HLSNAP__GATE_ENTER, enter, sizeof(enter));
     memcpy(gate + HLSNAP__GATE_SCRUB, scrub, sizeof(scrub));

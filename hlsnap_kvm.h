@@ -944,8 +944,10 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
     regs->rsi = e->rsi;
     regs->r11 = to;
     regs->rflags = 0x202;
-    if (scrub) regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
-    if (scrub && rip % HLSNAP__PAGE == HLSNAP__GATE_SCRUB) regs->rax = regs->rdx = 0xffffffffu;
+    if (scrub) {
+        regs->rax = regs->rdx = 0xffffffffu;
+        regs->r10 = HLSNAP__SYS_AT(HLSNAP__SYS_XSAVE);
+    }
     shell->run->dirty_regs |= HLSNAP__KVM_SYNC_REGS;
 }
 
