@@ -8,6 +8,7 @@
 #include "hlsnap_oci.h"
 #include "guest_fake.h"
 #include "test.h"
+#include "maps_fake.h"
 #include <dirent.h>
 #include <sys/wait.h>
 
@@ -48,13 +49,6 @@ static const char *file_of(const char *name, uint64_t size, uint32_t seed) {
     return path;
 }
 
-static hlsnap_map map_of(const char *name, hlsnap_map_mode mode, const char *path) {
-    hlsnap_map map = HLSNAP_ZERO;
-    map.name = name;
-    map.mode = mode;
-    map.path = path;
-    return map;
-}
 static hlsnap_map captured_of(const char *name, hlsnap_map_mode mode, const char *path) {
     hlsnap_map map = map_of(name, mode, path);
     map.capture = true;
@@ -97,41 +91,9 @@ static uint32_t layers_of(const char *dir, const char *tag, uint64_t pages) {
 
 /* ---- sandboxes and snapshots ---- */
 
-static hlsnap_sandbox *with(const hlsnap_map *maps, size_t num) {
-    const hlsnap_guest_desc g = fake_guest(GUEST_FEW, 64);
-    hlsnap_sandbox_desc d = host_desc();
-    hlsnap_sandbox *sb = NULL;
-    d.maps = maps;
-    d.num_maps = num;
-    if (!CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
-    return sb;
-}
-static hlsnap_result from(hlsnap_snapshot *s, const hlsnap_map *maps, size_t num, hlsnap_sandbox **out) {
-    hlsnap_sandbox_desc d = host_desc();
-    d.maps = maps;
-    d.num_maps = num;
-    return hlsnap_sandbox_create_from(s, &d, out, &err);
-}
-static uint64_t found(hlsnap_sandbox *sb, const char *name) { /* where the guest finds it; 0: nowhere */
-    hlsnap_value out;
-    if (!CHECK_EQ(hlsnap_sandbox_call(sb, "map", HLSNAP_ARGS(hlsnap_str(name), hlsnap_bool(false)), &out, &err), HLSNAP_OK)) return 1;
-    return out.as.u64;
-}
-static uint64_t peek(hlsnap_sandbox *sb, uint64_t gva) {
-    hlsnap_value out;
-    if (!CHECK_EQ(hlsnap_sandbox_call(sb, "peek", HLSNAP_ARGS(hlsnap_u64(gva)), &out, &err), HLSNAP_OK)) return printf("# %s\n", err.msg), 0;
-    return out.as.u64;
-}
+static hlsnap_sandbox *with(const hlsnap_map *maps, size_t num) { return guest_with(fake_guest(GUEST_FEW, 64), maps, num); }
 static void poke(hlsnap_sandbox *sb, uint64_t gva, uint64_t v) {
     CHECK_EQ(hlsnap_sandbox_call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(gva), hlsnap_bytes(&v, 8)), NULL, &err), HLSNAP_OK);
-}
-static hlsnap_snapshot *take(hlsnap_sandbox *sb) {
-    hlsnap_snapshot *s = NULL;
-    if (!CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
-    return s;
-}
-static void restore(hlsnap_sandbox *sb, hlsnap_snapshot *s) {
-    if (!CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
 }
 static void save(const char *dir, const char *tag, hlsnap_snapshot *s) {
     if (!CHECK_EQ(hlsnap_oci_save(dir, tag, s, NULL, NULL, &err), HLSNAP_OK)) printf("# %s: %s\n", tag, err.msg);

@@ -6,6 +6,7 @@
 #define HLSNAP_IMPLEMENTATION
 #include "guest_fake.h"
 #include "test.h"
+#include "maps_fake.h"
 #include <sys/wait.h>
 
 /* ---- files ---- */
@@ -32,14 +33,6 @@ static const char *file_of(const char *name, uint64_t size) {
     return path;
 }
 
-static hlsnap_map map_of(const char *name, hlsnap_map_mode mode, const char *path) {
-    hlsnap_map map = HLSNAP_ZERO;
-    map.name = name;
-    map.mode = mode;
-    map.path = path;
-    return map;
-}
-
 static hlsnap_map memory_of(const char *name, hlsnap_map_mode mode, void *data, uint64_t size) {
     hlsnap_map map = map_of(name, mode, NULL);
     map.data = data;
@@ -57,40 +50,14 @@ static uint8_t *pages_of(size_t n) {
 
 /* ---- sandboxes ---- */
 
-static hlsnap_sandbox *with(const hlsnap_map *maps, size_t num) {
-    const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
-    hlsnap_sandbox_desc d = host_desc();
-    hlsnap_sandbox *sb = NULL;
-    d.maps = maps;
-    d.num_maps = num;
-    if (!CHECK_EQ(hlsnap_sandbox_create(&g, &d, &sb, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
-    return sb;
-}
+static hlsnap_sandbox *with(const hlsnap_map *maps, size_t num) { return guest_with(fake_guest(GUEST_ALL, 16), maps, num); }
 
-static hlsnap_result from(hlsnap_snapshot *s, const hlsnap_map *maps, size_t num, hlsnap_sandbox **out) {
-    hlsnap_sandbox_desc d = host_desc();
-    d.maps = maps;
-    d.num_maps = num;
-    return hlsnap_sandbox_create_from(s, &d, out, &err);
-}
-
-/* Where the guest finds it; 0: nowhere. */
-static uint64_t found(hlsnap_sandbox *sb, const char *name) {
-    hlsnap_value out;
-    if (!CHECK_EQ(hlsnap_sandbox_call(sb, "map", HLSNAP_ARGS(hlsnap_str(name), hlsnap_bool(false)), &out, &err), HLSNAP_OK)) return 1;
-    return out.as.u64;
-}
 static uint64_t size_of(hlsnap_sandbox *sb, const char *name) {
     hlsnap_value out;
     if (!CHECK_EQ(hlsnap_sandbox_call(sb, "map", HLSNAP_ARGS(hlsnap_str(name), hlsnap_bool(true)), &out, &err), HLSNAP_OK)) return 1;
     return out.as.u64;
 }
 
-static uint64_t peek(hlsnap_sandbox *sb, uint64_t gva) {
-    hlsnap_value out;
-    if (!CHECK_EQ(hlsnap_sandbox_call(sb, "peek", HLSNAP_ARGS(hlsnap_u64(gva)), &out, &err), HLSNAP_OK)) return printf("# %s\n", err.msg), 0;
-    return out.as.u64;
-}
 static hlsnap_result poke(hlsnap_sandbox *sb, uint64_t gva, uint64_t v) {
     return hlsnap_sandbox_call(sb, "poke", HLSNAP_ARGS(hlsnap_u64(gva), hlsnap_bytes(&v, 8)), NULL, &err);
 }
@@ -99,14 +66,6 @@ static uint64_t file_word(uint64_t at) {
     int i;
     for (i = 0; i < 8; i++) b[i] = byte_of(at + (uint64_t)i);
     return hlsnap__get64(b);
-}
-static hlsnap_snapshot *take(hlsnap_sandbox *sb) {
-    hlsnap_snapshot *s = NULL;
-    if (!CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
-    return s;
-}
-static void restore(hlsnap_sandbox *sb, hlsnap_snapshot *s) {
-    if (!CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
 }
 
 static void begin(void) { fake_reset(); }
