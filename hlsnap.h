@@ -9772,6 +9772,7 @@ HLSNAP__UNUSED static bool hlsnap__file_clone(int fd, int from, uint64_t size) {
 #define HLSNAP__F_GET_SEALS 1034
 #define HLSNAP__F_SEAL_SHRINK 2
 #define HLSNAP__SEALS (1 | 2 | 4 | 8) /* SEAL, SHRINK, GROW, WRITE */
+#define HLSNAP__SEALS_FUTURE (1 | 2 | 4 | 16) /* FUTURE_WRITE for WRITE, Linux 5.1 */
 
 /* A memfd, or -1 with the error filled. Kernels before 6.3 do not know NOEXEC_SEAL. */
 static int hlsnap__memfd(hlsnap_error *err) {
@@ -9782,9 +9783,12 @@ static int hlsnap__memfd(hlsnap_error *err) {
     return (int)fd;
 }
 
-/* From here on nobody, not even this process, can change the bytes. */
+/* From here on nobody, not even this process, can change the bytes. For F_SEAL_WRITE the kernel wants pages that nobody holds, and
+   is EBUSY where reclaim or compaction holds one at the moment, or where they are huge (always, up to Linux 5.16). What
+   F_SEAL_FUTURE_WRITE leaves out is writable mappings made before, and of these there never is one: all is written by pwrite. */
 static hlsnap_result hlsnap__memfd_seal(int fd, hlsnap_error *err) {
     if (fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS) == 0) return HLSNAP_OK;
+    if (errno == EBUSY && fcntl(fd, HLSNAP__F_ADD_SEALS, HLSNAP__SEALS_FUTURE) == 0) return HLSNAP_OK;
     return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "sealing a memfd: %s (errno %d)", hlsnap__errno_text(errno), errno);
 }
 

@@ -66,11 +66,12 @@ static struct inject {
     bool no_scan;              /* a kernel without PAGEMAP_SCAN */
     void (*on_alloc)(void);    /* what happens meanwhile */
     bool old;                  /* a kernel of 5.10: what came later is refused as it refuses it */
+    bool held;                 /* a kernel that holds a page of every memfd just then: F_SEAL_WRITE is EBUSY */
     long refused;              /* so often */
     size_t move_most;          /* bytes that process_vm_readv and _writev copy at once; 0 = as the kernel */
     int move_errno;            /* they fail with it */
     long moves;                /* calls of them */
-} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL, false, 0, 0, 0, 0};
+} inject = {-1, -1, 0, 0, 0, 0, 0, 0, false, NULL, false, false, 0, 0, 0, 0};
 
 __attribute__((unused)) static void inject_arm(long alloc_fail, long sys_fail) {
     inject.alloc_fail = alloc_fail;
@@ -135,7 +136,11 @@ static int inject_madvise(void *p, size_t n, int what) {
 }
 static int inject_mprotect(void *p, size_t n, int prot) { return inject_trip() ? -1 : mprotect(p, n, prot); }
 static int inject_munlock(void *p, size_t n) { return inject_trip() ? -1 : munlock(p, n); }
-static int inject_fcntl(int fd, int cmd, int arg) { return inject_trip() ? -1 : fcntl(fd, cmd, arg); }
+static int inject_fcntl(int fd, int cmd, int arg) {
+    if (inject_trip()) return -1;
+    if (inject.held && cmd == F_ADD_SEALS && arg & F_SEAL_WRITE) return inject.refused++, errno = EBUSY, -1;
+    return fcntl(fd, cmd, arg);
+}
 static int inject_open(const char *path, int flags) { return inject_trip() ? -1 : open(path, flags); }
 static ssize_t inject_pread(int fd, void *to, size_t n, off_t at) { return inject_trip() ? -1 : pread(fd, to, n, at); }
 static ssize_t inject_pwrite(int fd, const void *p, size_t n, off_t at) {

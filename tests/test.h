@@ -18,6 +18,7 @@
 typedef struct test_row { const char *name; void (*run)(void); } test_row;
 static int test_bad;           /* checks that failed in the test that runs */
 static const char *test_why;   /* why it is skipped */
+static const char *test_words; /* where the library puts its words: beside a check that fails stand the last ones */
 
 #define TEST(f) {#f, f}
 #define TEST_MAIN(rows, argc, argv) test_main(rows, sizeof(rows) / sizeof((rows)[0]), argc, argv)
@@ -26,22 +27,27 @@ static const char *test_why;   /* why it is skipped */
 #define CHECK_STR(a, b) test_str(a, b, #a, #b, __FILE__, __LINE__)
 #define SKIP(why) do { test_why = why; return; } while (0)
 
+static void test_failed(void) {
+    test_bad++;
+    if (test_words && *test_words) printf("# the last error was: %s\n", test_words);
+}
+
 __attribute__((unused)) static int test_check(int ok, const char *text, const char *file, int line) {
     if (!ok) printf("# %s:%d: %s\n", file, line, text);
-    test_bad += !ok;
+    if (!ok) test_failed();
     return ok;
 }
 
 __attribute__((unused)) static int test_eq(long long a, long long b, const char *ta, const char *tb, const char *file, int line) {
     if (a == b) return 1;
     printf("# %s:%d: %s is %lld, %s is %lld\n", file, line, ta, a, tb, b);
-    return test_bad++, 0;
+    return test_failed(), 0;
 }
 
 __attribute__((unused)) static int test_str(const char *a, const char *b, const char *ta, const char *tb, const char *file, int line) {
     if (strcmp(a, b) == 0) return 1;
     printf("# %s:%d: %s is '%s', %s is '%s'\n", file, line, ta, a, tb, b);
-    return test_bad++, 0;
+    return test_failed(), 0;
 }
 
 /* A command of the shell: its exit status; -1: it had none. */

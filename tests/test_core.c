@@ -736,4 +736,4 @@ static void nulls(void) {
 TESTS(RUN)
 #define ROW(f) {#f, run_##f},
 static const test_row tests[] = {TESTS(ROW)};
-int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
+int main(int argc, char **argv) { return (test_words = err.msg, TEST_MAIN(tests, argc, argv)); }

@@ -32,14 +32,14 @@ static uint64_t prefaulted(const hlsnap_sandbox *sb) {
     return stats.prefaulted_pages;
 }
 
-/* Whether that page of the heap has memory of its own by now, as the kernel says; 2: it cannot say. */
+/* Whether that page of the heap has memory of its own by now, as the kernel says; 2: it cannot say (qemu-user makes none ready). */
 static int heap_private(const hlsnap_sandbox *sb, uint64_t page) {
     const uint8_t *at = sb->memory.mem + (region_gva(sb, HLSNAP__HEAP) - sb->memory.layout.base) + page * 4096;
     const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     uint64_t entry = 0;
     const ssize_t n = pread(fd, &entry, 8, (off_t)((uintptr_t)at / 4096 * 8));
     close(fd);
-    return n != 8 ? 2 : entry >> 62 && !(entry >> 61 & 1);
+    return n != 8 || getenv("QEMU_USER") ? 2 : entry >> 62 && !(entry >> 61 & 1);
 }
 
 static void learns(void) {

@@ -903,10 +903,13 @@ static void large_layers(void) {
     hlsnap_sandbox *sb = start(GUEST_ALL, 1024), *many[5];
     hlsnap_snapshot *s;
     uint32_t i;
+    int fd;
     CHECK_EQ(dirty(sb, 0, 1000, 11), HLSNAP_OK);
     CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
-    CHECK(s->layers[s->num_layers - 1]->fd >= 0 && s->layers[s->num_layers - 1]->sealed);
-    CHECK(pwrite(s->layers[s->num_layers - 1]->fd, "x", 1, 0) < 0 && ftruncate(s->layers[s->num_layers - 1]->fd, 0) < 0);
+    fd = s->layers[s->num_layers - 1]->fd;
+    CHECK(fd >= 0 && s->layers[s->num_layers - 1]->sealed);
+    CHECK(pwrite(fd, "x", 1, 0) < 0 && ftruncate(fd, 0) < 0 && ftruncate(fd, 1 << 30) < 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0);
+    CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
     for (i = 0; i < 5; i++) {
         CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &many[i], &err), HLSNAP_OK);
         CHECK_EQ(dirty(many[i], i * 100, 100, 1000 * i), HLSNAP_OK);
@@ -934,6 +937,15 @@ static void old_kernel(void) {
     CHECK(inject.refused > 0);
     inject.old = false;
     hlsnap_sandbox_destroy(sb);
+}
+
+/* A page that the kernel holds keeps nobody from sealing, and what is sealed then is sealed as well. */
+static void pages_held(void) {
+    inject.held = true;
+    inject.refused = 0;
+    large_layers();
+    CHECK(inject.refused > 0);
+    inject.held = false;
 }
 
 static uint64_t generation_of(hlsnap_sandbox *sb) {
@@ -1338,5 +1350,5 @@ static void forks(void) {
     X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) X(built_as_from) X(built_of_both) X(laid_without_end) X(locked_pages_go) X(gathered_or_copied) X(settles) X(stays_copied) X(laid_below_in_pieces) \
     X(mailbox_outlives_rest) X(mailbox_outlives_a_whole_copy) X(checkpoints_of_much) X(scattered_pages) \
     X(extent_diffs) \
-    X(stored_pages) X(chains) X(chains_copy_little) X(watched_layers_stay) X(scattered_deltas) X(large_layers) X(old_kernel) \
+    X(stored_pages) X(chains) X(chains_copy_little) X(watched_layers_stay) X(scattered_deltas) X(large_layers) X(old_kernel) X(pages_held) \
     X(generations) X(levels) X(level_tables) X(pre_init) X(failed_restores) X(memory_access) X(memory_views) X(memory_moves_in_pieces) X(statistics) X(forks)

@@ -563,7 +563,7 @@ static const test_row tests[] = {TEST(copy_on_write), TEST(overwritten), TEST(sn
 int main(int argc, char **argv) {
     int r;
     if (!mkdtemp(dir)) return 1;
-    r = TEST_MAIN(tests, argc, argv);
+    r = (test_words = err.msg, TEST_MAIN(tests, argc, argv));
     sh("rm -rf %s", dir);
     return r;
 }

@@ -406,7 +406,7 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_CORE, &no_core);
     setvbuf(stdout, NULL, _IOLBF, 0);
     fake_reset();
-    r = TEST_MAIN(tests, argc, argv);
+    r = (test_words = err.msg, TEST_MAIN(tests, argc, argv));
     if (chdir("/") == 0) sh("rm -rf %s", home);
     return r;
 }

@@ -713,7 +713,7 @@ int main(int argc, char **argv) {
     int r;
     snprintf(home, sizeof(home), "%.150s/hlsnap-map-store.XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(home)) return 1;
-    r = TEST_MAIN(tests, argc, argv);
+    r = (test_words = err.msg, TEST_MAIN(tests, argc, argv));
     sh("rm -rf %s", home);
     return r;
 }

@@ -962,7 +962,7 @@ static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(priva
 int main(int argc, char **argv) {
     int r;
     if (!mkdtemp(dir)) return 1;
-    r = TEST_MAIN(tests, argc, argv);
+    r = (test_words = err.msg, TEST_MAIN(tests, argc, argv));
     sh("rm -rf %s", dir);
     return r;
 }

@@ -483,7 +483,7 @@ static void address_space(void) {
 #define ROW(name, min_allocs, min_calls) {#name, run_##name},
 static const test_row tests[] = {SCENARIOS(ROW) TEST(address_space)};
 int main(int argc, char **argv) {
-    const int bad = TEST_MAIN(tests, argc, argv);
+    const int bad = (test_words = err.msg, TEST_MAIN(tests, argc, argv));
     printf("# %ld failures injected\n", total);
     return bad ? bad : argc < 2 && !getenv("QUICK") && total < MIN_POINTS;
 }

@@ -865,4 +865,4 @@ static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(com
                                  TEST(turns), TEST(own_first), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
                                  TEST(slow_ones), TEST(thread_signals), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
                                  TEST(made_too_late), TEST(before_init), TEST(learned), TEST(sleeps)};
-int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
+int main(int argc, char **argv) { return (test_words = err.msg, TEST_MAIN(tests, argc, argv)); }
