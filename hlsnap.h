@@ -349,10 +349,10 @@ HLSNAP_API void *hlsnap_call_user(const hlsnap_call *call);
    call      in
    n         in     bytes of room; what another result had, or was reserved, before, is lost
    size      in     bytes of them that are the result
-   returns   the room, of alignment 8, until the function returns; NULL: the signature's result is neither, or neither mailbox
-             nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside), HLSNAP_ERR_LIMIT
-             (more than was reserved); return it from the function. Where it was NULL and nothing smaller is given, the call fails
-             with these
+   returns   the room, of alignment 8, with anything in it, until the function returns; NULL: the signature's result is neither, or
+             neither mailbox nor heap has so much room: less may do. HLSNAP_OK; HLSNAP_ERR_SIGNATURE (a str with a NUL inside),
+             HLSNAP_ERR_LIMIT (more than was reserved); return it from the function. Where it was NULL and nothing smaller is given,
+             the call fails with these
    threads   the one the function runs on; host and guest  */
 HLSNAP_API void *hlsnap_call_reserve(hlsnap_call *call, size_t n);
 HLSNAP_API hlsnap_result hlsnap_call_return_reserved(hlsnap_call *call, size_t size);
@@ -556,8 +556,8 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_invoke(hlsnap_sandbox *sb, const hlsnap_
    sb        in     ready sandbox
    out       out    the snapshot; NULL on failure
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED, _DIGEST
-             (sb is poisoned)
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_OS, _MEMORY (sb stays ready); HLSNAP_ERR_CHANGED (a file that
+             it was loaded from, or of a PRIVATE map), _DIGEST (sb is poisoned)
    owns      the caller: hlsnap_snapshot_release
    threads   the sandbox's
    cost      one sealed memfd + a copy of the changed pages  */
@@ -567,9 +567,9 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
    sb        in     ready or poisoned sandbox; READY afterwards
    snapshot  in     retained by sb; sb's host functions must satisfy its imports
    err       out    may be NULL
-   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU (nothing was changed); HLSNAP_ERR_OS, _MEMORY,
-             _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried again, with this snapshot or another);
-             HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
+   returns   HLSNAP_OK; HLSNAP_ERR_ARG; HLSNAP_ERR_STATE; HLSNAP_ERR_CONTRACT, _CPU, and _LIMIT for more maps than one may have
+             (nothing was changed); HLSNAP_ERR_OS, _MEMORY, _HYPERVISOR, _CHANGED, _DIGEST (sb is poisoned; restore may be tried
+             again, with this snapshot or another); HLSNAP_ERR_FAULT and others of init when the snapshot is a pre-init one
    threads   the sandbox's
    cost      one scan for private pages; a compare, and a copy where changed, of those changed of late  */
 HLSNAP_API hlsnap_result hlsnap_sandbox_restore(hlsnap_sandbox *sb, hlsnap_snapshot *snapshot, hlsnap_error *err);
@@ -771,7 +771,7 @@ struct hlsnap_map { /* set one of path and data */
     const char *path;          /* a regular file, or a memfd by /proc/self/fd/N; one that shrinks ends the call that notices with
                                   HLSNAP_ERR_CHANGED, and what others write to it is seen */
     void *data;                /* memory of the host, 4 KiB aligned, that stays until the map goes; READ never writes it. PRIVATE:
-                                  copied once, now */
+                                  copied once, now. If it is itself of a file that is cut, the host gets SIGBUS: give the file */
     uint64_t offset, size;     /* bytes of the file, offset a multiple of 4096; size 0 = to its end, else a multiple of 4096, or
                                   what is left. Of memory: offset 0, size a multiple of 4096 */
     const char *digest;        /* "sha256:<64 hex>": your word for what it holds, never computed here. A snapshot demands the same;
@@ -14354,19 +14354,38 @@ static hlsnap__mapped *hlsnap__mapped_find(const hlsnap__memory *m, const char *
 
 /* One more, which has no place yet. */
 static hlsnap_result hlsnap__maps_give(hlsnap__memory *m, const hlsnap_map *map, hlsnap_error *err) {
-    hlsnap_result r = HLSNAP_OK;
+    hlsnap_result r;
     if (!m->maps) m->maps = (hlsnap__mapped *)hlsnap__alloc(HLSNAP_MAX_MAPS, sizeof(*m->maps), err);
     if (!m->maps) return HLSNAP_ERR_MEMORY;
     if (m->num_maps == HLSNAP_MAX_MAPS)
         return hlsnap__fail(err, HLSNAP_ERR_LIMIT, 0, "more than %d maps", HLSNAP_MAX_MAPS);
+    if (map->name && hlsnap__mapped_find(m, map->name)) /* before a copy is made of it */
+        return hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "map '%s' is there already", map->name);
     r = hlsnap__mapped_make(&m->maps[m->num_maps], map, err);
-    if (!r && hlsnap__mapped_find(m, map->name))
-        r = hlsnap__fail(err, HLSNAP_ERR_DUPLICATE, 0, "map '%s' is there already", map->name);
     if (r)
         hlsnap__mapped_free(&m->maps[m->num_maps], false);
     else
         m->maps[m->num_maps++].first = UINT64_MAX / 2;
     return r;
+}
+
+/* Whether the files of PRIVATE maps are still as long: who cuts one takes the pages that the guest has written, too. One that has
+   grown again since is not noticed. */
+static hlsnap_result hlsnap__maps_whole(const hlsnap__memory *m, hlsnap_error *err) {
+    uint32_t i;
+    for (i = 0; i < m->num_maps; i++) {
+        const hlsnap__mapped *x = &m->maps[i];
+        const uint64_t size = x->layer ? x->layer->pages * HLSNAP__PAGE - x->layer->missing : 0;
+        struct stat st;
+        if (x->trusted || !size) continue;
+        if (fstat(x->layer->fd, &st) != 0)
+            return hlsnap__fail(err, HLSNAP_ERR_OS, errno, "map '%s': fstat: %s (errno %d)", x->map.name,
+                                hlsnap__errno_text(errno), errno);
+        if (st.st_size < 0 || (uint64_t)st.st_size < size)
+            return hlsnap__fail(err, HLSNAP_ERR_CHANGED, 0, "map '%s': its file has %lld bytes, not %llu any more", x->map.name,
+                                (long long)st.st_size, (unsigned long long)size);
+    }
+    return HLSNAP_OK;
 }
 
 /* Why a map that a snapshot demands does not start with what the host gives; "" = it does. */
@@ -16305,6 +16324,7 @@ HLSNAP_API hlsnap_result hlsnap_sandbox_snapshot(hlsnap_sandbox *sb, hlsnap_snap
     if (!sb->memory.valid || r == HLSNAP_ERR_CHANGED || r == HLSNAP_ERR_DIGEST) hlsnap__state_set(sb, HLSNAP_POISONED);
     if (r) return r;
     r = hlsnap__memory_check(&sb->memory, true, err);
+    if (!r) r = hlsnap__maps_whole(&sb->memory, err);
     sb->stats.snapshots += !r;
     if (!r) return HLSNAP_OK;
     hlsnap__state_set(sb, HLSNAP_POISONED);

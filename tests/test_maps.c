@@ -614,7 +614,7 @@ static void room(void) {
 static void shrinking_file(void) {
     const char *path = file_of("shrinks", 8 * 4096);
     hlsnap_map map[2];
-    hlsnap_sandbox *sb, *other = NULL;
+    hlsnap_sandbox *sb, *other = NULL, *first = NULL;
     hlsnap_snapshot *s, *changed, *again;
     uint64_t at, p, v;
     begin();
@@ -630,8 +630,14 @@ static void shrinking_file(void) {
     restore(sb, s);
     CHECK_EQ(poke(sb, p + 7 * 4096, 1), HLSNAP_OK);
     CHECK_EQ(poke(other, p + 7 * 4096, 2), HLSNAP_OK);
+    CHECK_EQ(from(s, map, 2, &first), HLSNAP_OK);
+    CHECK_EQ(poke(first, p + 7 * 4096, 3), HLSNAP_OK);
     CHECK_EQ(truncate(path, 4096), 0);
     again = NULL;
+    CHECK_EQ(hlsnap_sandbox_snapshot(first, &again, &err), HLSNAP_ERR_CHANGED); /* a page that no snapshot had */
+    CHECK(!again && strstr(err.msg, "'p'") && strstr(err.msg, "4096 bytes, not 32768 any more"));
+    CHECK_EQ(hlsnap_sandbox_get_state(first), HLSNAP_POISONED);
+    hlsnap_sandbox_destroy(first);
     CHECK_EQ(hlsnap_sandbox_snapshot(other, &again, &err), HLSNAP_ERR_CHANGED); /* what it wrote is gone, too */
     CHECK(!again);
     CHECK_EQ(hlsnap_sandbox_get_state(other), HLSNAP_POISONED);
