@@ -158,7 +158,7 @@ static long inject_syscall(long number, ...) {
         inject_too_new(number > 440, ENOSYS)) return -1;                    /* behind process_madvise */
     if (number == SYS_process_vm_readv || number == SYS_process_vm_writev) {
         struct iovec mine = *(const struct iovec *)a[1], theirs = *(const struct iovec *)a[3];
-        inject.moves++;
+        TALLY(inject.moves, 1);
         if (inject.move_errno) return errno = inject.move_errno, -1;
         if (inject.move_most && mine.iov_len > inject.move_most) mine.iov_len = theirs.iov_len = inject.move_most;
         return inject_trip() ? -1 : syscall(number, a[0], &mine, 1l, &theirs, 1l, 0l);
@@ -408,7 +408,7 @@ static void fake_run(fake_cpu *cpu, const hlsnap__entry *entry, hlsnap__exit *ou
     const uint8_t *text;
     uint32_t number = UINT32_MAX;
     cpu->exit = out;
-    hv->level = cpu->level;
+    __atomic_store_n(&hv->level, cpu->level, __ATOMIC_RELAXED);
     cpu->resumed = !entry && cpu->started;
     TALLY(hv->bad, !cpu->begun || !cpu->mem || (!entry && !cpu->started));
     if (entry) {

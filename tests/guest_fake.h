@@ -163,17 +163,17 @@ static bool b_map(fake_cpu *cpu) { /* u64(str name, bool): where the map lies, o
     v[0] = hlsnap_i32(0);
     v[1] = cpu->args[0];
     if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_MAP, v, 2);
-    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.num_values != 2;
+    TALLY(cpu->hv->bad, !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.num_values != 2);
     return fake_return(cpu, v[cpu->args[1].as.b ? 1 : 0]);
 }
 
 static bool b_image(fake_cpu *cpu) { /* str(u64 from, u64 to, u64 size, u32 options): "", or why it was refused, its code first */
-    static char text[600];
+    static __thread char text[600];
     hlsnap_abi_message head;
     hlsnap_value v[HLSNAP_MAX_ARGS];
     if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_IMAGE, cpu->args, 4);
-    cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.function != HLSNAP_ABI_FN_IMAGE;
-    if (head.status == HLSNAP_ABI_STATUS_OK) return cpu->hv->bad += head.num_values != 0, fake_return(cpu, hlsnap_str(""));
+    TALLY(cpu->hv->bad, !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.function != HLSNAP_ABI_FN_IMAGE);
+    if (head.status == HLSNAP_ABI_STATUS_OK) return TALLY(cpu->hv->bad, head.num_values != 0), fake_return(cpu, hlsnap_str(""));
     snprintf(text, sizeof(text), "%d %s", v[0].as.i32, v[1].str);
     return fake_return(cpu, hlsnap_str(text));
 }
