@@ -205,11 +205,9 @@ static void print_tags(void) {
 }
 
 static void print_error(hlsnap_result r, const hlsnap_error *err) {
-    const bool number = (r == HLSNAP_ERR_OS || r == HLSNAP_ERR_HYPERVISOR) && err->os_errno && strstr(err->msg, "errno");
     fprintf(stderr, "hlsnap_tool: %s: %s: ", current->name, hlsnap_result_name(r));
     if (layout) fprintf(stderr, "%s: ", show("%s", layout));
     fputs(show("%s", err->msg), stderr);
-    if (number) fprintf(stderr, ": %s", strerror(err->os_errno)); /* the library has no words for it */
     if (r == HLSNAP_ERR_FUNCTION) fprintf(stderr, " (code %d)", err->user_code);
     if (r == HLSNAP_ERR_NOT_FOUND && layout && strstr(err->msg, "index.json: no ")) print_tags();
     if (r == HLSNAP_ERR_CONTRACT && strstr(err->msg, "maps: ") && strstr(err->msg, " is missing"))

@@ -453,11 +453,12 @@ which() { # of two layouts, and of one: the message starts with it
     exits 3 'HLSNAP_ERR_NOT_FOUND: e\x1b[31m: hlsnap' tool ls "$(printf 'e\033[31m')" && expect printable <err
 }
 check "which layout it is" which
-check "a number of the system's has words" exits 11 "(errno 36): File name too long" tool ls "$(printf %0300d 1)"
+errnos() { exits 11 "the name is too long (errno 36)" tool ls "$(printf %0300d 1)" && grep -q ' (errno 36)$' err; }
+check "a number of the system's has words, once" errnos
 version2() { rm -rf bad && cp -r made bad && echo '{"imageLayoutVersion":"2.0.0"}' >bad/oci-layout && exits 40 HLSNAP_ERR_LAYOUT tool ls bad; }
 check "a layout of another version" version2
 transient() { # what passes by itself is 75, whatever its number, and says so
-    exits 75 "Too many open files; trying again may help" sh -c 'ulimit -n 5; exec ./hlsnap_tool verify syn l' || return 1
+    exits 75 "too many files are open in this process (RLIMIT_NOFILE) (errno 24); trying again may help" sh -c 'ulimit -n 5; exec ./hlsnap_tool verify syn l' || return 1
     exits 3 "" tool verify syn nope && ! grep -q "trying again" err
 }
 check "what is transient is 75" transient
