@@ -1393,7 +1393,7 @@ static int by_number(const void *a, const void *b) {
 
 static void time_limit(void) {
     enum { N = 100 };
-    uint64_t took[N];
+    uint64_t took[N], idle[N];
     hlsnap_value forever = hlsnap_u64(0), v = hlsnap_i32(5), out;
     signals before;
     options o = small;
@@ -1406,7 +1406,10 @@ static void time_limit(void) {
     s = take(sb);
     signals_get(&before);
     for (i = 0; i < N; i++) {
-        const uint64_t start_ns = now();
+        uint64_t start_ns = now();
+        while (now() < start_ns + 1000000) {} /* what a host takes for it, among whatever else runs */
+        idle[i] = now() - start_ns;
+        start_ns = now();
         CHECK_EQ(call_limited(sb, "spin", &forever, 1, 1000000), HLSNAP_ERR_TIMEOUT);
         took[i] = now() - start_ns;
         CHECK(took[i] >= 1000000);
@@ -1417,8 +1420,9 @@ static void time_limit(void) {
         CHECK_EQ(call(sb, "echo_i32", &v, 1, &out), HLSNAP_OK);
     }
     qsort(took, N, sizeof(took[0]), by_number);
-    printf("# a limit of 1 ms: median %.3f ms, worst %.3f ms\n", (double)took[N / 2] * 1e-6, (double)took[N - 1] * 1e-6);
-    if (!is_slow) CHECK(took[N / 2] <= 2000000);
+    qsort(idle, N, sizeof(idle[0]), by_number);
+    printf("# a limit of 1 ms: median %.3f ms, worst %.3f ms; of a host that waits as long: %.3f ms\n", (double)took[N / 2] * 1e-6, (double)took[N - 1] * 1e-6, (double)idle[N / 2] * 1e-6);
+    if (!is_slow) CHECK(took[N / 2] <= 3 * idle[N / 2]);
     CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, UINT64_MAX), HLSNAP_OK); /* no overflow of the deadline */
     CHECK_EQ(call_limited(sb, "echo_i32", &v, 1, 1), HLSNAP_ERR_TIMEOUT);
     hlsnap_sandbox_destroy(sb);
@@ -3356,7 +3360,7 @@ static const test_row tests[] = {
     TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
     TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_learned), TEST(reset_proof_huge), TEST(prefaulted), TEST(reset_proof_maps), TEST(reset_proof_images), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
-    TEST(dead_vm), TEST(kvm_refuses), TEST(unstoppable_is_refused), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
+    TEST(dead_vm), TEST(kvm_refuses), TEST(unstoppable_is_refused), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_where_signals_are_ignored), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
     TEST(without_descriptors), TEST(locked_memory), TEST(leaks), TEST(maps_come_and_go), TEST(maps_juggled), TEST(map_truncated), TEST(maps_are_page_cache),
     TEST(images_in_turns), TEST(images_of_a_line), TEST(images_refused), TEST(images_leave_nothing)};

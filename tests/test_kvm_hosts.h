@@ -217,6 +217,35 @@ static void cancel_with_a_full_queue(void) {
     }
 }
 
+/* A host that was started with signals ignored, as nohup and some supervisors do, all of them here. */
+static void ignored(void *user) {
+    hlsnap_value forever = hlsnap_u64(0);
+    void *answer = NULL;
+    hlsnap_interrupt *h;
+    sandbox *sb;
+    snapshot *s;
+    pthread_t t;
+    int i;
+    (void)user;
+    for (i = 1; i <= SIGRTMAX; i++) signal(i, SIG_IGN);
+    sb = start(&small);
+    NEED(sb);
+    s = take(sb);
+    CHECK_EQ(call_limited(sb, "spin", &forever, 1, 2000000), HLSNAP_ERR_TIMEOUT);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    h = hlsnap_sandbox_get_interrupt(sb);
+    pthread_create(&t, NULL, cancels_after_a_while, h);
+    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_CANCELLED);
+    pthread_join(t, &answer);
+    CHECK(answer != NULL);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+}
+static void cancel_where_signals_are_ignored(void) {
+    NEED_KVM;
+    in_a_child(ignored, NULL);
+}
+
 /* A handler on the sandbox's own thread cancels, wherever it interrupts the library. */
 static struct in_handler { hlsnap_interrupt *h; uint32_t entered, left, hits; } in_handler;
 static void on_alarm_cancel(int n) {
