@@ -60,6 +60,17 @@ need_programs() {
     [ -n "$(find /usr/lib/python3* -maxdepth 2 -name 'libpython3.*.a' 2>/dev/null)" ] || lack libpython3-dev
 }
 
+# Installs that, each package alone: where one cannot be had, the others are there all the same.
+need_each_program() {
+    missing=
+    need_programs
+    for p in $missing; do
+        missing=$p
+        need_done >>"$build/need.log" 2>&1 || tail -n 5 "$build/need.log"
+    done
+    missing=
+}
+
 # What the examples are compiled from, and run with.
 need_example() { # need_example FILE
     case $1 in

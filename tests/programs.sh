@@ -17,15 +17,7 @@ src=$top/tests/programs
 CC=${CC:-cc} CXX=${CXX:-c++}
 cd "$build" || exit 1
 
-# Each alone: where one cannot be had, the others are there all the same.
-if [ "${INSTALL:-0}" = 1 ]; then
-    need_programs
-    for p in $missing; do
-        missing=$p
-        need_done >need.log 2>&1 || cat need.log
-    done
-    missing=
-fi
+[ "${INSTALL:-0}" != 1 ] || need_each_program
 
 stale() { # stale OUTPUT: it is not there, or older than what it is made of
     # shellcheck disable=SC2086
