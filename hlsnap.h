@@ -14710,9 +14710,9 @@ typedef struct hlsnap__pooled {
     bool dirty;                /* idle, and still to be put back */
     hlsnap_snapshot *snapshot; /* that it was acquired at */
     const void *thread;        /* who used it last: only ever compared, and no harm where it is another one by now */
+    hlsnap_sandbox *next;      /* in the list of idle ones */
     uint64_t bytes, cost_ns;   /* private memory, and what putting it back took, when it was last put back */
     uint64_t since_ns;         /* idle */
-    hlsnap_sandbox *next;      /* in the list of idle ones */
 } hlsnap__pooled;
 
 struct hlsnap_sandbox {
@@ -16585,7 +16585,7 @@ struct hlsnap_pool {
     uint64_t max_bytes, wait_ns, idle_ns;
     hlsnap_sandbox *idle; /* the one that came back last first */
     hlsnap__shell **warm; /* want_warm of them, at most */
-    uint32_t steals;      /* what sandboxes that were put to another snapshot cost, until a new one was made instead */
+    uint32_t steals;      /* what sandboxes that were another's cost, until a new one was made instead */
     int32_t returns, waiting; /* a futex: changes when one comes back; those who wait there */
     hlsnap_sandbox *in_hand;  /* that the thread puts back just now */
     uint64_t wakes_ns;        /* when the thread looks again by itself */
@@ -16612,10 +16612,12 @@ static void hlsnap__thread_signals(sigset_t *blocked) {
 
 #define HLSNAP__POOL_SLOW_NS 200000u /* what takes longer to put back is the thread's, to wake which takes some 20 us */
 #define HLSNAP__POOL_RETRY_NS 1000000000u
-/* A new sandbox, once putting others to another snapshot has cost as much: of the same guest, or not. */
-#define HLSNAP__POOL_NEW 18u
-#define HLSNAP__POOL_GUEST 1u
-#define HLSNAP__POOL_OTHER 6u
+/* A new sandbox, once others' have cost as much: another thread's, whose memory and VM are warm on another processor; one that is
+   put to another snapshot of its guest; to another guest's. About 10 us each. */
+#define HLSNAP__POOL_NEW 72u
+#define HLSNAP__POOL_THREAD 1u
+#define HLSNAP__POOL_GUEST 4u
+#define HLSNAP__POOL_OTHER 24u
 
 /* ns: UINT64_MAX = without end. */
 static void hlsnap__futex_wait(int32_t *word, int32_t value, uint64_t ns) {
@@ -16752,20 +16754,32 @@ typedef enum hlsnap__pool_rank {
     HLSNAP__POOL_NONE
 } hlsnap__pool_rank;
 
-static hlsnap__pool_rank hlsnap__pool_rank_of(const hlsnap_sandbox *sb, const hlsnap_snapshot *s, const void *thread) {
-    if (sb->pooled.snapshot == s && sb->pooled.dirty) return HLSNAP__POOL_DIRTY;
-    if (sb->pooled.snapshot == s) return sb->pooled.thread == thread ? HLSNAP__POOL_OWN : HLSNAP__POOL_READY;
-    return memcmp(&sb->memory.layout, &s->guest->layout, sizeof(sb->memory.layout)) == 0 ? HLSNAP__POOL_SAME
-                                                                                         : HLSNAP__POOL_ANY;
+/* The nearest one that belongs to the snapshot, of several the last. It looks at `pooled` alone: of many sandboxes anything else is
+   in no cache. */
+static hlsnap_sandbox **hlsnap__pool_find_at(hlsnap_pool *p, const hlsnap_snapshot *s, hlsnap__pool_rank *rank) {
+    const void *thread = &errno;
+    hlsnap_sandbox **at, **best = NULL;
+    for (at = &p->idle; *at && *rank != HLSNAP__POOL_OWN; at = &(*at)->pooled.next) {
+        const hlsnap__pooled *x = &(*at)->pooled;
+        const hlsnap__pool_rank is = x->dirty              ? HLSNAP__POOL_DIRTY
+                                     : x->thread == thread ? HLSNAP__POOL_OWN
+                                                           : HLSNAP__POOL_READY;
+        if (x->snapshot != s || is >= *rank) continue;
+        *rank = is;
+        best = at;
+    }
+    return best;
 }
 
 /* The nearest one; of those at other snapshots the one that is idle for longest. */
 static hlsnap_sandbox **hlsnap__pool_find(hlsnap_pool *p, const hlsnap_snapshot *s, hlsnap__pool_rank *rank) {
-    hlsnap_sandbox **at, **best = NULL;
+    hlsnap_sandbox **at, **best;
     *rank = HLSNAP__POOL_NONE;
-    for (at = &p->idle; *at && *rank != HLSNAP__POOL_OWN; at = &(*at)->pooled.next) {
-        const hlsnap__pool_rank is = hlsnap__pool_rank_of(*at, s, &errno);
-        if (is > *rank || (is == *rank && is < HLSNAP__POOL_SAME)) continue;
+    best = hlsnap__pool_find_at(p, s, rank);
+    for (at = best ? NULL : &p->idle; at && *at; at = &(*at)->pooled.next) {
+        const hlsnap__layout *l = &(*at)->memory.layout;
+        const hlsnap__pool_rank is = memcmp(l, &s->guest->layout, sizeof(*l)) == 0 ? HLSNAP__POOL_SAME : HLSNAP__POOL_ANY;
+        if (is > *rank) continue;
         *rank = is;
         best = at;
     }
@@ -16779,8 +16793,10 @@ static bool hlsnap__pool_grows(const hlsnap_pool *p) {
 /* Whether a new one is worth its price by now. */
 static bool hlsnap__pool_rather_new(hlsnap_pool *p, hlsnap__pool_rank rank) {
     if (rank == HLSNAP__POOL_NONE) return true;
-    if (rank < HLSNAP__POOL_SAME) return false;
-    p->steals += rank == HLSNAP__POOL_SAME ? HLSNAP__POOL_GUEST : HLSNAP__POOL_OTHER;
+    if (rank == HLSNAP__POOL_OWN || rank == HLSNAP__POOL_DIRTY) return false;
+    p->steals += rank == HLSNAP__POOL_READY  ? HLSNAP__POOL_THREAD
+                 : rank == HLSNAP__POOL_SAME ? HLSNAP__POOL_GUEST
+                                             : HLSNAP__POOL_OTHER;
     if (p->steals < HLSNAP__POOL_NEW) return false;
     p->steals = 0;
     return true;

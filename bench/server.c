@@ -274,8 +274,9 @@ static void measure(int tenants_now, int rounds, int requests) {
     server servers[NUM_WAYS];
     for (int i = 0; i < NUM_WAYS; i++) {
         start_server(&servers[i], &ways[i], tenants_now);
-        /* until each has what it needs; a pool makes another one when it has moved those that are there often enough */
-        run_load(&servers[i], &ways[i], tenants_now, tenants_now * (ways[i].serve == serve ? 60 : 2) + 10);
+        /* until each has what it needs; a pool makes another one when it has given out others' often enough */
+        for (int n = ways[i].serve == serve ? 4 : 1; n > 0; n--)
+            run_load(&servers[i], &ways[i], tenants_now, tenants_now * (ways[i].serve == serve ? 60 : 2) + 10);
     }
     for (int r = 0; r < rounds; r++) {
         for (int i = 0; i < NUM_WAYS; i++) run_load(&servers[i], &ways[i], tenants_now, requests / ways[i].fewer);

@@ -309,6 +309,37 @@ static void own_first(void) {
     end(&f);
 }
 
+/* Those who take turns at one snapshot have a sandbox each in the end, and no more than that; nor more than there may be. */
+static void *turn_there(void *user) {
+    release(shared, *(hlsnap_sandbox **)user = acquire(shared, shared->one));
+    return NULL;
+}
+static void threads_in_turns(uint32_t most) {
+    fixture f;
+    pthread_t t;
+    hlsnap_sandbox *mine = NULL, *theirs = NULL;
+    uint64_t early = 0;
+    int i;
+    begin(&f);
+    f.desc.max_sandboxes = most;
+    make(&f);
+    shared = &f;
+    for (i = 0; i < 200; i++) {
+        release(&f, mine = acquire(&f, f.one));
+        CHECK_EQ(pthread_create(&t, NULL, turn_there, &theirs), 0);
+        pthread_join(t, NULL);
+        if (i == 20) early = stats_of(&f).made;
+    }
+    CHECK_EQ(early, 1); /* it pays when it was a stranger's often enough */
+    CHECK_EQ(stats_of(&f).made, most > 1 ? 2 : 1);
+    CHECK_EQ(mine == theirs, most == 1);
+    end(&f);
+}
+static void one_each(void) {
+    threads_in_turns(8);
+    threads_in_turns(1);
+}
+
 static void *release_soon(void *user) {
     usleep(50000);
     release(shared, (hlsnap_sandbox *)user);
@@ -862,7 +893,7 @@ static void sleeps(void) {
 }
 
 static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(comes_back_clean), TEST(tenants_own), TEST(moves),
-                                 TEST(turns), TEST(own_first), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
+                                 TEST(turns), TEST(own_first), TEST(one_each), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
                                  TEST(slow_ones), TEST(thread_signals), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
                                  TEST(made_too_late), TEST(before_init), TEST(learned), TEST(sleeps)};
 int main(int argc, char **argv) { return (test_words = err.msg, TEST_MAIN(tests, argc, argv)); }
