@@ -15334,8 +15334,8 @@ static hlsnap_result hlsnap__host_call(hlsnap_sandbox *sb, hlsnap_error *err) {
         return hlsnap__fail(err, HLSNAP_ERR_PROTOCOL, 0, "the guest's request at offset %u is malformed", m.request);
     if (head.function != HLSNAP_ABI_FN_TAKE) sb->response.size = 0;
     if (head.function < HLSNAP_ABI_FN_LOG) return hlsnap__import_call(sb, &head, args, err);
-    if ((head.function == HLSNAP_ABI_FN_TAKE || head.function == HLSNAP_ABI_FN_RESULT) && head.num_values == 2 &&
-        args[0].type == HLSNAP_U64 && args[1].type == HLSNAP_U64)
+    if ((head.function == HLSNAP_ABI_FN_TAKE || head.function == HLSNAP_ABI_FN_RESULT) && sb->guest->initialized &&
+        head.num_values == 2 && args[0].type == HLSNAP_U64 && args[1].type == HLSNAP_U64)
         return (head.function == HLSNAP_ABI_FN_TAKE ? hlsnap__large_take : hlsnap__large_given)(
             sb, args[0].as.u64, args[1].as.u64, err);
     if (head.function == HLSNAP_ABI_FN_IMAGE && head.num_values == 4 && args[0].type == HLSNAP_U64 &&
@@ -15483,6 +15483,7 @@ static hlsnap_result hlsnap__call_begin(hlsnap_sandbox *sb, const uint64_t limit
     sb->calling = "init";
     sb->calling_more = 0;
     sb->results.size = 0;
+    sb->response.size = 0;
     r = sb->hv->begin(sb->shell, sb->deadlines, __atomic_load_n(&sb->interrupt->refs, __ATOMIC_RELAXED) > 1, err);
     if (r) return r;
     hlsnap__state_set(sb, HLSNAP_BUSY);

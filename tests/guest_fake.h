@@ -236,12 +236,13 @@ static bool b_take(fake_cpu *cpu) { /* u64(u64 gva, u64 size): takes a response 
     if (!cpu->step) return fake_request(cpu, HLSNAP_ABI_FN_TAKE, cpu->args, 2);
     return fake_return(cpu, hlsnap_u64(0));
 }
-static bool b_answer(fake_cpu *cpu) { /* bytes(u32 n, u64 gva, u64 size): a host function's large answer, taken to there */
+static bool b_answer(fake_cpu *cpu) { /* bytes(u32 n, u64 gva, u64 size): a host function's large answer, taken to there; gva 2: left, its size is the result */
     hlsnap_abi_message head;
     hlsnap_value v[HLSNAP_MAX_ARGS];
     if (!cpu->step) return fake_request(cpu, I_LARGE, cpu->args, 1);
     if (cpu->step == 1) {
         cpu->hv->bad += !fake_message(cpu, fake_mailbox(cpu)->response, &head, v) || head.status != HLSNAP_ABI_STATUS_LARGE;
+        if (cpu->args[1].as.u64 == 2) return fake_return(cpu, hlsnap_bytes(&v[0].as.u64, 8));
         v[1] = cpu->args[2].as.u64 ? cpu->args[2] : v[0];
         v[0] = cpu->args[1];
         return fake_request(cpu, HLSNAP_ABI_FN_TAKE, v, 2);

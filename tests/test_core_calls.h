@@ -521,6 +521,7 @@ static void leave_init(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
     if (m->op != HLSNAP_ABI_OP_INIT || cpu->resumed) return;
     v[0] = hlsnap_i32(1);
     v[1] = hlsnap_str("from init");
+    if (init_function == HLSNAP_ABI_FN_RESULT || init_function == HLSNAP_ABI_FN_TAKE) v[0] = hlsnap_u64(cpu->entry.rdi), v[1] = hlsnap_u64(8);
     cpu->out = m->out_offset;
     if (init_leaves == HLSNAP__EXIT_CALL) fake_request(cpu, init_function, v, 2);
     else if (init_leaves == HLSNAP__EXIT_FAULT) fake_fault(cpu, 13, FAKE_TEXT, 0, 0);
@@ -531,6 +532,7 @@ static void leave_init(fake_cpu *cpu, hlsnap_abi_mailbox *m) {
 static void init_misbehaves(void) {
     static const struct { hlsnap__exit_kind kind; uint32_t function; hlsnap_result code; } rows[] = {
         {HLSNAP__EXIT_CALL, 0, P}, {HLSNAP__EXIT_CALL, I_FAIL, P}, {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_LOG, HLSNAP_OK},
+        {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_RESULT, P}, {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_TAKE, P},
         {HLSNAP__EXIT_CALL, HLSNAP_ABI_FN_ABORT, HLSNAP_ERR_ABORT}, {HLSNAP__EXIT_FAULT, 0, HLSNAP_ERR_FAULT},
         {HLSNAP__EXIT_PROTOCOL, 0, P}, {HLSNAP__EXIT_DEAD, 0, HLSNAP_ERR_HYPERVISOR}, {HLSNAP__EXIT_KICKED, 0, HLSNAP_ERR_TIMEOUT}};
     const hlsnap_guest_desc g = fake_guest(GUEST_ALL, 16);
@@ -1240,6 +1242,20 @@ static void references(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
+/* A response that was left has gone with its call, and with the next request. */
+static void responses_left(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    const uint64_t heap = region_gva(sb, HLSNAP__HEAP);
+    const hlsnap_value left[3] = {hlsnap_u32(100000), hlsnap_u64(2), hlsnap_u64(0)};
+    hlsnap_value out = hlsnap__value(HLSNAP_VOID);
+    uint64_t size = 0;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "answer", left, 3, &out, &err), HLSNAP_OK);
+    if (CHECK_EQ(out.size, 8)) memcpy(&size, out.bytes, 8);
+    CHECK(size > 100000);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "take", HLSNAP_ARGS(hlsnap_u64(heap), hlsnap_u64(size)), NULL, &err), P);
+    hlsnap_sandbox_destroy(sb);
+}
+
 /* Says another size of what it gave; gives nothing; gives twice. */
 static void given_results(void) {
     hlsnap_sandbox *sb = start(GUEST_ALL, 64);
@@ -1302,4 +1318,4 @@ static void room_for_calls(void) {
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
-    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(references) X(given_results) X(room_for_calls) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
+    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(references) X(responses_left) X(given_results) X(room_for_calls) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
