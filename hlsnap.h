@@ -16614,7 +16614,7 @@ static void hlsnap__thread_signals(sigset_t *blocked) {
 #define HLSNAP__POOL_SLOW_NS 200000u /* what takes longer to put back is the thread's, to wake which takes some 20 us */
 #define HLSNAP__POOL_RETRY_NS 1000000000u
 /* A new sandbox, once others' have cost as much: another thread's, whose memory and VM are warm on another processor; one that is
-   put to another snapshot of its guest; to another guest's. About 10 us each. */
+   put to another snapshot of its guest; to another guest's. In units of about 10 us. */
 #define HLSNAP__POOL_NEW 72u
 #define HLSNAP__POOL_THREAD 1u
 #define HLSNAP__POOL_GUEST 4u

@@ -179,13 +179,23 @@ static void *cancels_after_a_while(void *user) {
     return hlsnap_interrupt_cancel((hlsnap_interrupt *)user) ? user : NULL;
 }
 
+/* Another thread's cancel ends a guest that spins, and the sandbox is as good as new. */
+static void cancelled_from_elsewhere(sandbox *sb, snapshot *s, hlsnap_interrupt *h) {
+    hlsnap_value forever = hlsnap_u64(0);
+    void *answer = NULL;
+    pthread_t t;
+    pthread_create(&t, NULL, cancels_after_a_while, h);
+    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_CANCELLED);
+    pthread_join(t, &answer);
+    CHECK(answer != NULL);
+    CHECK_EQ(restore(sb, s), HLSNAP_OK);
+    CHECK_EQ(call_u64(sb, "count"), 7);
+}
+
 static void full_queue(void *user) {
     const bool realtime = *(const bool *)user;
-    hlsnap_value forever = hlsnap_u64(0);
     options o = small;
     hlsnap_interrupt *h;
-    pthread_t t;
-    void *answer = NULL;
     sandbox *sb;
     snapshot *s;
     if (realtime) o.cancel_signal = SIGRTMIN + 7;
@@ -201,12 +211,7 @@ static void full_queue(void *user) {
         CHECK(last.os_errno == EAGAIN && ready(sb));
         return;
     }
-    pthread_create(&t, NULL, cancels_after_a_while, h);
-    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_CANCELLED);
-    pthread_join(t, &answer);
-    CHECK(answer != NULL);
-    CHECK_EQ(restore(sb, s), HLSNAP_OK);
-    CHECK_EQ(call_u64(sb, "count"), 7);
+    cancelled_from_elsewhere(sb, s, h);
 }
 static void cancel_with_a_full_queue(void) {
     bool realtime;
@@ -220,11 +225,8 @@ static void cancel_with_a_full_queue(void) {
 /* A host that was started with signals ignored, as nohup and some supervisors do, all of them here. */
 static void ignored(void *user) {
     hlsnap_value forever = hlsnap_u64(0);
-    void *answer = NULL;
-    hlsnap_interrupt *h;
     sandbox *sb;
     snapshot *s;
-    pthread_t t;
     int i;
     (void)user;
     for (i = 1; i <= SIGRTMAX; i++) signal(i, SIG_IGN);
@@ -233,13 +235,7 @@ static void ignored(void *user) {
     s = take(sb);
     CHECK_EQ(call_limited(sb, "spin", &forever, 1, 2000000), HLSNAP_ERR_TIMEOUT);
     CHECK_EQ(restore(sb, s), HLSNAP_OK);
-    h = hlsnap_sandbox_get_interrupt(sb);
-    pthread_create(&t, NULL, cancels_after_a_while, h);
-    CHECK_EQ(call(sb, "spin", &forever, 1, NULL), HLSNAP_ERR_CANCELLED);
-    pthread_join(t, &answer);
-    CHECK(answer != NULL);
-    CHECK_EQ(restore(sb, s), HLSNAP_OK);
-    CHECK_EQ(call_u64(sb, "count"), 7);
+    cancelled_from_elsewhere(sb, s, hlsnap_sandbox_get_interrupt(sb));
 }
 static void cancel_where_signals_are_ignored(void) {
     NEED_KVM;
