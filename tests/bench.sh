@@ -38,7 +38,7 @@ row() { # name, unit, then positive numbers: value, limit, ratio
     awk -F'\t' -v name="$1" '$1 == name && $3 > 0 && $4 > 0 && $5 > 0 { found = 1 } END { exit !found }' rows.tsv
 }
 for name in call host_call restore_call_0 restore_call_1 restore_call_16 restore_call_64 restore_call_256 restore_call_1024 \
-    restore_delta restore_small_delta restore_scattered restore_built pool_16 pool_64 pool_256 pool_1024 pool_guest pool_other pool_cold \
+    restore_delta restore_small_delta restore_scattered restore_built pool_16 pool_64 pool_256 pool_1024 pool_call_64 pool_call_256 pool_call_1024 pool_guest pool_other pool_cold \
     map_16 map_shared map_restore_16 map_private_16 map_sealed_16 map_start image_16 image_256 image_4096 \
     message_1 message_64 message_host_1 message_host_64 snapshot_16 snapshot_large spawn oci_save delta_save \
     chain_bytes chain_load verify_gbps load_mapped load_private load_2_threads load_cached tenants_memory oci_load_first_call compute \

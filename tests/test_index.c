@@ -13,6 +13,20 @@ static ssize_t t_pread(int fd, void *to, size_t n, off_t at) {
     return pread(fd, to, n, at);
 }
 #define pread(...) t_pread(__VA_ARGS__)
+
+#include <cjson/cJSON.h>
+/* A cJSON that was built to nest less: as long as the text is not JSON that nests deeper. */
+static int nests; /* 0 = as it is built */
+static cJSON *t_parse(const char *text, size_t size) {
+    int depth = 0, most = 0;
+    size_t i;
+    for (i = 0; i < size; i++) {
+        depth += text[i] == '{' || text[i] == '[' ? 1 : text[i] == '}' || text[i] == ']' ? -1 : 0;
+        most = depth > most ? depth : most;
+    }
+    return nests && most > nests ? NULL : cJSON_ParseWithLength(text, size);
+}
+#define cJSON_ParseWithLength t_parse
 #define HLSNAP__OCI_MAX_REACHED (1u << 17)
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
@@ -740,6 +754,22 @@ static void crowd(const char *dir, const char *digest, uint32_t n, uint32_t fill
     at += sprintf(at, "]}");
     text_write(dir, "index.json", text, (size_t)(at - text));
     free(text), free(m);
+}
+
+/* A cJSON that was built for a small system is named as a reason, and what hlsnap writes needs little of it. */
+static void nests_less(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    nests = HLSNAP__JSON_DEPTH;
+    CHECK_EQ(loads(dir, "v1"), 0);
+    CHECK_EQ(save(dir, "v2", s, NULL), 0);
+    nests = 3;
+    CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_MEMORY);
+    CHECK(strstr(err.msg, "out of memory, or built with CJSON_NESTING_LIMIT below 16") != NULL);
+    nests = 0;
+    CHECK_EQ(loads(dir, "v1"), 0);
+    hlsnap_snapshot_release(s);
 }
 
 static void many_entries(void) {
@@ -1708,7 +1738,7 @@ static void times(void) {
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(tag_like_a_digest), TEST(untags_no_others),
     TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
     TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
-    TEST(pinned_by_an_index), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
+    TEST(pinned_by_an_index), TEST(nests_less), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
     TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_meanwhile), TEST(lost_beside_others),
     TEST(other_versions), TEST(fsck_reads_no_more), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
