@@ -1,10 +1,23 @@
 /* guest_kvm.c - the guest of test_kvm.c.
    cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -I.. guest_kvm.c -o guest_kvm.elf
    With system calls: the same with -DGUEST_SYSCALL, guest_kvm_syscall.elf.
+   As a Linux program: musl-gcc -O2 -static -DHLSNAP_GUEST_LIBC -I.. guest_kvm.c -o guest_kvm_libc.elf
    The C++ one: c++ -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -fno-exceptions -fno-rtti -I.. -x c++ guest_kvm.c -o guest_kvm_cpp.elf */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "guest_kvm.h"
+#ifdef HLSNAP_GUEST_LIBC
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#define PAGES_ALLOC(n) aligned_alloc(4096, n)
+#else
+#define PAGES_ALLOC(n) hlsnap__rt_aligned_alloc(4096, n)
+#endif
 
 #ifdef __cplusplus
 #define C_NAME extern "C"
@@ -310,7 +323,7 @@ static uint64_t touch(const volatile uint8_t *p, uint64_t n, uint64_t stride) {
 /* Two images in turn where the last one was just read and written; -> what was not as the image has it, or lost. */
 static uint32_t image_turns(size_t n, uint64_t rounds) {
     const size_t size = n * 4096;
-    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    volatile uint64_t *a = (volatile uint64_t *)PAGES_ALLOC(size), *to = (volatile uint64_t *)PAGES_ALLOC(size);
     hlsnap_rt_image *images[2];
     uint32_t bad = 0, round;
     size_t i, k;
@@ -337,7 +350,7 @@ static uint32_t image_turns(size_t n, uint64_t rounds) {
 /* So often: made, mapped, freed while it is mapped; -> what was not as it ought to be. */
 static uint32_t image_cycles(uint64_t n) {
     const size_t size = 32 * 4096;
-    volatile uint64_t *a = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size), *to = (volatile uint64_t *)hlsnap__rt_aligned_alloc(4096, size);
+    volatile uint64_t *a = (volatile uint64_t *)PAGES_ALLOC(size), *to = (volatile uint64_t *)PAGES_ALLOC(size);
     uint32_t i, bad = 0;
     for (i = 1; i <= n; i++) {
         hlsnap_rt_image *image;
@@ -358,7 +371,7 @@ FN(pages) { /* PAGES_x, IMAGE_x, and what it takes */
     uint64_t out = 0;
     UNUSED;
     switch (ARG(0).u32) {
-    case PAGES_NEW: out = (uint64_t)(uintptr_t)hlsnap__rt_aligned_alloc(4096, (size_t)a * 4096); break;
+    case PAGES_NEW: out = (uint64_t)(uintptr_t)PAGES_ALLOC((size_t)a * 4096); break;
     case IMAGE_NEW: out = (uint64_t)(uintptr_t)hlsnap_rt_image_new((const void *)(uintptr_t)a, (size_t)b); break;
     case IMAGE_MAP: out = (uint64_t)hlsnap_rt_image_map((hlsnap_rt_image *)(uintptr_t)a, (void *)(uintptr_t)b, (size_t)c, (size_t)d); break;
     case IMAGE_FREE: hlsnap_rt_image_free((hlsnap_rt_image *)(uintptr_t)a); break;
@@ -577,6 +590,43 @@ FN(system_call) { /* how: SYSTEM_x, and what to make dirty above bit 8 */
 }
 #endif
 
+#ifdef HLSNAP_GUEST_LIBC
+/* What a libc and the personality keep: blocks, streams, files, the environment, threads, errno, the clock's last answer. */
+static void *kept[16];
+static void *count_there(void *user) { return ++*(uint64_t *)user, user; }
+FN(system_call) {
+    const uint32_t n = ARG(0).u32, which = n / 6;
+    uint64_t sum = (uint64_t)time(NULL);
+    char path[32];
+    pthread_t t;
+    FILE *f;
+    UNUSED;
+    snprintf(path, sizeof(path), "/tmp/f%u", which % 7);
+    switch (n % 6) {
+    case 0:
+        free(kept[which % 16]);
+        kept[which % 16] = malloc(which % 9000 + 1);
+        if (kept[which % 16]) memset(kept[which % 16], (int)n, which % 9000 + 1);
+        break;
+    case 1:
+        f = fopen(path, "a+");
+        if (!f) break;
+        fprintf(f, "%u at %llu\n", n, (unsigned long long)sum);
+        rewind(f);
+        while (fgetc(f) != EOF) sum++;
+        fclose(f);
+        break;
+    case 2: setenv(path + 5, path, 1); break;
+    case 3: errno = unlink(path) ? errno : (int)which; break;
+    case 4:
+        if (pthread_create(&t, NULL, count_there, &sum) == 0) pthread_join(t, NULL);
+        break;
+    default: printf("%d %ld %s\n", rand(), (long)getpid(), strerror(errno));
+    }
+    return hlsnap_call_return(call, hlsnap_u64(sum));
+}
+#endif
+
 #define U64x8 "u64,u64,u64,u64,u64,u64,u64,u64"
 static const hlsnap_function exports[] = {
     {"echo_bool", "bool(bool)", echo, NULL}, {"echo_i32", "i32(i32)", echo, NULL}, {"echo_u32", "u32(u32)", echo, NULL},
@@ -599,7 +649,7 @@ static const hlsnap_function exports[] = {
     {"fill", "void(u64,u64,u64,u32)", fill, NULL}, {"sum", "u64(u64,u64)", sum, NULL}, {"fault", "u64(u32,u64)", fault, NULL},
     {"port", "u64(u32,u32)", port, NULL}, {"dirty", "void(u32)", dirty, NULL}, {"leave", "void(u32)", leave, NULL}, {"odd", "void(u32)", odd, NULL},
     {"map", "u64(str,bool)", map, NULL}, {"pages", "u64(u32,u64,u64,u64,u64)", pages, NULL}
-#ifdef GUEST_SYSCALL
+#if defined(GUEST_SYSCALL) || defined(HLSNAP_GUEST_LIBC)
     , {"system", "u64(u32)", system_call, NULL}
 #endif
 #ifdef __cplusplus /* so many that their parsed signatures stand on the heap */
@@ -616,3 +666,6 @@ static const hlsnap_function imports[] = {
     {"host_void", "void()", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};
 HLSNAP_GUEST_MAIN(module);
+#ifdef HLSNAP_GUEST_LIBC
+int main(void) { hlsnap_rt_serve(); }
+#endif

@@ -1,7 +1,7 @@
 /* test_kvm.c - everything that needs /dev/kvm: calls, faults, ports, reset, cancel, time limits, signals, threads.
    cc: cc -std=gnu11 -O2 -I.. test_kvm.c -o test_kvm          (-lpthread where the C library wants it)
-   run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf and
-                                                               guest_kvm_syscall.elf lie in GUEST_DIR
+   run: GUEST_DIR=... ./test_kvm [NAME]                        guest_kvm.elf and, if there, guest_kvm_cpp.elf,
+                                                               guest_kvm_syscall.elf and guest_kvm_libc.elf lie in GUEST_DIR
    LONG=1: 100,000 operations of the reset proof; OPS=n: that many; SEED=n: the same run again; SVM=1: slow machine, no timing
    is judged. What differs between software KVM (kvm-pvm) and hardware is accepted either way and noted ("# note: ..."). */
 #define HLSNAP_IMPLEMENTATION
@@ -24,7 +24,7 @@ typedef hlsnap_snapshot snapshot;
 static const hlsnap_hypervisor *hv;    /* in use: hlsnap_kvm() or a copy with quirks */
 static bool is_slow;                   /* SVM=1 */
 static uint64_t seed;
-static char guest_file[512], cpp_file[512], syscall_file[512];
+static char guest_file[512], cpp_file[512], syscall_file[512], libc_file[512];
 
 static uint64_t env_number(const char *name, uint64_t otherwise) {
     const char *s = getenv(name);
@@ -84,7 +84,7 @@ static const hlsnap_function host_functions[NUM_FUNCTIONS] = {
     {"host_bytes", "bytes(bytes)", host_echo, NULL}, {"host_args32", "u64(" U64x8 "," U64x8 "," U64x8 "," U64x8 ")", host_args32, NULL},
     {"host_fails", "void()", host_fails, NULL}};
 
-typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; const hlsnap_map *maps; size_t num_maps; hlsnap_prefault prefault; bool huge, images; } options;
+typedef struct options { uint64_t heap, stack, mailbox, timeout_ns; hook *hook; hlsnap_log_fn log; void *log_user; int log_level, cancel_signal; bool cpp, system_calls; const hlsnap_map *maps; size_t num_maps; hlsnap_prefault prefault; bool huge, images, libc; } options;
 
 static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox_desc *d) {
     static const hlsnap_sandbox_desc zero = HLSNAP_ZERO;
@@ -105,7 +105,7 @@ static void desc_of(const options *o, hlsnap_function *functions, hlsnap_sandbox
 }
 
 static const options plain;
-static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false};
+static const options small = {256 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false};
 
 static hlsnap_result load(const options *o, snapshot **out) {
     hlsnap_guest_desc g = HLSNAP_ZERO;
@@ -115,7 +115,7 @@ static hlsnap_result load(const options *o, snapshot **out) {
     g.stack_size = o->stack;
     g.mailbox_size = o->mailbox;
     g.prefault = o->prefault;
-    g.path = o->cpp ? cpp_file : o->system_calls ? syscall_file : guest_file;
+    g.path = o->cpp ? cpp_file : o->system_calls ? syscall_file : o->libc ? libc_file : guest_file;
     r = hlsnap_snapshot_from_guest(&g, out, &err);
     if (r) printf("# %s\n", err.msg);
     return r;
@@ -389,7 +389,7 @@ static void large_messages(void) {
     static const char *const names[] = {"echo_bytes", "pass_bytes", "echo_str", "pass_str"};
     static const size_t sizes[] = {30000, 31300, 31330, 31360, 31368, 31400, 31663, 31664, 31672, 32640, 32700, 33000, 65535, 65536, 100000, 3u << 20};
     const size_t most = is_slow ? 4u << 20 : 20u << 20;
-    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false};
+    const options room = {64u << 20, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false};
     uint8_t *big = (uint8_t *)malloc(most + 1);
     hlsnap_stats before, after;
     hlsnap_value v, out = VOID_VALUE;
@@ -2020,7 +2020,8 @@ static void op_system(world *w, sandbox *sb) {
     if (below(2)) v.as.u32 &= ~(uint32_t)(SYSTEM_LEAVE | SYSTEM_FAULT | SYSTEM_LOOP | SYSTEM_TF);
     history_add(w, "system", v.as.u32, 0);
     r = call_limited(sb, "system", &v, 1, is_slow ? 50000000 : 2000000);
-    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_PROTOCOL || r == HLSNAP_ERR_TIMEOUT || r == HLSNAP_ERR_ABORT);
+    CHECK(r == HLSNAP_OK || r == HLSNAP_ERR_FAULT || r == HLSNAP_ERR_PROTOCOL || r == HLSNAP_ERR_TIMEOUT || r == HLSNAP_ERR_ABORT ||
+          r == HLSNAP_ERR_EXIT);
     w->systems++;
 }
 
@@ -2287,6 +2288,17 @@ static void reset_proof_system_calls(void) {
     if (access(syscall_file, R_OK)) SKIP("no guest_kvm_syscall.elf in GUEST_DIR");
     o.system_calls = true;
     world_run(&o, env_number("OPS", env_number("LONG", 0) ? 50000 : is_slow ? 300 : 3000));
+}
+
+/* And of a Linux program: a libc's state, and the personality's. */
+static void reset_proof_libc(void) {
+    options o = small;
+    NEED_KVM;
+    if (access(libc_file, R_OK)) SKIP("no guest_kvm_libc.elf in GUEST_DIR");
+    o.libc = true;
+    o.heap = 1 << 20;
+    o.stack = 128 << 10;
+    world_run(&o, env_number("OPS", env_number("LONG", 0) ? 50000 : is_slow ? 200 : 3000));
 }
 
 /* ---- >>quirks: the slower way, as another CPU would take it ---- */
@@ -2705,7 +2717,7 @@ static void *one_tenant(void *user) {
 
 /* Threads that share three sandboxes among three snapshots of two layouts, and leave them in all states. */
 static void pool_of_threads(void) {
-    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false};
+    const options other = {128 << 10, 32 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false};
     hlsnap_function functions[NUM_FUNCTIONS];
     hlsnap_sandbox_desc d;
     hlsnap_pool_desc pool = HLSNAP_ZERO;
@@ -2866,8 +2878,8 @@ static void fork_child(void) {
 
 static void other_layouts(void) {
     static const options shapes[] = {
-        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false},
-        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false}};
+        {0, 0, 0, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false}, {64 << 10, 16 << 10, 8 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false},
+        {6 << 20, 256 << 10, 1 << 20, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false}, {64 << 20, 64 << 10, 16 << 10, 0, NULL, NULL, NULL, 0, 0, false, false, NULL, 0, HLSNAP_PREFAULT_OFF, false, false, false}};
     enum { N = 5 };
     const uint64_t all = is_slow ? 40 : 300;
     snapshot *s[N];
@@ -3358,7 +3370,7 @@ static const test_row tests[] = {
     TEST(randomness_and_generation), TEST(heap), TEST(formatting), TEST(thread_local_storage), TEST(stack_protector), TEST(self_guest), TEST(cpp_guest),
     TEST(faults), TEST(ports), TEST(pending_completion), TEST(cancel_random), TEST(cancel_endless), TEST(cancel_in_host_function), TEST(time_limit),
     TEST(time_limit_in_host), TEST(cpu_limit), TEST(nested_limits), TEST(two_timers), TEST(timer_after_thread_reuse), TEST(alarm_handler), TEST(alarm_storm),
-    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_learned), TEST(reset_proof_huge), TEST(prefaulted), TEST(reset_proof_maps), TEST(reset_proof_images), TEST(reset_proof_system_calls), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(huge_pages), TEST(behind_our_back),
+    TEST(signals_kept), TEST(reset_proof), TEST(reset_proof_learned), TEST(reset_proof_huge), TEST(prefaulted), TEST(reset_proof_maps), TEST(reset_proof_images), TEST(reset_proof_system_calls), TEST(reset_proof_libc), TEST(quirk_no_gate_scrub), TEST(no_huge_pages), TEST(huge_pages), TEST(behind_our_back),
     TEST(steady_state), TEST(idle_pages), TEST(leftover_event), TEST(move_between_threads), TEST(eight_threads), TEST(facts_race), TEST(pool_of_threads), TEST(many_sandboxes), TEST(fork_child), TEST(other_layouts),
     TEST(dead_vm), TEST(kvm_refuses), TEST(unstoppable_is_refused), TEST(kvm_is_not_there), TEST(cancel_with_a_full_queue), TEST(cancel_where_signals_are_ignored), TEST(cancel_in_handler), TEST(cancel_hammered), TEST(cancel_is_awaited), TEST(cancel_from_around), TEST(cancel_in_a_child),
     TEST(strangers_signals), TEST(odd_exits), TEST(gate_is_tried), TEST(large_calls), TEST(residency), TEST(buffers_are_cleared), TEST(results_taken_back), TEST(without_proc),
@@ -3371,6 +3383,7 @@ int main(int argc, char **argv) {
     snprintf(guest_file, sizeof(guest_file), "%s/guest_kvm.elf", dir ? dir : ".");
     snprintf(cpp_file, sizeof(cpp_file), "%s/guest_kvm_cpp.elf", dir ? dir : ".");
     snprintf(syscall_file, sizeof(syscall_file), "%s/guest_kvm_syscall.elf", dir ? dir : ".");
+    snprintf(libc_file, sizeof(libc_file), "%s/guest_kvm_libc.elf", dir ? dir : ".");
     hv = hlsnap_kvm();
     is_slow = env_number("SVM", 0) != 0;
     seed = env_number("SEED", now() ^ (uint64_t)getpid());
