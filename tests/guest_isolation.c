@@ -1,6 +1,7 @@
 /* guest_isolation.c - the guest of test_isolation.c: it attacks as it is ordered to, and shows what it finds at its entry.
    cc: cc -O2 -DHLSNAP_GUEST -ffreestanding -nostdlib -static -Wl,-e,iso_entry -I.. guest_isolation.c -o guest_isolation.elf
-   With system calls, whose entry answers at once: the same with -DGUEST_SYSCALL, guest_isolation_syscall.elf. */
+   With system calls, whose entry answers at once: the same with -DGUEST_SYSCALL, guest_isolation_syscall.elf.
+   As a Linux program: musl-gcc -O2 -static -DHLSNAP_GUEST_LIBC -I.. guest_isolation.c -o guest_isolation_libc.elf */
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap.h"
 #include "guest_isolation.h"
@@ -20,7 +21,14 @@ static uint8_t data_pages[2 * 4096] __attribute__((aligned(4096))) = {1, 2, 3};
 __asm__(".pushsection .note.hlsnap,\"a\",@note\n.p2align 2\n.long 7, 16, 2\n.asciz \"hlsnap\"\n.p2align 2\n"
         "8: .quad iso_entry - 8b\n9: .quad iso_system_entry - 9b\n.popsection\n"
         ".text\n.p2align 4\niso_system_entry:\n jmp *%rcx\n");
+#define REAL_ENTRY "_start"
+#elif defined(HLSNAP_GUEST_LIBC) /* the last note counts; behind this entry comes the personality's */
+#define TLS_WORD " xor %eax,%eax\n"
+__asm__(".pushsection .note.hlsnap,\"a\",@note\n.p2align 2\n.long 7, 16, 2\n.asciz \"hlsnap\"\n.p2align 2\n"
+        "8: .quad iso_entry - 8b\n9: .quad hlsnap__lx_syscall - 9b\n.popsection\n");
+#define REAL_ENTRY "hlsnap__lx_entry"
 #else
+#define REAL_ENTRY "_start"
 #define TLS_WORD " mov %fs:0,%rax\n"
 #endif
 
@@ -40,7 +48,7 @@ __asm__(".text\n.globl iso_entry\n.type iso_entry,@function\niso_entry:\n"
         "2: testb $1,iso_has(%rip)\n jz 3f\n mov $-1,%eax\n mov %eax,%edx\n xsave64 iso_dump+512(%rip)\n jmp 4f\n"
         "3: fxsave64 iso_dump+512(%rip)\n"
         "4: fnstenv iso_dump+224(%rip)\n incq iso_dump+216(%rip)\n mov iso_dump+32(%rip),%rsp\n"
-        "cmpl $2,12(%rdi)\n jne _start\n mov 16(%rdi),%eax\n cmpl $0,4(%rdi,%rax)\n jne _start\n" /* op = call, in_offset, function */
+        "cmpl $2,12(%rdi)\n jne " REAL_ENTRY "\n mov 16(%rdi),%eax\n cmpl $0,4(%rdi,%rax)\n jne " REAL_ENTRY "\n" /* op = call, in_offset, function */
         "mov 24(%rdi),%ebx\n add %rdi,%rbx\n movl $16,(%rbx)\n movl $0,4(%rbx)\n movq $0,8(%rbx)\n movl $1,40(%rdi)\n" /* the result */
         "xor %ebx,%ebx\n xor %eax,%eax\n xor %ecx,%ecx\n xor %edx,%edx\n 5: out %al,$0xe0\n jmp 5b\n");
 FN(probe) { /* the entry's */
@@ -171,3 +179,6 @@ static const hlsnap_function exports[] = {{"probe", "void()", probe, NULL}, {"at
 static const hlsnap_function imports[] = {{"host_thing", "u64(u64)", NULL, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), imports, HLSNAP_COUNT(imports)};
 HLSNAP_GUEST_MAIN(module);
+#ifdef HLSNAP_GUEST_LIBC
+int main(void) { hlsnap_rt_serve(); }
+#endif
