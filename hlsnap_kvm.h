@@ -739,6 +739,9 @@ static hlsnap_result hlsnap__kvm_map(hlsnap__shell *shell, const hlsnap__slot *s
 
 /* ---- >>kvm-signals: cancel and time limit, without a handler ---- */
 
+/* Calls of this process, atomic, that have their signal blocked on the thread they are made on. */
+static uint32_t hlsnap__kvm_num_armed;
+
 static uint64_t hlsnap__kvm_signal_bit(const hlsnap__shell *shell) { return 1ull << (shell->signal - 1); }
 
 static hlsnap_result hlsnap__kvm_sigmask(int how, const uint64_t *mask, uint64_t *old, hlsnap_error *err) {
@@ -834,9 +837,12 @@ static void hlsnap__kvm_end(hlsnap__shell *shell) {
         silent = hlsnap__kvm_drain(shell, &outer) && silent;
     hlsnap__kvm_give_back(shell);
     __atomic_store_n(&shell->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    /* one of ours that is pending, or still to come, could end the process: then the signal stays blocked */
-    if (shell->armed && silent && !(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
-        hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL, NULL);
+    /* one of ours that is pending, or still to come, could end the process: then the signal stays blocked, and counted */
+    if (shell->armed && silent) {
+        if (!(shell->old_mask & hlsnap__kvm_signal_bit(shell)))
+            hlsnap__kvm_sigmask(2 /* SIG_SETMASK */, &shell->old_mask, NULL, NULL);
+        __atomic_fetch_sub(&hlsnap__kvm_num_armed, 1, __ATOMIC_RELAXED);
+    }
     shell->armed = shell->kick_seen = shell->outer = false;
     __atomic_store_n(&shell->kicked, 0, __ATOMIC_RELAXED);
     for (i = 0; i < HLSNAP__CLOCKS; i++) shell->deadlines[i] = shell->timer_made[i] = 0;
@@ -882,12 +888,14 @@ static hlsnap_result hlsnap__kvm_begin(hlsnap__shell *shell, const uint64_t dead
     hlsnap_result r;
     if (shell->armed) return cancellable ? hlsnap__kvm_cancel_ready(shell, err) : HLSNAP_OK;
     if (!deadlines[HLSNAP__WALL] && !deadlines[HLSNAP__CPU] && !cancellable && !shell->mask_set) {
+        if (!__atomic_load_n(&hlsnap__kvm_num_armed, __ATOMIC_RELAXED)) return HLSNAP_OK;
         r = hlsnap__kvm_sigmask(0, NULL, &shell->old_mask, err);
         if (r || !(shell->old_mask & bit)) return r;
     }
     r = hlsnap__kvm_sigmask(0 /* SIG_BLOCK */, &bit, &shell->old_mask, err);
     if (r) return r;
     shell->armed = true;
+    __atomic_fetch_add(&hlsnap__kvm_num_armed, 1, __ATOMIC_RELAXED);
     shell->pid = (int32_t)getpid();
     shell->tid = (int32_t)syscall(SYS_gettid);
     memcpy(shell->deadlines, deadlines, sizeof(shell->deadlines));
@@ -951,8 +959,20 @@ static void hlsnap__kvm_regs_set(hlsnap__shell *shell, const hlsnap__entry *e, u
     shell->run->dirty_regs |= HLSNAP__KVM_SYNC_REGS;
 }
 
+/* Writes what was about to be injected and the interrupt shadow, none, unless KVM reported just that. */
+static void hlsnap__kvm_events_set(hlsnap__shell *shell) {
+    hlsnap__kvm_run *run = shell->run;
+    hlsnap__kvm_events none;
+    memset(&none, 0, sizeof(none));
+    none.flags = run->events.flags;
+    if (shell->reported && memcmp(&run->events, &none, sizeof(none)) == 0) return;
+    none.flags = HLSNAP__KVM_VALID_SHADOW;
+    run->events = none;
+    run->dirty_regs |= HLSNAP__KVM_SYNC_EVENTS;
+}
+
 /* The rest that a guest can have changed: segments and their bases, what was about to be injected, the interrupt shadow.
-   KVM reports segments and control registers at each exit; what is as it should be need not be written. */
+   KVM reports all of that at each exit; what is as it should be need not be written. */
 static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) {
     hlsnap__kvm_run *run = shell->run;
     shell->sregs.fs.base = e->fs_base;
@@ -962,9 +982,7 @@ static bool hlsnap__kvm_state_set(hlsnap__shell *shell, const hlsnap__entry *e) 
         run->sregs = shell->sregs;
         run->dirty_regs |= HLSNAP__KVM_SYNC_SREGS;
     }
-    memset(&run->events, 0, sizeof(run->events));
-    run->events.flags = HLSNAP__KVM_VALID_SHADOW;
-    run->dirty_regs |= HLSNAP__KVM_SYNC_EVENTS;
+    hlsnap__kvm_events_set(shell);
     if (shell->debugged) {
         hlsnap__kvm_debugregs d;
         memset(&d, 0, sizeof(d));

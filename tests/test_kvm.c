@@ -1550,6 +1550,7 @@ static void nested_limits(void) {
         CHECK_EQ(call_limited(sb, "host_void", HLSNAP_NO_ARGS, 1000 * ms), HLSNAP_OK);
         CHECK_EQ(n.got, HLSNAP_OK);
     }
+    CHECK_EQ(hlsnap__kvm_num_armed, 0);
     hlsnap_sandbox_destroy(sb);
     hlsnap_sandbox_destroy(n.inner);
     hlsnap_snapshot_release(s);
@@ -2570,6 +2571,9 @@ static void leftover_event(void) {
         e.exception.has_error_code = i % 2 == 0;
         e.exception.error_code = 0;
         CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_SET_VCPU_EVENTS, (uintptr_t)&e), 0);
+        sb->shell->run->immediate_exit = 1; /* an exit, that KVM reports it */
+        CHECK_EQ(hlsnap__ioctl(sb->shell->vcpu, KVM_RUN, 0), -1);
+        sb->shell->run->immediate_exit = 0;
         CHECK_EQ(restore(sb, s), HLSNAP_OK);
     }
     CHECK_EQ(call_u64(sb, "count"), 7);
