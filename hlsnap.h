@@ -8633,8 +8633,9 @@ static uint64_t hlsnap__lx_stack_make(uint64_t end) {
 }
 
 #if !defined(HLSNAP__LX_HOST)
-static hlsnap_syscall_fn hlsnap__lx_hook; /* hlsnap_rt_on_syscall */
-static void *hlsnap__lx_hook_user;
+/* hlsnap_rt_on_syscall; named, as what a program's own SYSCALL reads must be there whatever the compiler sees of it. */
+static hlsnap_syscall_fn hlsnap__lx_hook __asm__("hlsnap__lx_hook") __attribute__((__used__));
+static void *hlsnap__lx_hook_user __asm__("hlsnap__lx_hook_user") __attribute__((__used__));
 #endif
 
 /* A call that is not in the table goes to the guest's own function, if it gave one, on the program's stack: below the red zone, and
@@ -8775,6 +8776,8 @@ static struct hlsnap__lx_feed {
     int32_t status;              /* once it ended */
     uint8_t *in, *out;
     uint64_t in_size, in_at, out_size, out_at, out_room;
+    uint8_t *large; /* a call's message that the mailbox had no room for */
+    uint64_t large_size;
     size_t calls_at; /* bytes of the entry's calls that were read */
 } hlsnap__lx_io;
 
@@ -8826,19 +8829,32 @@ static bool hlsnap__lx_take_input(const hlsnap_value *v) {
     return true;
 }
 
+/* Memory for a message of n bytes, instead of what the last one had. */
+static void hlsnap__lx_large(uint64_t n) {
+    struct hlsnap__lx_feed *f = &hlsnap__lx_io;
+    hlsnap__lx_pages_free(f->large, f->large_size);
+    f->large = n && n <= HLSNAP__LARGE_MOST ? (uint8_t *)hlsnap__lx_pages(n) : NULL;
+    f->large_size = n;
+}
+
 /* The next call, of this entry or of one to come; its argument, if it has one. */
 static void hlsnap__lx_next_call(hlsnap_value *arg) {
     hlsnap_abi_mailbox *m = hlsnap__lx_mailbox();
     hlsnap_abi_message head;
     hlsnap_value args[HLSNAP_MAX_ARGS];
     const uint8_t *at;
+    hlsnap__lx_large(0);
     while (m->op != HLSNAP_ABI_OP_CALL || m->num_done >= m->num_calls) {
+        if (m->op == HLSNAP_ABI_OP_ROOM) {
+            hlsnap__lx_large(m->room);
+            m->room_at = (uint64_t)(uintptr_t)hlsnap__lx_io.large;
+        }
         hlsnap__lx_leave();
         hlsnap__lx_io.calls_at = 0;
         m->num_done = 0;
     }
-    at = (const uint8_t *)m + m->in_offset + hlsnap__lx_io.calls_at;
-    if (!hlsnap__message_read(at, m->in_size - hlsnap__lx_io.calls_at, &head, args, HLSNAP_MAX_ARGS) ||
+    at = m->large ? hlsnap__lx_io.large : (const uint8_t *)m + m->in_offset + hlsnap__lx_io.calls_at;
+    if (!hlsnap__message_read(at, m->large ? UINT32_MAX : m->in_size - hlsnap__lx_io.calls_at, &head, args, HLSNAP_MAX_ARGS) ||
         head.function > HLSNAP__LX_STATUS || head.num_values != (head.function == HLSNAP__LX_FEED))
         hlsnap_rt_abort(HLSNAP__ABORT_MAILBOX, "malformed call");
     hlsnap__lx_io.calls_at += head.size;

@@ -149,6 +149,61 @@ static void library(void) {
 static void library(void) {}
 #endif
 
+/* ---- system calls that the guest answers itself ---- */
+
+#ifdef HLSNAP_GUEST_LIBC
+extern int getppid(void);
+static uint64_t hooked; /* what the hook was given for the last time */
+/* Ruins all that a function may ruin, and makes a system call of its own. */
+static long answer(long number, const long args[6], void *user) {
+    long i, sum = 0;
+    for (i = 5; i >= 0; i--) sum = sum * 10 + args[i];
+    *(uint64_t *)user = (uint64_t)sum;
+    __asm__ volatile("pcmpeqd %%xmm0, %%xmm0\n movdqa %%xmm0, %%xmm3\n movdqa %%xmm0, %%xmm15" : : : "xmm0", "xmm3", "xmm15");
+    return number == 41 ? sum + getppid() : -38;
+}
+/* A call with arguments 1 to 6; what a vector register and the red zone held stays. */
+__attribute__((noipa)) static long asks(long number, uint64_t *vector, uint64_t *zone) {
+    register long d __asm__("r10") = 4, e __asm__("r8") = 5, f __asm__("r9") = 6;
+    uint64_t y = 0, z = 0;
+    long r;
+    __asm__ volatile("lea -256(%%rsp), %%rsp\n movq %[x], %%xmm3\n mov %[x], -8(%%rsp)\n mov %[x], -128(%%rsp)\n syscall\n"
+                     "movq %%xmm3, %[y]\n mov -8(%%rsp), %[z]\n and -128(%%rsp), %[z]\n lea 256(%%rsp), %%rsp"
+                     : "=a"(r), [y] "=&r"(y), [z] "=&r"(z)
+                     : "0"(number), "D"(1l), "S"(2l), "d"(3l), "r"(d), "r"(e), "r"(f), [x] "r"(0x0123456789abcdefull)
+                     : "rcx", "r11", "xmm3", "memory");
+    *vector = y;
+    *zone = z;
+    return r;
+}
+/* The direction flag is the program's before and after, and no call runs with it. */
+__attribute__((noipa)) static void backwards(void) {
+    char all[3 * 390] = {0}, *to = all + 390; /* of uname, and what lies around it */
+    uint64_t flags, i, bad = 0;
+    __asm__ volatile("std\n mov $63, %%eax\n syscall\n pushfq\n pop %[flags]\n cld" : [flags] "=r"(flags) : "D"(to) : "rax", "rcx", "r11", "memory", "cc");
+    for (i = 0; i < sizeof(all); i++) bad += (i < 390 || i >= 780) && all[i];
+    CHECK(flags & 0x400 && !bad && strcmp(to, "Linux") == 0);
+    __asm__ volatile("mov $110, %%eax\n syscall\n pushfq\n pop %[flags]" : [flags] "=r"(flags) : : "rax", "rcx", "r11", "memory", "cc");
+    CHECK(!(flags & 0x400));
+}
+static void system_calls(void) {
+    uint64_t vector = 0, zone = 0;
+    hlsnap_rt_on_syscall(answer, &hooked);
+    CHECK(asks(41, &vector, &zone) == 654321 && hooked == 654321);
+    CHECK(vector == 0x0123456789abcdefull && zone == vector);
+    hooked = 0;
+    CHECK(asks(53, &vector, &zone) == -38 && hooked == 654321); /* refused, and said: socketpair */
+    CHECK(vector == 0x0123456789abcdefull && zone == vector);
+    hooked = 0;
+    CHECK(asks(110, &vector, &zone) == 0 && !hooked); /* getppid is there */
+    hlsnap_rt_on_syscall(NULL, NULL);
+    CHECK(asks(41, &vector, &zone) == -38 && !hooked);
+    backwards();
+}
+#else
+static void system_calls(void) {}
+#endif
+
 /* ---- exports ---- */
 
 static uint32_t started, started_early;
@@ -165,6 +220,7 @@ static hlsnap_result checks(hlsnap_call *call, void *user) {
     strings();
     memory();
     library();
+    system_calls();
     started_early = started;
     return hlsnap_call_return(call, hlsnap_str(wrong));
 }
@@ -222,6 +278,20 @@ static hlsnap_result beyond(hlsnap_call *call, void *user) {
 #else
 static hlsnap_result beyond(hlsnap_call *call, void *user) { return (void)user, hlsnap_call_return(call, hlsnap_i32(0)); }
 #endif
+/* How numbers are rounded; 0..3 says how from now on. */
+static hlsnap_result rounds(hlsnap_call *call, void *user) {
+    const int32_t how = hlsnap_call_arg(call, 0).as.i32;
+    uint32_t sse;
+    uint16_t x87;
+    (void)user;
+    __asm__ volatile("stmxcsr %0\n fnstcw %1" : "=m"(sse), "=m"(x87));
+    if (how >= 0) {
+        const uint32_t sse_now = (sse & ~0x6000u) | (uint32_t)how << 13;
+        const uint16_t x87_now = (uint16_t)((x87 & ~0xc00u) | (uint32_t)how << 10);
+        __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(sse_now), "m"(x87_now));
+    }
+    return hlsnap_call_return(call, hlsnap_u32((sse >> 13 & 3) << 4 | (x87 >> 10 & 3)));
+}
 static hlsnap_result fail_assert(hlsnap_call *call, void *user) {
     (void)call;
     (void)user;
@@ -231,7 +301,8 @@ static hlsnap_result fail_assert(hlsnap_call *call, void *user) {
 static const hlsnap_function exports[] = {
     {"checks", "str()", checks, NULL}, {"count", "u32()", count, NULL}, {"watch", "void(bool)", watch, NULL},
     {"now", "u64()", now, NULL}, {"output", "u32(i32,bytes)", output, NULL}, {"output_many", "void(u32)", output_many, NULL},
-    {"waste", "void(u32)", waste, NULL}, {"trim", "void()", trim, NULL}, {"beyond", "i32(i32)", beyond, NULL}, {"fail_assert", "void()", fail_assert, NULL}};
+    {"waste", "void(u32)", waste, NULL}, {"trim", "void()", trim, NULL}, {"beyond", "i32(i32)", beyond, NULL}, {"fail_assert", "void()", fail_assert, NULL},
+    {"rounds", "u32(i32)", rounds, NULL}};
 static const hlsnap_module module = {exports, HLSNAP_COUNT(exports), NULL, 0};
 HLSNAP_GUEST_MAIN(module);
 #ifdef HLSNAP_GUEST_LIBC

@@ -97,10 +97,13 @@ static void desc_of(hlsnap_sandbox_desc *d) {
 static const char *call_args(hlsnap_sandbox *sb, const char *fn, const hlsnap_value *args, size_t num) {
     static char result[1 << 16];
     hlsnap_value v;
+    hlsnap_result r;
     memset(&v, 0, sizeof(v));
     memset(&err, 0, sizeof(err));
     clear();
-    if (hlsnap_sandbox_call(sb, fn, args, num, &v, &err))
+    r = hlsnap_sandbox_call(sb, fn, args, num, &v, &err);
+    if (r) CHECK_EQ(r, err.code);
+    if (r)
         snprintf(result, sizeof(result), "%d %d %s", err.code, err.user_code, err.msg);
     else if (v.type == HLSNAP_STR)
         snprintf(result, sizeof(result), "%s", v.str);
@@ -216,7 +219,8 @@ static const program programs[] = {
       {"rest", '-', NULL, "42 3", NULL}}},
 
     {"cat", "cat", false, 8, 0, {"cat", "one", "two"}, {"SAY=hi"}, NULL, {{"feed", 'b', "first", "cat,one,two,hi\nfirst", ""}},
-     {{"feed", 'b', "more", "more", ""}, {"status", '-', NULL, "-1", ""}, {"feed", 'b', "", "", ""}, {"status", '-', NULL, "0", ""},
+     {{"feed", 'b', "more", "more", ""}, {"status", '-', NULL, "-1", ""}, {"main", '-', NULL, "20 -1 main: the program runs already", ""},
+      {"feed", 'b', "", "", ""}, {"status", '-', NULL, "0", ""},
       {"feed", 'b', "x", "20 0 feed: the program has ended", ""}}},
     {"lua_program", "lua_program", false, 32, 0, {"lua", "-i"}, {NULL}, NULL,
      {{"feed", 'b', "x = 41\n", "Lua 5.4.4  Copyright (C) 1994-2022 Lua.org, PUC-Rio\n> > ", ""}},
@@ -732,6 +736,7 @@ static void stacks(const program *p) {
         CHECK_STR(CALL(b.sb, "stack", hlsnap_i32(150)), "151");
         CHECK_BEGINS(CALL(b.sb, "stack", hlsnap_i32(100000)), "21 0 ");
         CHECK_IN(err.msg, "stack overflow");
+        CHECK_IN(err.msg, ": raise stack_size=1048576 of the guest desc");
         CHECK_STR(err.region, "guard");
         bench_mended(&b);
         CHECK_BEGINS(CALL(b.sb, "leap", hlsnap_i32(1)), "21 0 ");
@@ -760,6 +765,19 @@ static void heaps(const program *p) {
     bench_end(&b);
 }
 static void heap_exhaustion_is_enomem(void) { each_basic(heaps); }
+
+/* What a desc does not say: 64 MiB of heap. */
+static void defaults(const program *p) {
+    program q = *p;
+    hlsnap_sandbox_desc d;
+    hlsnap_sandbox *sb;
+    q.heap_mib = 0;
+    desc_of(&d);
+    sb = start(&q, &d);
+    if (sb) CHECK_STR(CALL(sb, "fill", hlsnap_u32(is_slow ? 4 : 56)), is_slow ? "4" : "56");
+    hlsnap_sandbox_destroy(sb);
+}
+static void defaults_are_enough(void) { each_basic(defaults); }
 
 static void spins(const program *p) {
     hlsnap_sandbox_desc d;
@@ -846,6 +864,76 @@ static void programs_that_end_badly(void) {
         }
         bench_end(&b);
     }
+}
+
+/* Of a program as it is: what waits for input keeps all its registers, also over restores; one that has not begun begins with random
+   bytes of its own each time; and what is behind a call that failed does not run. */
+static void programs_as_they_are(void) {
+    static const char *const names[] = {"status", "main", "feed"};
+    const hlsnap_value end = hlsnap_bytes("", 0);
+    program p = *program_named("cat");
+    hlsnap_invocation calls[3];
+    hlsnap_value outs[3];
+    hlsnap_sandbox_desc d;
+    char first[200];
+    size_t i, done = 9;
+    bench b;
+    NEED("cat");
+    NEED("linux");
+    desc_of(&d);
+    p.args[1] = "vectors";
+    p.args[2] = NULL;
+    b.s = NULL;
+    b.sb = start(&p, &d);
+    if (b.sb) {
+        CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "cat,vectors,hi\nkept\n");
+        CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "kept\n");
+        CHECK_EQ(hlsnap_sandbox_snapshot(b.sb, &b.s, &err), HLSNAP_OK);
+        for (i = 0; i < 3; i++) {
+            CHECK_EQ(hlsnap_sandbox_restore(b.sb, b.s, &err), HLSNAP_OK);
+            CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "kept\n");
+        }
+        memset(calls, 0, sizeof(calls));
+        for (i = 0; i < 3; i++) CHECK_EQ(hlsnap_sandbox_find(b.sb, names[i], NULL, &calls[i].target, &err), HLSNAP_OK);
+        calls[2].args = &end;
+        calls[2].num_args = 1;
+        CHECK_EQ(hlsnap_sandbox_invoke(b.sb, calls, 3, outs, &done, &err), HLSNAP_ERR_FUNCTION);
+        CHECK_EQ(done, 1);
+        CHECK_BEGINS(err.msg, "main: the program runs already");
+        CHECK_STR(CALL0(b.sb, "status"), "-1");
+    }
+    bench_end(&b);
+    p.args[1] = "long";
+    b.s = NULL;
+    b.sb = start(&p, &d);
+    if (b.sb) { /* input beyond the mailbox's room, by a heap that has it, is kept while the program reads */
+        static char input[200000];
+        const size_t head = strlen("cat,long,hi\n");
+        hlsnap_value v = hlsnap_bytes(input, sizeof(input)), part;
+        size_t n = 0, bad = 0, k;
+        for (k = 0; k < sizeof(input); k++) input[k] = (char)('a' + k % 23);
+        for (i = 0; i < 2; i++) {
+            if (!CHECK_EQ(hlsnap_sandbox_call(b.sb, "feed", &v, 1, &part, &err), HLSNAP_OK)) break;
+            while (part.size) {
+                const char *got = (const char *)part.bytes;
+                for (k = 0; k < part.size; k++, n++) bad += n >= head && got[k] != input[(n - head) % sizeof(input)];
+                if (!CHECK_EQ(hlsnap_sandbox_call(b.sb, "more", HLSNAP_NO_ARGS, &part, &err), HLSNAP_OK)) break;
+            }
+        }
+        CHECK_EQ(n, head + 2 * sizeof(input));
+        CHECK_EQ(bad, 0);
+    }
+    bench_end(&b);
+    p.args[1] = "random";
+    if (bench_make(&b, &p, &d)) {
+        CHECK_STR(CALL0(b.sb, "main"), "0");
+        snprintf(first, sizeof(first), "%.199s", out1.s);
+        CHECK_EQ(strlen(first), strlen("cat,random,hi\n") + 32);
+        CHECK_EQ(hlsnap_sandbox_restore(b.sb, b.s, &err), HLSNAP_OK);
+        CHECK_STR(CALL0(b.sb, "main"), "0");
+        CHECK(strlen(out1.s) == strlen(first) && strcmp(out1.s, first) != 0);
+    }
+    bench_end(&b);
 }
 
 /* ---- >>minigzip: byte for byte what the same program makes natively ---- */
@@ -1191,7 +1279,7 @@ static const test_row tests[] = {
     ALL_BASIC(BASIC_ROW) PROGRAMS(PROGRAM_ROW)
     TEST(clones_differ), TEST(clones_differ_in_openssl), TEST(clocks_never_go_back), TEST(ends_are_typed),
      TEST(stack_overflow_is_a_typed_fault),
-    TEST(heap_exhaustion_is_enomem), TEST(time_limit_ends_a_spin), TEST(refused_calls), TEST(programs_that_end_badly),
+    TEST(heap_exhaustion_is_enomem), TEST(defaults_are_enough), TEST(time_limit_ends_a_spin), TEST(refused_calls), TEST(programs_that_end_badly), TEST(programs_as_they_are),
      TEST(minigzip_is_byte_equal),
     TEST(bad_binaries), TEST(bad_runtimes), TEST(bad_arguments), TEST(archives_that_lead_out), TEST(archives_that_lie)};
 // clang-format on
