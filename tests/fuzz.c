@@ -931,8 +931,8 @@ static void dir_operation(uint32_t op, uint32_t how) {
     switch (op % 12) {
     case 0: case 1: load_and_look(ref, (how | 1ull << 15) * 257, MAY_LOAD); break;
     case 2:
-        outcome(hlsnap_oci_list(dir_path, visit, NULL, &err), MAY_LIST);
-        outcome(hlsnap_oci_list_info(dir_path, visit_info, NULL, &err), MAY_LIST);
+        outcome(hlsnap_oci_list(dir_path, visit, NULL, &err), MAY_LIST | R(ERR_NOT_FOUND));
+        outcome(hlsnap_oci_list_info(dir_path, visit_info, NULL, &err), MAY_LIST | R(ERR_NOT_FOUND));
         break;
     case 3: outcome(hlsnap_oci_get_info(dir_path, ref, &info, &err), MAY_INFO); break;
     case 4: outcome(hlsnap_oci_annotations(dir_path, ref, visit_text, NULL, &err), MAY_FIND); break;
@@ -1451,7 +1451,8 @@ static void native_begin(uint32_t op, uint32_t num_calls) {
     m->num_calls = num_calls;
 }
 
-/* A host checks the types of arguments before it sends them, so a guest need not: whether it would have sent these. */
+/* A host checks the types of arguments before it sends them, and writes none where results go, so a guest need not look at that:
+   whether it would have sent these. */
 static bool native_honest(uint32_t calls) {
     const hlsnap_abi_mailbox *m = native_box();
     hlsnap_value v[HLSNAP_MAX_ARGS];
@@ -1460,6 +1461,7 @@ static bool native_honest(uint32_t calls) {
     size_t at = 0;
     for (; calls; calls--, at += head.size) {
         if (!hlsnap__message_read(native.box + m->in_offset + at, m->in_size - at, &head, v, HLSNAP_MAX_ARGS)) return true;
+        if (at + head.size > GUEST_IN) return false;
         if (head.function >= HLSNAP_COUNT(guest_exports)) return true;
         MUST(hlsnap__signature_parse(&sig, guest_exports[head.function].signature, strlen(guest_exports[head.function].signature)));
         if (head.num_values != sig.num_args) return true;
