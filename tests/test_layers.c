@@ -309,6 +309,31 @@ static void overwritten_pages_go(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* More runs than a config may list, all of one page and all gaps alike: no more gaps are stored than need be. */
+static void joined_no_more_than_needed(void) {
+    const char *dir = fresh();
+    const uint32_t more = 10, num = HLSNAP__OCI_MAX_EXTENTS + more;
+    hlsnap__extent *e = (hlsnap__extent *)calloc(num, sizeof(*e));
+    hlsnap__guest *g = guest_new();
+    hlsnap_snapshot *s, *t;
+    uint32_t i;
+    for (i = 3; i < 8; i++) g->layout.regions[i].gva += i > 3 ? (uint64_t)num * 2 * P : 0; /* a larger heap */
+    g->layout.regions[3].pages += num * 2;
+    g->layout.pages += num * 2;
+    for (i = 0; i < num; i++) e[i].page = 16 + i * 2, e[i].pages = 1, e[i].layer_page = i % 100;
+    s = snapshot_over(g, layer_new(100, 5, 999), NULL, e, num);
+    CHECK_EQ(save(dir, "x", s, NULL), 0);
+    t = load(dir, "x");
+    if (t) {
+        check_same(s, t);
+        CHECK_EQ(t->num_extents, HLSNAP__OCI_MAX_EXTENTS);
+        CHECK_EQ(t->layers[0]->pages, num + more);
+    }
+    hlsnap_snapshot_release(t);
+    hlsnap_snapshot_release(s);
+    free(e);
+}
+
 /* More runs than a config may list, over a base: as many as need be are joined in the new layer, and the base stays. */
 static void joined_over_a_base(void) {
     const char *dir = fresh();
@@ -889,6 +914,39 @@ static bool young_is_not_remembered(const char *dir, const char *path) { /* if i
         hlsnap_snapshot_release(s);
     }
     return !listed;
+}
+
+/* The same of what a save hashed: a change in the same tick of the clock would not show. */
+static uint64_t seen_by_save(const char *dir, const char *touched) {
+    hlsnap_snapshot *t = load(dir, "v1"), *next;
+    hlsnap__place *place;
+    uint64_t ino;
+    if (!t) return 0;
+    next = derive(t, 30, 5, 2);
+    if (touched) CHECK_EQ(chmod(touched, 0640) == 0 && chmod(touched, 0600) == 0, true);
+    CHECK_EQ(save(dir, "v2", next, NULL), 0);
+    place = hlsnap__layer_place_get(t->layers[0], 0);
+    ino = place ? place->ino : 0;
+    hlsnap__place_release(place);
+    hlsnap_snapshot_release(next);
+    hlsnap_snapshot_release(t);
+    return ino;
+}
+static void young_is_hashed_again(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = large(200, 1);
+    char path[120];
+    struct stat st;
+    uint64_t seen = 1;
+    int i;
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    path_of(dir, s, 0, path, sizeof(path));
+    for (i = 0; i < 100 && seen; i++) seen = seen_by_save(dir, path); /* if it is quick */
+    CHECK_EQ(seen, 0);
+    usleep(40000);
+    CHECK_EQ(stat(path, &st), 0);
+    CHECK_EQ(seen_by_save(dir, NULL), (uint64_t)st.st_ino);
+    hlsnap_snapshot_release(s);
 }
 
 /* Chunks that a load verified, all of them, of a file that did not change, are not hashed again by a save; but never is a blob
@@ -2247,10 +2305,10 @@ static void read_only_layouts(void) { /* nothing that only reads needs to write 
 
 static const test_row tests[] = {
     TEST(delta_of_a_loaded_snapshot), TEST(delta_without_loading), TEST(unsaved_layers_become_one),
-    TEST(small_layers_are_merged), TEST(overwritten_pages_go), TEST(joined_over_a_base), TEST(written_whole_beyond_half),
+    TEST(small_layers_are_merged), TEST(overwritten_pages_go), TEST(joined_no_more_than_needed), TEST(joined_over_a_base), TEST(written_whole_beyond_half),
     TEST(zero_pages_are_no_layer), TEST(another_layout_gets_all),
     TEST(unsound_base_is_not_shared), TEST(base_removed_during_the_save), TEST(unverified_base_is_not_shared), TEST(same_pages_elsewhere), TEST(few_different_pages),
-    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(hashes_what_was_loaded), TEST(hashes_no_more_than_max_bytes), TEST(verified_chunks_are_remembered), TEST(one_byte_is_found),
+    TEST(foretold_digest), TEST(others_save_meanwhile), TEST(hashes_what_was_loaded), TEST(hashes_no_more_than_max_bytes), TEST(young_is_hashed_again), TEST(verified_chunks_are_remembered), TEST(one_byte_is_found),
     TEST(changes_are_noticed), TEST(leases_hold_writers), TEST(released_while_verified), TEST(verified_in_a_child), TEST(locked_in_a_child), TEST(threads_are_bounded), TEST(lists),
     TEST(annotations), TEST(lists_layers), TEST(shows_what_is_inside), TEST(own_and_shared_bytes), TEST(one_manifest_many_entries),
     TEST(moved_while_read), TEST(tags), TEST(collects), TEST(collects_around_others),
@@ -2258,4 +2316,13 @@ static const test_row tests[] = {
     TEST(locks_end_with_the_call), TEST(gc_gets_its_turn), TEST(checks_and_repairs), TEST(flattens_what_is_verified),
     TEST(flattens), TEST(many_at_once), TEST(failing_allocations), TEST(read_only_layouts)};
 
-int main(int argc, char **argv) { return TEST_MAIN(tests, argc, argv); }
+int main(int argc, char **argv) {
+    char home[200];
+    const char *tmp = getenv("TMPDIR");
+    int r;
+    snprintf(home, sizeof(home), "%s/hlsnap-layers-XXXXXX", tmp ? tmp : "/tmp"); /* its other builds may run beside it */
+    if (!mkdtemp(home) || chdir(home) != 0) return 1;
+    r = TEST_MAIN(tests, argc, argv);
+    if (chdir("/") == 0) sh("rm -rf %s", home);
+    return r;
+}
