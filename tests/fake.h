@@ -12,6 +12,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+#include <malloc.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -97,7 +98,10 @@ static void *inject_malloc(size_t n) {
     return p;
 }
 
+static const char *inject_secret; /* blocks that have it when they are freed are counted */
+static long inject_left;
 static void inject_free(void *p) {
+    if (inject_secret && p && memmem(p, malloc_usable_size(p), inject_secret, strlen(inject_secret))) TALLY(inject_left, 1);
     __atomic_fetch_sub(&inject.live, p != NULL, __ATOMIC_RELAXED);
     free(p);
 }

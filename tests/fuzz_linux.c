@@ -897,6 +897,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     in = data;
     in_end = data + size;
     lx_main = (uint8_t *)__builtin_frame_address(0);
+    lx_may_end = true;
     if (!setjmp(lx_ended)) {
         begin();
         while (in < in_end) step();

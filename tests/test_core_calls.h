@@ -401,6 +401,7 @@ static void heap_and_stack(void) {
     const uint64_t stack = region_gva(sb, HLSNAP__STACK), size = 64 << 10;
     static const uint8_t zeros[8192];
     hlsnap_snapshot *s, *deep;
+    hlsnap_stats stats;
     told(sb, 0, 0, 0, 0); /* a guest that says nothing */
     hv.hook = tell_heap;
     told(sb, 100, 5000, 100, 5000);
@@ -428,6 +429,13 @@ static void heap_and_stack(void) {
     CHECK_EQ(stack_peak(sb), 5 * 4096); /* of the snapshot's own pages, none of which was touched */
     CHECK_EQ(hlsnap_sandbox_write(sb, stack, "x", 1, &err), HLSNAP_OK);
     CHECK_EQ(stack_peak(sb), size);
+    hv.hook = tell_heap; /* also as it ends itself */
+    tell_used = 8;
+    tell_peak = 6000;
+    CHECK_EQ(hlsnap_sandbox_call(sb, "abort", HLSNAP_ARGS(hlsnap_i32(1), hlsnap_bytes("", 0)), NULL, &err), HLSNAP_ERR_ABORT);
+    hlsnap_sandbox_get_stats(sb, &stats);
+    CHECK(stats.heap_used == 8 && stats.heap_peak == 6000);
+    hv.hook = NULL;
     hlsnap_sandbox_destroy(sb);
     hlsnap_snapshot_release(deep);
     hlsnap_snapshot_release(s);
@@ -1242,6 +1250,71 @@ static void references(void) {
     hlsnap_sandbox_destroy(sb);
 }
 
+/* The same of memory in a map, which may be larger than the heap; what the host would hold of it may not. */
+static void references_to_maps(void) {
+    static uint8_t data[1 << 19] __attribute__((__aligned__(4096)));
+    const uint64_t most = 64 * 4096, at = HLSNAP__MAPS_GVA, end = at + sizeof(data);
+    const struct { const char *name; uint64_t gva, n; hlsnap_result code; } rows[] = {
+        {"result", at + 8, 100000, HLSNAP_OK}, {"result", end - 100, 100, HLSNAP_OK}, {"result", end - 100, 101, P}, {"result", at, most + 1, P},
+        {"give", at, most, HLSNAP_OK}, {"give", at, most + 8, P}, {"give", end - 8, 8, HLSNAP_OK}, {"give", end - 8, 16, P}, {"give", at, sizeof(data), P}};
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_map map = HLSNAP_ZERO;
+    hlsnap_snapshot *s;
+    size_t i;
+    map.name = "data", map.data = data, map.size = sizeof(data), map.mode = HLSNAP_MAP_READ;
+    CHECK_EQ(hlsnap_sandbox_map(sb, &map, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        const hlsnap_value v[3] = {hlsnap_u64(rows[i].gva), hlsnap_u64(rows[i].n), hlsnap_u64(rows[i].n)};
+        hlsnap_value out = hlsnap__value(HLSNAP_VOID);
+        const hlsnap_result r = hlsnap_sandbox_call(sb, rows[i].name, v, rows[i].name[0] == 'g' ? 3 : 2, &out, &err);
+        if (!CHECK_EQ(r, rows[i].code)) printf("# row %zu: %s\n", i, err.msg);
+        if (!r) CHECK_EQ(out.size, rows[i].n);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* The guest's runtime says nothing where nobody listens: it is told at once, not by the next restore. */
+static void heard(int32_t fd, const void *bytes, size_t n, void *user) { (void)fd, (void)bytes, (void)n, (void)user; }
+static uint32_t options_told(const hlsnap_sandbox *sb) {
+    const uint64_t at = region_gva((hlsnap_sandbox *)hlsnap__unconst(sb), HLSNAP__IDENTITY);
+    uint32_t options;
+    memcpy(&options, hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, at)) + HLSNAP_ABI_IDENTITY_OFFSET + offsetof(hlsnap_abi_identity, options),
+           sizeof(options));
+    return options & HLSNAP_ABI_OPTION_OUTPUT;
+}
+static void told_who_listens(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_sandbox_set_log(sb, 0, NULL, NULL);
+    hlsnap_sandbox_set_output(sb, NULL, NULL);
+    CHECK_EQ(options_told(sb), 0);
+    hlsnap_sandbox_set_output(sb, heard, NULL);
+    CHECK_EQ(options_told(sb), HLSNAP_ABI_OPTION_OUTPUT);
+    hlsnap_sandbox_set_output(sb, NULL, NULL);
+    CHECK_EQ(options_told(sb), 0);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* What a guest may only read is read-only for the VM, whatever the page tables say; what it may write is not. */
+static void slots_of_maps(void) {
+    static const struct { hlsnap_map_mode mode; bool capture, readonly; } rows[] = {
+        {HLSNAP_MAP_READ, false, true}, {HLSNAP_MAP_READ, true, true}, {HLSNAP_MAP_PRIVATE, false, false}, {HLSNAP_MAP_SHARED, false, false}};
+    static uint8_t data[4096] __attribute__((__aligned__(4096)));
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(rows); i++) {
+        hlsnap_map map = HLSNAP_ZERO;
+        map.name = "data", map.data = data, map.size = sizeof(data), map.mode = rows[i].mode, map.capture = rows[i].capture;
+        CHECK_EQ(hlsnap_sandbox_map(sb, &map, &err), HLSNAP_OK);
+        CHECK_EQ(sb->shell->maps[1].size, sizeof(data));
+        CHECK_EQ(sb->shell->maps[1].readonly, rows[i].readonly);
+        CHECK_EQ(hlsnap_sandbox_unmap(sb, "data", &err), HLSNAP_OK);
+    }
+    hlsnap_sandbox_destroy(sb);
+}
+
 /* A response that was left has gone with its call, and with the next request. */
 static void responses_left(void) {
     hlsnap_sandbox *sb = start(GUEST_ALL, 64);
@@ -1318,4 +1391,4 @@ static void room_for_calls(void) {
     X(batches) X(heap_and_stack) X(batches_fail) X(failures) X(failure_texts) X(hostile_results) X(hostile_requests) X(hostile_scribbles) \
     X(hostile_flips) X(hostile_double_reads) X(hostile_init) X(hostile_lists) X(init_misbehaves) X(faults) X(exits) \
     X(log_levels) X(log_changes) X(log_text) X(output_lines_text) X(output_changes) X(clock_is_asked_for) X(cancels) \
-    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(references) X(responses_left) X(given_results) X(room_for_calls) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)
+    X(time_limits) X(users) X(muted_meanwhile) X(messages_of_limits) X(references) X(references_to_maps) X(slots_of_maps) X(told_who_listens) X(responses_left) X(given_results) X(room_for_calls) X(messages_of_descs) X(messages_of_init) X(destroyed_by_init)

@@ -191,5 +191,24 @@ static void resets_learned(void) {
     CHECK(hv.calls[FAKE_TOUCH] > 0 || test_bad);
 }
 
-#define TESTS_PREFAULT(X) \
+/* Where nothing can be scanned all is mapped afresh: what the guest never touched is not read for it either. */
+static void unscanned_is_not_read(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 400);
+    hlsnap_snapshot *s;
+    uint32_t i, there = 0;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    if (sb->memory.pagemap >= 0) close(sb->memory.pagemap);
+    sb->memory.pagemap = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (i = 0; i < 3; i++) {
+        CHECK_EQ(dirty(sb, 5, 3, i + 1), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    }
+    for (i = 100; i < 400; i++) there += heap_private(sb, i) == 1;
+    CHECK_EQ(there, 0);
+    CHECK(sb->memory.num_hot < 32 && heap_word(sb, 5) == 0 && heap_word(sb, 7) == 0);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+#define TESTS_PREFAULT(X) X(unscanned_is_not_read) \
     X(learns) X(learns_at_the_end) X(teaches_nothing) X(learns_within_bounds) X(prefault_fails) X(resets_learned)

@@ -187,6 +187,42 @@ static void resets_without_scan(void) {
 }
 static void resets_without_proc(void) { reset_proof(operations(5000), true); }
 
+/* A pagemap whose descriptor somebody else's file got: it says that nothing is private, not even the identity page. */
+static void pagemap_of_somebody(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_snapshot *s;
+    int fd;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    CHECK(sb->memory.pagemap >= 0 && dup2(fd, sb->memory.pagemap) >= 0);
+    close(fd);
+    CHECK_EQ(hlsnap_sandbox_call(sb, "dirty", HLSNAP_ARGS(hlsnap_u64(region_gva(sb, HLSNAP__HEAP) + 20 * 4096), hlsnap_u32(3), hlsnap_u32(7)),
+                                 NULL, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK(hlsnap__all_zero(hlsnap__memory_at(&sb->memory, hlsnap__gva_page(&sb->memory.layout, region_gva(sb, HLSNAP__HEAP) + 20 * 4096)), 3 * 4096));
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
+/* After a plain restore the VM keeps its slot, and with it its tables; after retire it loses it, and gets it back. */
+static void retire_takes_the_slot(void) {
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_snapshot *s;
+    long maps;
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    maps = hv.calls[FAKE_MAP];
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hv.calls[FAKE_MAP], maps);
+    hlsnap_sandbox_retire(sb);
+    CHECK_EQ(hlsnap_sandbox_restore(sb, s, &err), HLSNAP_OK);
+    CHECK_EQ(hv.calls[FAKE_MAP], maps + 2);
+    CHECK_EQ(hv.shells, 1);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_snapshot_release(s);
+}
+
 /* ---- which way a restore goes ---- */
 
 static hlsnap_result dirty(hlsnap_sandbox *sb, uint64_t first_page, uint32_t pages, uint32_t seed) {
@@ -197,6 +233,64 @@ static uint64_t heap_word(hlsnap_sandbox *sb, uint64_t page) {
     uint64_t v = 0;
     CHECK_EQ(hlsnap_sandbox_read(sb, region_gva(sb, HLSNAP__HEAP) + page * 4096, &v, 8, &err), HLSNAP_OK);
     return v;
+}
+
+/* Mappings of guest memory that the child of a fork, or a core file, would have: those without the kernel's flags dc, dd. */
+static uint32_t mappings_shown(const hlsnap_sandbox *sb) {
+    const uint64_t from = (uint64_t)(uintptr_t)sb->memory.mem, to = from + sb->memory.layout.pages * 4096;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    uint32_t shown = 0, found = 0;
+    bool inside = false;
+    char line[512];
+    if (!CHECK(f != NULL)) return 0;
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long long a, b;
+        char perms[8];
+        if (sscanf(line, "%llx-%llx %7s", &a, &b, perms) == 3) inside = a < to && b > from && strncmp(perms, "---", 3) != 0;
+        else if (inside && strncmp(line, "VmFlags:", 8) == 0) found++, shown += !strstr(line, " dc") || !strstr(line, " dd");
+    }
+    fclose(f);
+    CHECK(found > 0);
+    return shown;
+}
+static void nobody_elses(void) {
+    const hlsnap_sandbox_desc d = host_desc();
+    hlsnap_sandbox *sb, *made;
+    hlsnap_snapshot *first, *s;
+    if (getenv("QEMU_USER")) SKIP("qemu-user ignores MADV_DONTFORK");
+    sb = start(GUEST_ALL, 400);
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &first, &err), HLSNAP_OK);
+    CHECK_EQ(dirty(sb, 10, 200, 1), HLSNAP_OK); /* a layer that is mapped */
+    CHECK_EQ(hlsnap_sandbox_snapshot(sb, &s, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &made, &err), HLSNAP_OK);
+    CHECK_EQ(mappings_shown(sb), 0);
+    CHECK_EQ(mappings_shown(made), 0);
+    CHECK_EQ(hlsnap_sandbox_restore(made, first, &err), HLSNAP_OK);
+    hlsnap_sandbox_retire(made);
+    CHECK_EQ(hlsnap_sandbox_restore(made, s, &err), HLSNAP_OK);
+    CHECK_EQ(mappings_shown(made), 0);
+    hlsnap_sandbox_destroy(sb);
+    hlsnap_sandbox_destroy(made);
+    hlsnap_snapshot_release(first);
+    hlsnap_snapshot_release(s);
+}
+
+/* A buffer that grows while a guest's messages come leaves none of them in the heap. */
+static void nothing_in_freed_blocks(void) {
+    static char text[9000];
+    hlsnap_sandbox *sb = start(GUEST_ALL, 64);
+    hlsnap_value out;
+    size_t n;
+    for (n = 64; n < sizeof(text); n *= 3) {
+        memset(text, '.', sizeof(text));
+        memcpy(text, "5ecret of a tenant", 18);
+        inject_secret = "5ecret of a tenant";
+        CHECK_EQ(hlsnap_sandbox_call(sb, "e_bytes", HLSNAP_ARGS(hlsnap_bytes(text, n)), &out, &err), HLSNAP_OK);
+        CHECK_EQ(hlsnap_sandbox_call(sb, "r_bytes", HLSNAP_ARGS(hlsnap_bytes(text, n)), &out, &err), HLSNAP_OK);
+    }
+    CHECK_EQ(inject_left, 0);
+    inject_secret = NULL;
+    hlsnap_sandbox_destroy(sb);
 }
 
 /* Up to 1,024 new private pages the mapping stays and pages are copied; from there on the other snapshot is mapped. */
@@ -1347,7 +1441,7 @@ static void forks(void) {
 }
 
 #define TESTS_SNAPSHOTS(X) \
-    X(resets) X(resets_without_scan) X(resets_without_proc) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) X(built_as_from) X(built_of_both) X(laid_without_end) X(locked_pages_go) X(gathered_or_copied) X(settles) X(stays_copied) X(laid_below_in_pieces) \
+    X(resets) X(resets_without_scan) X(resets_without_proc) X(pagemap_of_somebody) X(retire_takes_the_slot) X(nobody_elses) X(nothing_in_freed_blocks) X(retarget_or_remap) X(idle_pages) X(idle_pages_of_another_target) X(built_as_from) X(built_of_both) X(laid_without_end) X(locked_pages_go) X(gathered_or_copied) X(settles) X(stays_copied) X(laid_below_in_pieces) \
     X(mailbox_outlives_rest) X(mailbox_outlives_a_whole_copy) X(checkpoints_of_much) X(scattered_pages) \
     X(extent_diffs) \
     X(stored_pages) X(chains) X(chains_copy_little) X(watched_layers_stay) X(scattered_deltas) X(large_layers) X(old_kernel) X(pages_held) \

@@ -173,7 +173,8 @@ static void less(void) {
     const uint64_t have = hlsnap__cpu_features();
     const hlsnap_sandbox_desc d = desc_new();
     hlsnap_oci_desc l = HLSNAP_ZERO;
-    hlsnap_snapshot *s = NULL, *saved = NULL;
+    hlsnap_snapshot *s = NULL, *saved = NULL, *before = NULL;
+    hlsnap_guest_desc g = HLSNAP_ZERO;
     hlsnap_snapshot_info i;
     hlsnap_sandbox *sb = NULL;
     char dir[] = "/tmp/hlsnap-cpu.XXXXXX", remove[80];
@@ -195,6 +196,12 @@ static void less(void) {
     sb = NULL;
     CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &sb, &err), HLSNAP_ERR_CPU);
     CHECK(strstr(err.msg, "guest_desc.cpu of v1 would start here"));
+    g.path = guest_path("guest_cpu.elf"); /* before its init, too, a guest of a level demands what the level has */
+    g.cpu = HLSNAP_CPU_V2;
+    CHECK_EQ(hlsnap_snapshot_from_guest(&g, &before, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_create_from(before, &d, &sb, &err), HLSNAP_ERR_CPU);
+    CHECK(strstr(err.msg, "taken with at CPU level v2: sse3 ") && strstr(err.msg, "guest_desc.cpu of v1 would start here"));
+    hlsnap_snapshot_release(before);
     __atomic_store_n(&hlsnap__cpu_published, have | 1ull << 63, __ATOMIC_RELEASE);
     CHECK_EQ(hlsnap_sandbox_create_from(s, &d, &sb, &err), HLSNAP_OK);
     hlsnap_sandbox_destroy(sb);

@@ -536,6 +536,34 @@ static void unresolved_of_self(void) {
     free(text);
 }
 
+/* A self guest may name thread-local variables that it has not: errno is the runtime's, any other a fault. */
+static void missing_variables_of_self(void) {
+    static const char *const names[] = {"errno", "errno2"};
+    size_t i;
+    for (i = 0; i < 2; i++) {
+        hlsnap__elf *e = (hlsnap__elf *)calloc(1, sizeof(*e));
+        uint64_t value = 7;
+        Elf64_Rela rel;
+        image m;
+        size_t at = 0;
+        make(&m);
+        if (!CHECK(e != NULL)) return;
+        while (memcmp(m.bytes + at, "missing", 7) != 0) at++;
+        memcpy(m.bytes + at, names[i], strlen(names[i]) + 1);
+        e->data = m.bytes;
+        e->size = sizeof(m.bytes);
+        CHECK_EQ(hlsnap__elf_parse(e, &last), HLSNAP_OK);
+        CHECK_EQ(hlsnap__image_map(e, &last), HLSNAP_OK);
+        CHECK_EQ(hlsnap__elf_dynamic(e, &last), HLSNAP_OK);
+        memset(&rel, 0, sizeof(rel));
+        rel.r_info = INFO(SYM_MISSING, R_X86_64_TPOFF64);
+        e->self = true;
+        CHECK_EQ(hlsnap__elf_tls_value(e, &rel, &value, &last), HLSNAP_OK);
+        CHECK_EQ(value, i ? 1ull << 62 : offsetof(hlsnap__rt_state, error_number) + hlsnap__elf_tls_size(e) - hlsnap__elf_tls_region(e));
+        hlsnap__elf_free(e);
+    }
+}
+
 /* IRELATIVE is the guest's own to apply: the word stays, and its page is writable, which RELRO's is not else. */
 static void indirect_functions(void) {
     static const struct { uint32_t at; bool dynamic; } places[] = {{RELAS + 8, true}, {JMPREL + 8, true}, {RELAS + 8, false}};
@@ -690,6 +718,17 @@ static void bad_descs(void) {
         d.mailbox_size = sizes[i].mailbox;
         if (!CHECK_EQ(hlsnap_snapshot_from_guest(&d, &s, &last), sizes[i].code)) printf("# row %zu\n", i);
         hlsnap_snapshot_release(s);
+    }
+    for (i = 0; i < 3; i++) {                          /* what only Linux programs can have is not passed over */
+        static const char *const words[] = {"a", "b"};
+        hlsnap_guest_desc d = HLSNAP_ZERO;
+        d.data = m.bytes;
+        d.data_size = sizeof(m.bytes);
+        if (i == 0) d.args = words, d.num_args = 2;
+        if (i == 1) d.env = words, d.num_env = 2;
+        if (i == 2) d.files = m.bytes, d.files_size = sizeof(m.bytes);
+        CHECK_EQ(hlsnap_snapshot_from_guest(&d, &s, &last), HLSNAP_ERR_ARG);
+        CHECK(s == NULL && strstr(last.msg, "args, env and files are for Linux programs") != NULL);
     }
     for (i = 0; i < 7; i++) {                          /* one source and zeroed canaries, no less and no more */
         hlsnap_guest_desc d = HLSNAP_ZERO;
@@ -873,7 +912,7 @@ static void peak_memory(void) {
 
 int main(int argc, char **argv) {
     static const test_row tests[] = {TEST(refused), TEST(said_in_words), TEST(truncated), TEST(too_many_segments), TEST(regions), TEST(relocated),
-        TEST(unresolved), TEST(unresolved_of_self), TEST(indirect_functions), TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths), TEST(debug_files),
+        TEST(unresolved), TEST(unresolved_of_self), TEST(missing_variables_of_self), TEST(indirect_functions), TEST(thread_local_block), TEST(fixed_address), TEST(joined_segments), TEST(huge_bss), TEST(bad_descs), TEST(bad_paths), TEST(debug_files),
         TEST(fuzz_small), TEST(fuzz_static), TEST(fuzz_static_pie), TEST(peak_memory)};
     return TEST_MAIN(tests, argc, argv);
 }

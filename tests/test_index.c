@@ -184,6 +184,9 @@ static void two_meanings(void) {
         {"index.json", "\"schemaVersion\"", "\"schemaversion\":1,\"schemaVersion\"", HLSNAP_ERR_INDEX},
         {"index.json", "\"mediaType\"", "\"mediatype\":\"x\",\"mediaType\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"Annotations\":{},\"size\"", HLSNAP_ERR_INDEX},
         {"index.json", "\"size\"", "\"ArtifactType\":\"x\",\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"Platform\":{},\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"size\"", "\"URLs\":[],\"size\"", HLSNAP_ERR_INDEX}, {"index.json", "\"size\"", "\"Data\":\"\",\"size\"", HLSNAP_ERR_INDEX},
+        {"index.json", "\"schemaVersion\"", "\"\\u0053\\u0063\\u0068\\u0065\\u006d\\u0061\\u0056\\u0065\\u0072\\u0073\\u0069\\u006f\\u004e\":1,\"schemaVersion\"", HLSNAP_ERR_INDEX},
+        {"manifest", "\"layers\"", "\"subject\":{\"Digest\":\"x\"},\"layers\"", HLSNAP_ERR_MANIFEST},
         {"index.json", "\"annotations\":{", "\"annotations\":{\"Size\":\"1\",\"DIGEST\":\"x\",", HLSNAP_OK}, /* a map of strings: nobody folds these */
         {"index.json", "\"size\"", "\"x\":{\"Size\":1},\"size\"", HLSNAP_OK}, {"index.json", "\"size\"", "\"sizes\":1,\"siz\":1,\"size\"", HLSNAP_OK},
         {"oci-layout", "{", "{\"imagelayoutversion\":\"2.0.0\",", HLSNAP_ERR_LAYOUT}, {"oci-layout", "{", "{\"imageLayoutVer\xc5\xbfion\":\"2.0.0\",", HLSNAP_ERR_LAYOUT},
@@ -306,7 +309,13 @@ static void tag_like_a_digest(void) {
         CHECK_EQ(save(dir, "old", s, old), 0);
         CHECK_EQ(save(dir, "new", t, new), 0);
         m = text_read(dir, manifest_name(old));
-        entry_add(dir, MANIFEST_TYPE, old, strlen(m), one = new, NULL); /* `oras tag dir:old sha256:...` */
+        if (way % 2) { /* `oras tag dir:old sha256:...`, wherever its entry stands */
+            char first[500];
+            snprintf(first, sizeof(first), "\"manifests\":[{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":%zu,\"annotations\":{\"org.opencontainers.image.ref.name\":\"%s\"}},", old, strlen(m), new);
+            edit(dir, "index.json", "\"manifests\":[", first);
+            one = new;
+        } else
+            entry_add(dir, MANIFEST_TYPE, old, strlen(m), one = new, NULL);
         free(m);
         CHECK_EQ(hlsnap_oci_load(dir, new, NULL, &back, &got, &err), HLSNAP_OK);
         CHECK_STR(got.text, new);
@@ -464,6 +473,61 @@ static void collects_nothing_around_damage(void) {
     }
 }
 
+/* The same of every kind of document, and where something else stands in its place; and of what only a document names. */
+static void collects_nothing_around_damaged_kinds(void) {
+    static const char *const types[] = {MANIFEST_TYPE, INDEX_TYPE, "application/vnd.docker.distribution.manifest.v2+json",
+                                        "application/vnd.docker.distribution.manifest.list.v2+json", NULL};
+    size_t i;
+    int way;
+    for (i = 0; i < HLSNAP_COUNT(types); i++)
+        for (way = 0; way < 4; way++) { /* another beginning; zeros; a link; gone */
+            const char *dir = fresh();
+            hlsnap_snapshot *s = snapshot_small(1);
+            char kept[140], d[140], outer[140], document[400];
+            const hlsnap_result want = way < 2 ? HLSNAP_ERR_DIGEST : HLSNAP_ERR_FILE;
+            if (!types[i] && way != 1) { /* by its beginning it is none; a link or nothing leads nowhere */
+                hlsnap_snapshot_release(s);
+                continue;
+            }
+            CHECK_EQ(save(dir, "v1", s, NULL), 0);
+            blob_put(dir, "named by what is damaged", kept);
+            snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"layers\":[{\"digest\":\"%s\"}]}", kept);
+            if (types[i]) listed(dir, types[i], document, "other", NULL, d);
+            else {
+                blob_put(dir, document, d);
+                snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"manifests\":[{\"digest\":\"%s\"}]}", d);
+                listed(dir, INDEX_TYPE, document, "other", NULL, outer);
+            }
+            if (way == 0) CHECK_EQ(sh("sed -i s/./x/ %s/%s", dir, manifest_name(d)), 0);
+            if (way == 1) CHECK_EQ(sh("head -c 300 /dev/zero | dd status=none conv=notrunc of=%s/%s", dir, manifest_name(d)), 0);
+            if (way == 2) CHECK_EQ(sh("mv %s/%s %s/x && ln -s ../../x %s/%s", dir, manifest_name(d), dir, dir, manifest_name(d)), 0);
+            if (way == 3) CHECK_EQ(sh("rm %s/%s", dir, manifest_name(d)), 0);
+            if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), want)) printf("# %s, %d\n", types[i] ? types[i] : "inner", way);
+            CHECK(blob_there(dir, kept));
+            hlsnap_snapshot_release(s);
+        }
+}
+
+/* What a document of whatever beginning names, when nothing but a document names that one. */
+static void collects_around_inner_documents(void) {
+    static const char *const begins[] = {"{", "[", "\xef\xbb\xbf{", " \t\r\n[", "                                                                      {"};
+    size_t i;
+    for (i = 0; i < HLSNAP_COUNT(begins); i++) {
+        const char *dir = fresh();
+        char kept[140], d[140], outer[140], document[400];
+        hlsnap_snapshot *s = snapshot_small(1);
+        CHECK_EQ(save(dir, "v1", s, NULL), 0);
+        blob_put(dir, "named by an inner document", kept);
+        snprintf(document, sizeof(document), "%s\"%s\"", begins[i], kept);
+        blob_put(dir, document, d);
+        snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"manifests\":[{\"digest\":\"%s\"}]}", d);
+        listed(dir, INDEX_TYPE, document, "other", NULL, outer);
+        CHECK_EQ(gc(dir), 0);
+        if (!CHECK(blob_there(dir, d) && blob_there(dir, kept))) printf("# '%s'\n", begins[i]);
+        hlsnap_snapshot_release(s);
+    }
+}
+
 /* ---- signatures, SBOMs, attestations ---- */
 
 typedef struct held { char text[800]; } held;
@@ -483,7 +547,8 @@ static void referrer(const char *dir, const char *subject, int salt, const char 
     snprintf(text, sizeof(text), "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"%s\"}},\"salt\":%d}", subject, salt);
     blob_put(dir, text, payload);
     snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE "\",\"artifactType\":\"" OTHER_TYPE "\",\"config\":" EMPTY
-             ",\"layers\":[{\"mediaType\":\"application/vnd.dev.cosign.simplesigning.v1+json\",\"digest\":\"%s\",\"size\":%zu}]%s%s%s}",
+             ",\"layers\":[{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu}]%s%s%s}",
+             tag ? "application/vnd.dev.cosign.simplesigning.v1+json" : "application/json", /* one thing says so, not two */
              payload, strlen(text), tag ? "" : ",\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"", tag ? "" : subject, tag ? "" : "\"}");
     listed(dir, MANIFEST_TYPE, document, tag, NULL, digest);
 }
@@ -524,6 +589,30 @@ static void goes_with_its_subject(void) {
     }
 }
 
+/* A snapshot that says it is about another one goes with that, and does not keep it. */
+static void snapshot_about_a_snapshot(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+    char digest[72], other[72], d[140], text[300], *m, *now;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(save(dir, "v2", o, other), 0);
+    m = text_read(dir, manifest_name(other));
+    snprintf(text, sizeof(text), "\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"%s\"},\"layers\"", digest);
+    now = replaced(m, "\"layers\"", text);
+    listed(dir, MANIFEST_TYPE, now, NULL, ",\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\"", d);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v2", &err), 0);
+    holders(dir, "v1", "tag v1;about -;");
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(loads(dir, d), 0);
+    CHECK(!blob_there(dir, other));
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, d));
+    free(m), free(now);
+    hlsnap_snapshot_release(s);
+    hlsnap_snapshot_release(o);
+}
+
 /* cosign save leaves no tag that says so: the payload does. */
 static void signature_by_its_payload(void) {
     const char *dir = fresh();
@@ -543,6 +632,27 @@ static void signature_by_its_payload(void) {
     CHECK_EQ(gc(dir), 0);
     CHECK(!blob_there(dir, digest) && !blob_there(dir, sig) && !blob_there(dir, d) && !blob_there(dir, p));
     free(m), free(now);
+    hlsnap_snapshot_release(s);
+}
+
+/* One that is listed twice, as a registry's fallback tag does beside the plain entry, is one. */
+static void one_referrer_two_entries(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], p[140], tag[100], *m;
+    hlsnap_oci_info info;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    referrer(dir, digest, 1, NULL, d, p);
+    m = text_read(dir, manifest_name(d));
+    snprintf(tag, sizeof(tag), "sha256-%s.sig", digest + 7);
+    entry_add(dir, MANIFEST_TYPE, d, strlen(m), tag, NULL);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+    CHECK_EQ(info.referrers, 1);
+    CHECK_EQ(gc(dir), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, d) && !index_has(dir, d));
+    free(m);
     hlsnap_snapshot_release(s);
 }
 
@@ -616,6 +726,53 @@ static void tags_of_that_form(void) {
     hlsnap_snapshot_release(o);
 }
 
+/* What only begins so is a tag of a user's, and stays whatever goes. */
+static void tags_nearly_of_that_form(void) {
+    static const char *const forms[] = {"sha256-%.64sx", "sha256-%.64s-sig", "sha256-%.63s", "Sha256-%.64s", "sha256_%.64s"};
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[HLSNAP_COUNT(forms)][140], tag[100], text[600], more[40];
+    size_t i;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    for (i = 0; i < HLSNAP_COUNT(forms); i++) {
+        snprintf(tag, sizeof(tag), forms[i], digest + 7);
+        snprintf(more, sizeof(more), ",\"x\":%zu", i);
+        snprintf(text, sizeof(text), OTHER, more);
+        listed(dir, MANIFEST_TYPE, text, tag, NULL, d[i]);
+    }
+    holders(dir, "v1", "tag v1;");
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest));
+    for (i = 0; i < HLSNAP_COUNT(forms); i++) CHECK(blob_there(dir, d[i]) && index_has(dir, d[i]));
+    hlsnap_snapshot_release(s);
+}
+
+/* A signature's signature that stands before it in the index stays as long as that does: here an index of a user's keeps them all. */
+static void listed_before_its_subject(void) {
+    const char *dir = fresh(), *scratch = fresh(), *empty = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], first[140], again[140], d[140], third[140], pin[140], text[400];
+    CHECK_EQ(save(scratch, "v1", s, NULL), 0);
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    about(scratch, digest, empty, 1, NULL, first);
+    about(scratch, first, empty, 2, NULL, d);
+    about(dir, d, empty, 3, NULL, third);
+    about(dir, first, empty, 2, NULL, d);
+    about(dir, digest, empty, 1, NULL, again);
+    CHECK_STR(again, first);
+    snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" MANIFEST_TYPE "\",\"digest\":\"%s\",\"size\":1}]}", digest);
+    listed(dir, INDEX_TYPE, text, "pin", NULL, pin);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(blob_there(dir, digest) && blob_there(dir, first) && blob_there(dir, d) && blob_there(dir, third) && index_has(dir, third));
+    edit(dir, "index.json", ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"pin\"}", "");
+    edit(dir, "index.json", pin, "sha256:00000000000000000000000000000000000000000000000000000000000000ff");
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, first) && !blob_there(dir, d) && !blob_there(dir, third));
+    hlsnap_snapshot_release(s);
+}
+
 /* Entries that come first and are about a part of it, or call its manifest their config. */
 static void claims_hide_nothing(void) {
     int way;
@@ -683,6 +840,105 @@ static void claims_of_other_sorts(void) {
     free(m), free(now);
     hlsnap_snapshot_release(s);
     hlsnap_snapshot_release(o);
+}
+
+/* Levels of what others write elsewhere in it do not hide what it is about. */
+static void subject_beside_deep_nesting(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140], text[900], in[101], out[101];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    memset(in, '[', 100), memset(out, ']', 100), in[100] = out[100] = 0;
+    snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"x\":%s0.5%s,\"subject\":{\"mediaType\":\"" MANIFEST_TYPE "\",\"size\":1,\"digest\":\"%s\"}}", in, out, digest);
+    listed(dir, MANIFEST_TYPE, text, NULL, NULL, d);
+    holders(dir, "v1", "tag v1;about -;");
+    CHECK_EQ(gc(dir), 0);
+    CHECK(blob_there(dir, d));
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, digest) && !blob_there(dir, d));
+    hlsnap_snapshot_release(s);
+}
+
+/* A signature that is younger than the grace period keeps what it is about, however old that is. */
+static void young_signature(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], d[140];
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+    usleep(2100000); /* the time of a change cannot be set */
+    about(dir, digest, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 1, NULL, d);
+    CHECK_EQ(hlsnap_oci_gc(dir, 1, NULL, &err), 0);
+    CHECK(blob_there(dir, d) && blob_there(dir, digest));
+    CHECK_EQ(loads(dir, digest), 0);
+    CHECK_EQ(gc(dir), 0);
+    CHECK(!blob_there(dir, d) && !blob_there(dir, digest));
+    hlsnap_snapshot_release(s);
+}
+
+/* Signatures of two manifests in one document, or more than are looked at: it goes with none of them, and so keeps them. */
+static void signs_several(void) {
+    static const char row[] = "%s{\"mediaType\":\"application/vnd.dev.cosign.simplesigning.v1+json\",\"size\":%zu,\"digest\":\"%s\"}";
+    int way;
+    for (way = 0; way < 4; way++) { /* one; 64 of one; 65 of one; two */
+        static const int num[] = {1, 64, 65, 2};
+        const char *dir = fresh();
+        hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
+        char digest[2][72], d[140], p[140], payload[200], *text = (char *)malloc(20000), *at = text;
+        int i;
+        CHECK_EQ(save(dir, "v1", s, digest[0]), 0);
+        CHECK_EQ(save(dir, "v2", o, digest[1]), 0);
+        at += sprintf(at, "{\"schemaVersion\":2,\"config\":" EMPTY ",\"layers\":[");
+        for (i = 0; i < num[way]; i++) {
+            snprintf(payload, sizeof(payload), "{\"critical\":{\"image\":{\"docker-manifest-digest\":\"%.71s\"}},\"salt\":%d}", digest[way == 3 ? i : 0], i);
+            blob_put(dir, payload, p);
+            at += sprintf(at, row, i ? "," : "", strlen(payload), p);
+        }
+        strcpy(at, "]}");
+        listed(dir, MANIFEST_TYPE, text, NULL, NULL, d);
+        holders(dir, "v1", way < 2 ? "tag v1;about -;" : "tag v1;by -;");
+        CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v2", &err), 0);
+        CHECK_EQ(gc(dir), 0);
+        CHECK_EQ(blob_there(dir, d), way >= 2);
+        CHECK_EQ(blob_there(dir, digest[0]), way >= 2);
+        CHECK_EQ(blob_there(dir, digest[1]), way == 3);
+        free(text);
+        hlsnap_snapshot_release(s);
+        hlsnap_snapshot_release(o);
+    }
+}
+
+/* What is about a snapshot and names its blobs, as an SBOM of its layers does, takes nothing from what is the snapshot's own. */
+static void own_beside_referrers(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72], part[72], d[140];
+    hlsnap_oci_info before, info;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &before, &err), 0);
+    piece_of(dir, digest, "memory.v1", part);
+    about(dir, digest, part, 1, NULL, d);
+    CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+    CHECK_EQ(info.own_bytes, before.own_bytes);
+    CHECK(info.referrers == 1 && !info.pinned);
+    hlsnap_snapshot_release(s);
+}
+
+/* An entry without a tag, of which nothing says what it is, and that cannot be read: it may be anybody's. */
+static void untagged_and_damaged(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char kept[140], d[140], document[400];
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    blob_put(dir, "named by what is damaged", kept);
+    snprintf(document, sizeof(document), "{\"schemaVersion\":2,\"layers\":[{\"digest\":\"%s\"}]}", kept);
+    listed(dir, MANIFEST_TYPE, document, NULL, NULL, d);
+    CHECK_EQ(sh("sed -i s/./x/ %s/%s", dir, manifest_name(d)), 0);
+    CHECK_EQ(hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_ERR_DIGEST);
+    CHECK(blob_there(dir, kept) && blob_there(dir, d) && index_has(dir, d));
+    hlsnap_snapshot_release(s);
 }
 
 /* What the index names outside its entries, and text that only looks like an escape. */
@@ -803,6 +1059,9 @@ static void as_large_as_it_may_be(void) {
     hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
     char digest[72], path[100];
     CHECK_EQ(save(dir, "v1", s, digest), 0);
+    crowd(dir, digest, 1000, 33000); /* 33.3 MB: as much as is written */
+    CHECK_EQ(save(dir, "v2", o, NULL), HLSNAP_OK);
+    CHECK_EQ(hlsnap_oci_tag(dir, "t1", "v3", &err), HLSNAP_OK);
     crowd(dir, digest, 1000, 34000); /* 34 MB */
     CHECK_EQ(loads(dir, "t999"), 0);
     CHECK_EQ(save(dir, "v2", o, NULL), HLSNAP_ERR_LIMIT);
@@ -872,6 +1131,32 @@ static void one_config_many_manifests(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* A manifest that many entries name is read a few times, not once for each of them. */
+static bool any_info(const char *tag, hlsnap_result r, const hlsnap_oci_info *info, void *user) {
+    return (void)tag, (void)info, ++*(int *)user, r == HLSNAP_OK;
+}
+static void one_manifest_is_read_once(void) {
+    const char *dir = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    char digest[72];
+    int n[2] = {0, 0}, what;
+    CHECK_EQ(save(dir, "v1", s, digest), 0);
+    crowd(dir, digest, 300, 1);
+    snprintf(counted, sizeof(counted), "%.64s", digest + 7);
+    for (what = 0; what < 4; what++) {
+        readings = 0;
+        at_read = count_reading;
+        CHECK_EQ(what == 0   ? hlsnap_oci_list(dir, count, &n[0], &err)
+                 : what == 1 ? hlsnap_oci_list_info(dir, any_info, &n[1], &err)
+                 : what == 2 ? hlsnap_oci_fsck(dir, false, &err)
+                             : hlsnap_oci_gc(dir, 0, NULL, &err), HLSNAP_OK);
+        at_read = NULL;
+        if (!CHECK(readings >= 1 && readings <= 16)) printf("# %d: %d\n", what, readings);
+    }
+    CHECK(n[0] == 300 && n[1] == 300);
+    hlsnap_snapshot_release(s);
+}
+
 /* ---- tags that go ---- */
 
 #define OURS ",\"artifactType\":\"" HLSNAP__OCI_ARTIFACT_TYPE "\""
@@ -927,7 +1212,7 @@ static void names_without_number(void) {
     enum { NAMES = HLSNAP__OCI_MAX_REACHED + 10000 };
     const char *dir = fresh();
     hlsnap_snapshot *s = snapshot_small(1);
-    char kept[140], lost[140], d[140], *text = (char *)malloc(NAMES * 75 + 300), *at = text;
+    char kept[140], other[140], lost[140], d[140], *text = (char *)malloc(NAMES * 75 + 500), *at = text;
     uint64_t freed = 0;
     uint32_t i;
     CHECK_EQ(save(dir, "v1", s, NULL), 0);
@@ -935,7 +1220,9 @@ static void names_without_number(void) {
     blob_put(dir, "a blob that nothing names", lost);
     at += sprintf(at, "{\"schemaVersion\":2,\"all\":[");
     for (i = 0; i < NAMES; i++) at += sprintf(at, "\"sha256:%064x\",", i + 1);
-    sprintf(at, "\"%s\"]}", kept);
+    snprintf(other, sizeof(other), "{\"named by what is no sha256\":\"%.90s\"}", kept); /* which may lead somewhere, too */
+    blob_put_as(dir, "sha512", other, strlen(other), d);
+    sprintf(at, "\"%s\"]}", d);
     listed(dir, INDEX_TYPE, text, "other", NULL, d);
     if (!CHECK_EQ(hlsnap_oci_gc(dir, 0, &freed, &err), HLSNAP_OK)) printf("# %s\n", err.msg);
     CHECK_EQ(freed, strlen("a blob that nothing names"));
@@ -1292,10 +1579,12 @@ static bool see_plain(const char *tag, const hlsnap_oci_digest *digest, uint64_t
     return see(tag, bytes ? HLSNAP_OK : HLSNAP_ERR_FILE, &unused, user);
 }
 
+static bool cry(const hlsnap_oci_problem *p, void *user) { return (void)user, printf("# %s\n", p->text), CHECK(!"nothing is told of it"); }
+
 /* What goes between the look at the index and the look at its blobs is no damage. */
 static void collected_meanwhile(void) {
     int way;
-    for (way = 0; way < 4; way++) {
+    for (way = 0; way < 5; way++) {
         const char *dir = fresh();
         hlsnap_snapshot *s = snapshot_small(1), *o = snapshot_small(2);
         char first[72], digest[72];
@@ -1311,6 +1600,11 @@ static void collected_meanwhile(void) {
         if (way == 1) CHECK_EQ(hlsnap_oci_list_info(dir, see, &rows, &err), 0);
         if (way == 2 && !CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0)) printf("# %s\n", err.msg);
         if (way == 3) CHECK_EQ(hlsnap_oci_get_info(dir, "v1", &info, &err), 0);
+        if (way == 4) {
+            hlsnap_oci_desc desc = HLSNAP_ZERO;
+            desc.on_problem = cry;
+            CHECK_EQ(hlsnap_oci_fsck_with(dir, false, &desc, &err), 0);
+        }
         CHECK(at_read == NULL);
         CHECK_EQ(rows.num, way < 2);
         CHECK_EQ(rows.bad, 0);
@@ -1340,10 +1634,13 @@ static void lost_beside_others(void) {
         listed(dir, MANIFEST_TYPE, text, "image", NULL, image);
         CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
         CHECK_EQ(n == 0 ? hlsnap_oci_gc(dir, 3600, NULL, &err) : n == 1 ? hlsnap_oci_tag(dir, "v1", "v2", &err) : hlsnap_oci_fsck(dir, true, &err), 0);
-        CHECK_EQ(sh("rm %s/index.json", dir), 0);
+        CHECK_EQ(sh("[ $(cat %s/.hlsnap.lock) = i ]", dir), 0); /* whoever made it says that there is an index */
+        CHECK_EQ(sh("rm %s/index.json; cp %s/%s %s/blobs/sha256/%064d", dir, dir, manifest_name(digest), dir, 7), 0);
         CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_FILE);
         CHECK_EQ(save(dir, "v9", o, NULL), HLSNAP_ERR_FILE);
         CHECK_EQ(hlsnap_oci_fsck(dir, true, &err), 0);
+        snprintf(text, sizeof(text), "recovered-%.12s", newer + 7);
+        CHECK(index_has(dir, text) && !index_has(dir, "sha256:0000000")); /* nor one that is not what its name says */
         CHECK_EQ(gc(dir), 0);
         CHECK(blob_there(dir, newer) && blob_there(dir, image) && blob_there(dir, layer));
         CHECK_EQ(loads(dir, digest), 0);
@@ -1383,6 +1680,20 @@ static void lost_meanwhile(void) {
     }
     hlsnap_snapshot_release(s);
     hlsnap_snapshot_release(o);
+}
+
+/* One that a copy, or the first save, has begun says that it has an index, too. */
+static void lost_copy(void) {
+    const char *dir = fresh(), *to = fresh();
+    hlsnap_snapshot *s = snapshot_small(1);
+    CHECK_EQ(save(dir, "v1", s, NULL), 0);
+    CHECK_EQ(hlsnap_oci_copy(dir, "v1", to, "v1", NULL, NULL, &err), 0);
+    CHECK_EQ(sh("[ $(cat %s/.hlsnap.lock) = i ] && [ $(cat %s/.hlsnap.lock) = i ] && rm %s/index.json", dir, to, to), 0);
+    CHECK_EQ(loads(to, "v1"), HLSNAP_ERR_FILE);
+    CHECK_EQ(save(to, "v2", s, NULL), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_copy(dir, "v1", to, "v2", NULL, NULL, &err), HLSNAP_ERR_FILE);
+    CHECK_EQ(hlsnap_oci_gc(to, 0, NULL, &err), HLSNAP_ERR_FILE);
+    hlsnap_snapshot_release(s);
 }
 
 /* fsck reads no blob beyond max_bytes: a memory layer, here the largest of all. */
@@ -1476,6 +1787,34 @@ static void other_versions(void) {
         CHECK_EQ(hlsnap_oci_copy(dir, "v1", fresh(), NULL, NULL, NULL, &err), HLSNAP_ERR_VERSION);
         CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0); /* it can be removed all the same */
         CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+    }
+    hlsnap_snapshot_release(s);
+}
+
+/* A config of another version behind a manifest of this one: refused by its number, but no damage. */
+static void other_versions_of_the_config(void) {
+    static const char *const names[] = {"abi", "version"};
+    const int numbers[] = {HLSNAP_ABI_VERSION, HLSNAP_SNAPSHOT_VERSION};
+    hlsnap_snapshot *s = snapshot_small(1);
+    size_t i;
+    for (i = 0; i < 2; i++) {
+        const char *dir = fresh();
+        char digest[72], config[72], d[140], from[40], to[40], *m, *c, *other, *now;
+        CHECK_EQ(save(dir, "v1", s, digest), 0);
+        piece_of(dir, digest, "config.v1+json", config);
+        m = text_read(dir, manifest_name(digest)), c = text_read(dir, manifest_name(config));
+        snprintf(from, sizeof(from), "\"%s\":%d", names[i], numbers[i]);
+        snprintf(to, sizeof(to), "\"%s\":9", names[i]);
+        other = replaced(c, from, to);
+        blob_put(dir, other, d);
+        now = replaced(m, config, d);
+        CHECK_EQ(hlsnap_oci_untag(dir, "v1", &err), 0);
+        listed(dir, MANIFEST_TYPE, now, "v1", NULL, d);
+        CHECK_EQ(gc(dir), 0);
+        CHECK_EQ(loads(dir, "v1"), HLSNAP_ERR_VERSION);
+        CHECK_EQ(hlsnap_oci_fsck(dir, false, &err), 0);
+        CHECK_EQ(hlsnap_oci_copy(dir, "v1", fresh(), NULL, NULL, NULL, &err), 0);
+        free(m), free(c), free(other), free(now);
     }
     hlsnap_snapshot_release(s);
 }
@@ -1736,11 +2075,11 @@ static void times(void) {
 }
 
 static const test_row tests[] = {TEST(two_meanings), TEST(others_may_write), TEST(names_of_other_tools), TEST(tag_like_a_digest), TEST(untags_no_others),
-    TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(goes_with_its_subject), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts),
-    TEST(tags_of_that_form), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(named_elsewhere), TEST(missing_behind_others),
-    TEST(pinned_by_an_index), TEST(nests_less), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
-    TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_meanwhile), TEST(lost_beside_others),
-    TEST(other_versions), TEST(fsck_reads_no_more), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
+    TEST(collects_around_anything), TEST(collects_nothing_around_damage), TEST(collects_nothing_around_damaged_kinds), TEST(collects_around_inner_documents), TEST(goes_with_its_subject), TEST(snapshot_about_a_snapshot), TEST(signature_by_its_payload), TEST(referrers_of_all_sorts), TEST(one_referrer_two_entries),
+    TEST(tags_of_that_form), TEST(tags_nearly_of_that_form), TEST(listed_before_its_subject), TEST(claims_hide_nothing), TEST(claims_of_other_sorts), TEST(subject_beside_deep_nesting), TEST(young_signature), TEST(signs_several), TEST(own_beside_referrers), TEST(untagged_and_damaged), TEST(named_elsewhere), TEST(missing_behind_others),
+    TEST(pinned_by_an_index), TEST(nests_less), TEST(many_entries), TEST(as_large_as_it_may_be), TEST(one_config_many_manifests), TEST(one_manifest_is_read_once), TEST(names_without_number), TEST(untags_what_is_listed_often), TEST(untags_all_or_none),
+    TEST(untags_by_the_rule), TEST(one_document_many_kinds), TEST(many_payloads), TEST(config_of_another_size), TEST(digests_in_text), TEST(collected_meanwhile), TEST(lost_index), TEST(lost_meanwhile), TEST(lost_copy), TEST(lost_beside_others),
+    TEST(other_versions), TEST(other_versions_of_the_config), TEST(fsck_reads_no_more), TEST(tells_all), TEST(tells_progress), TEST(tells_beside_the_index), TEST(tells_very_many), TEST(times)};
 
 int main(int argc, char **argv) {
     char home[200];

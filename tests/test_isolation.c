@@ -20,7 +20,9 @@
 #include "hlsnap_kvm.h"
 #include "guest_isolation.h"
 #include "test.h"
+#include <linux/filter.h>
 #include <linux/kvm.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -1410,6 +1412,49 @@ static void merged_to_zero(void) {
     failed();
 }
 
+/* What a tenant wrote is swapped out when the restore looks for it; also where the kernel has no PAGEMAP_SCAN (before Linux 6.7). On a
+   thread of its own, with which its seccomp filter ends. */
+static void *swapped_run(void *user) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3), BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)HLSNAP__PAGEMAP_SCAN, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const struct sock_fprog program = {HLSNAP_COUNT(code), code};
+    const bool scans = *(const bool *)user;
+    const uint64_t pages = 8, place = region_named(&shots[0].shape, "heap")->gva + 24 * 4096;
+    uint64_t i, entry, out = 0;
+    hlsnap_value v[4];
+    sandbox *sb;
+    int fd;
+    if (!scans && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))) {
+        note("no seccomp filter");
+        return NULL;
+    }
+    if (!CHECK((sb = box_from(shots[0].s)) != NULL)) return NULL;
+    restore_to(sb, &shots[0]);
+    remember("scribble at 0x%llx, swapped out, restore %s PAGEMAP_SCAN", (unsigned long long)place, scans ? "with" : "without");
+    v[0] = hlsnap_u64(place), v[1] = hlsnap_u64(pages * 4096), v[2] = hlsnap_u64(1), v[3] = hlsnap_u64(rnd() | 1);
+    CHECK_EQ(call_on(sb, "scribble", v, 4, 10000000000), HLSNAP_OK);
+    madvise(host_address(sb, place), pages * 4096, PAGEOUT);
+    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    for (i = 0; i < pages; i++)
+        out += pread(fd, &entry, 8, (off_t)(((uintptr_t)host_address(sb, place) / 4096 + i) * 8)) == 8 && entry >> 62 == 1;
+    close(fd);
+    if (!out) note("nothing was swapped out");
+    restore_to(sb, &shots[0]);
+    if (!test_bad) check_memory(sb, &shots[0]);
+    hlsnap_sandbox_destroy(sb);
+    return NULL;
+}
+static void swapped_out(void) {
+    bool scans[2] = {true, false};
+    pthread_t t;
+    size_t i;
+    NEED_WORLD;
+    for (i = 0; i < 2 && !test_bad; i++) CHECK(pthread_create(&t, NULL, swapped_run, &scans[i]) == 0 && pthread_join(t, NULL) == 0);
+    failed();
+}
+
 static uint64_t vmstat(const char *name) {
     static char all[16384];
     const char *p = file_read("/proc/vmstat", all, sizeof(all)) ? strstr(all, name) : NULL;
@@ -1436,7 +1481,7 @@ static void storm(void) {
 }
 
 static const test_row tests[] = {TEST(every_ending), TEST(every_disturb), TEST(gate_and_stubs), TEST(other_selectors), TEST(data_selectors), TEST(pages_made_private),
-    TEST(thread_numbers), TEST(merged_to_zero), TEST(storm)};
+    TEST(thread_numbers), TEST(merged_to_zero), TEST(swapped_out), TEST(storm)};
 
 int main(int argc, char **argv) {
     const char *dir = getenv("GUEST_DIR");

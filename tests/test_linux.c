@@ -36,6 +36,10 @@ static void heap_told(void) {
     hlsnap__lx_tell();
     CHECK_EQ(m->heap_used, none + 4096);
     CHECK_EQ(m->heap_peak, none + 102400);
+    sys(SYS_brk, start + 5000); /* more again, but not the most */
+    hlsnap__lx_tell();
+    CHECK_EQ(m->heap_used, none + 8192);
+    CHECK_EQ(m->heap_peak, none + 102400);
 }
 
 static const test_row tests[] = {TEST(heap_told), TEST(brk_grows_and_shrinks), LX_CORE_TESTS, LX_FILE_TESTS, LX_MAPS_TESTS, THREADS_TESTS};

@@ -621,6 +621,9 @@ static void sleeping_jumps(void) {
     hlsnap__lx_arrive(); /* the wall clock's jump was this entry's only, but it does not go back */
     CHECK(core_time(1) > mono);
     CHECK(core_time(0) > real + 99999999000);
+    core_mailbox()->realtime_ns += 2000ull * 1000000000u; /* the host's clock has come past it: there is no jump any more */
+    hlsnap__lx_arrive();
+    CHECK_EQ(core_time(0) / 1000000000, 1700000000 + 2000);
 }
 
 static void clock_numbers(void) {
@@ -898,6 +901,9 @@ static void refused_once_in_the_log(void) {
     CHECK_EQ(sys(SYS_sendfile, 1, 0, 0, 1), -ENOSYS); /* unsaid, as programs try these and go on without */
     CHECK_EQ(sys(SYS_copy_file_range, 0, 0, 1, 0, 1, 0), -ENOSYS);
     CHECK_EQ(sys(SYS_clone3, 0, 0), -ENOSYS);
+    CHECK_EQ(sys(SYS_set_robust_list, &n, 24), -ENOSYS); /* by which libcs know that there are no robust mutexes */
+    CHECK_EQ(sys(SYS_get_robust_list, 0, 0, 0), -ENOSYS);
+    CHECK_EQ(sys(SYS_rseq, 0, 0, 0, 0), -ENOSYS);
     CHECK_EQ(sys(510), -ENOSYS);
     CHECK(strstr(lx_request.text, "(510)"));
     CHECK_EQ(sys(511), -ENOSYS);
@@ -921,6 +927,10 @@ static void refused_once_in_the_log(void) {
     CHECK_EQ(lx_request.count, n);
     core_begin();
     for (i = 445; i < 511; i++) CHECK_EQ(sys((unsigned)i), -ENOSYS); /* more than the list holds */
+    CHECK_EQ(hlsnap__lx.num_refused, HLSNAP_COUNT(hlsnap__lx.refused_list));
+    n = lx_request.count;
+    for (i = 41; i < 56; i++) CHECK_EQ(sys((unsigned)i), -ENOSYS); /* sockets and so on: what lies behind the list is as it was */
+    CHECK_EQ(lx_request.count, n + 15);
     CHECK(ENDS(sys(SYS_exit_group, 0)));
     CHECK(strlen(lx_request.text) <= 252);
     core_begin();

@@ -495,6 +495,7 @@ static void fds_are_given_and_shared(void) {
     CHECK_EQ(sys(SYS_read, b, S(buf), 2), -EBADF);
     CHECK_EQ(sys(SYS_close_range, 90, 2000, 4), 0); /* CLOSE_RANGE_CLOEXEC */
     CHECK_EQ(sys(SYS_fcntl, 1023, F_GETFD), FD_CLOEXEC);
+    for (i = 1024; i < 4096; i++) CHECK_EQ(sys(SYS_fcntl, i, F_GETFD), -EBADF);
     CHECK_EQ(sys(SYS_close_range, 5, 4, 0), -EINVAL);
     for (i = 3; i < 1023; i++)
         if (i != 100) CHECK_EQ(sys(SYS_open, S("/dev/null"), O_RDWR), i);
@@ -822,16 +823,23 @@ static void archive_names(void) {
 }
 
 static void archive_skips(void) {
-    char longest[257];
+    char longest[257], path[4097];
     size_t at, first;
+    for (at = 0; at < 4096; at++) path[at] = at % 2 ? '/' : 'd';
+    memcpy(path + 4094, "dd", 3); /* one too many, too */
     memset(longest, 'n', sizeof(longest));
     longest[256] = 0; /* one too many */
     tar_begin();
     tar_file("a", "1");
     first = tar_file("../x", "2");
     tar_file("b/../../x", "3");
+    at = tar_raw("sub/file", '0', NULL, "3", 1, 1);
+    memcpy(tar.p + at + 345, "pre/../fix", 10);
+    tar_sum(tar.p + at);
     tar_file("b/.", "3");
     tar_long('L', longest);
+    tar_file("short", "3");
+    tar_long('L', path);
     tar_file("short", "3");
     tar_raw("fifo", '6', NULL, NULL, 0, 0);
     tar_raw("device", '3', NULL, NULL, 0, 0);
@@ -848,6 +856,8 @@ static void archive_skips(void) {
     tar_file("tmp", "7");
     tar_file("proc/self/maps", "8");
     tar_file("proc/self/fd/0", "9");
+    tar_file("proc/new", "9");
+    tar_file("proc/self/new", "9");
     tar_dir("tmp");
     tar_dir("dir/full");
     tar_file("dir", "10");
@@ -862,11 +872,30 @@ static void archive_skips(void) {
     CHECK_EQ(at, first);
     CHECK_STR(lx_ls("/"), "a 8;b 4;dev 4;dir 4;loop1 10;loop2 10;proc 4;tmp 4;z 8;");
     CHECK_STR(lx_ls("/b"), "");
+    CHECK_STR(lx_ls("/proc"), "self 4;");
+    CHECK_STR(lx_text("/proc/self/new"), "E2");
     CHECK_STR(lx_text("/a"), "1");
     CHECK_STR(lx_text("/z"), "last");
     CHECK_STR(lx_text("/dev/null"), "");
     CHECK_EQ(lx_st("/tmp").st_mode, S_IFDIR | 01777);
     CHECK_STR(lx_text("/loop1"), "E40");
+}
+
+/* A path may go through 40 links, as on Linux. */
+static void links_in_a_row(void) {
+    char name[16], to[16];
+    int i;
+    tar_begin();
+    tar_file("l0", "there");
+    for (i = 1; i <= 41; i++) {
+        snprintf(name, sizeof(name), "l%d", i);
+        snprintf(to, sizeof(to), "l%d", i - 1);
+        tar_link(name, to);
+    }
+    tar_end();
+    lx_begin_tar(4 << 20);
+    CHECK_STR(lx_text("/l40"), "there");
+    CHECK_STR(lx_text("/l41"), "E40");
 }
 
 /* Each archive is read up to the header at `at`, and says what is wrong there. */
@@ -907,6 +936,12 @@ static void archives_that_lie(void) {
     at = tar_file("bad", "2");
     memset(tar.p + at + 125, 0xff, 11);
     tar.p[at + 124] = 0x80; /* 88 bits */
+    tar_sum(tar.p + at);
+    lx_bad_tar("its size is wrong", at);
+    at = tar_file("bad", "2");
+    memset(tar.p + at + 125, 0, 11);
+    tar.p[at + 126] = tar.p[at + 135] = 1; /* 73 bits, of which 64 say 1 */
+    tar.p[at + 124] = 0x80;
     tar_sum(tar.p + at);
     lx_bad_tar("its size is wrong", at);
     at = tar_file("bad", "2");
@@ -1114,6 +1149,24 @@ static void files_are_mapped(void) {
     CHECK_EQ(lx_creat("/tmp/z", "zzz"), 0);
     CHECK_EQ(*(char *)(uintptr_t)a, 7);
     CHECK_EQ(sys(SYS_munmap, a, 4096), 0);
+}
+
+/* What a program writes behind the end of a file, into its last page, never becomes a part of it. */
+static void behind_the_end(void) {
+    char got[300];
+    int64_t fd, at;
+    size_t i, bad = 0;
+    lx_begin(4 << 20, NULL, 0);
+    fd = sys(SYS_open, S("/tmp/x"), O_CREAT | O_RDWR, 0600);
+    CHECK_EQ(sys(SYS_write, fd, S("0123456789"), 10), 10);
+    at = sys(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (!CHECK(at > 0)) return;
+    memset((char *)(uintptr_t)at + 10, 'x', 4000);
+    CHECK_EQ(sys(SYS_pwrite64, fd, S("end"), 3, 200), 3);
+    CHECK_EQ(sys(SYS_pread64, fd, S(got), 300, 0), 203);
+    for (i = 10; i < 200; i++) bad += got[i] != 0;
+    CHECK_EQ(bad, 0);
+    CHECK(memcmp(got, "0123456789", 10) == 0 && memcmp(got + 200, "end", 3) == 0);
 }
 
 static void files_are_mapped_by_those_who_may(void) {
@@ -1340,6 +1393,17 @@ static void names_to_the_byte(void) {
     CHECK_EQ(sys(SYS_unlink, S(name)), 0);
 }
 
+/* Neither the path without its end, nor a byte more than there is room for. */
+static void where_to_the_byte(void) {
+    char to[8] = "xxxxxxx";
+    lx_begin(1 << 20, NULL, 0);
+    CHECK_EQ(sys(SYS_chdir, S("/tmp")), 0);
+    CHECK_EQ(sys(SYS_getcwd, S(to), 4), -ERANGE);
+    CHECK_STR(to, "xxxxxxx");
+    CHECK_EQ(sys(SYS_getcwd, S(to), 5), 5);
+    CHECK(memcmp(to, "/tmp\0xx", 8) == 0);
+}
+
 static void names_and_limits(void) {
     static char path[5000], cwd[5000];
     struct stat st;
@@ -1483,7 +1547,7 @@ static void many_files(void) {
 
 #define LX_FILE_TESTS \
     TEST(fds_are_given_and_shared), TEST(standard_descriptors), TEST(vectors_and_counts), TEST(locks_succeed), TEST(devices), \
-    TEST(proc_self), TEST(archive_is_read_only), TEST(archive_names), TEST(archive_skips), TEST(archives_that_lie), TEST(archives_that_end), \
+    TEST(proc_self), TEST(archive_is_read_only), TEST(archive_names), TEST(archive_skips), TEST(behind_the_end), TEST(links_in_a_row), TEST(archives_that_lie), TEST(archives_that_end), \
     TEST(archives_changed_at_random), TEST(files_in_a_full_heap), TEST(no_heap_at_all), TEST(files_are_mapped), TEST(files_are_mapped_by_those_who_may), TEST(directories_that_change), TEST(directories_that_go), \
-    TEST(directories_that_empty), TEST(directories_are_read_later), TEST(paths_are_not_polled), TEST(owners_and_room), TEST(names_to_the_byte), TEST(names_and_limits), TEST(times_are_kept), TEST(many_files), TEST(files_as_on_the_kernel)
+    TEST(directories_that_empty), TEST(directories_are_read_later), TEST(paths_are_not_polled), TEST(owners_and_room), TEST(names_to_the_byte), TEST(names_and_limits), TEST(where_to_the_byte), TEST(times_are_kept), TEST(many_files), TEST(files_as_on_the_kernel)
 #endif

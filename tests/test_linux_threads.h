@@ -657,6 +657,25 @@ static void threads_are_64(void) {
 }
 
 static void ends_at_once(void *count) { ++*(int *)count; }
+static void alternate_is_none(void *unused) {
+    static char there[4096];
+    struct { uint64_t at; uint32_t flags, pad; uint64_t size; } is = {1, 7, 0, 1}, set = {S(there), 0, 0, sizeof(there)};
+    (void)unused;
+    CHECK_EQ(sys(SYS_sigaltstack, 0, &is), 0);
+    CHECK(!is.at && is.flags == 2 && !is.size); /* SS_DISABLE */
+    CHECK_EQ(sys(SYS_sigaltstack, &set, &is), 0);
+    CHECK_EQ(sys(SYS_sigaltstack, 0, &is), 0);
+    CHECK(is.at == S(there) && !is.flags && is.size == sizeof(there));
+}
+/* A thread's signal stack is its own, and none of who had its place before. */
+static void alternate_stacks(void) {
+    int i;
+    notes_begin();
+    for (i = 0; i < 3; i++) {
+        spawn(i, alternate_is_none, NULL);
+        join_all();
+    }
+}
 static void threads_reuse_stacks(void) {
     int i, count = 0;
     uint64_t used = 0;
@@ -1242,6 +1261,27 @@ static void epoll_waits(void *name) {
     note(*(const char *)name);
     note((char)('0' + r));
 }
+/* What one thread was told of and left as it is, the next one is told of, too. */
+static void epoll_wakes_the_next(void) {
+    static const char names[] = "ab";
+    struct epoll_event e;
+    uint64_t one = 1;
+    int i;
+    notes_begin();
+    event_fd = (int)sys(SYS_eventfd2, 0, 0);
+    waits_ep = (int)sys(SYS_epoll_create1, 0);
+    memset(&e, 0, sizeof(e));
+    e.events = EPOLLIN;
+    e.data.u64 = 5;
+    CHECK_EQ(sys(SYS_epoll_ctl, waits_ep, EPOLL_CTL_ADD, event_fd, &e), 0);
+    for (i = 0; i < 2; i++) spawn(i, epoll_waits, names + i);
+    turn();
+    CHECK_EQ(sys(SYS_write, event_fd, &one, 8), 8);
+    for (i = 0; i < 4; i++) turn();
+    CHECK_STR(order, "a5b5");
+    CHECK_EQ(sys(SYS_write, event_fd, &one, 8), 8); /* else they would wait for ever */
+    join_all();
+}
 static void epoll_wakes_one(void) {
     static const char names[] = "abc";
     uint64_t v = 1, from;
@@ -1461,12 +1501,12 @@ static void a_thousand_are_fast(void) {
         TEST(epoll_errors_are_the_kernels), TEST(epoll_of_pipes_is_the_kernels), TEST(epoll_of_events_is_the_kernels), \
         TEST(epoll_lives_as_the_kernels), TEST(epoll_refuses_files), TEST(futex_errors_are_the_kernels), \
         TEST(sleep_errors_are_the_kernels), TEST(clone_makes_threads), TEST(clone_refuses_processes), TEST(threads_are_64), \
-        TEST(threads_reuse_stacks), TEST(yield_is_fair), TEST(thread_numbers_over_restores), TEST(exits_of_threads), \
+        TEST(threads_reuse_stacks), TEST(alternate_stacks), TEST(yield_is_fair), TEST(thread_numbers_over_restores), TEST(exits_of_threads), \
         TEST(deadlocks_are_told), TEST(futex_wakes_in_order), TEST(futex_honours_bits), TEST(futex_requeues), \
         TEST(futex_wakes_two), \
         TEST(futexes_make_queues), TEST(times_come_in_order), TEST(a_sleeper_beats_a_spinner), TEST(a_wake_ends_a_timeout), \
         TEST(pipes_keep_records_whole), TEST(pipes_carry_everything), TEST(pipes_serve_readers_in_order), \
         TEST(closing_ends_waits), \
-        TEST(pipes_to_the_byte), TEST(pipe_needs_memory), TEST(events_block), TEST(epoll_wakes_one), TEST(poll_and_select_wait), \
+        TEST(pipes_to_the_byte), TEST(pipe_needs_memory), TEST(events_block), TEST(epoll_wakes_one), TEST(epoll_wakes_the_next), TEST(poll_and_select_wait), \
         TEST(input_comes_before_time), \
         TEST(tables_are_bounded), TEST(a_thousand_are_fast)

@@ -660,6 +660,120 @@ static void shrinking_file(void) {
 
 /* ---- with a pool ---- */
 
+/* A captured layer is shared by all snapshots that have the map: however many layers come, it is not copied into another one. */
+static void captured_stays_apart(void) {
+    hlsnap_map map = map_of("m", HLSNAP_MAP_READ, file_of("apart", 2 * 4096));
+    const hlsnap__layer *layer;
+    hlsnap_sandbox *sb;
+    hlsnap_snapshot *s;
+    uint32_t i, k, there;
+    uint64_t at;
+    begin();
+    map.capture = true;
+    sb = start(GUEST_ALL, 400);
+    CHECK_EQ(hlsnap_sandbox_map(sb, &map, &err), HLSNAP_OK);
+    at = region_gva(sb, HLSNAP__HEAP);
+    layer = sb->memory.maps[0].layer;
+    for (i = 0; i < 80; i++) {
+        for (k = 0; k < 3; k++) CHECK_EQ(poke(sb, at + (i * 4 + k) * 4096, i + 1), HLSNAP_OK);
+        s = take(sb);
+        for (k = there = 0; k < s->num_layers; k++) there += s->layers[k] == layer;
+        if (!CHECK_EQ(there, 1)) i = 80;
+        CHECK(s->num_layers <= 40);
+        hlsnap_snapshot_release(s);
+    }
+    hlsnap_sandbox_destroy(sb);
+    end();
+}
+
+/* Where maps lie: apart from each other, also when they end with 2 MiB; mapped once more, where a snapshot here has them. */
+static void places_again(void) {
+    static uint8_t data[2][2u << 20] __attribute__((__aligned__(4096)));
+    hlsnap_map map[2];
+    hlsnap_sandbox *sb;
+    hlsnap_snapshot *s;
+    uint64_t a, b, v;
+    begin();
+    memset(map, 0, sizeof(map));
+    map[0].name = "a", map[0].data = data[0], map[0].size = sizeof(data[0]), map[0].mode = HLSNAP_MAP_READ;
+    map[1].name = "b", map[1].data = data[1], map[1].size = sizeof(data[1]), map[1].mode = HLSNAP_MAP_READ;
+    sb = with(map, 2);
+    a = found(sb, "a"), b = found(sb, "b");
+    CHECK(b >= a + sizeof(data[0]) + 4096);
+    CHECK_EQ(hlsnap_sandbox_read(sb, a + sizeof(data[0]) - 8, &v, 8, &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_read(sb, a + sizeof(data[0]) - 8, &v, 9, &err), HLSNAP_ERR_ARG);
+    s = take(sb);
+    CHECK_EQ(hlsnap_sandbox_unmap(sb, "a", &err), HLSNAP_OK);
+    CHECK_EQ(hlsnap_sandbox_map(sb, &map[0], &err), HLSNAP_OK);
+    CHECK_EQ(found(sb, "a"), a);
+    restore(sb, s);
+    CHECK(found(sb, "a") == a && found(sb, "b") == b);
+    hlsnap_snapshot_release(s);
+    hlsnap_sandbox_destroy(sb);
+    end();
+}
+
+/* A memfd can be cut as any file, unless it was sealed against that. */
+static void shrinking_memfd(void) {
+    unsigned sealing;
+    begin();
+    for (sealing = 0; sealing < 2; sealing++) {
+        const int fd = (int)syscall(SYS_memfd_create, "cut", 2 * sealing /* MFD_ALLOW_SEALING */);
+        char path[64];
+        hlsnap_map map[2];
+        hlsnap_sandbox *sb;
+        uint64_t v;
+        CHECK_EQ(ftruncate(fd, 8 * 4096), 0);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        map[0] = map_of("r", HLSNAP_MAP_READ, path);
+        map[1] = map_of("p", HLSNAP_MAP_PRIVATE, path);
+        sb = with(map, 2);
+        CHECK_EQ(peek(sb, found(sb, "r") + 4096), 0);
+        CHECK_EQ(poke(sb, found(sb, "p") + 4096, 1), HLSNAP_OK);
+        CHECK_EQ(ftruncate(fd, 4096), 0);
+        CHECK_EQ(hlsnap_sandbox_read(sb, found(sb, "r") + 4096, &v, 8, &err), HLSNAP_ERR_CHANGED);
+        CHECK_EQ(hlsnap_sandbox_read(sb, found(sb, "p") + 4096, &v, 8, &err), HLSNAP_ERR_CHANGED);
+        hlsnap_sandbox_destroy(sb);
+        close(fd);
+    }
+    end();
+}
+
+/* Who comes next has the desc's maps, whatever the last tenant unmapped; the desc's path was copied. */
+static void unmapped_in_a_pool(void) {
+    hlsnap_sandbox_desc d = host_desc();
+    hlsnap_pool_desc desc = HLSNAP_ZERO;
+    hlsnap_pool_stats stats;
+    hlsnap_map map;
+    hlsnap_sandbox *sb, *a = NULL;
+    hlsnap_snapshot *s;
+    hlsnap_pool *pool = NULL;
+    uint32_t i;
+    char path[300];
+    begin();
+    snprintf(path, sizeof(path), "%s", file_of("pool", 8 * 4096));
+    map = map_of("p", HLSNAP_MAP_PRIVATE, path);
+    sb = with(NULL, 0);
+    s = take(sb);
+    hlsnap_sandbox_destroy(sb);
+    d.maps = &map;
+    d.num_maps = 1;
+    desc.sandbox = &d;
+    CHECK_EQ(hlsnap_pool_create(&desc, &pool, &err), HLSNAP_OK);
+    memset(path, 'x', sizeof(path) - 1); /* was copied */
+    for (i = 0; i < 3; i++) {
+        CHECK_EQ(hlsnap_pool_acquire(pool, s, &a, &err), HLSNAP_OK);
+        CHECK(found(a, "p") != 0);
+        if (i == 1) CHECK_EQ(hlsnap_sandbox_unmap(a, "p", &err), HLSNAP_OK);
+        hlsnap_pool_release(pool, a);
+    }
+    hlsnap_pool_get_stats(pool, &stats);
+    CHECK(stats.made == 2 && stats.ended == 1);
+    hlsnap_pool_destroy(pool);
+    hlsnap_snapshot_release(s);
+    end();
+}
+
 /* Its sandboxes have the desc's maps, each its own pages of the private ones; who changes that is ended. */
 static void in_a_pool(void) {
     hlsnap_sandbox_desc d;
@@ -963,7 +1077,7 @@ static void model(void) {
 }
 
 static const test_row tests[] = {TEST(read_file), TEST(private_file), TEST(private_end), TEST(shared_memory), TEST(contract), TEST(private_pages_are_stored),
-                                 TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused_fields), TEST(refused_files), TEST(refused_memory), TEST(room), TEST(shrinking_file), TEST(in_a_pool), TEST(states), TEST(cycles),
+                                 TEST(captured), TEST(captured_zeros), TEST(optional_and_missing), TEST(places), TEST(refused_fields), TEST(refused_files), TEST(refused_memory), TEST(room), TEST(shrinking_file), TEST(captured_stays_apart), TEST(places_again), TEST(shrinking_memfd), TEST(unmapped_in_a_pool), TEST(in_a_pool), TEST(states), TEST(cycles),
                                  TEST(model)};
 int main(int argc, char **argv) {
     int r;

@@ -397,6 +397,22 @@ static void bounds(void) {
     end(&f);
 }
 
+/* At the bound, with nothing idle, there is none for a desc of one's own either. */
+static void busy_for_others_descs(void) {
+    fixture f;
+    hlsnap_sandbox *a, *c = NULL;
+    begin(&f);
+    f.desc.max_sandboxes = 1;
+    make(&f);
+    a = acquire(&f, f.one);
+    f.sandbox = host_desc(), f.sandbox.pool = f.pool;
+    CHECK_EQ(hlsnap_sandbox_create_from(f.one, &f.sandbox, &c, &err), HLSNAP_ERR_BUSY);
+    CHECK(!c && hlsnap_result_transient(&err) && strstr(err.msg, "1 sandboxes of at most 1, 0 of them idle"));
+    CHECK_EQ(stats_of(&f).sandboxes, 1);
+    release(&f, a);
+    end(&f);
+}
+
 /* Those that are idle for longest end when there is more memory than max_bytes; while all of it is in use nothing is made. */
 static void bytes(void) {
     fixture f;
@@ -893,7 +909,7 @@ static void sleeps(void) {
 }
 
 static const test_row tests[] = {TEST(arguments), TEST(desc_is_copied), TEST(comes_back_clean), TEST(tenants_own), TEST(moves),
-                                 TEST(turns), TEST(own_first), TEST(one_each), TEST(bounds), TEST(bytes), TEST(idle_ones_end), TEST(warm),
+                                 TEST(turns), TEST(own_first), TEST(one_each), TEST(bounds), TEST(busy_for_others_descs), TEST(bytes), TEST(idle_ones_end), TEST(warm),
                                  TEST(slow_ones), TEST(thread_signals), TEST(trims), TEST(ends_in_use), TEST(forks), TEST(failures), TEST(in_hand), TEST(room_for_all),
                                  TEST(made_too_late), TEST(before_init), TEST(learned), TEST(sleeps)};
 int main(int argc, char **argv) { return (test_words = err.msg, TEST_MAIN(tests, argc, argv)); }

@@ -25,6 +25,7 @@
 /* ---- file systems that lack something: system calls through macros that hlsnap sees ---- */
 
 static bool no_tmpfile, no_locks, locks_lie;
+static int no_modes; /* errno of fchmod; 0: there are permissions */
 static int no_links, no_sync, no_file_sync; /* errno of link, of the fsync of a directory, of a file; 0: there are such things */
 
 static const char *vanish;     /* a name that is not there, this many times, with that errno */
@@ -66,6 +67,7 @@ static int t_fsync(int fd) {
     const int fails = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) ? no_sync : no_file_sync;
     return fails ? errno = fails, -1 : fsync(fd);
 }
+static int t_fchmod(int fd, mode_t mode) { return no_modes ? errno = no_modes, -1 : fchmod(fd, mode); }
 static const char *snatched;   /* a lock file that is removed whenever a lock of it was got, so many times; moved away, not removed */
 static int snatch_times;
 static bool snatch_moves;
@@ -88,6 +90,7 @@ static int t_fcntl(int fd, int command, long arg) {
 #define linkat t_linkat
 #define unlinkat t_unlinkat
 #define fsync t_fsync
+#define fchmod t_fchmod
 #define fcntl(fd, command, arg) t_fcntl(fd, command, (long)(arg))
 #define HLSNAP_IMPLEMENTATION
 #include "hlsnap_oci.h"
@@ -98,6 +101,7 @@ static int t_fcntl(int fd, int command, long arg) {
 #undef linkat
 #undef unlinkat
 #undef fsync
+#undef fchmod
 #undef fcntl
 #include "oci_make.h"
 
@@ -120,14 +124,17 @@ static const char *fresh(void) { /* a new directory's name */
 typedef struct act { /* one call; made by a user of the team */
     const char *name, *dir, *ref, *tag;
     uint32_t mode;
+    bool stops; /* as soon as bytes are moved */
 } act;
 
+static bool stop(uint64_t done, uint64_t total, void *user) { return (void)done, (void)total, (void)user, false; }
 static hlsnap_result act_do(const act *a) {
     hlsnap_oci_desc d = HLSNAP_ZERO;
     hlsnap_snapshot *s = NULL;
     hlsnap_result r = HLSNAP_ERR_ARG;
     memset(&err, 0, sizeof(err));
     d.mode = a->mode;
+    d.progress = a->stops ? stop : NULL;
     if (strcmp(a->name, "save") == 0) {
         const char *c;
         uint64_t seed = 1;
@@ -165,12 +172,12 @@ static hlsnap_result as(uid_t uid, gid_t group, act a) {
     if (r) printf("# %s of %s by %u: %s\n", a.name, a.tag, (unsigned)uid, err.msg);
     return r;
 }
-static act save_of(const char *dir, const char *tag) { act a = {"save", dir, NULL, tag, 0}; return a; }
-static act load_of(const char *dir, const char *tag) { act a = {"load", dir, NULL, tag, 0}; return a; }
-static act tag_of(const char *dir, const char *ref, const char *tag) { act a = {"tag", dir, ref, tag, 0}; return a; }
-static act untag_of(const char *dir, const char *tag) { act a = {"untag", dir, NULL, tag, 0}; return a; }
-static act gc_of(const char *dir) { act a = {"gc", dir, NULL, "", 0}; return a; }
-static act fsck_of(const char *dir) { act a = {"fsck", dir, NULL, "", 0}; return a; }
+static act save_of(const char *dir, const char *tag) { act a = {"save", dir, NULL, tag, 0, false}; return a; }
+static act load_of(const char *dir, const char *tag) { act a = {"load", dir, NULL, tag, 0, false}; return a; }
+static act tag_of(const char *dir, const char *ref, const char *tag) { act a = {"tag", dir, ref, tag, 0, false}; return a; }
+static act untag_of(const char *dir, const char *tag) { act a = {"untag", dir, NULL, tag, 0, false}; return a; }
+static act gc_of(const char *dir) { act a = {"gc", dir, NULL, "", 0, false}; return a; }
+static act fsck_of(const char *dir) { act a = {"fsck", dir, NULL, "", 0, false}; return a; }
 
 static struct {
     uid_t uid;
@@ -254,9 +261,10 @@ static void teams_share(void) {
 }
 
 /* An ACL of a user's, as the kernel has it: user, that user, group, mask, other. */
+static uint16_t acl_mask = 7;
 static void acl_set(const char *path, const char *name, uint32_t user, uint16_t may, uint16_t group) {
     struct { uint32_t version; struct { uint16_t tag, may; uint32_t who; } e[5]; } acl =
-        {2, {{1, 6, ~0u}, {2, may, user}, {4, group, ~0u}, {16, 7, ~0u}, {32, 0, ~0u}}};
+        {2, {{1, 6, ~0u}, {2, may, user}, {4, group, ~0u}, {16, acl_mask, ~0u}, {32, 0, ~0u}}};
     if (*name == 'd' || strlen(path) < 8) acl.e[0].may = 7;
     CHECK_EQ(setxattr(path, *name == 'd' ? "system.posix_acl_default" : "system.posix_acl_access", &acl, sizeof(acl), 0), 0);
 }
@@ -293,11 +301,27 @@ static void acls_stay(void) {
     CHECK_EQ(sh("[ $(stat -c %%a %s) = 604 ]", path), 0);
 }
 
+static void masks_count(void) { /* what a mask takes away, nobody has */
+    const char *dir = fresh(), *other = fresh();
+    char none[8];
+    if (!root_here()) return;
+    CHECK(mkdir(dir, 0700) == 0 && mkdir(other, 0750) == 0);
+    if (getxattr(dir, "system.posix_acl_access", none, 0) < 0 && errno == EOPNOTSUPP) SKIP("no ACLs on this file system");
+    acl_mask = 5;
+    acl_set(dir, "access", 12003, 5, 7); /* the group may not write into it: nothing is shared with it */
+    CHECK_EQ(as(0, 0, save_of(dir, "v1")), HLSNAP_OK);
+    CHECK_EQ(sh("[ $(find %s/blobs -type f -perm 0600 | wc -l) = 4 ]", dir), 0);
+    acl_set(other, "default", 12003, 5, 0); /* that user may read what is made there, and not write */
+    CHECK_EQ(as(0, 0, save_of(other, "v1")), HLSNAP_OK);
+    CHECK_EQ(sh("[ $(find %s/blobs -type f -perm 0640 | wc -l) = 4 ]", other), 0);
+    acl_mask = 7;
+}
+
 static void refuses_to_take(void) { /* in words, and before anything is written */
     static const struct { uid_t uid, gid; mode_t mode; const char *says; } rows[] = {
         {12001, 12001, 0644, "user 12001's"}, {12001, TEAM, 0640, "user 12001's"}, {12001, 12001, 0666, "user 12001's"},
         {12001, TEAM, 0660, NULL},            {12002, 12001, 0640, "of group 12001"}, {12002, 12001, 0644, NULL},
-        {12002, 12001, 0600, NULL},           {12002, TEAM, 0640, NULL}};
+        {12002, 12001, 0604, "of group 12001"}, {12002, 12001, 0600, NULL},           {12002, TEAM, 0640, NULL}};
     size_t i;
     if (!root_here()) return;
     for (i = 0; i < HLSNAP_COUNT(rows); i++) {
@@ -314,6 +338,12 @@ static void refuses_to_take(void) { /* in words, and before anything is written 
             if (!rows[i].says) continue;
             CHECK(err.os_errno == EPERM && strstr(err.msg, rows[i].says) && strstr(err.msg, "index.json"));
             CHECK(!hlsnap_result_transient(&err));
+        }
+        if (rows[i].says) { /* a save hears it before it moves any bytes */
+            act a = save_of(dir, "new");
+            a.stops = true;
+            CHECK_EQ(as(12002, TEAM, a), HLSNAP_ERR_OS);
+            CHECK(err.os_errno == EPERM && strstr(err.msg, "index.json"));
         }
         if (rows[i].says)
             CHECK_EQ(sh("cd %s && find . | sort | xargs stat -c '%%n %%i %%Z' >../after && cmp ../before ../after", dir), 0);
@@ -422,8 +452,14 @@ static void without_links(void) { /* neither hard links nor flags of rename: a n
     size_t i;
     no_tmpfile = true;
     for (i = 0; i < HLSNAP_COUNT(errnos); i++) {
+        const char *dir = fresh();
         no_links = errnos[i];
         fs_all();
+        CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK); /* a lock file that is made anew beside blobs */
+        CHECK_EQ(sh("rm %s/.hlsnap.lock", dir), 0);
+        CHECK_EQ(here(tag_of(dir, "v1", "v2")), HLSNAP_OK);
+        CHECK_EQ(here(load_of(dir, "v2")), HLSNAP_OK);
+        check_tidy(dir);
     }
     fs_beside();
     no_links = EIO;
@@ -449,6 +485,24 @@ static void without_sync_of_directories(void) {
     no_file_sync = 0;
     quiet = false;
     CHECK(access(dir, F_OK) != 0);
+}
+
+static void without_permissions(void) { /* no reason to fail, unless somebody asked for them */
+    act a = save_of(fresh(), "v1");
+    const mode_t mask = umask(077);
+    no_modes = EPERM;
+    quiet = true;
+    a.mode = 0644;
+    CHECK(here(a) == HLSNAP_ERR_OS && err.os_errno == EPERM && strstr(err.msg, "chmod"));
+    CHECK(access(a.dir, F_OK) != 0);
+    CHECK(mkdir(a.dir, 0700) == 0 && chmod(a.dir, 0770) == 0); /* its group's: files want to be 0660 */
+    CHECK(here(a) == HLSNAP_ERR_OS && err.os_errno == EPERM && strstr(err.msg, "chmod"));
+    quiet = false;
+    a.mode = 0;
+    CHECK_EQ(here(a), HLSNAP_OK);
+    CHECK_EQ(here(load_of(a.dir, "v1")), HLSNAP_OK);
+    no_modes = 0;
+    umask(mask);
 }
 
 static void without_locks(void) {
@@ -524,6 +578,28 @@ static void links_lead_nowhere(void) { /* .hlsnap-tmp is a directory of the layo
     }
 }
 
+static void collects_behind_no_link(void) { /* what lies behind one is another layout's, also where the index lists nothing */
+    static const char *const makes[] = {"rm -r blobs && ln -s ../%s/blobs blobs", "rmdir blobs/sha256 && ln -s ../../%s/blobs/sha256 blobs/sha256"};
+    const char *other = fresh();
+    size_t i;
+    CHECK_EQ(here(save_of(other, "v1")), HLSNAP_OK);
+    CHECK_EQ(here(untag_of(other, "v1")), HLSNAP_OK); /* and not even there it is tagged */
+    for (i = 0; i < HLSNAP_COUNT(makes); i++) {
+        const char *dir = fresh();
+        char make[200];
+        CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
+        CHECK_EQ(here(untag_of(dir, "v2")), HLSNAP_OK);
+        CHECK_EQ(here(gc_of(dir)), HLSNAP_OK);
+        snprintf(make, sizeof(make), makes[i], other);
+        CHECK_EQ(sh("cd %s && %s", dir, make), 0);
+        quiet = true;
+        CHECK(here(gc_of(dir)) == HLSNAP_ERR_FILE && strstr(err.msg, "blobs"));
+        CHECK(here(fsck_of(dir)) == HLSNAP_ERR_FILE && strstr(err.msg, "blobs"));
+        quiet = false;
+        CHECK_EQ(sh("[ $(ls %s/blobs/sha256 | wc -l) = 4 ]", other), 0);
+    }
+}
+
 /* ---- collecting ---- */
 
 static int blobs_of(const char *dir) {
@@ -545,7 +621,7 @@ static void collects_around_what_is_stuck(void) { /* immutable, in use, another'
         FILE *f;
         CHECK_EQ(here(save_of(dir, "v1")), HLSNAP_OK);
         CHECK_EQ(here(save_of(dir, "v2")), HLSNAP_OK);
-        CHECK_EQ(sh("ls %s/blobs/sha256 | head -n 2 >names; echo x >%s/.hlsnap-1-2.tmp", dir, dir), 0);
+        CHECK_EQ(sh("ls %s/blobs/sha256 | head -n 2 >names; echo x >%s/.hlsnap-1-2.tmp; echo x >%s/.hlsnap-3-4.tmp", dir, dir, dir), 0);
         f = fopen("names", "r");
         CHECK(f && fscanf(f, "%69s %69s", stuck[0], stuck[1]) == 2 && fclose(f) == 0);
         CHECK_EQ(here(untag_of(dir, "v1")), HLSNAP_OK);
@@ -557,7 +633,7 @@ static void collects_around_what_is_stuck(void) { /* immutable, in use, another'
         CHECK_EQ(hlsnap_result_transient(&err), errnos[i] == EBUSY);
         CHECK((strstr(err.msg, stuck[0]) || strstr(err.msg, stuck[1])) && strstr(err.msg, "could not be removed: 2;"));
         CHECK_EQ(blobs_of(dir), 2);
-        CHECK(freed > 0 && sh("[ ! -e %s/.hlsnap-1-2.tmp ]", dir) == 0);
+        CHECK(freed > 0 && sh("[ ! -e %s/.hlsnap-1-2.tmp ] && [ ! -e %s/.hlsnap-3-4.tmp ]", dir, dir) == 0);
         stuck_errno = 0;
         CHECK_EQ(here(gc_of(dir)), HLSNAP_OK);
         CHECK_EQ(blobs_of(dir), 0);
@@ -816,9 +892,9 @@ static void lock_file_comes_and_goes(void) { /* and no tag is lost: two never ho
     CHECK_EQ(here(fsck_of(dir)), HLSNAP_OK);
 }
 
-static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TEST(acls_stay), TEST(refuses_to_take),
+static const test_row tests[] = {TEST(root_takes_nothing), TEST(teams_share), TEST(acls_stay), TEST(masks_count), TEST(refuses_to_take),
                                  TEST(permissions_on_request), TEST(fs_all), TEST(fs_beside), TEST(without_links),
-                                 TEST(without_sync_of_directories), TEST(without_locks), TEST(links_lead_nowhere),
+                                 TEST(without_sync_of_directories), TEST(without_permissions), TEST(without_locks), TEST(links_lead_nowhere), TEST(collects_behind_no_link),
                                  TEST(looked_for_again), TEST(collects_around_what_is_stuck), TEST(times_in_the_future),
                                  TEST(tags_beside_savers), TEST(waits_as_long_as_asked), TEST(waits_no_more_than_needed),
                                  TEST(lock_file_stays_in_use), TEST(lock_file_is_snatched),

@@ -10,6 +10,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 typedef hlsnap_sandbox sandbox;
 typedef hlsnap_snapshot snapshot;
@@ -641,11 +642,52 @@ static void stopped_anywhere(void) {
     hlsnap_snapshot_release(s);
 }
 
+/* ---- >>tables: what a CPU finds that goes through the stub, which software KVM never does ---- */
+
+/* The stub up to its SYSRET, and the way back from there, run here: what number and return address become of it. */
+static uint64_t through_stub(const uint8_t *stubs, uint64_t number, uint64_t from, uint64_t *back) {
+    const size_t n = HLSNAP__STUB_SYSCALL_SIZE - 3;
+    uint8_t *code = (uint8_t *)mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t rax = number, rcx = from;
+    if (!CHECK(code != MAP_FAILED)) return 0;
+    memcpy(code, stubs + HLSNAP__STUB_SYSCALL, n);
+    code[n] = 0xc3;
+    __asm__ volatile("sub $128, %%rsp; call *%2; add $128, %%rsp" : "+a"(rax), "+c"(rcx) : "r"(code) : "memory", "cc");
+    munmap(code, 4096);
+    *back = rcx;
+    return rax;
+}
+
+static void tables(void) {
+    static const uint64_t numbers[] = {0, 39, 65534, 65535, 65536, 1ull << 32, UINT64_MAX};
+    const uint64_t rip = 0x7fffffffeffeull;
+    uint8_t *sys = (uint8_t *)calloc(HLSNAP__SYS_PAGES, HLSNAP__PAGE), *idt = sys + HLSNAP__SYS_TABLES * HLSNAP__PAGE + HLSNAP__IDT_OFFSET;
+    const uint8_t *stubs = sys + HLSNAP__SYS_STUBS * HLSNAP__PAGE;
+    hlsnap__layout none;
+    uint64_t to = 0;
+    uint32_t v;
+    size_t i;
+    if (!CHECK(sys != NULL)) return;
+    memset(&none, 0, sizeof(none));
+    hlsnap__machine_build(sys, &none);
+    for (v = 0; v < HLSNAP__NUM_VECTORS; v++) {
+        CHECK_EQ(idt[v * 16 + 4], v == 1 || v == 2 || v == 8 || v == 18); /* a stack of the host's: the stub runs on the guest's */
+        CHECK_EQ(idt[v * 16 + 5], v == 3 || v == 4 ? 0xee : 0x8e);
+    }
+    for (i = 0; i < HLSNAP_COUNT(numbers); i++) {
+        const uint64_t seen = numbers[i] < 65535 ? numbers[i] : 65535;
+        CHECK_EQ(through_stub(stubs, numbers[i], rip, &to), seen << 48 | rip);
+        CHECK_EQ(to, GATE + HLSNAP__GATE_SYSRET);
+    }
+    CHECK(memcmp(stubs + HLSNAP__STUB_SYSCALL + HLSNAP__STUB_SYSCALL_SIZE - 3, "\x48\x0f\x07", 3) == 0); /* SYSRET to 64 bits */
+    free(sys);
+}
+
 /* ---- >>main ---- */
 
 static const test_row tests[] = {TEST(registers), TEST(vector_state), TEST(single_steps), TEST(breakpoint), TEST(exception_in_the_stub),
     TEST(nothing_more_is_allowed), TEST(jumps), TEST(last_bytes), TEST(bases), TEST(other_tenants), TEST(probe_interrupted), TEST(probe_is_ours),
-    TEST(stopped_anywhere)};
+    TEST(stopped_anywhere), TEST(tables)};
 
 int main(int argc, char **argv) {
     const char *dir = getenv("GUEST_DIR"), *slow = getenv("SVM");

@@ -305,8 +305,8 @@ tags_of() { tool ls --json "$1" | sed -n 's/.*"tag":"\([^"]*\)".*/\1/p' | sort |
 several() { # tags, globs, digests; one that means nothing: none goes
     rm -rf two && cp -r made two && for t in v1 v2 v3 v10 w1; do tool tag two a "$t" || return 1; done
     exits 3 "two: no tag matches 'x*'" tool rm two v1 'x*' &&
-        exits 3 "no tag leads to 'sha256:00000000'" tool rm two v1 sha256:00000000 &&
-        exits 3 "two: hlsnap_oci_untag_listed: index.json: no tag 'nope'" tool rm two v1 nope 'v*' neither
+        exits 3 "two: no snapshot's digest starts with 'sha256:00000000'" tool rm two v1 sha256:00000000 &&
+        exits 3 "two: hlsnap_oci_untag_listed: index.json: no tag 'nope'" tool rm two v1 nope 'v*' neither || return 1
     [ "$(tags_of two)" = "a b c v1 v10 v2 v3 w1" ] && tool rm two w1 'v?' 'v1*' w1 >out && cat out &&
         [ "$(sed -n 's/^untagged //p' out | sort | xargs)" = "v1 v10 v2 v3 w1" ] &&
         [ "$(tags_of two)" = "a b c" ] && tool tag two a again && tool rm two "$short" && [ "$(tags_of two)" = "b c" ] &&
@@ -434,7 +434,8 @@ print("locked", flush=True)
 time.sleep(60)' >locked & holder=$!
     while ! grep -q locked locked 2>/dev/null; do sleep 0.05; done
     exits 75 "tag: HLSNAP_ERR_OS" tool tag two a x --wait 200ms && exits 75 "trying again may help" tool rm two a --wait 1 &&
-        exits 75 "lock" tool gc two --wait 1 && says ok tool verify two a
+        exits 75 "lock" tool gc two --wait 1 && exits 75 "lock" tool flatten two a f --wait 1 &&
+        exits 75 "lock" tool copy made b two --wait 1 && exits 75 "lock" tool fsck --repair two --wait 1 && says ok tool verify two a
     got=$?
     kill "$holder"
     [ "$got" = 0 ] && tool tag two a x --wait 1m
@@ -462,7 +463,7 @@ transient() { # what passes by itself is 75, whatever its number, and says so
     exits 3 "" tool verify syn nope && ! grep -q "trying again" err
 }
 check "what is transient is 75" transient
-check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: " tool inspect made nope
+check "no such tag" exits 3 "hlsnap_tool: inspect: HLSNAP_ERR_NOT_FOUND: made: hlsnap_oci_get_info: index.json: no tag 'nope'; tags: a b c" tool inspect made nope
 check "not a tag" exits 2 HLSNAP_ERR_ARG tool tag made a 'a b'
 flipped() { # one bit: verify says so on both ways out; what is not asked to verify does not
     rm -rf flip && cp -r made flip && expect flip flip a && exits 49 "hlsnap_tool: verify: HLSNAP_ERR_DIGEST: " tool verify flip a &&
@@ -570,7 +571,8 @@ changes() {
 }
 check "tag, rm, gc, fsck" changes
 graces() { # what is younger stays
-    rm -rf store && cp -r made store && tool rm store b >out && sleep 2.1 || return 1
+    rm -rf store && cp -r made store && tool rm store b >out && touch -d "+1 second" store/blobs/sha256/* &&
+        says "0 bytes freed" tool gc --grace 1ms store && touch store/blobs/sha256/* && sleep 2.1 || return 1 # not rounded to none
     for t in 1h 2m 1000 1d 1w 3600000ms 900s; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
     freed=$(tool gc --grace 1001ms store) && [ "${freed% bytes freed}" -gt 280000 ] || return 1
     for t in 1 1s 0m 0; do says "0 bytes freed" tool gc --grace "$t" store || { echo "$t"; return 1; }; done
@@ -621,7 +623,16 @@ repaired() { # a blob that nobody needs, and whose name is not its sha256
         mended "1 problem" tool fsck --repair store && says ok tool fsck store
 }
 check "fsck --repair" repaired
+worst() { # the status is not that of what is merely too large to be read, though that stands first
+    rm -rf store && cp -r made store && expect damage store a memory bad >out && python3 -c '
+import json
+index = json.load(open("store/index.json"))
+index["manifests"].insert(0, {"mediaType": "a/b", "digest": "sha256:" + "7" * 64, "size": 40 << 30})
+json.dump(index, open("store/index.json", "w"))' && truncate -s 40G "store/blobs/sha256/$(printf '%064d' 0 | tr 0 7)" &&
+        exits 49 "hlsnap_tool: fsck: HLSNAP_ERR_DIGEST: " tool fsck store && head -n 1 out | grep -q "^HLSNAP_ERR_LIMIT  "
+}
 check "fsck names all problems" tells
+check "fsck: the status of the worst" worst
 verifies_all() { # a line for each snapshot, whatever its tags; the worst one's status
     rm -rf two && cp -r made two && tool tag two a again && tool verify --all two >out 2>err && cat out err && [ ! -s err ] &&
         cut -d' ' -f1-3 out | xargs >lines && sed 's/^\(.\{19\}\).*/ok \1/' digests | xargs | cmp - lines && grep -q '^ok  .*  a, again$' out ||
@@ -1082,7 +1093,10 @@ sees() { # a directory, the same as an archive, environment, and nothing else
         [ "$(readlink back/a/l)$(readlink back/a/d)" = b/fb ] && [ "$(stat -c '%a %Y' back/empty back/a/b/f)" = "$(stat -c '%a %Y' tree/empty tree/a/b/f)" ] &&
         tar --format=ustar -C tree -cf tree.tar . && starts tar --files tree.tar "$program" cat /a/l && [ "$(tool run prog tar 2>err)" = one ] &&
         starts env --env A=1 --env B=2=3 "$program" env && says "A=1
-B=2=3" tool run prog env
+B=2=3" tool run prog env &&
+        starts sizes --heap 4M --stack 64K "$program" sh -c 'ulimit -v; ulimit -s' && says "4096
+64" tool run prog sizes &&
+        PATH=$(dirname "$program"):$PATH starts named "${program##*/}" echo found && says found tool run prog named
 }
 unpackable() { # what an archive cannot hold, by name
     rm -rf odd && mkdir odd && : >"odd/$(printf '%0101d' 1)" && exits 7 "a name that is too long" tool start --files odd --save prog no "$program" true &&
