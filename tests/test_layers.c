@@ -329,6 +329,7 @@ static void joined_no_more_than_needed(void) {
         CHECK_EQ(t->num_extents, HLSNAP__OCI_MAX_EXTENTS);
         CHECK_EQ(t->layers[0]->pages, num + more);
     }
+    CHECK_EQ(sh("rm -r %s", dir), 0); /* 128 MiB */
     hlsnap_snapshot_release(t);
     hlsnap_snapshot_release(s);
     free(e);
