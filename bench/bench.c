@@ -14,9 +14,10 @@
    restore_small_delta, of 16; restore_scattered, where it has 1,000 pages with a page of zeros between them. restore_built is the
    same in the sandbox that took the snapshot, behind ten others; limit: in one that was made from it. snapshot_large is
    snapshot_16 of 1,664 pages where 256 MiB had been changed before. pool_N is an acquire, a call that changes N pages, and the
-   release, which puts the sandbox back; pool_call_N is without the release, what who asked waits for; limit of both: as of
-   restore_call_N. pool_guest is pool_16 of a sandbox that stood at another snapshot of the guest, pool_other, at another guest's,
-   pool_cold, of a new one, whose end is in it; limit of these: restore_call_16 of one's own sandbox.
+   release, which puts the sandbox back; pool_call_N is without the release, what who asked waits for, pool_call_guest_N the same of
+   a sandbox that stood at another snapshot of the guest; limit of all: as of restore_call_N. pool_guest is pool_16 of such a
+   sandbox, pool_other, of one that stood at another guest's, pool_cold, of a new one, whose end is in it; limit of these:
+   restore_call_16 of one's own sandbox.
 
    first_call is the first call behind a start, which changes 256 pages, where another sandbox was the first and said which
    (guest_desc.prefault), first_call_off where none did; limit of both: the same call behind a restore. first_start is the start
@@ -683,6 +684,7 @@ static double pool_call(bench *b, hlsnap_snapshot *s, hlsnap_export touch) {
 static double op_pool(bench *b) { return pool_call(b, b->snapshot, b->touch); }
 static double op_pool_call(bench *b) { return pool_call(b, b->snapshot, b->touch), b->served; }
 static double op_pool_guest(bench *b) { return b->turn = !b->turn, pool_call(b, b->turn ? b->others[0] : b->snapshot, b->touch); }
+static double op_pool_call_guest(bench *b) { return op_pool_guest(b), b->served; }
 static double op_pool_other(bench *b) {
     b->turn = !b->turn;
     return pool_call(b, b->turn ? b->others[1] : b->snapshot, b->turn ? b->touch_of[1] : b->touch);
@@ -696,6 +698,7 @@ static double op_pool_cold(bench *b) {
 static double own_pool(bench *b, int n) { return block(b, n, 3, op_pool); }
 static double own_pool_call(bench *b, int n) { return block(b, n, 3, op_pool_call); }
 static double own_pool_guest(bench *b, int n) { return block(b, n, 3, op_pool_guest); }
+static double own_pool_call_guest(bench *b, int n) { return block(b, n, 3, op_pool_call_guest); }
 static double own_pool_other(bench *b, int n) { return block(b, n, 3, op_pool_other); }
 static double own_pool_cold(bench *b, int n) { return block(b, n, 1, op_pool_cold); }
 
@@ -1315,6 +1318,9 @@ static const row rows[] = {
     {"pool_call_64", limit_of_restore_call, own_pool_call, 200, 64, NS, 1, begin_pool},
     {"pool_call_256", limit_of_restore_call, own_pool_call, 100, 256, NS, 1, begin_pool},
     {"pool_call_1024", limit_of_restore_call, own_pool_call, 50, 1024, NS, 1, begin_pool},
+    {"pool_call_guest_64", limit_of_restore_call, own_pool_call_guest, 200, 64, NS, 1, begin_pool},
+    {"pool_call_guest_256", limit_of_restore_call, own_pool_call_guest, 100, 256, NS, 1, begin_pool},
+    {"pool_call_guest_1024", limit_of_restore_call, own_pool_call_guest, 50, 1024, NS, 1, begin_pool},
     {"pool_guest", own_restore_call, own_pool_guest, 50, 16, NS, 1, begin_pool},
     {"pool_other", own_restore_call, own_pool_other, 20, 16, NS, 1, begin_pool},
     {"pool_cold", own_restore_call, own_pool_cold, 10, 16, NS, 1, begin_pool},
