@@ -866,65 +866,86 @@ static void programs_that_end_badly(void) {
     }
 }
 
-/* Of a program as it is: what waits for input keeps all its registers, also over restores; one that has not begun begins with random
-   bytes of its own each time; and what is behind a call that failed does not run. */
-static void programs_as_they_are(void) {
+/* Of a program as it is, cat with one argument: */
+static program cat_with(const char *argument) {
+    program p = *program_named("cat");
+    p.args[1] = argument;
+    p.args[2] = NULL;
+    return p;
+}
+
+/* what waits for input keeps all its registers, also over restores, and what is behind a call that failed does not run; */
+static void waits_as_it_was(void) {
     static const char *const names[] = {"status", "main", "feed"};
     const hlsnap_value end = hlsnap_bytes("", 0);
-    program p = *program_named("cat");
+    program p = cat_with("vectors");
     hlsnap_invocation calls[3];
     hlsnap_value outs[3];
     hlsnap_sandbox_desc d;
-    char first[200];
     size_t i, done = 9;
     bench b;
     NEED("cat");
     NEED("linux");
     desc_of(&d);
-    p.args[1] = "vectors";
-    p.args[2] = NULL;
     b.s = NULL;
     b.sb = start(&p, &d);
-    if (b.sb) {
-        CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "cat,vectors,hi\nkept\n");
+    if (!b.sb) return;
+    CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "cat,vectors,hi\nkept\n");
+    CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "kept\n");
+    CHECK_EQ(hlsnap_sandbox_snapshot(b.sb, &b.s, &err), HLSNAP_OK);
+    for (i = 0; i < 3; i++) {
+        CHECK_EQ(hlsnap_sandbox_restore(b.sb, b.s, &err), HLSNAP_OK);
         CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "kept\n");
-        CHECK_EQ(hlsnap_sandbox_snapshot(b.sb, &b.s, &err), HLSNAP_OK);
-        for (i = 0; i < 3; i++) {
-            CHECK_EQ(hlsnap_sandbox_restore(b.sb, b.s, &err), HLSNAP_OK);
-            CHECK_STR(CALL(b.sb, "feed", hlsnap_bytes("x", 1)), "kept\n");
-        }
-        memset(calls, 0, sizeof(calls));
-        for (i = 0; i < 3; i++) CHECK_EQ(hlsnap_sandbox_find(b.sb, names[i], NULL, &calls[i].target, &err), HLSNAP_OK);
-        calls[2].args = &end;
-        calls[2].num_args = 1;
-        CHECK_EQ(hlsnap_sandbox_invoke(b.sb, calls, 3, outs, &done, &err), HLSNAP_ERR_FUNCTION);
-        CHECK_EQ(done, 1);
-        CHECK_BEGINS(err.msg, "main: the program runs already");
-        CHECK_STR(CALL0(b.sb, "status"), "-1");
     }
+    memset(calls, 0, sizeof(calls));
+    for (i = 0; i < 3; i++) CHECK_EQ(hlsnap_sandbox_find(b.sb, names[i], NULL, &calls[i].target, &err), HLSNAP_OK);
+    calls[2].args = &end;
+    calls[2].num_args = 1;
+    CHECK_EQ(hlsnap_sandbox_invoke(b.sb, calls, 3, outs, &done, &err), HLSNAP_ERR_FUNCTION);
+    CHECK_EQ(done, 1);
+    CHECK_BEGINS(err.msg, "main: the program runs already");
+    CHECK_STR(CALL0(b.sb, "status"), "-1");
     bench_end(&b);
-    p.args[1] = "long";
-    b.s = NULL;
-    b.sb = start(&p, &d);
-    if (b.sb) { /* input beyond the mailbox's room, by a heap that has it, is kept while the program reads */
-        static char input[200000];
-        const size_t head = strlen("cat,long,hi\n");
-        hlsnap_value v = hlsnap_bytes(input, sizeof(input)), part;
-        size_t n = 0, bad = 0, k;
-        for (k = 0; k < sizeof(input); k++) input[k] = (char)('a' + k % 23);
-        for (i = 0; i < 2; i++) {
-            if (!CHECK_EQ(hlsnap_sandbox_call(b.sb, "feed", &v, 1, &part, &err), HLSNAP_OK)) break;
-            while (part.size) {
-                const char *got = (const char *)part.bytes;
-                for (k = 0; k < part.size; k++, n++) bad += n >= head && got[k] != input[(n - head) % sizeof(input)];
-                if (!CHECK_EQ(hlsnap_sandbox_call(b.sb, "more", HLSNAP_NO_ARGS, &part, &err), HLSNAP_OK)) break;
-            }
+}
+
+/* input beyond the mailbox's room, by a heap that has it, is kept while the program reads; */
+static void feeds_what_the_heap_holds(void) {
+    static char input[200000];
+    const size_t head = strlen("cat,long,hi\n");
+    const hlsnap_value v = hlsnap_bytes(input, sizeof(input));
+    program p = cat_with("long");
+    size_t i, k, n = 0, bad = 0;
+    hlsnap_sandbox_desc d;
+    hlsnap_sandbox *sb;
+    hlsnap_value part;
+    NEED("cat");
+    NEED("linux");
+    desc_of(&d);
+    sb = start(&p, &d);
+    if (!sb) return;
+    for (k = 0; k < sizeof(input); k++) input[k] = (char)('a' + k % 23);
+    for (i = 0; i < 2; i++) {
+        if (!CHECK_EQ(hlsnap_sandbox_call(sb, "feed", &v, 1, &part, &err), HLSNAP_OK)) break;
+        while (part.size) {
+            const char *got = (const char *)part.bytes;
+            for (k = 0; k < part.size; k++, n++) bad += n >= head && got[k] != input[(n - head) % sizeof(input)];
+            if (!CHECK_EQ(hlsnap_sandbox_call(sb, "more", HLSNAP_NO_ARGS, &part, &err), HLSNAP_OK)) break;
         }
-        CHECK_EQ(n, head + 2 * sizeof(input));
-        CHECK_EQ(bad, 0);
     }
-    bench_end(&b);
-    p.args[1] = "random";
+    CHECK_EQ(n, head + 2 * sizeof(input));
+    CHECK_EQ(bad, 0);
+    hlsnap_sandbox_destroy(sb);
+}
+
+/* and one that has not begun begins with random bytes of its own each time. */
+static void begins_with_its_own_random(void) {
+    program p = cat_with("random");
+    hlsnap_sandbox_desc d;
+    char first[200];
+    bench b;
+    NEED("cat");
+    NEED("linux");
+    desc_of(&d);
     if (bench_make(&b, &p, &d)) {
         CHECK_STR(CALL0(b.sb, "main"), "0");
         snprintf(first, sizeof(first), "%.199s", out1.s);
@@ -1279,7 +1300,7 @@ static const test_row tests[] = {
     ALL_BASIC(BASIC_ROW) PROGRAMS(PROGRAM_ROW)
     TEST(clones_differ), TEST(clones_differ_in_openssl), TEST(clocks_never_go_back), TEST(ends_are_typed),
      TEST(stack_overflow_is_a_typed_fault),
-    TEST(heap_exhaustion_is_enomem), TEST(defaults_are_enough), TEST(time_limit_ends_a_spin), TEST(refused_calls), TEST(programs_that_end_badly), TEST(programs_as_they_are),
+    TEST(heap_exhaustion_is_enomem), TEST(defaults_are_enough), TEST(time_limit_ends_a_spin), TEST(refused_calls), TEST(programs_that_end_badly), TEST(waits_as_it_was), TEST(feeds_what_the_heap_holds), TEST(begins_with_its_own_random),
      TEST(minigzip_is_byte_equal),
     TEST(bad_binaries), TEST(bad_runtimes), TEST(bad_arguments), TEST(archives_that_lead_out), TEST(archives_that_lie)};
 // clang-format on
